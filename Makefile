@@ -1,0 +1,57 @@
+# PYTHON names the Python that .venv is made with, 3.11 or newer.
+PYTHON ?= python3
+export PYTHON
+
+# TESTS names modules, classes or methods: make test TESTS=tests.test_servers
+TESTS ?= tests
+
+# OPTIONS are for the demonstration and the bench: make run OPTIONS=--help
+OPTIONS ?=
+
+python := .venv/bin/python
+
+.PHONY: help run test bench lint format clean
+
+help:
+	@echo 'make run      two InfluxDB servers and the relay before them, until Ctrl-C'
+	@echo 'make test     lint, then all tests with their coverage; TESTS=tests.test_servers runs some'
+	@echo 'make bench    how fast it is beside nginx and InfluxDB itself; OPTIONS=--help tells more'
+	@echo 'make lint     ruff and mypy'
+	@echo 'make format   let ruff format the code'
+	@echo 'make clean    remove all that these commands have made'
+	@echo
+	@echo 'They make .venv (PYTHON=python3.12 chooses another Python) and install missing Debian packages.'
+
+run: .venv/installed
+	@tools/setup.sh packages run
+	@$(python) -m tools.run $(OPTIONS)
+
+test: lint
+	@tools/setup.sh packages test
+	@$(python) -m tools.run_tests $(TESTS)
+
+bench: .venv/installed
+	@tools/setup.sh packages bench
+	@$(python) -m bench $(OPTIONS)
+
+lint: .venv/installed-dev
+	$(python) -m ruff check --quiet
+	$(python) -m ruff format --check --quiet
+	$(python) -m mypy
+
+format: .venv/installed-dev
+	$(python) -m ruff check --fix-only --quiet
+	$(python) -m ruff format
+
+clean:
+	rm -rf .venv .run _trial_temp* .coverage* .hypothesis .mypy_cache .ruff_cache build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	rm -f twisted/plugins/dropin.cache
+
+.venv/installed: pyproject.toml tools/setup.sh
+	@tools/setup.sh venv
+	@touch $@
+
+.venv/installed-dev: pyproject.toml tools/setup.sh
+	@tools/setup.sh venv dev
+	@touch $@ .venv/installed

@@ -1,0 +1,1 @@
+"""The relay against others, measured in one run: ``python -m bench --help``."""

@@ -1,0 +1,3 @@
+"""influxrelay: the high-availability layer for InfluxDB."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,355 @@
+"""The configuration file: TOML in, frozen values out, or one line that says what is wrong with it.
+
+The keys are those of InfluxDB Relay (its ``relay/config.go``), of the Veepee fork (its ``config/config.go``) and our
+own; ``etc/relay.toml`` explains each. The tables at the end of this file list them, each with the reader of its values.
+As in both originals an empty string, or a 0 where 0 makes no sense, stands for the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import SplitResult
+
+import attrs
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from influxrelay import config_readers as readers
+from influxrelay.config_readers import NotAllowed, kind, shortened, shown
+from influxrelay.config_values import Config, HTTPListener, HTTPOutput, UDPListener, UDPOutput
+from influxrelay.errors import ConfigError
+
+__all__ = ["Config", "HTTPListener", "HTTPOutput", "UDPListener", "UDPOutput", "load"]
+
+_T = TypeVar("_T")
+_Output = TypeVar("_Output", bound=HTTPOutput | UDPOutput)
+_Table = dict[str, Any]
+_Keys = dict[str, Callable[[object], Any]]
+
+# What is still to come is refused, never ignored. When it arrives, delete its line and list its key at the end.
+_NOT_YET = "which is not supported yet"
+_NOT_YET_KEYS = re.compile(r"filter|journal(-.*)?")
+_NOT_YET_ABOVE_ZERO = frozenset({"buffer-size-mb"})
+_NOT_YET_CONSISTENCIES = ("any", "quorum", "all")
+
+
+def _consistency(value: object) -> str | None:
+    word = value.lower() if isinstance(value, str) else value
+    if word in _NOT_YET_CONSISTENCIES:
+        raise NotAllowed('"one"', f"{shown(value)}, {_NOT_YET}")
+    if word not in ("", "one"):
+        raise NotAllowed('"one"')
+    return None
+
+
+def load(path: str | Path) -> Config:
+    """Read a configuration file, and the secrets it points to.
+
+    Relative paths in it are seen from the working directory.
+
+    :raises ConfigError: with one line: the file, the key's path (``http[0].output[1].timeout``), what was found and
+        what is allowed.
+    """
+    place = _Place(_printable(str(path)))
+    fields = _read(place, _toml(place, path), _CONFIG)
+    http = _each(place / "http", fields.pop("http", []), _http_listener)
+    udp = _each(place / "udp", fields.pop("udp", []), _udp_listener)
+    if not http and not udp:
+        raise (place / "http").error("no listener", "at least one [[http]] or [[udp]]")
+    _unique("name", [*_marks(place / "http", http, _name), *_marks(place / "udp", udp, _name)])
+    _unique("bind-addr", _marks(place / "http", http, _http_port))
+    _unique("bind-addr", _marks(place / "udp", udp, lambda listener: _port((listener.host, listener.port))))
+    return Config(path=str(path), http=http, udp=udp, **fields)
+
+
+# Errors
+
+
+@attrs.frozen
+class _Place:
+    """Where in which file something stands."""
+
+    file: str
+    path: str = ""
+
+    def __truediv__(self, key: str) -> _Place:
+        return _Place(self.file, f"{self.path}.{_shown_key(key)}".lstrip("."))
+
+    def __getitem__(self, index: int) -> _Place:
+        return _Place(self.file, f"{self.path}[{index}]")
+
+    def error(self, found: str, allowed: str) -> ConfigError:
+        where = f"{self.file}: {self.path}" if self.path else self.file
+        return ConfigError(f"{where}: found {found}; allowed: {allowed}")
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else repr(text)
+
+
+def _shown_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else shortened(repr(key))
+
+
+# Tables
+
+
+def _toml(place: _Place, path: str | Path) -> _Table:
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise place.error(f"a byte that is not UTF-8 at offset {error.start}", "TOML in UTF-8") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", error)
+        raise place.error(f"a file that cannot be read ({reason})", "a readable TOML file") from None
+    try:
+        return tomlkit.parse(text).unwrap()
+    except (TOMLKitError, ValueError) as error:
+        raise place.error(f"bad TOML ({' '.join(str(error).split())})", "TOML 1.0") from None
+
+
+def _read(place: _Place, table: _Table, keys: _Keys, *required: str) -> _Table:
+    """Return the attributes that a table sets, without those for which it asks for the default."""
+    for key, value in table.items():
+        at = place / key
+        if _NOT_YET_KEYS.fullmatch(key):
+            raise at.error(f"this setting, {_NOT_YET}", "leaving it out")
+        if key not in keys:
+            raise at.error(f"an unknown key{_nearest(key, keys)}", f"the keys {', '.join(keys)}")
+        if key in _NOT_YET_ABOVE_ZERO and type(value) is int and value > 0:
+            raise at.error(f"{shown(value)}, {_NOT_YET}", "0, or leaving it out")
+    given = {**dict.fromkeys(required), **table}
+    values = {key: _value(place / key, keys[key], value, secret=key in _HIDDEN) for key, value in given.items()}
+    return {_ATTRIBUTES.get(key, key.replace("-", "_")): value for key, value in values.items() if value is not None}
+
+
+def _nearest(key: str, keys: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key.lower().replace("_", "-"), keys, n=1)
+    return f' (did you mean "{near[0]}"?)' if near else ""
+
+
+def _value(place: _Place, read: Callable[[object], _T], value: object, *, secret: bool) -> _T:
+    try:
+        return read(value)
+    except NotAllowed as error:
+        found = error.found or (kind(value) if secret else shown(value))
+        raise place.error(found, error.allowed) from None
+
+
+def _each(place: _Place, tables: list[_Table], read: Callable[[_Place, _Table], _T]) -> tuple[_T, ...]:
+    return tuple(read(place[index], table) for index, table in enumerate(tables))
+
+
+def _marks(place: _Place, values: Iterable[_T], of: Callable[[_T], object]) -> list[tuple[_Place, object]]:
+    return [(place[index], of(value)) for index, value in enumerate(values)]
+
+
+def _unique(key: str, marks: list[tuple[_Place, object]]) -> None:
+    """Refuse the second of two places with the same mark; None marks nothing."""
+    seen: dict[object, _Place] = {}
+    for place, mark in marks:
+        if mark is not None and mark in seen:
+            raise (place / key).error(f"the {key} of {seen[mark].path} again", f"a {key} of its own")
+        seen[mark] = place
+
+
+def _name(value: HTTPListener | UDPListener | HTTPOutput | UDPOutput) -> str:
+    return value.name
+
+
+def _http_port(listener: HTTPListener) -> object:
+    return _port(readers.bind_address_or_endpoint(listener.bind_addr))
+
+
+def _port(bound: str | tuple[str, int]) -> object:
+    """Return what no two listeners can have; None for a port that the system chooses."""
+    if isinstance(bound, str):
+        return bound
+    host, port = bound
+    return (host or "0.0.0.0", port) if port else None  # noqa: S104 (compared, not bound)
+
+
+# Listeners and outputs
+
+
+def _http_listener(place: _Place, table: _Table) -> HTTPListener:
+    fields = _read(place, table, _HTTP, "bind-addr")
+    bound, pem = fields.pop("bind_addr"), fields.pop("ssl_combined_pem", "")
+    if isinstance(bound, str):
+        if pem:
+            raise (place / "ssl-combined-pem").error(
+                "a PEM file beside an endpoint string", "one of the two: an ssl: endpoint names its own files"
+            )
+        default_name = bound
+    else:
+        default_name = f"http{'s' if pem else ''}://{table['bind-addr']}"  # as in InfluxDB Relay's relay/http.go
+    fields["name"] = fields.get("name", default_name)
+    fields["outputs"] = _outputs(place / "output", fields.pop("output", []), _http_output)
+    return HTTPListener(bind_addr=table["bind-addr"], endpoint=_endpoint(bound, pem), **fields)
+
+
+def _udp_listener(place: _Place, table: _Table) -> UDPListener:
+    fields = _read(place, table, _UDP, "bind-addr")
+    host, port = fields.pop("bind_addr")
+    fields["name"] = fields.get("name", table["bind-addr"])
+    fields["outputs"] = _outputs(place / "output", fields.pop("output", []), _udp_output)
+    return UDPListener(bind_addr=table["bind-addr"], host=host, port=port, **fields)
+
+
+def _outputs(place: _Place, tables: list[_Table], read: Callable[[_Place, _Table], _Output]) -> tuple[_Output, ...]:
+    if not tables:
+        raise place.error("no output", "at least one")
+    outputs = _each(place, tables, read)
+    _unique("name", _marks(place, outputs, _name))
+    return outputs
+
+
+def _udp_output(place: _Place, table: _Table) -> UDPOutput | HTTPOutput:
+    location = table.get("location")
+    if isinstance(location, str) and re.match(r"(?i)https?:", location):
+        return _http_output(place, table, _HTTP_OUTPUT | {"location": readers.url_with_db})
+    fields = _read(place, table, _UDP_OUTPUT, "location")
+    host, port = fields.pop("location")
+    fields["name"] = fields.get("name", location)
+    return UDPOutput(location=table["location"], host=host, port=port, **fields)
+
+
+def _http_output(place: _Place, table: _Table, keys: _Keys | None = None) -> HTTPOutput:
+    fields = _read(place, table, keys or _HTTP_OUTPUT, "location")
+    url: SplitResult = fields.pop("location")
+    endpoints = _read(place / "endpoints", fields.pop("endpoints", {}), _ENDPOINTS)
+    _choose_credentials(place, fields)
+    fields["name"] = fields.get("name", table["location"])
+    return HTTPOutput(location=table["location"], query=url.query, **_targets(url, endpoints), **fields)
+
+
+def _targets(url: SplitResult, endpoints: dict[str, str]) -> _Table:
+    """Return an output's URLs.
+
+    The location is the base of the endpoints if one of them is ``write`` (the Veepee fork) or its path is empty or ends
+    in a slash; else it is the write URL (InfluxDB Relay), and the base is what precedes its last segment.
+    """
+    base, _, segment = url.path.rpartition("/")
+    if "write" in endpoints:
+        base, segment = url.path, endpoints["write"]
+
+    def join(endpoint: str) -> str:
+        return f"{url.scheme}://{url.netloc}{base}".rstrip("/") + f"/{endpoint}"
+
+    write = join(segment or "write")
+    return {
+        "write_url": write,
+        "write_prom_url": join(endpoints["write_prom"]) if "write_prom" in endpoints else None,
+        "ping_url": join(endpoints["ping"]) if "ping" in endpoints else f"{write.rstrip('/').rpartition('/')[0]}/ping",
+    }
+
+
+def _choose_credentials(place: _Place, fields: _Table) -> None:
+    """Put what the secrets' files hold in its place, and refuse what does not go together."""
+    for key in _SECRETS:
+        if (content := fields.pop(f"{key}_file", None)) is not None:
+            if key in fields:
+                raise (place / f"{key}-file").error(f"a {key} beside it", "one of the two")
+            fields[key] = content
+    if "token" in fields and ("username" in fields or "password" in fields):
+        raise (place / "token").error("a username or password beside it", "a token, or a username with a password")
+    if "password" in fields and "username" not in fields:
+        raise (place / "username").error("nothing beside a password", "a username with a password")
+    if "username" in fields and "password" not in fields:
+        raise (place / "username").error("no password beside it", "a username with password or password-file")
+
+
+def _endpoint(bound: str | tuple[str, int], pem: str) -> str:
+    """Return the string for Twisted's ``serverFromString``."""
+    if isinstance(bound, str):
+        return bound
+    host, port = bound
+    interface = [f"interface={_quoted(host)}"] if host else []
+    if not pem:
+        return ":".join(["tcp6" if ":" in host else "tcp", str(port), *interface])
+    files = [f"{option}={_quoted(pem)}" for option in ("privateKey", "certKey", *_chain(pem))]
+    return ":".join(["ssl", str(port), *interface, *files])
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace(":", "\\:")
+
+
+def _chain(pem: str) -> list[str]:
+    """Return the option that lets Twisted serve intermediate certificates too, as Go does, if the file has some."""
+    content = Path(pem).read_bytes()
+    more = content.isascii() and content.count(b"-----BEGIN CERTIFICATE-----\n") > 1  # Twisted reads no others
+    return ["extraCertChain"] if more else []
+
+
+# The keys of each table. An attribute is named after its key, but for these.
+
+_ATTRIBUTES = {
+    "batch-kb": "batch_bytes",
+    "batch-size": "batch_lines",
+    "batch-timeout": "batch_interval",
+    "health-timeout-ms": "health_timeout",
+}
+_SECRETS = ("password", "token")
+_HIDDEN = ("username", *_SECRETS)  # of which errors do not show the value
+
+_CONFIG: _Keys = {"shutdown-timeout": readers.duration, "http": readers.tables, "udp": readers.tables}
+_HTTP: _Keys = {
+    "name": readers.string,
+    "bind-addr": readers.bind_address_or_endpoint,
+    "ssl-combined-pem": readers.certificate_and_key,
+    "default-retention-policy": readers.string,
+    "default-ping-response": readers.integer(200, 299, zero_is_default=True),
+    "health-timeout-ms": readers.scaled(readers.integer(1, zero_is_default=True), 1, 1000),
+    "rate-limit": readers.integer(0),
+    "burst-limit": readers.integer(0),
+    "max-body-size": readers.integer(0, 2**40),
+    "consistency": _consistency,
+    "access-log": readers.boolean,
+    "output": readers.tables,
+}
+_HTTP_OUTPUT: _Keys = {
+    "name": readers.string,
+    "location": readers.url_without_query,
+    "endpoints": readers.table,
+    "timeout": readers.duration,
+    "skip-tls-verification": readers.boolean,
+    "ca-file": readers.certificates,
+    "client-certificate": readers.certificate_and_key,
+    "username": readers.username,
+    "password": readers.string,
+    "password-file": readers.from_file(readers.string),
+    "token": readers.token,
+    "token-file": readers.from_file(readers.token),
+    "gzip": readers.boolean,
+    "buffer-size-mb": readers.integer(0, zero_is_default=True),
+    "max-batch-kb": readers.integer(1, zero_is_default=True),
+    "max-delay-interval": readers.duration,
+    "max-in-flight": readers.integer(1),
+    "max-waiting-mb": readers.integer(1),
+}
+_ENDPOINTS: _Keys = {
+    "write": readers.url_path,
+    "write_prom": readers.url_path,
+    "ping": readers.url_path,
+    "query": readers.url_path,
+}
+_UDP: _Keys = {
+    "name": readers.string,
+    "bind-addr": readers.bind_address,
+    "precision": readers.precision,
+    "read-buffer": readers.integer(0),
+    "batch-size": readers.integer(1),
+    "batch-kb": readers.scaled(readers.integer(1), 1024),
+    "batch-timeout": readers.duration,
+    "output": readers.tables,
+}
+_UDP_OUTPUT: _Keys = {
+    "name": readers.string,
+    "location": readers.destination_address,
+    "mtu": readers.integer(1, 65507, zero_is_default=True),
+}

@@ -1,0 +1,137 @@
+"""What a configuration says, as frozen values: durations in seconds, sizes in bytes unless the name says otherwise.
+
+:mod:`influxrelay.config` reads them from TOML and has checked every bound given here. A default here is the default
+of the file's key.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen
+class HTTPOutput:
+    """A backend that takes writes over HTTP.
+
+    :ivar location: as written; for people, not for requests. No ``repr`` or URL here holds a secret.
+    :ivar write_url: without a query.
+    :ivar write_prom_url: where Prometheus' remote writes go; None where this backend takes none.
+    :ivar timeout: seconds for one write, above 0.
+    :ivar ca_file: a PEM file of authorities to trust instead of the system's.
+    :ivar client_certificate: a PEM file with a certificate and its key, to show to the backend.
+    :ivar username: given if and only if ``password`` is; never together with ``token``.
+    :ivar token: printable ASCII, for ``Authorization: Token``.
+    :ivar gzip: whether bodies travel compressed.
+    :ivar max_batch_kb: KiB of lines that are merged into one request, at least 1.
+    :ivar max_delay_interval: seconds, above 0; the longest pause between two tries.
+    :ivar max_in_flight: requests at a time for one destination, at least 1; more than 1 gives up order.
+    :ivar max_waiting_mb: MiB for the writes that wait in front of this backend, at least 1.
+    :ivar query: the query string of an output of a UDP listener, with ``db`` and without ``precision``; else empty.
+    """
+
+    name: str
+    location: str
+    write_url: str
+    ping_url: str
+    write_prom_url: str | None = None
+    timeout: float = 10.0
+    skip_tls_verification: bool = False
+    ca_file: str | None = None
+    client_certificate: str | None = None
+    username: str | None = None
+    password: str | None = attrs.field(default=None, repr=False)
+    token: str | None = attrs.field(default=None, repr=False)
+    gzip: bool = False
+    max_batch_kb: int = 512
+    max_delay_interval: float = 10.0
+    max_in_flight: int = 1
+    max_waiting_mb: int = 32
+    query: str = ""
+
+
+@attrs.frozen
+class UDPOutput:
+    """A backend that takes datagrams.
+
+    :ivar host: an address or a name still to be resolved.
+    :ivar port: 1 to 65535.
+    :ivar mtu: bytes of lines in one datagram, 1 to 65507; the default is influxdb-relay's (``relay/udp.go``).
+    """
+
+    name: str
+    location: str
+    host: str
+    port: int
+    mtu: int = 1024
+
+
+@attrs.frozen
+class HTTPListener:
+    """Where HTTP clients write, and the backends that get what they write.
+
+    :ivar bind_addr: as written.
+    :ivar endpoint: the same as Twisted's ``serverFromString`` wants it.
+    :ivar default_retention_policy: for writes without ``rp``; empty leaves the choice to the backend.
+    :ivar default_ping_response: the status for ``/ping``, 200 to 299.
+    :ivar health_timeout: seconds a backend has to answer for ``/health``, above 0.
+    :ivar rate_limit: writes a second; 0 is no limit.
+    :ivar burst_limit: writes at once under a rate limit; 0 leaves it to the limiter (one, in the Veepee fork).
+    :ivar max_body_size: bytes of a body, compressed or not; 0 is no limit.
+    :ivar consistency: for writes that ask for none.
+    :ivar access_log: whether each request is logged.
+    :ivar outputs: at least one, names unique.
+    """
+
+    name: str
+    bind_addr: str
+    endpoint: str
+    default_retention_policy: str = ""
+    default_ping_response: int = 204
+    health_timeout: float = 10.0
+    rate_limit: int = 0
+    burst_limit: int = 0
+    max_body_size: int = 25_000_000
+    consistency: str = "one"
+    access_log: bool = False
+    outputs: tuple[HTTPOutput, ...] = ()
+
+
+@attrs.frozen
+class UDPListener:
+    """Where datagrams arrive, and the backends that get their lines.
+
+    :ivar host: an IP address; empty for all of IPv4.
+    :ivar port: 0 (any free one) to 65535.
+    :ivar precision: of the timestamps: ``ns``, ``u``, ``ms``, ``s``, ``m`` or ``h``.
+    :ivar read_buffer: bytes of the socket's receive buffer; 0 is the system's default.
+    :ivar batch_lines: lines that make a batch full, at least 1. Batches are for HTTP outputs.
+    :ivar batch_bytes: bytes that make a batch full, at least 1024.
+    :ivar batch_interval: seconds a line waits for its batch to fill, above 0.
+    :ivar outputs: at least one, names unique.
+    """
+
+    name: str
+    bind_addr: str
+    host: str
+    port: int
+    precision: str = "ns"
+    read_buffer: int = 0
+    batch_lines: int = 5000
+    batch_bytes: int = 512 * 1024
+    batch_interval: float = 1.0
+    outputs: tuple[UDPOutput | HTTPOutput, ...] = ()
+
+
+@attrs.frozen
+class Config:
+    """A whole file.
+
+    :ivar path: the file, as it was named.
+    :ivar shutdown_timeout: seconds, above 0.
+    :ivar http: and ``udp``: at least one listener between them, names unique.
+    """
+
+    path: str
+    shutdown_timeout: float = 10.0
+    http: tuple[HTTPListener, ...] = ()
+    udp: tuple[UDPListener, ...] = ()

@@ -1,0 +1,328 @@
+r"""InfluxDB's line protocol, as far as a relay has to know it: where lines end, and which lack a timestamp.
+
+Everything here takes and returns ``bytes`` and makes no object per point. The authority is InfluxDB's own parser,
+``models/points.go``, the same in 1.6 to 1.12 and 2.x but for unsigned integers. It reads each line twice, and the two
+readings need not agree:
+
+* ``scanLine`` finds where a line ends. A backslash takes the next byte with it, even a newline. Quotes count after the
+  first space, while there are more ``=`` than ``,``; a newline between them does not end the line.
+* ``parsePoint`` reads the line. In measurement and tags a byte is escaped if a backslash precedes it (also in
+  ``\\,``); in fields, backslashes go in pairs with the byte that follows.
+
+A carriage return is a byte like any other: ``v=1\r`` and ``1234\r`` are refused, ``s="x"\r`` is accepted.
+
+The regular expressions below match *clean* lines, on which both readings agree, as many at once as there are. What
+they do not match is read by :func:`_line_end` and :func:`_parse`, line by line and exactly as InfluxDB does. No loop
+ever goes back, so that time is linear for any input: ``(?>...)*+`` is possessive, and atomic as well because before
+Python 3.11.5 a possessive loop ends in the wrong place if its last round fails half-way (CPython issue 106052).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PRECISIONS: Final = {
+    b"": 1,
+    b"n": 1,
+    b"ns": 1,
+    b"u": 10**3,
+    b"ms": 10**6,
+    b"s": 10**9,
+    b"m": 60 * 10**9,
+    b"h": 3600 * 10**9,
+}
+"""What ``precision`` may say in a write, in nanoseconds."""
+
+_BLANKS = b" \t\0"
+_QUOTE, _COMMA, _EQUALS, _NEWLINE = b'",=\n'
+
+# Clean lines: a backslash escapes one byte, and that is neither a backslash nor a newline.
+_NAME = rb"[^\\, \t\0\n#][^\\, \n]*+(?>\\[^\\\n][^\\, \n]*+)*+"
+_KEY = rb"[^\\,= \n]++(?>\\[^\\\n][^\\,= \n]*+)*+"
+_SERIES = _NAME + rb"(?>," + _KEY + rb"=" + _KEY + rb")*+"
+_STRING = rb'"[^"\\]*+(?>\\.[^"\\]*+)*+"'
+_ONE_LINE_STRING = rb'"[^"\\\n]*+(?>\\[^\n][^"\\\n]*+)*+"'
+_FLOAT = rb"-?+(?:[0-9]{1,24}+(?>\.[0-9]{0,24}+)?+|\.[0-9]{1,24}+)(?>[eE][+-]?+[0-9]{1,2}+)?+"  # never infinite
+_BOOLEAN = rb"t(?>rue)?+|T(?>rue|RUE)?+|f(?>alse)?+|F(?>alse|ALSE)?+"
+_IN_RANGE = rb"-?+[0-9]{1,18}+i|" + _FLOAT + rb"(?=[, \n]|\Z)|" + _BOOLEAN
+_END = rb"(?:\n|\Z)"
+
+
+def _fields(value: bytes) -> bytes:
+    """Match fields whose values match ``value``."""
+    field = _KEY + rb"=(?:" + value + rb")"
+    return field + rb"(?>," + field + rb")*+"
+
+
+def _lines(*kinds: bytes) -> re.Pattern[bytes]:
+    """Match as many lines as there are of some kinds, which include the newline."""
+    return re.compile(rb"(?>" + rb"|".join(kinds) + rb")++", re.DOTALL)
+
+
+# Lines that stay as they are: comments, blank lines, and what has a timestamp, whatever its values look like.
+_FINISHED = _lines(
+    _SERIES + rb" " + _fields(_STRING + rb'|[^\\",= \n]++') + rb" -?+[0-9]++" + _END,
+    rb'#[^\\"\n]*+' + _END,
+    rb"[ \t\0]*+\n",
+)
+# Valid lines without a timestamp; every newline in a match is the end of a line.
+_BARE = _lines(_SERIES + rb" " + _fields(rb"[0-9]{1,19}+u|" + _IN_RANGE + rb"|" + _ONE_LINE_STRING) + _END)
+
+
+def _simple(precision: bytes) -> re.Pattern[bytes]:
+    """Match valid lines whose timestamp cannot be out of range: it is shorter than the last one, or begins lower."""
+    first, *others = b"%d" % (_TIME_MAX // PRECISIONS[precision])
+    time = rb"-?+(?:[0-%c][0-9]{%d}|[0-9]{1,%d}+)" % (first - 1, len(others), len(others))
+    return _lines(_SERIES + rb" " + _fields(_IN_RANGE + rb"|" + _ONE_LINE_STRING) + rb" " + time + _END)
+
+
+_TIME_MIN, _TIME_MAX = -(2**63) + 2, 2**63 - 2  # models/time.go
+_SIMPLE = {precision: _simple(precision) for precision in PRECISIONS}
+
+# Where a body without quotes and backslashes has a line that does not end in a timestamp of today's usual width. A
+# pattern that starts with one literal byte is searched with memchr.
+_WIDTHS = {b"": 19, b"n": 19, b"ns": 19, b"u": 16, b"ms": 13, b"s": 10, b"m": 8, b"h": 6}
+_GAP = {precision: re.compile(rb"\n(?<! [0-9]{%d}\n)" % width) for precision, width in _WIDTHS.items()}
+_LAST = {precision: re.compile(rb" [0-9]{%d}\Z" % width) for precision, width in _WIDTHS.items()}
+
+# scanLine: a backslash escapes nothing if there are fewer than two bytes behind it.
+_ESCAPED = rb"\\.(?=.)|\\"
+_TO_FIELDS = re.compile(rb"(?>[^\\ \n]++|" + _ESCAPED + rb")*+", re.DOTALL)
+_TO_SIGN = re.compile(rb'(?>[^\\",=\n]++|' + _ESCAPED + rb")*+", re.DOTALL)
+_TO_QUOTE = re.compile(rb'(?>[^\\"]++|' + _ESCAPED + rb")*+", re.DOTALL)
+
+# scanKey, scanFields, scanNumber, scanBoolean, walkFields and scanTime.
+_EXACT_KEY = rb"[^ ,=\\]++|\\++[ ,=]?+"
+_EXACT_SERIES = re.compile(
+    rb"(?>[^ ,\\]++|\\++[ ,]?+)++"
+    rb"(?>,(?>" + _EXACT_KEY + rb")++=(?:=|" + _EXACT_KEY + rb")(?>" + _EXACT_KEY + rb")*+)*+(?= )[ \t\0]*+"
+)
+_TO_FIELD_SIGN = re.compile(rb'(?>[^\\",= ]++|\\.?+)*+', re.DOTALL)
+_TO_FIELD_QUOTE = re.compile(rb'(?>[^\\"]++|\\.?+)*+', re.DOTALL)
+_NUMBER = re.compile(rb"(?:(-?+[0-9]++)([iu])|-?+(?:[0-9]++\.?+[0-9]*+|\.[0-9]++)(?>[eE][+-]?+[0-9]++)?+)(?=[, ]|\Z)")
+_TRUTH = re.compile(rb"(?:" + _BOOLEAN + rb")(?=[, ]|\Z)")
+_MISSING = re.compile(rb"=(?:(?<=[^\\][ ,]=)|[, ]|\Z)")  # a field key or value
+_PAIRS = re.compile(
+    rb"(?>"
+    rb"(?>[^=\\]++|\\++=?+)*+=(?=.)"
+    rb'(?>[^",\\]++|\\["\\]?+|"(?>[^"\\]++|\\["\\]?+)*+(?:"|\Z))*+,?+'
+    rb")*+",
+    re.DOTALL,
+)
+_TIME = re.compile(rb"(-?[0-9]+) *\Z")
+
+
+def timestamp(precision: bytes, now: int) -> bytes:
+    """Write ``now``, nanoseconds since the epoch, in a precision, rounded down as InfluxDB does."""
+    return b"%d" % (now // PRECISIONS[precision])
+
+
+def stamp(body: bytes, precision: bytes, now: int) -> bytes:
+    """Put ``now`` at the end of every line that InfluxDB would otherwise give a time of its own.
+
+    All else stays byte for byte: lines with a timestamp, comments, blank lines, and malformed ones, so that InfluxDB's
+    error quotes what the client sent. Blanks at the end of a stamped line go. Unsigned integers (``1u``) count as
+    valid: InfluxDB 2 accepts them, 1.x does only if built so.
+    """
+    return prepare(body, precision, now)[0]
+
+
+def prepare(body: bytes, precision: bytes, now: int) -> tuple[bytes, bool]:
+    """Stamp a body, and tell whether another one may be joined to it with nothing but a newline between them.
+
+    It may not if its last line is left open by a quote or a backslash: what follows would become part of that line. The
+    verdict is about the body as it is, so add a newline where there is none at the end, and strip none.
+    """
+    if (
+        b'"' not in body
+        and b"\\" not in body
+        and _GAP[precision].search(body) is None
+        and (body[-1:] == b"\n" or _LAST[precision].search(body, max(len(body) - 20, 0)))
+    ):
+        return body, True
+    suffix = b" " + timestamp(precision, now)
+    pieces: list[bytes] = []
+    mergeable = True
+    copied = position = 0  # what lies between them stays as it is
+    while position < len(body):
+        if finished := _FINISHED.match(body, position):
+            position = finished.end()
+        elif bare := _BARE.match(body, position):
+            pieces += body[copied:position], bare[0].replace(b"\n", suffix + b"\n")
+            copied = position = bare.end()
+            if not bare[0].endswith(b"\n"):
+                pieces.append(suffix)
+        else:
+            end, closed = _line_end(body, position)
+            mergeable = closed and b"\\" not in body[-2:]
+            line = body[position:end]
+            stamped = _stamp_line(line, suffix)
+            if stamped != line:
+                pieces += body[copied:position], stamped
+                copied = end
+            position = end + 1
+    if not pieces:
+        return body, mergeable
+    pieces.append(body[copied:])
+    return b"".join(pieces), mergeable
+
+
+def is_blank(body: bytes) -> bool:
+    """Whether there is nothing in the body that InfluxDB would try to read as a point."""
+    return body[:1] in b"# \t\0\n" and not any(_each_line(body))
+
+
+def count_lines(body: bytes) -> int:
+    """How many lines there are, at the most: newlines in strings, comments and blank lines count too."""
+    return body.count(b"\n") + (body[-1:] not in b"\n")
+
+
+def all_simple(data: bytes, precision: bytes = b"") -> bool:
+    """Whether every line is valid, has a timestamp and no newline within: then there is nothing to stamp or drop.
+
+    False tells nothing; it is what :func:`split_valid` is for.
+    """
+    return _SIMPLE[precision].fullmatch(data) is not None
+
+
+def split_valid(data: bytes, precision: bytes = b"") -> tuple[list[bytes], int]:
+    """Pick the lines that InfluxDB 1.x accepts, each good in any company, and count the others.
+
+    No newline at their ends, no comments, no blank lines. Unsigned integers are not valid here, nor are timestamps out
+    of range: InfluxDB drops a datagram for one bad line in it. Duplicate tags and keys over 64 KiB are not found.
+    """
+    valid = []
+    invalid = 0
+    for line in _each_line(data):
+        parsed = _parse(line, unsigned=False)
+        if (
+            parsed is not None
+            and _time_is_valid(line[parsed:].lstrip(_BLANKS), precision)
+            and _line_end(line + b"\n\n\n", 0) == (len(line), True)  # also among others, and without leading blanks
+        ):
+            valid.append(line)
+        else:
+            invalid += 1
+    return valid, invalid
+
+
+def _each_line(body: bytes) -> Iterator[bytes]:
+    """Yield what InfluxDB reads as points, without leading blanks and the newline."""
+    position = 0
+    while position < len(body):
+        end, _ = _line_end(body, position)
+        line = body[position:end].lstrip(_BLANKS)
+        if line and not line.startswith(b"#"):
+            yield line.removesuffix(b"\n")
+        position = end + 1
+
+
+def _stamp_line(line: bytes, suffix: bytes) -> bytes:
+    """Stamp one line as :func:`_line_end` delimits it."""
+    point = line.lstrip(_BLANKS)
+    if point.startswith(b"#"):
+        return line
+    end = _parse(point.removesuffix(b"\n"))
+    if end is None:
+        return line
+    end += len(line) - len(point)
+    rest = line[end:].lstrip(_BLANKS)
+    if rest and not rest.startswith(b"\n"):
+        return line
+    fields = line[:end]
+    if (end - len(fields.rstrip(b"\\"))) % 2:
+        # Only the last line of a body can end so, in a string and a stray backslash, which would escape our space.
+        # InfluxDB drops a string's last byte unseen, so another one serves as well.
+        fields = fields[:-1] + b"."
+    return fields + suffix + rest
+
+
+def _time_is_valid(rest: bytes, precision: bytes) -> bool:
+    """Whether what follows the fields is nothing, or a timestamp in range (``SafeCalcTime``)."""
+    if not rest:
+        return True
+    time = _TIME.match(rest)
+    if time is None:
+        return False
+    return _TIME_MIN <= _integer(time[1]) * PRECISIONS[precision] <= _TIME_MAX
+
+
+def _integer(digits: bytes) -> int:
+    """Convert like ``int``, which raises on some thousand digits; here, what 64 bits cannot hold is just too much."""
+    sign = -1 if digits.startswith(b"-") else 1
+    digits = digits.lstrip(b"-").lstrip(b"0")
+    return sign * int(digits[:21] or b"0")
+
+
+def _skip(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
+    """Find where a pattern that may match nothing stops."""
+    match = pattern.match(text, position)
+    return match.end() if match else position
+
+
+def _line_end(body: bytes, position: int) -> tuple[int, bool]:
+    """Find the end of the line that begins here, as ``scanLine`` does, and whether no quote is open there."""
+    position = _skip(_TO_FIELDS, body, position)
+    equals = commas = 0
+    while position < len(body) and (sign := body[position]) != _NEWLINE:
+        if sign == _QUOTE and equals > commas:
+            position = _skip(_TO_QUOTE, body, position + 1)
+            if position == len(body):
+                return position, False
+        elif sign == _EQUALS:
+            equals += 1
+        elif sign == _COMMA:
+            commas += 1
+        position = _skip(_TO_SIGN, body, position + 1)
+    return position, True
+
+
+def _parse(line: bytes, *, unsigned: bool = True) -> int | None:
+    """Find where the fields of a line end, as ``parsePoint`` reads it; None if it is malformed up to there."""
+    series = _EXACT_SERIES.match(line)
+    if series is None:
+        return None
+    start = position = series.end()
+    equals = commas = 0
+    while (sign := line[position : position + 1]) != b" " and sign:
+        if sign == b"=":
+            equals += 1
+            position = _after_equals(line, position, unsigned=unsigned)
+            if position < 0:
+                return None
+        elif sign == b'"' and equals > commas:
+            position = _skip(_TO_FIELD_QUOTE, line, position + 1) + 1
+            if position > len(line):
+                return None
+        else:
+            commas += sign == b","
+            position = _skip(_TO_FIELD_SIGN, line, position + (sign in b'",'))
+    if equals != commas + 1 or not _PAIRS.fullmatch(line, start, position):
+        return None
+    return position
+
+
+def _after_equals(line: bytes, position: int, *, unsigned: bool) -> int:
+    """Find where to read on after the ``=`` here: behind a number or boolean, or at a quote; -1 if there is none."""
+    if _MISSING.match(line, position):
+        return -1
+    position += 1
+    if line[position] == _QUOTE:
+        return position
+    number = _NUMBER.match(line, position)
+    if number is None:
+        truth = _TRUTH.match(line, position)
+        return truth.end() if truth else -1
+    digits, kind = number.groups()
+    if kind is None:
+        valid = math.isfinite(float(number[0]))
+    elif kind == b"i":
+        valid = -(2**63) <= _integer(digits) < 2**63
+    else:
+        valid = unsigned and not digits.startswith(b"-") and _integer(digits) < 2**64
+    return number.end() if valid else -1

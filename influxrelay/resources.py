@@ -1,0 +1,125 @@
+"""What answers at each path of a listener."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from influxrelay.errors import InvalidRequest
+from influxrelay.line_protocol import is_blank, prepare
+from influxrelay.query import flag, parse
+from influxrelay.ratelimit import TokenBucket
+from influxrelay.relay import Relay, json_error
+from influxrelay.web import VERSION, RelayRequest
+from influxrelay.write import Destination, Reply, Write
+
+NO_CONTENT = Reply(204)
+_MEMORY = 4096  # destinations remembered, far more than a site has ...
+_MEMORY_LENGTH = 1024  # ... and the longest query string among them, in bytes
+_PRECISIONS = {b"": b"ns", b"n": b"ns"}
+
+
+class WriteResource(Resource):
+    """``/write``: takes line protocol for the backends.
+
+    :param clock: returns nanoseconds since the epoch; what lines without a timestamp get.
+    """
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        relay: Relay,
+        *,
+        default_retention_policy: str = "",
+        limiter: TokenBucket | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        super().__init__()
+        self._relay = relay
+        self._default_retention_policy = default_retention_policy
+        self._limiter = limiter
+        self._clock = clock
+        self._destinations: dict[tuple[bytes, bytes], tuple[Destination, bytes, bytes]] = {}
+
+    def render(self, request: RelayRequest) -> int:
+        """Answer a request of any method."""
+        if request.method == b"POST":
+            self._write(request)
+        elif request.method == b"OPTIONS":
+            request.answer(Reply(204, ((b"Allow", b"POST"),)))
+        else:
+            request.answer(json_error(405, "method not allowed", (b"Allow", b"POST")))
+        return NOT_DONE_YET
+
+    def _write(self, request: RelayRequest) -> None:
+        given = request.requestHeaders.getRawHeaders(b"Authorization")
+        authorization = given[0] if given else b""
+        destination, precision, query = self._destination(request.query, authorization)
+        if self._limiter is not None:
+            seconds = self._limiter.take()
+            if seconds:
+                retry_after = (b"Retry-After", b"%d" % math.ceil(seconds))
+                request.answer(json_error(429, "rate limit exceeded", retry_after))
+                return
+        body = request.body.finish()
+        if is_blank(body):
+            request.answer(NO_CONTENT)
+            return
+        body, mergeable = prepare(body, precision, self._clock())
+        write = Write(destination, query, authorization, body, mergeable)
+        answered = self._relay.submit(write)
+        answered.addCallback(_present, request)
+        answered.addErrback(request.fail)
+
+    def _destination(self, query: bytes, authorization: bytes) -> tuple[Destination, bytes, bytes]:
+        """Return destination, precision and forwarded query; clients send the same few again and again."""
+        key = (query, authorization)
+        known = self._destinations.get(key)
+        if known is None:
+            target = parse(query, self._default_retention_policy)
+            if target.consistency not in ("", "one"):
+                raise InvalidRequest(400, f'consistency level "{target.consistency}" is not supported yet (use one)')
+            destination = Destination(
+                target.database,
+                target.retention_policy,
+                _PRECISIONS.get(target.precision, target.precision),
+                (authorization, target.username, target.password),
+            )
+            known = (destination, target.precision, target.forwarded)
+            if len(self._destinations) >= _MEMORY:
+                self._destinations.clear()
+            if len(query) <= _MEMORY_LENGTH:
+                self._destinations[key] = known
+        return known
+
+
+def _present(reply: Reply, request: RelayRequest) -> None:
+    """Show a backend's answer: any 2xx as the 204 that InfluxDB gives, everything else as it is."""
+    request.answer(NO_CONTENT if reply.status < 300 else reply)
+
+
+class PingResource(Resource):
+    """``/ping``: tells that the relay itself is there."""
+
+    isLeaf = True
+
+    def __init__(self, status: int = 204) -> None:
+        super().__init__()
+        self._reply = Reply(status)
+
+    def render(self, request: RelayRequest) -> int:
+        """Answer as InfluxDB does (``services/httpd/handler.go``, ``servePing``)."""
+        if request.method not in (b"GET", b"HEAD"):
+            request.answer(json_error(405, "method not allowed", (b"Allow", b"GET, HEAD")))
+        elif flag(request.query, b"verbose"):
+            body = json.dumps({"version": VERSION}, separators=(",", ":")).encode() + b"\n"
+            request.answer(Reply(200, ((b"Content-Type", b"application/json"),), body))
+        else:
+            request.answer(self._reply)
+        return NOT_DONE_YET

@@ -1,0 +1,92 @@
+"""The twistd plugin's two halves: the command line, and the service that it asks for."""
+
+from __future__ import annotations
+
+import sys
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from influxrelay import __version__
+from influxrelay.config import load
+from influxrelay.config_values import Config, HTTPOutput
+from influxrelay.errors import ConfigError
+from influxrelay.query import without
+from influxrelay.service import RelayService
+
+
+class Options(usage.Options):
+    """The command line of ``twistd influxrelay``."""
+
+    synopsis = "[options] influxrelay --config FILE [--check]"
+    longdesc = (
+        "Relays InfluxDB line protocol, taken over HTTP and UDP, to every configured backend. "
+        "The configuration is TOML; files of InfluxDB Relay run unchanged."
+    )
+    optParameters = [["config", "c", None, "The configuration file."]]  # noqa: RUF012 (Twisted's interface)
+    optFlags = [["check", None, "Read the configuration, say what it would do, and exit."]]  # noqa: RUF012
+
+    config: Config
+
+    def opt_version(self) -> None:
+        """Show the version of influxrelay, and exit."""
+        print(f"influxrelay {__version__}")  # noqa: T201 (asked for)
+        sys.exit(0)
+
+    def postOptions(self) -> None:
+        """Read the configuration.
+
+        Exits with one line and a non-zero code where it cannot be used: twistd would print the usage and exit with 0.
+        """
+        if self["config"] is None:
+            sys.exit("influxrelay: --config FILE is required")
+        try:
+            self.config = load(self["config"])
+            if self["check"]:
+                from twisted.internet import reactor  # noqa: PLC0415 (importing it installs it)
+
+                RelayService(self.config, reactor)
+        except ConfigError as error:
+            sys.exit(f"influxrelay: {error}")
+        if self["check"]:
+            print(describe(self.config))  # noqa: T201 (asked for)
+            sys.exit(0)
+
+
+def describe(config: Config) -> str:
+    """Say what a configuration does, without its secrets."""
+    lines = [f"{config.path}: correct"]
+    for http in config.http:
+        lines.append(f"http {http.name}: listens on {http.bind_addr}")
+        lines += [f"  to {_describe_output(output)}" for output in http.outputs]
+    for udp in config.udp:
+        lines.append(f"udp {udp.name}: listens on {udp.bind_addr}, precision {udp.precision}")
+        for each in udp.outputs:
+            if isinstance(each, HTTPOutput):
+                lines.append(
+                    f"  to {_describe_output(each)}, batches of {udp.batch_lines} lines or {udp.batch_interval:g} s"
+                )
+            else:
+                lines.append(f"  to {each.name}: {each.location}, MTU {each.mtu}")
+    return "\n".join(lines)
+
+
+def _describe_output(output: HTTPOutput) -> str:
+    user = "as the client"
+    if output.token is not None:
+        user = "with a token of its own"
+    elif output.username is not None:
+        user = f"as user {output.username}"
+    query = without(output.query.encode(), b"u", b"p").decode()
+    query = f" ({query})" if query else ""
+    return f"{output.name}: {output.write_url}{query}, {user}, timeout {output.timeout:g} s"
+
+
+def makeService(options: Options) -> IService:
+    """Build the service; nothing is opened before it starts."""
+    from twisted.internet import reactor  # noqa: PLC0415 (importing it installs it, and twistd has a say in which)
+
+    try:
+        return RelayService(options.config, reactor)
+    except ConfigError as error:
+        sys.exit(f"influxrelay: {error}")

@@ -1,0 +1,368 @@
+"""HTTP in: requests become writes, and replies become answers."""
+
+from __future__ import annotations
+
+import re
+from itertools import count
+from typing import Any
+from urllib.parse import unquote_to_bytes
+from uuid import uuid1
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.tcp import Connection
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import RESPONSES, HTTPChannel, Request, datetimeToString
+from twisted.web.http_headers import Headers
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from influxrelay import __version__
+from influxrelay.body import Collector
+from influxrelay.errors import InvalidRequest
+from influxrelay.query import without
+from influxrelay.relay import json_error
+from influxrelay.write import Reply
+
+VERSION = f"relay-{__version__}"
+LINGER = 10.0  # seconds for which a client may go on sending a body that is refused already
+DEAF = 0.2  # seconds for which what follows a malformed head is still read: closing at once would lose the answer
+_STATUS_LINES = {code: b"HTTP/1.1 %d %s\r\n" % (code, text) for code, text in RESPONSES.items()}
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
+_HEADS = 2048  # heads remembered: clients send the same one with each request, but for the length ...
+_HEAD_LENGTH = 2048  # ... and the longest of them, in bytes
+
+
+class RelayRequest(Request):
+    """A request whose body is collected within a limit and never read as a form; it gets one :class:`Reply`."""
+
+    channel: RelayChannel
+    path: bytes
+    query = b""
+    _refused = False
+
+    def gotLength(self, length: int | None) -> None:
+        """Prepare for the body; the headers are complete."""
+        self.site = self.channel.site
+        self.body = Collector(self.site.max_body_size, self.requestHeaders.getRawHeaders(b"Content-Encoding"))
+        try:
+            self.body.expect(length)
+        except InvalidRequest as error:
+            self._refuse(error)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Take a piece of the body."""
+        if not self._refused:
+            try:
+                self.body.add(data)
+            except InvalidRequest as error:
+                self._refuse(error)
+
+    def _refuse(self, error: InvalidRequest) -> None:
+        """Answer before the body is complete.
+
+        What is still coming is read and dropped for a while, so that the client gets to see the answer (RFC 9112, 9.6).
+        """
+        self._refused = True
+        self.body.clear()
+        self.requestHeaders = self.requestHeaders.copy()
+        self.requestHeaders.removeHeader(b"Expect")  # no "100 Continue" behind a final answer
+        self.channel.linger(LINGER)
+        self._send(json_error(error.status, error.message))
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Answer the complete request; called by the channel."""
+        self.method, self.uri, self.clientproto = command, path, version
+        self.path, _, self.query = path.partition(b"?")
+        if not path.startswith(b"/"):  # the absolute form of RFC 9112, 3.2.2
+            self.path = b"/" + self.path.partition(b"://")[2].partition(b"/")[2]
+        if self._refused:
+            self.finish()
+            return
+        try:
+            self.site.render(self)
+        except InvalidRequest as error:
+            self.answer(json_error(error.status, error.message))
+        except Exception:  # noqa: BLE001 (one request's trouble must not be the connection's)
+            self.fail(Failure())
+
+    def fail(self, failure: Failure) -> None:
+        """Answer what only a mistake of ours can lead to."""
+        self._log.failure("{method} {path}", failure, method=self.method, path=self.path)
+        self.answer(json_error(500, "internal error"))
+
+    def answer(self, reply: Reply) -> None:
+        """Send the one answer; a client that has gone away gets none."""
+        if not self._disconnected:
+            self._send(reply)
+            self.finish()
+
+    def _send(self, reply: Reply) -> None:
+        channel, site, status = self.channel, self.site, reply.status
+        headers = self.requestHeaders
+        given = headers.getRawHeaders(b"X-Request-Id") or headers.getRawHeaders(b"Request-Id")
+        parts = [
+            _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status,
+            site.common_headers(),
+            b"Request-Id: %b\r\nX-Request-Id: %b\r\n" % ((given[0],) * 2 if given else (site.new_request_id(),) * 2),
+        ]
+        parts += [b"%b: %b\r\n" % header for header in reply.headers]
+        if site.closing:
+            channel.persistent = 0
+        if not channel.persistent:
+            parts.append(b"Connection: close\r\n")
+        if status != 204:
+            parts.append(b"Content-Length: %d\r\n" % len(reply.body))
+        parts.append(b"\r\n")
+        if self.method != b"HEAD":
+            parts.append(reply.body)
+        self.code, self.sentLength, self.startedWriting = status, len(reply.body), 1
+        channel.send(b"".join(parts))
+
+
+@attrs.frozen(eq=False)
+class _Head:
+    """A request's head as Twisted's parser has read and judged it; shared by all requests with the same bytes."""
+
+    command: bytes
+    path: bytes
+    version: bytes
+    headers: Headers
+    length: int
+    persistent: bool
+
+
+class RelayChannel(HTTPChannel):
+    """A client's connection."""
+
+    site: RelaySite
+    factory: RelaySite
+    requestFactory = RelayRequest
+    _lingering: IDelayedCall | None = None
+    _raw_head = b""
+    _deaf = False
+
+    def connectionMade(self) -> None:
+        """Join the site's connections."""
+        self.site = self.factory
+        self.site.channels.add(self)
+        super().connectionMade()
+        self._peer, self._host = super().getPeer(), super().getHost()
+
+    def getPeer(self) -> Any:
+        """Return the client's address; each request asks, and it does not change."""
+        return self._peer
+
+    def getHost(self) -> Any:
+        """Return our own address."""
+        return self._host
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Leave the site's connections."""
+        if self._lingering is not None:
+            if self._lingering.active():
+                self._lingering.cancel()
+            self._lingering = None
+        super().connectionLost(reason)
+        self.site.gone(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what has come; a request that is all there, with a head seen before, needs no parsing."""
+        if self._deaf:
+            return
+        if not self.requests and self.line_mode and not self._buffer:
+            end = data.find(b"\r\n\r\n") + 4
+            if end >= 4:
+                self._raw_head = data[:end]
+                head = self.site.heads.get(self._raw_head)
+                if head is not None and head.length == len(data) - end:
+                    self._replay(head, data[end:])
+                    return
+        super().dataReceived(data)
+
+    def _replay(self, head: _Head, body: bytes) -> None:
+        """Do what the parser did with the same bytes before."""
+        self.resetTimeout()
+        request = RelayRequest(self)
+        request.requestHeaders = head.headers
+        self.requests.append(request)
+        self._command, self._path, self._version = head.command, head.path, head.version
+        self.persistent = head.persistent
+        request.gotLength(head.length)
+        request.handleContentChunk(body)
+        self.allContentReceived()
+
+    def allHeadersReceived(self) -> None:
+        """Go on to the body; called by the parser."""
+        super().allHeadersReceived()
+        raw, self._raw_head = self._raw_head, b""
+        headers = self.requests[-1].requestHeaders
+        if raw and self.length is not None and not headers.hasHeader(b"Expect"):
+            head = _Head(self._command, self._path, self._version, headers, self.length, bool(self.persistent))
+            self.site.remember(raw, head)
+
+    def send(self, data: bytes) -> None:
+        """Write at once if the transport can: the reactor need not be asked whether it may."""
+        transport: Any = self.transport
+        if isinstance(transport, Connection) and not transport.dataBuffer and not transport._tempDataBuffer:  # noqa: SLF001 (no public way to ask)
+            sent = transport.writeSomeData(data)
+            if isinstance(sent, int):
+                data = data[sent:]
+        if data:
+            self.write(data)
+
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        """Tell whether the connection may stay open; unlike Twisted's, this reads ``close`` in a list, too."""
+        tokens = b",".join(request.requestHeaders.getRawHeaders(b"Connection", [])).lower().split(b",")
+        return version == b"HTTP/1.1" and b"close" not in (token.strip() for token in tokens)
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Answer what is no HTTP, in the form of all other answers; called by the parser."""
+        request = self.requests[-1] if self.requests else RelayRequest(self)
+        request.site = self.site
+        self.persistent = 0
+        request._send(json_error(400, "malformed request"))  # noqa: SLF001 (ours)
+        self._deaf = True
+        self._lingering = self.callLater(DEAF, self.loseConnection)
+
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002 (the interface's)
+        """Refuse a head with a line that is too long; called by the parser."""
+        self._respondToBadRequestAndDisconnect()
+
+    def lineReceived(self, line: bytes) -> None:
+        """Take a line of the head; what is not ASCII in the first one is escaped, as Go's clients and servers do."""
+        if self._deaf:
+            return
+        if not self.requests and not line.isascii():
+            line = _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], line)
+        super().lineReceived(line)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Take a piece of a body; called by the parser."""
+        if not self._deaf:
+            super().rawDataReceived(data)
+
+    def linger(self, seconds: float) -> None:
+        """Answer no more requests, and break the connection after a while if the client does not close it."""
+        self.persistent = 0
+        if self._lingering is None:
+            self._lingering = self.callLater(seconds, self.cut)
+
+    def cut(self) -> None:
+        """Break the connection."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+
+class RelaySite(Site):
+    """The HTTP server of one listener.
+
+    :param max_body_size: bytes, see :class:`Collector`.
+    :ivar closing: whether the relay is shutting down: all new requests are answered 503.
+    """
+
+    noisy = False
+    _access = Logger()
+
+    def __init__(self, root: Resource, reactor: IReactorTime, *, max_body_size: int, access_log: bool = False) -> None:
+        super().__init__(root, RelayRequest, parsePOSTFormSubmission=False, reactor=reactor)
+        self.max_body_size = max_body_size
+        self.closing = False
+        self.channels: set[RelayChannel] = set()
+        self._time = reactor.seconds
+        self._second = -1
+        self._common_headers = b""
+        self._request_ids = count()
+        self._request_id_prefix = str(uuid1())[:24].encode()
+        self._access_log = access_log
+        self.heads: dict[bytes, _Head] = {}
+        self._empty: list[Deferred[None]] = []
+
+    def buildProtocol(self, addr: object) -> Any:  # noqa: ARG002 (the interface's)
+        """Make the channel itself, without Twisted's wrapper that negotiates HTTP/2."""
+        channel: Any = RelayChannel()
+        channel.factory = self
+        channel.callLater = self.reactor.callLater
+        channel.timeOut = self.timeOut
+        return channel
+
+    def remember(self, raw: bytes, head: _Head) -> None:
+        """Keep a head for the next request that begins with the same bytes."""
+        if len(raw) <= _HEAD_LENGTH:
+            if len(self.heads) >= _HEADS:
+                self.heads.clear()
+            self.heads[raw] = head
+
+    def common_headers(self) -> bytes:
+        """Return the headers that every answer has, made anew each second."""
+        second = int(self._time())
+        if second != self._second:
+            self._second = second
+            self._common_headers = b"Date: %b\r\nX-Influxdb-Version: %b\r\n" % (
+                datetimeToString(),
+                VERSION.encode(),
+            )
+        return self._common_headers
+
+    def new_request_id(self) -> bytes:
+        """Return an id in the form of a UUID, for a request that came without."""
+        return b"%b%012x" % (self._request_id_prefix, next(self._request_ids))
+
+    def render(self, request: RelayRequest) -> None:
+        """Have the request answered by the resource at its path.
+
+        :raises InvalidRequest: 404, 503.
+        """
+        if self.closing:
+            raise InvalidRequest(503, "the relay is shutting down")
+        path = request.path
+        if b"%" in path:
+            path = unquote_to_bytes(path)
+        resource = self.resource.children.get(path[1:])
+        if resource is None:
+            raise InvalidRequest(404, "not found")
+        resource.render(request)
+
+    def log(self, request: RelayRequest) -> None:  # type: ignore[override]
+        """Write the access log's line, if one is wanted; credentials are left out."""
+        if self._access_log:
+            query = without(request.query, b"u", b"p")
+            self._access.info(
+                "{client} {method} {path}{query} {status} {size}",
+                client=getattr(request.client, "host", "unix"),
+                method=request.method.decode("ascii", "backslashreplace"),
+                path=request.path.decode("ascii", "backslashreplace"),
+                query="?" + query.decode("ascii", "backslashreplace") if query else "",
+                status=request.code,
+                size=request.sentLength,
+            )
+
+    # -- the end
+
+    def shut_down(self) -> Deferred[None]:
+        """Take no more requests: close what is idle; the Deferred fires when every connection is gone."""
+        self.closing = True
+        for channel in list(self.channels):
+            if not channel.requests:
+                channel.loseConnection()
+        done: Deferred[None] = Deferred()
+        if self.channels:
+            self._empty.append(done)
+        else:
+            done.callback(None)
+        return done
+
+    def abort(self) -> None:
+        """Break all connections."""
+        for channel in list(self.channels):
+            channel.cut()
+
+    def gone(self, channel: RelayChannel) -> None:
+        """Forget a lost connection."""
+        self.channels.discard(channel)
+        if not self.channels:
+            waiters, self._empty = self._empty, []
+            for waiter in waiters:
+                waiter.callback(None)

@@ -1,0 +1,49 @@
+"""The small frozen values that travel through the relay."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen
+class Destination:
+    """What makes two writes belong to one order: they go to the same place as the same user.
+
+    :ivar precision: as the backend will read it: ``ns`` for none given, ``n`` and ``ns``.
+    :ivar credentials: the client's own (``Authorization`` header, ``u`` and ``p``), opaque; shown by no ``repr``.
+    """
+
+    database: bytes
+    retention_policy: bytes
+    precision: bytes
+    credentials: tuple[bytes, bytes, bytes] = attrs.field(repr=False)
+
+
+@attrs.frozen(eq=False)
+class Write:
+    """One accepted HTTP request, or one batch of UDP lines.
+
+    :ivar query: the query string for the backends, as the client wrote it. Writes of one destination travel merged only
+        where it is the same.
+    :ivar authorization: the client's ``Authorization`` header, or ``b""``.
+    :ivar body: line protocol in which every line has its timestamp.
+    :ivar mergeable: whether another body may be joined to this one with nothing but a newline between them.
+    """
+
+    destination: Destination
+    query: bytes = attrs.field(repr=False)
+    authorization: bytes = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+    mergeable: bool = True
+
+
+@attrs.frozen
+class Reply:
+    """An answer, from a backend or our own.
+
+    :ivar headers: the few that a client may see, in canonical spelling (``Content-Type``, ``X-Influxdb-Error``, ...).
+    """
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    body: bytes = b""
