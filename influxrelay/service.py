@@ -133,7 +133,7 @@ class HTTPService(_ListenerService):
         """Open the port."""
         try:
             endpoint = serverFromString(self._reactor, self._endpoint_description)
-        except (ValueError, TypeError, LookupError) as error:
+        except Exception as error:  # noqa: BLE001 (endpoint parsers are plugins, and raise what they like)
             self._cannot_listen(error)
         problems: list[Failure] = []
         endpoint.listen(self.site).addCallbacks(self._listens, problems.append)
