@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.error import MessageLengthError
+from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.interfaces import IDelayedCall, IHostResolution
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
@@ -231,10 +231,22 @@ class UDPOutput:
         self._next_look_up = self._reactor.callLater(RESOLVE_INTERVAL, self._look_up)
 
     def _open_socket(self, host: str) -> None:
+        """Send to this address from now on; where there is no socket for it, go on as before."""
+        try:
+            transport = self._reactor.listenUDP(0, _Sender(), interface="::" if ":" in host else "")
+        except CannotListenError as error:
+            self._log.warn(
+                "{relay}: backend {backend} cannot be reached at {host}: {reason}",
+                relay=self._relay,
+                backend=self.name,
+                host=host,
+                reason=error.socketError,
+            )
+            return
         if self.transport is not None:
             self.transport.stopListening()
         self._address = (host, self._port)
-        self.transport = self._reactor.listenUDP(0, _Sender(), interface="::" if ":" in host else "")
+        self.transport = transport
 
 
 class _Sender(DatagramProtocol):

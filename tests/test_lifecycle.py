@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import signal
@@ -113,6 +114,12 @@ class _Case(RelayTestCase):
         self.addCleanup(end)
         return child
 
+    def kill_daemon(self, pidfile: Path) -> None:
+        """Leave no daemon behind; one that ends well has removed its pidfile."""
+        if pidfile.exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pidfile.read_text()), signal.SIGKILL)
+
     async def until_ended(self, child: Child) -> None:
         """Wait for the child's end."""
         await until(lambda: child.code is not None, "the child's end")
@@ -172,13 +179,13 @@ class StartTests(_Case):
         port = free_port()
         config = self.write_config(location(self.backend()), bind=f"{LOOPBACK}:{port}")
         pidfile, logfile = self.directory / "relay.pid", self.directory / "relay.log"
+        self.addCleanup(self.kill_daemon, pidfile)
         parent = self.spawn(
             TWISTD[0], f"--pidfile={pidfile}", f"--logfile={logfile}", "influxrelay", "--config", config
         )
         await self.until_ended(parent)
         self.assertEqual((parent.code, parent.out, parent.err), (0, "", ""))
         pid = int(pidfile.read_text())
-        self.addCleanup(lambda: pidfile.exists() and os.kill(pid, signal.SIGKILL))
         parent.out = logfile.read_text()
         self.assertEqual(parent.port, port)
         self.assertEqual((await self.asked(parent, request())).status, 204)
@@ -345,13 +352,11 @@ class TakenPortTests(_Case):
 
     async def _as_a_daemon(self, config: str, port: int) -> None:
         pidfile, logfile = self.directory / "relay.pid", self.directory / "relay.log"
+        self.addCleanup(self.kill_daemon, pidfile)
         parent = self.spawn(
             TWISTD[0], f"--pidfile={pidfile}", f"--logfile={logfile}", "influxrelay", "--config", config
         )
         await self.until_ended(parent)
-        if pidfile.exists():  # what must not be left behind
-            pid = int(pidfile.read_text())
-            self.addCleanup(lambda: pidfile.exists() and os.kill(pid, signal.SIGKILL))
         self.assertNotEqual(parent.code, 0)
         self.assertIn(f"influxrelay: main: cannot listen on {LOOPBACK}:{port}: ", parent.err)
         self.assertNotIn("Traceback", parent.out + parent.err)

@@ -354,18 +354,28 @@ class ServiceTests(RelayTestCase):
         found = [(await self.ask(relay, request())).status for _ in range(3)]
         self.assertEqual(found, [204, 204, 429])
 
+    def stderr(self) -> StringIO:
+        """Return what stands for the process's standard error until the test ends."""
+        stderr = StringIO()
+        self.patch(sys, "__stderr__", stderr)
+        return stderr
+
     async def test_bad_endpoints(self) -> None:
         """An endpoint string that Twisted cannot read stops the start with one line."""
         log = watch_log(self)
+        lines = []
+        stderr = self.stderr()
         for endpoint in ("nonsense:1", "tcp:port", "tcp:1:no=such", "unix"):
             service = self.service_on(endpoint)
             error = self.assertRaises(StartError, service.privilegedStartService)
             self.assertTrue(str(error).startswith("influxrelay: web: cannot listen on test: "), str(error))
             self.assertIn(str(error), log)
-            self.assertEqual(len(str(error).splitlines()), 1)
+            lines.append(str(error))
+        self.assertEqual(stderr.getvalue().splitlines(), lines)
 
     async def test_bad_certificate(self) -> None:
         """A server's PEM file that cannot be used, or read, stops the start with one line."""
+        self.stderr()
         pem = write_config(self, BROKEN_PEM)
         for path in (pem, "/no/such/file.pem"):
             service = self.service_on(f"ssl:0:interface={LOOPBACK}:privateKey={path}:certKey={path}")
@@ -375,6 +385,7 @@ class ServiceTests(RelayTestCase):
 
     async def test_taken_port(self) -> None:
         """A taken port stops the start: starting raises the line that ends the process."""
+        self.stderr()
         with socket.create_server((LOOPBACK, 0)) as taken:
             port = taken.getsockname()[1]
             service = self.service_on(f"tcp:{port}:interface={LOOPBACK}")
@@ -384,6 +395,7 @@ class ServiceTests(RelayTestCase):
 
     async def test_taken_udp_port(self) -> None:
         """The same holds for UDP."""
+        self.stderr()
         with socket.socket(type=socket.SOCK_DGRAM) as taken:
             taken.bind((LOOPBACK, 0))
             output = UDPOutput(name="out", location="x", host=LOOPBACK, port=9)
