@@ -10,11 +10,12 @@ OPTIONS ?=
 
 python := .venv/bin/python
 
-.PHONY: help run test bench lint format clean
+.PHONY: help run test simulate bench lint format clean
 
 help:
 	@echo 'make run      two InfluxDB servers and the relay before them, until Ctrl-C'
 	@echo 'make test     lint, then all tests with their coverage; TESTS=tests.test_servers runs some'
+	@echo 'make simulate a million schedules of backends that fail; a seed that breaks a promise is printed'
 	@echo 'make bench    how fast it is beside nginx and InfluxDB itself; OPTIONS=--help tells more'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make format   let ruff format the code'
@@ -29,6 +30,9 @@ run: .venv/installed
 test: lint
 	@tools/setup.sh packages test
 	@$(python) -m tools.run_tests $(TESTS)
+
+simulate: .venv/installed-dev
+	@$(python) -m tests.simulation --count 1000000 $(OPTIONS)
 
 bench: .venv/installed
 	@tools/setup.sh packages bench

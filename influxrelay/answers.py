@@ -14,7 +14,8 @@ _NOT_NOW = frozenset((408, 425, 429))
 _PERMANENT = re.compile(
     # InfluxDB 1.x answers these with a 5xx in some versions, and no retry heals them (coordinator/points_writer.go,
     # tsdb/store.go, tsdb/shard.go).
-    rb"retention policy not found|partial write|unable to parse|points beyond retention policy|field type conflict",
+    rb"retention policy not found|partial write|unable to parse|points beyond retention policy|field type conflict"
+    rb"|contains invalid UTF-8",
     re.IGNORECASE,
 )
 
@@ -40,9 +41,14 @@ def judge(reply: Reply) -> Verdict:
     return Verdict.NOT_NOW
 
 
+def is_not_ready(reply: Reply) -> bool:
+    """Tell whether the backend misses the database: it is well, and may get it (``handler.go``, ``serveWrite``)."""
+    return reply.status == 404 and b"database not found" in reply.body
+
+
 def is_presentable(reply: Reply) -> bool:
     """Tell whether a client may see this answer when every backend has failed: a 5xx, or a 4xx that means "not now"."""
-    return 500 <= reply.status < 600 or reply.status in _NOT_NOW
+    return 500 <= reply.status < 600 or reply.status in _NOT_NOW or is_not_ready(reply)
 
 
 def retry_after(reply: Reply) -> float:

@@ -55,12 +55,12 @@ class Collector:
         """
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()  # the request lives until it is answered, and need not hold the body twice
         if self._encoding in (b"", b"identity"):
             return body
         if self._encoding != b"gzip":
             shown = self._encoding.decode("ascii", "backslashreplace")
             raise InvalidRequest(415, f'unsupported Content-Encoding "{shown}" (use gzip or identity)')
-        chunks.clear()
         return gunzip(body, self._limit)
 
 

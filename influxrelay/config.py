@@ -8,6 +8,7 @@ As in both originals an empty string, or a 0 where 0 makes no sense, stands for 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,10 +21,10 @@ from tomlkit.exceptions import TOMLKitError
 
 from influxrelay import config_readers as readers
 from influxrelay.config_readers import NotAllowed, kind, shortened, shown
-from influxrelay.config_values import Config, HTTPListener, HTTPOutput, UDPListener, UDPOutput
+from influxrelay.config_values import Config, HTTPListener, HTTPOutput, Journal, UDPListener, UDPOutput
 from influxrelay.errors import ConfigError
 
-__all__ = ["Config", "HTTPListener", "HTTPOutput", "UDPListener", "UDPOutput", "load"]
+__all__ = ["Config", "HTTPListener", "HTTPOutput", "Journal", "UDPListener", "UDPOutput", "load"]
 
 _T = TypeVar("_T")
 _Output = TypeVar("_Output", bound=HTTPOutput | UDPOutput)
@@ -32,18 +33,7 @@ _Keys = dict[str, Callable[[object], Any]]
 
 # What is still to come is refused, never ignored. When it arrives, delete its line and list its key at the end.
 _NOT_YET = "which is not supported yet"
-_NOT_YET_KEYS = re.compile(r"filter|journal(-.*)?")
-_NOT_YET_ABOVE_ZERO = frozenset({"buffer-size-mb"})
-_NOT_YET_CONSISTENCIES = ("any", "quorum", "all")
-
-
-def _consistency(value: object) -> str | None:
-    word = value.lower() if isinstance(value, str) else value
-    if word in _NOT_YET_CONSISTENCIES:
-        raise NotAllowed('"one"', f"{shown(value)}, {_NOT_YET}")
-    if word not in ("", "one"):
-        raise NotAllowed('"one"')
-    return None
+_NOT_YET_KEYS = frozenset({"filter"})
 
 
 def load(path: str | Path) -> Config:
@@ -63,6 +53,7 @@ def load(path: str | Path) -> Config:
     _unique("name", [*_marks(place / "http", http, _name), *_marks(place / "udp", udp, _name)])
     _unique("bind-addr", _marks(place / "http", http, _http_port))
     _unique("bind-addr", _marks(place / "udp", udp, lambda listener: _port((listener.host, listener.port))))
+    _unique("journal", [*_marks(place / "http", http, _journal_path), *_marks(place / "udp", udp, _journal_path)])
     return Config(path=str(path), http=http, udp=udp, **fields)
 
 
@@ -114,14 +105,12 @@ def _toml(place: _Place, path: str | Path) -> _Table:
 
 def _read(place: _Place, table: _Table, keys: _Keys, *required: str) -> _Table:
     """Return the attributes that a table sets, without those for which it asks for the default."""
-    for key, value in table.items():
+    for key in table:
         at = place / key
-        if _NOT_YET_KEYS.fullmatch(key):
+        if key in _NOT_YET_KEYS:
             raise at.error(f"this setting, {_NOT_YET}", "leaving it out")
         if key not in keys:
             raise at.error(f"an unknown key{_nearest(key, keys)}", f"the keys {', '.join(keys)}")
-        if key in _NOT_YET_ABOVE_ZERO and type(value) is int and value > 0:
-            raise at.error(f"{shown(value)}, {_NOT_YET}", "0, or leaving it out")
     given = {**dict.fromkeys(required), **table}
     values = {key: _value(place / key, keys[key], value, secret=key in _HIDDEN) for key, value in given.items()}
     return {_ATTRIBUTES.get(key, key.replace("-", "_")): value for key, value in values.items() if value is not None}
@@ -161,6 +150,10 @@ def _name(value: HTTPListener | UDPListener | HTTPOutput | UDPOutput) -> str:
     return value.name
 
 
+def _journal_path(listener: HTTPListener | UDPListener) -> str | None:
+    return os.path.realpath(listener.journal.directory) if listener.journal else None
+
+
 def _http_port(listener: HTTPListener) -> object:
     return _port(readers.bind_address_or_endpoint(listener.bind_addr))
 
@@ -188,7 +181,8 @@ def _http_listener(place: _Place, table: _Table) -> HTTPListener:
     else:
         default_name = f"http{'s' if pem else ''}://{table['bind-addr']}"  # as in InfluxDB Relay's relay/http.go
     fields["name"] = fields.get("name", default_name)
-    fields["outputs"] = _outputs(place / "output", fields.pop("output", []), _http_output)
+    fields["journal"] = journal = _choose_journal(place, table, fields)
+    fields["outputs"] = _outputs(place / "output", fields.pop("output", []), _http_output, journal)
     return HTTPListener(bind_addr=table["bind-addr"], endpoint=_endpoint(bound, pem), **fields)
 
 
@@ -196,15 +190,54 @@ def _udp_listener(place: _Place, table: _Table) -> UDPListener:
     fields = _read(place, table, _UDP, "bind-addr")
     host, port = fields.pop("bind_addr")
     fields["name"] = fields.get("name", table["bind-addr"])
-    fields["outputs"] = _outputs(place / "output", fields.pop("output", []), _udp_output)
+    fields["journal"] = journal = _choose_journal(place, table, fields)
+    fields["outputs"] = outputs = _outputs(place / "output", fields.pop("output", []), _udp_output, journal)
+    if journal:
+        _refuse_unlike_outputs(place / "output", outputs)
     return UDPListener(bind_addr=table["bind-addr"], host=host, port=port, **fields)
 
 
-def _outputs(place: _Place, tables: list[_Table], read: Callable[[_Place, _Table], _Output]) -> tuple[_Output, ...]:
+def _choose_journal(place: _Place, table: _Table, fields: _Table) -> Journal | None:
+    """Make one value of a journal's settings; an empty directory switches them all off."""
+    _need(place, table, "journal", '"DIRECTORY"', *_JOURNAL)
+    directory = fields.pop("journal", None)
+    names = [name for name in fields if name.startswith("journal_")]
+    settings = {name.removeprefix("journal_"): fields.pop(name) for name in names}
+    return Journal(directory, **settings) if directory else None
+
+
+def _need(place: _Place, table: _Table, key: str, value: str, *dependents: str) -> None:
+    """Refuse settings of what the table does not mention."""
+    for dependent in dependents:
+        if dependent in table and key not in table:
+            raise (place / dependent).error(f"no {key} beside it", f"{key} = {value} with it, or leaving it out")
+
+
+def _refuse_unlike_outputs(place: _Place, outputs: Iterable[UDPOutput | HTTPOutput]) -> None:
+    """Refuse outputs that cannot share a journal of datagrams: each batch is kept once, for all of them."""
+    query = None
+    for index, output in enumerate(outputs):
+        at = place[index] / "location"
+        if isinstance(output, UDPOutput):
+            raise at.error(
+                "host:port under a journal", "URLs with a database (no answer tells what became of a datagram)"
+            )
+        if query not in (None, output.query):
+            raise at.error(f"another query than {place[0].path} has", "the same query in all outputs under a journal")
+        query = output.query
+
+
+def _outputs(
+    place: _Place, tables: list[_Table], read: Callable[[_Place, _Table], _Output], journal: Journal | None
+) -> tuple[_Output, ...]:
     if not tables:
         raise place.error("no output", "at least one")
     outputs = _each(place, tables, read)
     _unique("name", _marks(place, outputs, _name))
+    for index, output in enumerate(outputs):
+        if isinstance(output, HTTPOutput) and output.create_databases and not (journal or output.buffer_size_mb):
+            at = place[index] / "create-databases"
+            raise at.error("true without a queue", "a journal or a buffer-size-mb above 0 with it, or false")
     return outputs
 
 
@@ -220,6 +253,7 @@ def _udp_output(place: _Place, table: _Table) -> UDPOutput | HTTPOutput:
 
 def _http_output(place: _Place, table: _Table, keys: _Keys | None = None) -> HTTPOutput:
     fields = _read(place, table, keys or _HTTP_OUTPUT, "location")
+    _need(place, table, "buffer-size-mb", "MEGABYTES", "buffer-full")
     url: SplitResult = fields.pop("location")
     endpoints = _read(place / "endpoints", fields.pop("endpoints", {}), _ENDPOINTS)
     _choose_credentials(place, fields)
@@ -293,11 +327,25 @@ _ATTRIBUTES = {
     "batch-size": "batch_lines",
     "batch-timeout": "batch_interval",
     "health-timeout-ms": "health_timeout",
+    "journal-max-mb": "journal_max_bytes",
 }
 _SECRETS = ("password", "token")
 _HIDDEN = ("username", *_SECRETS)  # of which errors do not show the value
 
-_CONFIG: _Keys = {"shutdown-timeout": readers.duration, "http": readers.tables, "udp": readers.tables}
+_CONFIG: _Keys = {
+    "shutdown-timeout": readers.duration,
+    "admin-socket": readers.socket_path,
+    "http": readers.tables,
+    "udp": readers.tables,
+}
+_JOURNAL: _Keys = {
+    "journal": readers.string,
+    "journal-max-mb": readers.scaled(readers.integer(1, zero_is_default=True), 1024 * 1024),
+    "journal-max-age": readers.duration,
+    "journal-full": readers.word("reject", "drop-oldest"),
+    "journal-sync": readers.word("normal", "full"),
+    "journal-on-error": readers.word("relay", "refuse"),
+}
 _HTTP: _Keys = {
     "name": readers.string,
     "bind-addr": readers.bind_address_or_endpoint,
@@ -308,8 +356,9 @@ _HTTP: _Keys = {
     "rate-limit": readers.integer(0),
     "burst-limit": readers.integer(0),
     "max-body-size": readers.integer(0, 2**40),
-    "consistency": _consistency,
+    "consistency": readers.word("any", "one", "quorum", "all"),
     "access-log": readers.boolean,
+    **_JOURNAL,
     "output": readers.tables,
 }
 _HTTP_OUTPUT: _Keys = {
@@ -326,7 +375,9 @@ _HTTP_OUTPUT: _Keys = {
     "token": readers.token,
     "token-file": readers.from_file(readers.token),
     "gzip": readers.boolean,
-    "buffer-size-mb": readers.integer(0, zero_is_default=True),
+    "buffer-size-mb": readers.integer(0),
+    "buffer-full": readers.word("reject", "drop-oldest"),
+    "create-databases": readers.boolean,
     "max-batch-kb": readers.integer(1, zero_is_default=True),
     "max-delay-interval": readers.duration,
     "max-in-flight": readers.integer(1),
@@ -346,6 +397,7 @@ _UDP: _Keys = {
     "batch-size": readers.integer(1),
     "batch-kb": readers.scaled(readers.integer(1), 1024),
     "batch-timeout": readers.duration,
+    **_JOURNAL,
     "output": readers.tables,
 }
 _UDP_OUTPUT: _Keys = {

@@ -63,6 +63,14 @@ def string(value: object) -> str | None:
     return value or None
 
 
+def socket_path(value: object) -> str | None:
+    """Read where to make a unix socket; Linux has 108 bytes for its path and the NUL behind it (``unix(7)``)."""
+    path = string(value)
+    if path and len(path.encode()) > 107:
+        raise NotAllowed("a path of at most 107 bytes")
+    return path
+
+
 def username(value: object) -> str | None:
     """Read a username; HTTP's Basic scheme (RFC 7617) has no way to write a colon in one."""
     name = string(value)
@@ -122,6 +130,21 @@ def duration(value: object) -> float | None:
     if seconds <= 0:
         raise NotAllowed('a duration above 0 such as "500ms", "10s" or "1m30s"')
     return seconds
+
+
+def word(*allowed: str) -> Callable[[object], str | None]:
+    """Return a reader of one of these words, two at least, in any case."""
+
+    def read(value: object) -> str | None:
+        chosen = value.lower() if isinstance(value, str) else value
+        if chosen == "":
+            return None
+        if chosen not in allowed:
+            *others, last = (f'"{each}"' for each in allowed)
+            raise NotAllowed(f"{', '.join(others)} or {last}")
+        return str(chosen)
+
+    return read
 
 
 def precision(value: object) -> str | None:

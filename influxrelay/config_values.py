@@ -10,6 +10,26 @@ import attrs
 
 
 @attrs.frozen
+class Journal:
+    """Where and how a listener keeps what its backends miss.
+
+    :ivar directory: as written, not empty; one for each listener.
+    :ivar max_bytes: on disk, at least 1 MiB; the default is 1 GiB.
+    :ivar max_age: seconds, above 0; the default is a week.
+    :ivar full: ``reject`` or ``drop-oldest``.
+    :ivar sync: ``normal`` (survives the end of the process) or ``full`` (survives power loss).
+    :ivar on_error: when the disk does not take a write that a backend has: ``relay`` (acknowledge it) or ``refuse``.
+    """
+
+    directory: str
+    max_bytes: int = 1024 * 1024 * 1024
+    max_age: float = 7 * 24 * 3600.0
+    full: str = "reject"
+    sync: str = "normal"
+    on_error: str = "relay"
+
+
+@attrs.frozen
 class HTTPOutput:
     """A backend that takes writes over HTTP.
 
@@ -22,10 +42,15 @@ class HTTPOutput:
     :ivar username: given if and only if ``password`` is; never together with ``token``.
     :ivar token: printable ASCII, for ``Authorization: Token``.
     :ivar gzip: whether bodies travel compressed.
+    :ivar buffer_size_mb: MiB of writes that are kept in memory while the backend is down; 0 keeps none. Of no concern
+        under a journal.
+    :ivar buffer_full: ``reject`` or ``drop-oldest``.
+    :ivar create_databases: whether a database that the backend misses is created; never without a queue.
     :ivar max_batch_kb: KiB of lines that are merged into one request, at least 1.
     :ivar max_delay_interval: seconds, above 0; the longest pause between two tries.
     :ivar max_in_flight: requests at a time for one destination, at least 1; more than 1 gives up order.
-    :ivar max_waiting_mb: MiB for the writes that wait in front of this backend, at least 1.
+    :ivar max_waiting_mb: MiB for the writes that wait in front of this backend, at least 1. Of no concern where
+        there is a buffer.
     :ivar query: the query string of an output of a UDP listener, with ``db`` and without ``precision``; else empty.
     """
 
@@ -42,6 +67,9 @@ class HTTPOutput:
     password: str | None = attrs.field(default=None, repr=False)
     token: str | None = attrs.field(default=None, repr=False)
     gzip: bool = False
+    buffer_size_mb: int = 0
+    buffer_full: str = "reject"
+    create_databases: bool = False
     max_batch_kb: int = 512
     max_delay_interval: float = 10.0
     max_in_flight: int = 1
@@ -93,6 +121,7 @@ class HTTPListener:
     max_body_size: int = 25_000_000
     consistency: str = "one"
     access_log: bool = False
+    journal: Journal | None = None
     outputs: tuple[HTTPOutput, ...] = ()
 
 
@@ -107,7 +136,7 @@ class UDPListener:
     :ivar batch_lines: lines that make a batch full, at least 1. Batches are for HTTP outputs.
     :ivar batch_bytes: bytes that make a batch full, at least 1024.
     :ivar batch_interval: seconds a line waits for its batch to fill, above 0.
-    :ivar outputs: at least one, names unique.
+    :ivar outputs: at least one, names unique; under a journal HTTP outputs with the same query.
     """
 
     name: str
@@ -119,6 +148,7 @@ class UDPListener:
     batch_lines: int = 5000
     batch_bytes: int = 512 * 1024
     batch_interval: float = 1.0
+    journal: Journal | None = None
     outputs: tuple[UDPOutput | HTTPOutput, ...] = ()
 
 
@@ -128,10 +158,12 @@ class Config:
 
     :ivar path: the file, as it was named.
     :ivar shutdown_timeout: seconds, above 0.
+    :ivar admin_socket: the path of a unix socket; empty for ``admin.sock`` in the first journal's directory, if any.
     :ivar http: and ``udp``: at least one listener between them, names unique.
     """
 
     path: str
     shutdown_timeout: float = 10.0
+    admin_socket: str = ""
     http: tuple[HTTPListener, ...] = ()
     udp: tuple[UDPListener, ...] = ()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.python.failure import Failure
 
 from influxrelay.answers import is_presentable
 from influxrelay.errors import BackendFailure
-from influxrelay.lane import Road
+from influxrelay.journal import Record
+from influxrelay.keeper import Keeper
+from influxrelay.queued import QueuedRoad
+from influxrelay.queues import State, Ticket
+from influxrelay.road import Road
 from influxrelay.write import Reply, Write
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
@@ -21,6 +25,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 def json_error(status: int, message: str, *headers: tuple[bytes, bytes]) -> Reply:
     """Return an error of our own in the form of InfluxDB's (``services/httpd/handler.go``, ``httpError``)."""
     shown = _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", " ".join(message.split()))
+    text = json.dumps({"error": message}, ensure_ascii=False, separators=(",", ":"))
     return Reply(
         status,
         (
@@ -28,36 +33,178 @@ def json_error(status: int, message: str, *headers: tuple[bytes, bytes]) -> Repl
             (b"X-Influxdb-Error", shown.encode("ascii", "backslashreplace")),
             *headers,
         ),
-        json.dumps({"error": message}, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace")
-        + b"\n",
+        text.encode(errors="backslashreplace") + b"\n",
     )
 
 
 UNABLE = json_error(503, "unable to write points")
+QUEUED = Reply(204)
 
 
 class Relay:
     """One listener's backends.
 
     :ivar name: the listener's, for the log.
+    :param keeper: the journal's, if there is one.
+    :param consistency: of writes that ask for none.
+    :param refuse_unjournaled: whether a write that the journal cannot take is refused although a backend has it.
+    :param clock: returns seconds since the epoch.
     """
 
-    def __init__(self, name: str, roads: Sequence[Road]) -> None:
+    def __init__(
+        self,
+        name: str,
+        roads: Sequence[Road],
+        *,
+        keeper: Keeper | None = None,
+        consistency: str = "one",
+        refuse_unjournaled: bool = False,
+        clock: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.name = name
         self.roads = tuple(roads)
+        self._keeper = keeper
+        self._consistency = consistency
+        self._refuse_unjournaled = refuse_unjournaled
+        self._clock = clock
+        self._queued = [road for road in roads if isinstance(road, QueuedRoad)]
+        self._seq = 0
 
-    def submit(self, write: Write) -> Deferred[Reply]:
-        """Send a write to every backend, and fire with the answer for the client.
+    def submit(self, write: Write, consistency: str = "") -> Deferred[Reply]:
+        """Send a write to every backend, and fire with the answer for the client. Never fails.
 
-        That is the first 2xx or 4xx, at once. When all have failed it is one of their 5xx, else of their 408, 425 and
-        429, else 503. Each backend gets the write, whoever was first. Never fails.
+        With ``one`` that is the first 2xx or 4xx, at once. When all have failed it is one of their 5xx, else one of
+        408, 425 and 429, else 503. Each backend gets the write, whoever was first.
+
+        :param consistency: ``any``, ``one``, ``quorum``, ``all``; empty for the listener's own.
         """
-        answers = [road.submit(write) for road in self.roads]
-        first = DeferredList(answers, fireOnOneCallback=True, consumeErrors=True)
-        return cast("Deferred[Reply]", first.addCallback(_settle))
+        consistency = consistency or self._consistency
+        if not self._queued:
+            return self._settle([road.submit(write) for road in self.roads], consistency, None)
+        ticket = self._new_ticket(write)
+        committed: Deferred[None] = succeed(None)
+        if self._keeper is not None:
+            committed = self._keeper.append(Record(ticket.seq, ticket.time, write))
+            committed.addErrback(self._not_on_disk, ticket)
+        answers = [road.submit(write, ticket) for road in self.roads]
+        queued = None
+        if consistency == "any" and len(self._queued) == len(self.roads):
+            everywhere = self._keeper is not None or not any(_has_failed(answer) for answer in answers)
+            queued = _fork(committed) if everywhere else None
+        settled = self._settle(answers, consistency, queued)
+        return settled.addCallback(self._decide, ticket, committed)
+
+    def _new_ticket(self, write: Write) -> Ticket:
+        if self._keeper is not None:
+            self._keeper.last_seq += 1
+            self._seq = self._keeper.last_seq
+        else:
+            self._seq += 1
+        return Ticket(self._seq, self._clock(), write)
+
+    def _settle(
+        self, answers: list[Deferred[Reply]], consistency: str, queued: Deferred[Reply] | None
+    ) -> Deferred[Reply]:
+        if consistency in ("quorum", "all"):
+            needed = len(answers) if consistency == "all" else len(answers) // 2 + 1
+            return _Count(answers, [road.name for road in self.roads], needed).settled
+        ways = answers if queued is None else [*answers, queued]
+        first = DeferredList(ways, fireOnOneCallback=True, consumeErrors=True)
+        return cast("Deferred[Reply]", first.addCallback(_pick))
+
+    # -- what is kept
+
+    def _not_on_disk(self, failure: Failure, ticket: Ticket) -> Failure:
+        ticket.on_disk = False
+        for road in ticket.absent:
+            road.not_on_disk(ticket)
+        return failure
+
+    def _decide(self, reply: Reply, ticket: Ticket, committed: Deferred[None]) -> Any:
+        """Keep or strike the write, as the client will be told; tell it when that is certain."""
+        taken = reply.status < 300
+        if self._keeper is None:
+            ticket.settle(State.KEPT if taken else State.STRUCK)
+            return reply
+        told: Deferred[Reply] = Deferred()
+
+        keeper = self._keeper
+
+        def on_disk(_: object) -> None:
+            consequences = ticket.settle(State.KEPT if taken else State.STRUCK)
+            if not taken:
+                keeper.strike(ticket.seq).addBoth(lambda _: told.callback(reply))
+            elif consequences:  # a backend has refused it: that has to be on disk as well
+                keeper.call(lambda _: None).addBoth(lambda _: told.callback(reply))
+            else:
+                told.callback(reply)
+
+        def not_on_disk(failure: Failure) -> None:
+            refuse = taken and self._refuse_unjournaled
+            ticket.settle(State.KEPT if taken and not refuse else State.STRUCK)
+            told.callback(json_error(503, f"unable to journal the write: {failure.value}") if refuse else reply)
+
+        committed.addCallbacks(on_disk, not_on_disk)
+        return told
 
 
-def _settle(result: Any) -> Reply:
+class _Count:
+    """Waits for so many 2xx, or until they can no longer come.
+
+    :ivar settled: fires with 204, or with a 503 that names the backends that failed.
+    """
+
+    def __init__(self, answers: list[Deferred[Reply]], names: list[str], needed: int) -> None:
+        self.settled: Deferred[Reply] = Deferred()
+        self._needed = needed
+        self._spare = len(answers) - needed
+        self._failed: list[str] = []
+        for answer, name in zip(answers, names, strict=True):
+            answer.addCallbacks(self._answered, self._failed_at, callbackArgs=(name,), errbackArgs=(name,))
+
+    def _answered(self, reply: Reply, name: str) -> None:
+        if reply.status >= 300:
+            self._note_failure(f"{name}: {reply.status}")
+            return
+        self._needed -= 1
+        if self._needed == 0:
+            self._fire(Reply(204))
+
+    def _failed_at(self, failure: Failure, name: str) -> None:
+        problem = failure.value
+        self._note_failure(f"{name}: {problem.reason if isinstance(problem, BackendFailure) else 'error'}")
+
+    def _note_failure(self, text: str) -> None:
+        self._failed.append(text)
+        if len(self._failed) > self._spare:
+            self._fire(json_error(503, f"unable to write points to enough backends ({', '.join(self._failed)})"))
+
+    def _fire(self, reply: Reply) -> None:
+        if not self.settled.called:
+            self.settled.callback(reply)
+
+
+def _has_failed(answer: Deferred[Reply]) -> bool:
+    """Tell whether a road has refused a write at once, because its queue is full or it is closed."""
+    return answer.called and isinstance(answer.result, Failure)
+
+
+def _fork(committed: Deferred[None]) -> Deferred[Reply]:
+    """Return one more way to settle: the write is safely in the queue of every backend."""
+    queued: Deferred[Reply] = Deferred()
+
+    def tell(result: Any) -> Any:
+        if isinstance(result, Failure):
+            queued.errback(BackendFailure("journal", str(result.value)))
+        else:
+            queued.callback(QUEUED)
+        return result
+
+    committed.addBoth(tell)
+    return queued
+
+
+def _pick(result: Any) -> Reply:
     """Read what a DeferredList with ``fireOnOneCallback`` fires with: one (reply, index), or all the failures."""
     if isinstance(result, tuple):
         return cast("Reply", result[0])

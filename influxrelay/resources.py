@@ -10,7 +10,6 @@ from collections.abc import Callable
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from influxrelay.errors import InvalidRequest
 from influxrelay.line_protocol import is_blank, prepare
 from influxrelay.query import flag, parse
 from influxrelay.ratelimit import TokenBucket
@@ -45,7 +44,7 @@ class WriteResource(Resource):
         self._default_retention_policy = default_retention_policy
         self._limiter = limiter
         self._clock = clock
-        self._destinations: dict[tuple[bytes, bytes], tuple[Destination, bytes, bytes]] = {}
+        self._destinations: dict[tuple[bytes, bytes], tuple[Destination, bytes, bytes, str]] = {}
 
     def render(self, request: RelayRequest) -> int:
         """Answer a request of any method."""
@@ -60,7 +59,7 @@ class WriteResource(Resource):
     def _write(self, request: RelayRequest) -> None:
         given = request.requestHeaders.getRawHeaders(b"Authorization")
         authorization = given[0] if given else b""
-        destination, precision, query = self._destination(request.query, authorization)
+        destination, precision, query, consistency = self._destination(request.query, authorization)
         if self._limiter is not None:
             seconds = self._limiter.take()
             if seconds:
@@ -73,25 +72,23 @@ class WriteResource(Resource):
             return
         body, mergeable = prepare(body, precision, self._clock())
         write = Write(destination, query, authorization, body, mergeable)
-        answered = self._relay.submit(write)
+        answered = self._relay.submit(write, consistency)
         answered.addCallback(_present, request)
         answered.addErrback(request.fail)
 
-    def _destination(self, query: bytes, authorization: bytes) -> tuple[Destination, bytes, bytes]:
-        """Return destination, precision and forwarded query; clients send the same few again and again."""
+    def _destination(self, query: bytes, authorization: bytes) -> tuple[Destination, bytes, bytes, str]:
+        """Return destination, precision, forwarded query and consistency; clients send the same few again and again."""
         key = (query, authorization)
         known = self._destinations.get(key)
         if known is None:
             target = parse(query, self._default_retention_policy)
-            if target.consistency not in ("", "one"):
-                raise InvalidRequest(400, f'consistency level "{target.consistency}" is not supported yet (use one)')
             destination = Destination(
                 target.database,
                 target.retention_policy,
                 _PRECISIONS.get(target.precision, target.precision),
                 (authorization, target.username, target.password),
             )
-            known = (destination, target.precision, target.forwarded)
+            known = (destination, target.precision, target.forwarded, target.consistency)
             if len(self._destinations) >= _MEMORY:
                 self._destinations.clear()
             if len(query) <= _MEMORY_LENGTH:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from base64 import b64encode
 from typing import Any, NoReturn
 
@@ -15,14 +16,19 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from influxrelay import __version__, udp
+from influxrelay.admin import AdminSocket
 from influxrelay.backend import HTTPBackend
-from influxrelay.config_values import Config, HTTPListener, HTTPOutput, UDPListener, UDPOutput
-from influxrelay.errors import StartError
-from influxrelay.lane import Road
+from influxrelay.config_values import Config, HTTPListener, HTTPOutput, Journal, UDPListener, UDPOutput
+from influxrelay.errors import JournalError, StartError
+from influxrelay.keeper import Keeper, Limits
 from influxrelay.query import parse
+from influxrelay.queued import QueuedRoad
+from influxrelay.queues import JournalQueue, MemoryQueue, Queue
 from influxrelay.ratelimit import TokenBucket
 from influxrelay.relay import Relay
+from influxrelay.report import socket_path
 from influxrelay.resources import PingResource, WriteResource
+from influxrelay.road import Road
 from influxrelay.tls import BackendPolicy
 from influxrelay.web import RelaySite
 from influxrelay.write import Destination
@@ -32,8 +38,8 @@ _MB = 1024 * 1024
 _LAST_WORDS = 0.5  # seconds of the shutdown timeout that are kept for answering whoever still waits
 
 
-def make_road(output: HTTPOutput, relay: str, reactor: Any) -> Road:
-    """Build the road to one HTTP backend.
+def make_road(output: HTTPOutput, relay: str, reactor: Any, keeper: Keeper | None) -> Road:
+    """Build the road to one HTTP backend, with a queue if there is a journal or a buffer.
 
     :raises ConfigError: a PEM file cannot be used.
     """
@@ -56,14 +62,36 @@ def make_road(output: HTTPOutput, relay: str, reactor: Any) -> Road:
         authorization=authorization,
         gzip=output.gzip,
     )
-    return Road(
+    bounds: dict[str, Any] = {
+        "max_batch": output.max_batch_kb * _KB,
+        "max_in_flight": output.max_in_flight,
+        "max_waiting": output.max_waiting_mb * _MB,
+    }
+    queue: Queue
+    if keeper is not None:
+        queue = JournalQueue(output.name, keeper)
+    elif output.buffer_size_mb:
+        drop_oldest = output.buffer_full == "drop-oldest"
+        queue = MemoryQueue(output.name, output.buffer_size_mb * _MB, drop_oldest=drop_oldest)
+    else:
+        return Road(backend, reactor, relay=relay, **bounds)
+    return QueuedRoad(
         backend,
         reactor,
         relay=relay,
-        max_batch=output.max_batch_kb * _KB,
-        max_in_flight=output.max_in_flight,
-        max_waiting=output.max_waiting_mb * _MB,
+        queue=queue,
+        max_delay=output.max_delay_interval,
+        create_databases=output.create_databases,
+        **bounds,
     )
+
+
+def make_keeper(journal: Journal | None, reactor: Any) -> Keeper | None:
+    """Build what keeps a journal."""
+    if journal is None:
+        return None
+    limits = Limits(journal.max_bytes, journal.max_age, journal.full == "drop-oldest")
+    return Keeper(reactor, journal.directory, limits, full_sync=journal.sync == "full")
 
 
 class _ListenerService(Service):
@@ -72,6 +100,9 @@ class _ListenerService(Service):
     log = Logger()
     name: str
     bind_addr: str
+    keeper: Keeper | None = None
+    roads: list[Road]
+    _locations: dict[str, str]
     _listening = False
 
     def listen(self) -> None:
@@ -84,7 +115,27 @@ class _ListenerService(Service):
 
     def startService(self) -> None:
         super().startService()
+        if self.keeper is not None:
+            self._open_journal(self.keeper)
         self._listen_once()
+
+    def _open_journal(self, keeper: Keeper) -> None:
+        """Read on where the last process stopped."""
+        try:
+            journal = keeper.open(self._locations)
+        except JournalError as error:
+            _cannot_start(self.log, f"influxrelay: {self.name}: {error}")
+        backlogs = {road.name: journal.backlog(road.name) for road in self.roads}
+        keeper.on_drop = self._forget
+        keeper.start()
+        for road in self.roads:
+            if isinstance(road, QueuedRoad):
+                road.resume(backlogs[road.name], keeper.last_seq)
+
+    def _forget(self, destination: Destination, upto: int) -> None:
+        for road in self.roads:
+            if isinstance(road, QueuedRoad):
+                road.forget(destination, upto)
 
     def _listen_once(self) -> None:
         if self._listening:
@@ -97,11 +148,7 @@ class _ListenerService(Service):
 
     def _cannot_listen(self, error: BaseException | None) -> NoReturn:
         reason = getattr(error, "socketError", error)
-        line = f"influxrelay: {self.name}: cannot listen on {self.bind_addr}: {reason}"
-        self.log.error("{line}", line=line)  # a critical one would be printed by Twisted, too, before the log begins
-        if sys.__stderr__ is not None:
-            print(line, file=sys.__stderr__)
-        raise StartError(line)
+        _cannot_start(self.log, f"influxrelay: {self.name}: cannot listen on {self.bind_addr}: {reason}")
 
 
 class HTTPService(_ListenerService):
@@ -110,7 +157,9 @@ class HTTPService(_ListenerService):
     def __init__(self, config: HTTPListener, reactor: Any) -> None:
         self.name = config.name
         self.bind_addr = config.bind_addr
-        self.roads = [make_road(output, config.name, reactor) for output in config.outputs]
+        self.keeper = make_keeper(config.journal, reactor)
+        self.roads = [make_road(output, config.name, reactor, self.keeper) for output in config.outputs]
+        self._locations = {output.name: output.write_url for output in config.outputs}
         self._reactor = reactor
         self._endpoint_description = config.endpoint
         limiter = None
@@ -120,7 +169,14 @@ class HTTPService(_ListenerService):
         root.putChild(
             b"write",
             WriteResource(
-                Relay(config.name, self.roads),
+                Relay(
+                    config.name,
+                    self.roads,
+                    keeper=self.keeper,
+                    consistency=config.consistency,
+                    refuse_unjournaled=config.journal is not None and config.journal.on_error == "refuse",
+                    clock=time.time,
+                ),
                 default_retention_policy=config.default_retention_policy,
                 limiter=limiter,
             ),
@@ -165,7 +221,9 @@ class UDPService(_ListenerService):
     def __init__(self, config: UDPListener, reactor: Any) -> None:
         self.name = config.name
         self.bind_addr = config.bind_addr
-        self.roads: list[Road] = []
+        self.keeper = make_keeper(config.journal, reactor)
+        self.roads = []
+        self._locations = {}
         self.outputs: list[udp.Batcher | udp.UDPOutput] = []
         for output in config.outputs:
             if isinstance(output, UDPOutput):
@@ -173,8 +231,15 @@ class UDPService(_ListenerService):
                     udp.UDPOutput(config.name, output.name, reactor, output.host, output.port, mtu=output.mtu)
                 )
             else:
-                self.roads.append(make_road(output, config.name, reactor))
-                self.outputs.append(self._make_batcher(config, output, reactor))
+                self.roads.append(make_road(output, config.name, reactor, self.keeper))
+                self._locations[output.name] = output.write_url
+                if self.keeper is None:
+                    relay = Relay(output.name, self.roads[-1:], consistency="any", clock=time.time)
+                    self.outputs.append(self._make_batcher(config, output, relay, reactor))
+        if self.keeper is not None:  # one log, and so one batch for all backends
+            relay = Relay(config.name, self.roads, keeper=self.keeper, consistency="any", clock=time.time)
+            first = next(output for output in config.outputs if isinstance(output, HTTPOutput))
+            self.outputs.append(self._make_batcher(config, first, relay, reactor))
         self.protocol = udp.UDPListener(
             config.name,
             reactor,
@@ -187,7 +252,7 @@ class UDPService(_ListenerService):
         self._port_number = config.port
         self._port: Any = None
 
-    def _make_batcher(self, config: UDPListener, output: HTTPOutput, reactor: Any) -> udp.Batcher:
+    def _make_batcher(self, config: UDPListener, output: HTTPOutput, relay: Relay, reactor: Any) -> udp.Batcher:
         query = f"{output.query}&precision={config.precision}".encode()
         target = parse(query)
         destination = Destination(
@@ -197,7 +262,7 @@ class UDPService(_ListenerService):
             (b"", target.username, target.password),
         )
         return udp.Batcher(
-            self.roads[-1],
+            relay,
             reactor,
             destination,
             target.forwarded,
@@ -265,17 +330,24 @@ class RelayService(MultiService):
         ]
         for listener in self.listeners:
             listener.setServiceParent(self)
+        self._admin = AdminSocket(socket_path(config), self.listeners, reactor)
 
     def startService(self) -> None:
         """Begin to work."""
         self.log.info("influxrelay {version} starts", version=__version__)
         super().startService()
+        try:
+            self._admin.start()
+        except (CannotListenError, OSError) as error:
+            reason = getattr(error, "socketError", error)
+            _cannot_start(self.log, f"influxrelay: cannot open the admin socket {self._admin.path}: {reason}")
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening, answer what is in flight, settle what waits; fires within the shutdown timeout."""
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        no_admin = self._admin.stop()
         roads = [road for listener in self.listeners for road in listener.roads]
         settled = DeferredList([listener.stop_listening() for listener in self.listeners])
         settled.addCallback(lambda _: DeferredList([road.drained() for road in roads]))
@@ -288,7 +360,10 @@ class RelayService(MultiService):
         await _within(self._shutdown_timeout - limit, settled, self._reactor)
         for listener in self.listeners:
             listener.abort()
-        await DeferredList([road.backend.close() for road in roads])
+        closed: Deferred[Any] = DeferredList([road.backend.close() for road in roads])
+        keepers = [listener.keeper for listener in self.listeners if listener.keeper is not None]
+        stopped: list[Deferred[Any]] = [no_admin, closed, *(keeper.stop() for keeper in keepers)]
+        await DeferredList(stopped)
         await maybeDeferred(MultiService.stopService, self)
         self.log.info("influxrelay has stopped")
 
@@ -308,6 +383,13 @@ async def _within(seconds: float, event: Deferred[Any], reactor: Any) -> bool:
     if timer.active():
         timer.cancel()
     return came
+
+
+def _cannot_start(log: Logger, line: str) -> NoReturn:
+    log.error("{line}", line=line)  # a critical one would be printed by Twisted, too, before the log begins
+    if sys.__stderr__ is not None:
+        print(line, file=sys.__stderr__)
+    raise StartError(line)
 
 
 def _show(address: Any) -> str:

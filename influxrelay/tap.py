@@ -9,10 +9,12 @@ from twisted.python import usage
 
 from influxrelay import __version__
 from influxrelay.config import load
-from influxrelay.config_values import Config, HTTPOutput
+from influxrelay.config_values import Config, HTTPOutput, Journal
 from influxrelay.errors import ConfigError
 from influxrelay.query import without
 from influxrelay.service import RelayService
+
+_MB = 1024 * 1024
 
 
 class Options(usage.Options):
@@ -57,21 +59,29 @@ def describe(config: Config) -> str:
     """Say what a configuration does, without its secrets."""
     lines = [f"{config.path}: correct"]
     for http in config.http:
-        lines.append(f"http {http.name}: listens on {http.bind_addr}")
-        lines += [f"  to {_describe_output(output)}" for output in http.outputs]
+        lines.append(f"http {http.name}: listens on {http.bind_addr}, consistency {http.consistency}")
+        lines += _describe_journal(http.journal)
+        lines += [f"  to {_describe_output(output, http.journal)}" for output in http.outputs]
     for udp in config.udp:
         lines.append(f"udp {udp.name}: listens on {udp.bind_addr}, precision {udp.precision}")
+        lines += _describe_journal(udp.journal)
         for each in udp.outputs:
             if isinstance(each, HTTPOutput):
-                lines.append(
-                    f"  to {_describe_output(each)}, batches of {udp.batch_lines} lines or {udp.batch_interval:g} s"
-                )
+                batches = f"batches of {udp.batch_lines} lines or {udp.batch_interval:g} s"
+                lines.append(f"  to {_describe_output(each, udp.journal)}, {batches}")
             else:
                 lines.append(f"  to {each.name}: {each.location}, MTU {each.mtu}")
     return "\n".join(lines)
 
 
-def _describe_output(output: HTTPOutput) -> str:
+def _describe_journal(journal: Journal | None) -> list[str]:
+    if journal is None:
+        return []
+    bounds = f"{journal.max_bytes // _MB} MB, {journal.max_age / 3600:g} h, {journal.full} when full"
+    return [f"  journal in {journal.directory}: {bounds}, sync {journal.sync}, {journal.on_error} on error"]
+
+
+def _describe_output(output: HTTPOutput, journal: Journal | None) -> str:
     user = "as the client"
     if output.token is not None:
         user = "with a token of its own"
@@ -79,7 +89,12 @@ def _describe_output(output: HTTPOutput) -> str:
         user = f"as user {output.username}"
     query = without(output.query.encode(), b"u", b"p").decode()
     query = f" ({query})" if query else ""
-    return f"{output.name}: {output.write_url}{query}, {user}, timeout {output.timeout:g} s"
+    queue = ""
+    if output.buffer_size_mb and journal is None:
+        queue = f", buffer of {output.buffer_size_mb} MB, {output.buffer_full} when full"
+    if output.create_databases:
+        queue += ", creates databases"
+    return f"{output.name}: {output.write_url}{query}, {user}, timeout {output.timeout:g} s{queue}"
 
 
 def makeService(options: Options) -> IService:

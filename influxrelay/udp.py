@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.interfaces import IDelayedCall, IHostResolution
 from twisted.internet.protocol import DatagramProtocol
@@ -16,13 +17,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from influxrelay.errors import BackendFailure
-from influxrelay.lane import Road
 from influxrelay.line_protocol import all_simple, split_valid, stamp
 from influxrelay.repeats import Throttle
 from influxrelay.write import Destination, Reply, Write
 
 MAX_DATAGRAM = 65536  # bytes; Twisted would cut them at 8192
-RESOLVE_INTERVAL = 60.0  # seconds between two look-ups of a host name
+RESOLVE_INTERVAL = 60.0  # seconds between two look-ups of a host name ...
+FIRST_INTERVAL = 5.0  # ... and until the first one has found something
 
 
 class Output(Protocol):
@@ -30,6 +31,15 @@ class Output(Protocol):
 
     def send(self, lines: Sequence[bytes]) -> None:
         """Take valid lines, each with its timestamp and without a newline at its end."""
+
+
+class Submitter(Protocol):
+    """A relay, or a single road."""
+
+    name: str
+
+    def submit(self, write: Write) -> Deferred[Reply]:
+        """Take a batch."""
 
 
 class UDPListener(DatagramProtocol):
@@ -173,7 +183,7 @@ class UDPOutput:
         """Begin to look up the host, unless it is an address."""
         self._stopped = False
         if isIPAddress(self._host) or isIPv6Address(self._host):
-            self._open_socket(self._host)
+            self._resolved(self._host)
         else:
             self._look_up()
 
@@ -226,9 +236,11 @@ class UDPOutput:
         if self._stopped:
             return
         if host is not None and self._address != (host, self._port):
-            self._log.info("{relay}: backend {backend} is at {host}", relay=self._relay, backend=self.name, host=host)
             self._open_socket(host)
-        self._next_look_up = self._reactor.callLater(RESOLVE_INTERVAL, self._look_up)
+        if self._address is None:
+            self._next_look_up = self._reactor.callLater(FIRST_INTERVAL, self.start)
+        elif host != self._host:
+            self._next_look_up = self._reactor.callLater(RESOLVE_INTERVAL, self._look_up)
 
     def _open_socket(self, host: str) -> None:
         """Send to this address from now on; where there is no socket for it, go on as before."""
@@ -247,6 +259,7 @@ class UDPOutput:
             self.transport.stopListening()
         self._address = (host, self._port)
         self.transport = transport
+        self._log.info("{relay}: backend {backend} is at {host}", relay=self._relay, backend=self.name, host=host)
 
 
 class _Sender(DatagramProtocol):
@@ -285,7 +298,7 @@ class Batcher:
 
     def __init__(
         self,
-        road: Road,
+        road: Submitter,
         reactor: Any,
         destination: Destination,
         query: bytes,

@@ -23,8 +23,8 @@ from twisted.python.failure import Failure
 
 from influxrelay.answers import Verdict, is_presentable, judge
 from influxrelay.errors import BackendFailure
-from influxrelay.lane import Road
 from influxrelay.relay import UNABLE, Relay
+from influxrelay.road import Road
 from influxrelay.write import Destination, Reply, Write
 
 MAX_EVENTS = 5_000  # a schedule has some hundreds; more means that it does not end
@@ -95,7 +95,7 @@ class ModelBackend:
         self._refused: set[int] = set()
         self._keeps_good_lines = rng.random() < 0.8
 
-    # -- the protocol of influxrelay.lane.Backend
+    # -- the protocol of influxrelay.road.Backend
 
     def post(self, write: Write, body: bytes) -> Deferred[Reply]:
         """Take a request, and decide what will become of it."""
@@ -381,7 +381,7 @@ class World:
             self.broken(f"{backend.name} has {count} requests of one destination in flight")
         if self.clock.seconds() < backend.not_before - EPSILON:
             self.broken(f"{backend.name} was asked before its Retry-After")
-        if len(backend.under_way) > 1 and self.roads[backend.number].road._trouble is not None:
+        if len(backend.under_way) > 1 and self.roads[backend.number].road.trouble is not None:
             self.broken(f"{backend.name} is in trouble, and has {len(backend.under_way)} requests in flight")
 
     def _check_answer(self, story: Story, reply: Reply) -> None:
@@ -455,7 +455,7 @@ class World:
 
     def _check_idle(self, road: Road) -> None:
         """Check that a road has forgotten everything."""
-        left = (road._waiting_bytes, road._in_flight, road._lanes, road._wake, road._expiry)
+        left = (road._tally.bytes, road._in_flight, road._lanes, road._wake, road._expiry)
         if left != (0, 0, {}, None, None):
             self.broken(f"{road.name} has something left: {left}")
         if not road.drained().called:

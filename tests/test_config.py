@@ -23,7 +23,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay import config
-from influxrelay.config_values import Config, HTTPListener, HTTPOutput, UDPListener, UDPOutput
+from influxrelay.config_values import Config, HTTPListener, HTTPOutput, Journal, UDPListener, UDPOutput
 from influxrelay.duration import parse_duration
 from influxrelay.errors import ConfigError
 
@@ -37,6 +37,8 @@ OUTPUT = '[[http.output]]\nlocation = "http://127.0.0.1:8086/write"\n'
 UDP = '[[udp]]\nname = "u"\nbind-addr = "127.0.0.1:9096"\n'
 UDP_OUTPUT = '[[udp.output]]\nlocation = "127.0.0.1:8089"\n'
 WEB_OUTPUT = '[[udp.output]]\nlocation = "http://127.0.0.1:8086/write?db=telegraf"\n'
+JOURNAL = 'journal = "d"\n'
+BUFFER = "buffer-size-mb = 1\n"
 L, B, U, V = "http[0]", "http[0].output[0]", "udp[0]", "udp[0].output[0]"
 
 
@@ -65,7 +67,7 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("[http]\nname = 'a'", "http", "a table", "an array of tables"),
     ("udp = 7", "udp", "7", "an array of tables"),
     ("http = [1]", "http", "an array", "an array of tables"),
-    ("verbose = true", "verbose", "unknown key", "shutdown-timeout, http, udp"),
+    ("verbose = true", "verbose", "unknown key", "shutdown-timeout, admin-socket, http, udp"),
     ("htpp = []", "htpp", 'did you mean "http"', "http"),
     ('"a b.c" = 1', "'a b.c'", "unknown key", "http"),
     (f"{HTTP}ouput = []", f"{L}.ouput", 'did you mean "output"', "bind-addr"),
@@ -80,14 +82,57 @@ BROKEN: list[tuple[str, str, str, str]] = [
     (HTTP, f"{L}.output", "no output", "at least one"),
     (f"{UDP}output = []", f"{U}.output", "no output", "at least one"),
     # What is still to come
-    (f"{HTTP}{OUTPUT}buffer-size-mb = 100", f"{B}.buffer-size-mb", "100, which is not supported yet", "0"),
-    (f"{HTTP}{OUTPUT}buffer-size-mb = -1", f"{B}.buffer-size-mb", "-1", "from 0"),
-    (f"journal = '/var/lib/x'\n{HTTP}{OUTPUT}", "journal", "not supported yet", "leaving it out"),
-    (f"{HTTP}journal-sync = 'full'\n{OUTPUT}", f"{L}.journal-sync", "not supported yet", "leaving it out"),
     (f"{HTTP}{OUTPUT}[[filter]]\ntype = 'measurement'", "filter", "not supported yet", "leaving it out"),
-    (f"{HTTP}consistency = 'Quorum'\n{OUTPUT}", f"{L}.consistency", "'Quorum', which is not supported yet", "one"),
-    (f"{HTTP}consistency = 'most'\n{OUTPUT}", f"{L}.consistency", "'most'", '"one"'),
+    # Queues
+    (f"{HTTP}{OUTPUT}buffer-size-mb = -1", f"{B}.buffer-size-mb", "-1", "an integer from 0"),
+    (f"{HTTP}{OUTPUT}buffer-size-mb = '1GB'", f"{B}.buffer-size-mb", "'1GB'", "an integer from 0"),
+    (f"{HTTP}{OUTPUT}buffer-full = 'reject'", f"{B}.buffer-full", "no buffer-size-mb", "buffer-size-mb = MEGABYTES"),
+    (f"{HTTP}{OUTPUT}{BUFFER}buffer-full = 'drop'", f"{B}.buffer-full", "'drop'", '"reject" or "drop-oldest"'),
+    (f"{UDP}{UDP_OUTPUT}buffer-size-mb = 8", f"{V}.buffer-size-mb", "unknown key", "name, location, mtu"),
+    (f"{HTTP}{OUTPUT}create-databases = 1", f"{B}.create-databases", "1", "true or false"),
+    (
+        f"{HTTP}{OUTPUT}create-databases = true",
+        f"{B}.create-databases",
+        "true without a queue",
+        "a journal or a buffer",
+    ),
+    (
+        f"{HTTP}{OUTPUT}{BUFFER}{OUTPUT}name = 'b'\ncreate-databases = true\nbuffer-size-mb = 0",
+        "http[0].output[1].create-databases",
+        "true without a queue",
+        "a buffer-size-mb above 0",
+    ),
+    (f"{UDP}{WEB_OUTPUT}create-databases = true", f"{V}.create-databases", "true without a queue", "or false"),
+    (f"journal = 'd'\n{HTTP}{OUTPUT}", "journal", "unknown key", "shutdown-timeout, admin-socket"),
+    (f"{HTTP}{OUTPUT}journal = 'd'", f"{B}.journal", "unknown key", "buffer-size-mb"),
+    (f"{HTTP}journal = true\n{OUTPUT}", f"{L}.journal", "true", "a string"),
+    (f"{HTTP}journal-max-mb = 1\n{OUTPUT}", f"{L}.journal-max-mb", "no journal beside it", 'journal = "DIRECTORY"'),
+    (f"{UDP}journal-sync = 'full'\n{WEB_OUTPUT}", f"{U}.journal-sync", "no journal beside it", "leaving it out"),
+    (f"{HTTP}{JOURNAL}journal-max-mb = -1\n{OUTPUT}", f"{L}.journal-max-mb", "-1", "from 1"),
+    (f"{HTTP}{JOURNAL}journal-max-mb = '1GB'\n{OUTPUT}", f"{L}.journal-max-mb", "'1GB'", "0 for the default"),
+    (f"{HTTP}{JOURNAL}journal-max-age = '7d'\n{OUTPUT}", f"{L}.journal-max-age", "'7d'", "a duration above 0"),
+    (f"{HTTP}{JOURNAL}journal-max-age = '0'\n{OUTPUT}", f"{L}.journal-max-age", "'0'", "a duration above 0"),
+    (f"{HTTP}{JOURNAL}journal-full = 'drop'\n{OUTPUT}", f"{L}.journal-full", "'drop'", '"reject" or "drop-oldest"'),
+    (f"{HTTP}{JOURNAL}journal-sync = 'off'\n{OUTPUT}", f"{L}.journal-sync", "'off'", '"normal" or "full"'),
+    (f"{HTTP}{JOURNAL}journal-on-error = 503\n{OUTPUT}", f"{L}.journal-on-error", "503", '"relay" or "refuse"'),
+    (f"{HTTP}{JOURNAL}journal-size = 1\n{OUTPUT}", f"{L}.journal-size", 'did you mean "journal', "journal-max-mb"),
+    (f"{UDP}{JOURNAL}{UDP_OUTPUT}", f"{V}.location", "host:port under a journal", "URLs with a database"),
+    (
+        f"{UDP}{JOURNAL}{WEB_OUTPUT}[[udp.output]]\nlocation = 'http://h/write?db={SECRET}'",
+        "udp[0].output[1].location",
+        "another query than udp[0].output[0] has",
+        "the same query",
+    ),
+    (
+        f"{HTTP}journal = 'x/../d'\n{OUTPUT}{UDP}{JOURNAL}{WEB_OUTPUT}",
+        "udp[0].journal",
+        "the journal of http[0] again",
+        "a journal of its own",
+    ),
+    (f"{HTTP}consistency = 'most'\n{OUTPUT}", f"{L}.consistency", "'most'", '"any", "one", "quorum" or "all"'),
     (f"{HTTP}consistency = ['one']\n{OUTPUT}", f"{L}.consistency", "an array", '"one"'),
+    (f"admin-socket = 7\n{HTTP}{OUTPUT}", "admin-socket", "7", "a string"),
+    (f"admin-socket = '/{'x' * 107}'\n{HTTP}{OUTPUT}", "admin-socket", "'/xxx", "at most 107 bytes"),
     # Types and bounds
     (f"shutdown-timeout = 10\n{HTTP}{OUTPUT}", "shutdown-timeout", "10", '"10s"'),
     (f"shutdown-timeout = '0'\n{HTTP}{OUTPUT}", "shutdown-timeout", "'0'", "above 0"),
@@ -366,6 +411,18 @@ class DialectTests(ConfigTestCase):
             loaded,
         )
 
+    def test_influxdb_relay_with_buffers(self) -> None:
+        """The buffers of InfluxDB Relay mean what they mean there."""
+        (listener,) = config.load(CONFIGS / "buffered.toml").http
+        self.assertEqual(
+            [("near", 10.0, 100, 50, 5.0), ("far", 20.0, 250, 10, 60.0)],
+            [(o.name, o.timeout, o.buffer_size_mb, o.max_batch_kb, o.max_delay_interval) for o in listener.outputs],
+        )
+        self.assertEqual(
+            ({"reject"}, None, "one"),
+            ({output.buffer_full for output in listener.outputs}, listener.journal, listener.consistency),
+        )
+
     def test_veepee_fork(self) -> None:
         """A file of the Veepee fork means what it means there, and tables may come in any order."""
         loaded = config.load(CONFIGS / "fork.toml")
@@ -397,8 +454,14 @@ class DialectTests(ConfigTestCase):
     def test_our_own(self) -> None:
         """Our own keys mean what etc/relay.toml says, and UDP outputs may be URLs."""
         loaded = config.load(CONFIGS / "ours.toml")
-        http, udp = loaded.http[0], loaded.udp[0]
-        self.assertEqual(2.5, loaded.shutdown_timeout)
+        http, udp, kept = loaded.http[0], *loaded.udp
+        self.assertEqual((2.5, "/run/influxrelay/admin.sock"), (loaded.shutdown_timeout, loaded.admin_socket))
+        self.assertEqual(
+            Journal("/var/lib/influxrelay/http", 20 * 1024 * 1024, 36 * 3600.0, "drop-oldest", "full", "refuse"),
+            http.journal,
+        )
+        self.assertEqual([True, False], [output.create_databases for output in http.outputs])
+        self.assertEqual((None, Journal("/var/lib/influxrelay/udp")), (udp.journal, kept.journal))
         self.assertEqual("unix:/run/influxrelay.sock:mode=660", http.endpoint)
         self.assertEqual(
             (http.endpoint, 0, "one", True), (http.name, http.max_body_size, http.consistency, http.access_log)
@@ -421,6 +484,9 @@ class DialectTests(ConfigTestCase):
                     username="relay",
                     password="correct horse",
                     timeout=3.0,
+                    buffer_size_mb=8,
+                    buffer_full="drop-oldest",
+                    create_databases=True,
                     query="db=telegraf&rp=two%20weeks",
                 ),
                 UDPOutput("datagrams", "10.0.0.2:8089", "10.0.0.2", 8089),
@@ -450,13 +516,31 @@ class DialectTests(ConfigTestCase):
     def test_empty_and_zero_stand_for_the_default(self) -> None:
         """As in both originals an empty string, and a 0 where it makes no sense, say nothing."""
         plain = self.load(HTTP + OUTPUT + UDP + UDP_OUTPUT)
+        nothing = "".join(f"{key} = {0 if key.endswith('mb') else repr('')}\n" for key in config._JOURNAL)
         padded = self.load(
-            f"{HTTP}ssl-combined-pem = ''\ndefault-retention-policy = ''\ndefault-ping-response = 0\n"
-            f"health-timeout-ms = 0\nconsistency = ''\n{OUTPUT}name = ''\ntimeout = ''\nbuffer-size-mb = 0\n"
-            f"max-batch-kb = 0\nmax-delay-interval = ''\nca-file = ''\nusername = ''\npassword = ''\ntoken-file = ''\n"
-            f"{UDP}precision = ''\nbatch-timeout = ''\n{UDP_OUTPUT}mtu = 0\n"
+            f"admin-socket = ''\n"
+            f"{HTTP}{nothing}ssl-combined-pem = ''\ndefault-retention-policy = ''\ndefault-ping-response = 0\n"
+            f"health-timeout-ms = 0\nconsistency = ''\n"
+            f"{OUTPUT}name = ''\ntimeout = ''\nbuffer-size-mb = 0\nbuffer-full = ''\nmax-batch-kb = 0\n"
+            f"max-delay-interval = ''\nca-file = ''\nusername = ''\npassword = ''\ntoken-file = ''\n"
+            f"{UDP}{nothing}precision = ''\nbatch-timeout = ''\n{UDP_OUTPUT}mtu = 0\n"
         )
         self.assertEqual(plain, padded)
+
+    def test_journal(self) -> None:
+        """A journal's bounds have defaults, an empty directory switches it off, and a buffer may stay beside it."""
+        loaded = self.load(f"{HTTP}{JOURNAL}journal-max-mb = 0\n{OUTPUT}{BUFFER}create-databases = true\n")
+        self.assertEqual(Journal("d", 1024**3, 604800.0, "reject", "normal", "relay"), loaded.http[0].journal)
+        self.assertEqual(
+            (1, True), (loaded.http[0].outputs[0].buffer_size_mb, loaded.http[0].outputs[0].create_databases)
+        )
+        self.assertIsNone(self.load(f"{HTTP}journal = ''\njournal-max-mb = 5\n{OUTPUT}").http[0].journal)
+
+    def test_consistency(self) -> None:
+        """Each level is known, in any case, with and without a queue."""
+        for level in ("any", "one", "quorum", "all"):
+            for written in (level, level.upper()):
+                self.assertEqual(level, self.load(f"{HTTP}consistency = '{written}'\n{OUTPUT}").http[0].consistency)
 
     def test_names_default_to_where_things_are(self) -> None:
         """Without names, listeners and outputs are called as InfluxDB Relay calls them."""
@@ -548,8 +632,10 @@ class ReferenceTests(ConfigTestCase):
             owner = {"": Config, "http": HTTPListener, "http.output": HTTPOutput, "udp": UDPListener}.get(
                 table, UDPOutput
             )
-            defaults = {field.name: field.default for field in attrs.fields(owner)}
-            default = defaults.get(config._ATTRIBUTES.get(key, key.replace("-", "_")))
+            name = config._ATTRIBUTES.get(key, key.replace("-", "_"))
+            if name.startswith("journal_"):
+                owner, name = Journal, name.removeprefix("journal_")
+            default = {field.name: field.default for field in attrs.fields(owner)}.get(name)
             with self.subTest(f"{table}.{key}"):
                 read = KEYS[table][key](value)
                 if value in ("", {}):
@@ -564,7 +650,7 @@ class ReferenceTests(ConfigTestCase):
         for table, key, _ in self.shown_defaults(DEFAULT_KEY.sub(r"# \1 = \2", re.sub(r"(?m)^(?=[a-z])", "# ", text))):
             shown[table].add(key)
         for table, keys in KEYS.items():
-            self.assertEqual(keys.keys() - {"http", "udp", "output"} - config._NOT_YET_ABOVE_ZERO, shown[table])
+            self.assertEqual(keys.keys() - {"http", "udp", "output"}, shown[table])
         for key in config._ENDPOINTS:
             self.assertIn(f"\n#     {key} ", text)
 

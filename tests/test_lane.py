@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from influxrelay import answers
 from influxrelay.answers import MAX_RETRY_AFTER, Verdict, excerpt, is_presentable, judge, retry_after
 from influxrelay.errors import BackendFailure
-from influxrelay.lane import PROBE_GAP, Road, join
+from influxrelay.lane import join
+from influxrelay.road import PROBE_GAP, Road
 from influxrelay.write import Destination, Reply, Write
 
 TIMEOUT = 10.0
@@ -190,7 +191,7 @@ class RoadCase(SynchronousTestCase):
     def assert_idle(self) -> None:
         """Check that the road has forgotten everything, and that its last timers end."""
         self.assertEqual(self.backend.pending, [])
-        self.assertEqual(self.road._waiting_bytes, 0)
+        self.assertEqual(self.road._tally.bytes, 0)
         self.assertEqual(self.road._in_flight, 0)
         self.assertEqual(self.road._lanes, {})
         self.successResultOf(self.road.drained())
@@ -446,7 +447,7 @@ class RefusalTests(RoadCase):
                 self.build()
                 clients = self.behind(b"1\n", b"2\n")
                 self.answer(reply)
-                self.assertIsNone(self.road._trouble)
+                self.assertIsNone(self.road.trouble)
                 self.answer(reply)
                 self.answer()
                 self.assertEqual(self.backend.bodies[1:], [b"1\n2\n", b"1\n", b"2\n"])
@@ -553,7 +554,7 @@ class RefusalTests(RoadCase):
         self.build(max_waiting=8)
         self.behind(b"111\n", b"222\n")
         self.answer(BAD)
-        self.assertEqual(self.road._waiting_bytes, 4)
+        self.assertEqual(self.road._tally.bytes, 4)
         last = self.submit(b"333\n")
         self.assertEqual(self.submit(b"4").reason, "overflow")
         self.answer()
@@ -727,7 +728,7 @@ class TroubleTests(RoadCase):
         self.assertEqual(client.reason, "error")
         self.assertIn("a bug", client.result.detail)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        self.assertIsNotNone(self.road._trouble)
+        self.assertIsNotNone(self.road.trouble)
         self.assert_idle()
 
     def test_exception_out_of_post(self) -> None:
@@ -908,7 +909,7 @@ class DeadlineTests(RoadCase):
         clients = [self.submit(b"%d\n" % number, destination(b"%d" % (number % 3))) for number in range(9)]
         self.clock.advance(TIMEOUT)
         self.assertEqual([client.reason for client in clients], ["timeout"] * 9)
-        self.assertEqual(self.road._waiting_bytes, 0)
+        self.assertEqual(self.road._tally.bytes, 0)
         self.backend.abort()
         self.assert_idle()
 
@@ -975,10 +976,10 @@ class BoundTests(RoadCase):
         self.assertEqual(client.reason, "overflow")
         self.assertEqual(client.result.detail, "9 bytes are waiting for it already")
         fits = self.submit(b"9")
-        self.assertEqual(self.road._waiting_bytes, 10)
+        self.assertEqual(self.road._tally.bytes, 10)
         self.assertEqual(self.road.failures, {"overflow": 1})
         self.answer()
-        self.assertEqual(self.road._waiting_bytes, 0)
+        self.assertEqual(self.road._tally.bytes, 0)
         self.answer()
         self.assertEqual([first.result, waiting.result, fits.result], [OK] * 3)
         self.assertEqual(self.road.writes, 4)
@@ -998,7 +999,7 @@ class BoundTests(RoadCase):
             self.submit(b"1\n", destination(b"%d" % number))
         clients = [self.submit(b"2\n", destination(b"%d" % (number % 3))) for number in range(4)]
         self.assertEqual(clients[3].reason, "overflow")
-        self.assertEqual(self.road._waiting_bytes, 6)
+        self.assertEqual(self.road._tally.bytes, 6)
         self.backend.abort()
         self.clock.advance(TIMEOUT)
         self.backend.abort()

@@ -127,7 +127,7 @@ class PackageTests(SynchronousTestCase):
         twistd = Path(sysconfig.get_path("scripts")) / "twistd"
         ended = run(python, twistd, "influxrelay", "--config", "relay.toml", "--check", directory=elsewhere)
         self.assertEqual((ended.returncode, ended.stderr), (0, ""))
-        self.assertIn("relay.toml: correct\nhttp web: listens on 127.0.0.1:0\n", ended.stdout)
+        self.assertIn("relay.toml: correct\nhttp web: listens on 127.0.0.1:0, consistency one\n", ended.stdout)
         found = run(python, "-c", "import influxrelay; print(influxrelay.__file__)", directory=elsewhere)
         self.assertEqual(found.stdout.strip(), str(site / "influxrelay" / "__init__.py"))
         removed = run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "influxrelay", directory=self.directory)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay.errors import BackendFailure
+from influxrelay.errors import BackendFailure, JournalError
+from influxrelay.journal import Journal, Record
+from influxrelay.queued import QueuedRoad
+from influxrelay.queues import State, Ticket
 from influxrelay.relay import UNABLE, Relay, json_error
 from influxrelay.write import Destination, Reply, Write
 
@@ -26,7 +31,8 @@ def failure(status: int | None = None, reason: str = "refused") -> BackendFailur
 class FakeRoad:
     """A road that takes writes and answers when told."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "fake") -> None:
+        self.name = name
         self.taken: list[Write] = []
         self.answer: Deferred[Reply] = Deferred()
 
@@ -131,6 +137,285 @@ class SettleTests(SynchronousTestCase):
         roads = [FakeRoad()]
         relay = Relay("name", roads)  # type: ignore[arg-type]
         self.assertEqual((relay.name, relay.roads), ("name", tuple(roads)))
+
+
+class QuorumTests(SynchronousTestCase):
+    """Consistency ``quorum`` and ``all``."""
+
+    def expected(self, outcomes: list[tuple[str, Reply | Exception]], needed: int) -> tuple[int, int, list[str]]:
+        """Return after how many outcomes there is which answer, and which backends it names."""
+        good, bad = 0, []
+        for number, (name, outcome) in enumerate(outcomes, 1):
+            if isinstance(outcome, Reply) and outcome.status < 300:
+                good += 1
+            elif isinstance(outcome, Reply):
+                bad.append(f"{name}: {outcome.status}")
+            else:
+                bad.append(f"{name}: {outcome.reason if isinstance(outcome, BackendFailure) else 'error'}")
+            if good == needed:
+                return number, 204, []
+            if len(bad) > len(outcomes) - needed:
+                return number, 503, bad
+        raise AssertionError
+
+    def test_every_order(self) -> None:
+        """204 as soon as enough have it, 503 with the names as soon as that is impossible, whatever comes later."""
+        kinds = [Reply(204), Reply(200), Reply(400, (), b"bad"), failure(), failure(500), RuntimeError("a bug")]
+        for count, consistency in itertools.product((1, 2, 3), ("quorum", "all")):
+            needed = count if consistency == "all" else count // 2 + 1
+            for outcomes in itertools.product(kinds, repeat=count):
+                for order in itertools.permutations(range(count)):
+                    roads = [FakeRoad(f"road{number}") for number in range(count)]
+                    relay = Relay("test", roads)  # type: ignore[arg-type]
+                    told: list[Reply] = []
+                    when: list[int] = []
+                    relay.submit(WRITE, consistency).addCallback(told.append)
+                    for number, index in enumerate(order, 1):
+                        roads[index].settle(outcomes[index])
+                        when += [number] * (len(told) - len(when))
+                    in_order = [(roads[index].name, outcomes[index]) for index in order]
+                    after, status, names = self.expected(in_order, needed)
+                    self.assertEqual((when, [reply.status for reply in told]), ([after], [status]), in_order)
+                    if names:
+                        words = f"unable to write points to enough backends ({', '.join(names)})"
+                        self.assertEqual(json.loads(told[0].body), {"error": words})
+
+    def test_of_the_listener(self) -> None:
+        """The listener's consistency is for writes that ask for none."""
+        for asked, status in (("", 503), ("one", 204), ("all", 503), ("any", 204)):
+            roads = [FakeRoad(), FakeRoad()]
+            relay = Relay("test", roads, consistency="all")  # type: ignore[arg-type]
+            answered = relay.submit(WRITE, asked)
+            roads[0].settle(Reply(204))
+            roads[1].settle(failure())
+            self.assertEqual(self.successResultOf(answered).status, status)
+
+
+class FakeQueuedRoad(QueuedRoad):
+    """A road with a queue, that answers when told."""
+
+    def __init__(self, name: str = "fake") -> None:
+        self.name = name
+        self.tickets: list[Ticket] = []
+        self.absent: list[Ticket] = []
+        self.answer: Deferred[Reply] = Deferred()
+        self.behind = False
+        self.buried: list[Ticket] = []
+
+    def submit(self, write: Write, ticket: Ticket | None = None) -> Deferred[Reply]:
+        """Take a write."""
+        assert ticket is not None
+        self.tickets.append(ticket)
+        if self.behind:
+            ticket.absent.append(self)
+        return self.answer
+
+    def not_on_disk(self, ticket: Ticket) -> None:
+        """Note it."""
+        self.absent.append(ticket)
+
+    def settled(self, ticket: Ticket) -> None:
+        """Nothing to do."""
+
+    settle = FakeRoad.settle
+
+
+class FakeKeeper:
+    """A keeper that commits when told."""
+
+    def __init__(self) -> None:
+        self.last_seq = 41
+        self.records: list[Record] = []
+        self.struck: list[int] = []
+        self.commits: list[Deferred[None]] = []
+
+    def append(self, record: Record) -> Deferred[None]:
+        """Take a record."""
+        self.records.append(record)
+        return self._begin()
+
+    def strike(self, seq: int) -> Deferred[None]:
+        """Take a strike."""
+        self.struck.append(seq)
+        return self._begin()
+
+    def call(self, function: Callable[[Journal], Any]) -> Deferred[None]:
+        """Take a call that waits for what was given before."""
+        return self._begin()
+
+    def _begin(self) -> Deferred[None]:
+        self.commits.append(Deferred())
+        return self.commits[-1]
+
+    def commit(self, problem: Exception | None = None) -> None:
+        """Commit what is oldest, or fail to."""
+        committed = self.commits.pop(0)
+        if problem is None:
+            committed.callback(None)
+        else:
+            committed.errback(Failure(problem))
+
+
+class KeptTests(SynchronousTestCase):
+    """What is kept, and when the client is told, with queues."""
+
+    def build(self, count: int = 2, *, journal: bool = True, **settings: Any) -> None:
+        """Build a relay with queues."""
+        self.roads = [FakeQueuedRoad(f"road{number}") for number in range(count)]
+        self.keeper = FakeKeeper()
+        keeper: Any = self.keeper if journal else None
+        self.relay = Relay("test", self.roads, keeper=keeper, clock=lambda: 7.0, **settings)
+
+    def submit(self, consistency: str = "") -> list[Reply]:
+        """Submit a write; return where the answers will be."""
+        told: list[Reply] = []
+        self.relay.submit(WRITE, consistency).addCallback(told.append)
+        return told
+
+    def state(self) -> State:
+        """Return what is decided of the last write."""
+        return self.roads[0].tickets[-1].state
+
+    def test_in_memory(self) -> None:
+        """Without a journal the write is kept or struck in the moment in which the client is told."""
+        for outcome, state in ((Reply(204), State.KEPT), (Reply(400), State.STRUCK)):
+            self.build(journal=False)
+            told = self.submit()
+            self.assertEqual(self.state(), State.PENDING)
+            self.roads[1].settle(outcome)
+            self.assertEqual((told, self.state()), ([outcome], state))
+        self.submit()
+        self.assertEqual([ticket.seq for ticket in self.roads[0].tickets], [1, 2])
+        self.assertIs(self.roads[0].tickets[0].write, WRITE)
+
+    def test_taken(self) -> None:
+        """A 204 is given when a backend has the write and it is committed, whichever is first."""
+        for commit_first in (False, True):
+            self.build()
+            told = self.submit()
+            steps = [lambda: self.roads[0].settle(Reply(204)), self.keeper.commit]
+            for step in reversed(steps) if commit_first else steps:
+                self.assertEqual(told, [])
+                step()
+            self.assertEqual((told, self.state()), ([Reply(204)], State.KEPT))
+            (record,) = self.keeper.records
+            self.assertEqual((record.seq, record.time, record.write), (42, 7.0, WRITE))
+            self.assertEqual((self.keeper.last_seq, self.keeper.struck), (42, []))
+
+    def test_refused(self) -> None:
+        """A 4xx or 5xx is given when the write is struck from the journal for certain, or that has failed."""
+        for problem in (None, JournalError("disk")):
+            for outcome in (Reply(400), failure(500)):
+                self.build(1)
+                told = self.submit()
+                self.roads[0].settle(outcome)
+                self.assertEqual((told, self.keeper.struck), ([], []))
+                self.keeper.commit()
+                self.assertEqual((told, self.keeper.struck, self.state()), ([], [42], State.STRUCK))
+                self.keeper.commit(problem)
+                self.assertEqual(len(told), 1)
+
+    def test_dead_letter_first(self) -> None:
+        """A 204 is given when the dead letter of another backend is on disk as well."""
+        self.build()
+        told = self.submit()
+        road = self.roads[1]
+        road.tickets[0].when_kept(lambda: road.buried.append(road.tickets[0]))
+        self.roads[0].settle(Reply(204))
+        self.keeper.commit()
+        self.assertEqual((told, len(road.buried)), ([], 1))
+        self.keeper.commit()
+        self.assertEqual(told, [Reply(204)])
+
+    def test_journal_fails(self) -> None:
+        """Where the journal fails, a write that a backend has is acknowledged; who counted on the disk is told."""
+        self.build()
+        self.roads[1].behind = True
+        told = self.submit()
+        self.keeper.commit(JournalError("disk"))
+        self.assertEqual((self.roads[0].absent, self.roads[1].absent), ([], self.roads[1].tickets))
+        self.roads[0].settle(Reply(204))
+        self.assertEqual((told, self.state(), self.keeper.struck), ([Reply(204)], State.KEPT, []))
+
+    def test_journal_fails_and_refuses(self) -> None:
+        """Where writes must be journaled, one that cannot be is answered 503, and struck."""
+        self.build(refuse_unjournaled=True)
+        told = self.submit()
+        self.roads[0].settle(Reply(204))
+        self.keeper.commit(JournalError("disk"))
+        self.assertEqual((told[0].status, self.state()), (503, State.STRUCK))
+        self.assertEqual(json.loads(told[0].body), {"error": "unable to journal the write: disk"})
+
+    def test_journal_fails_and_backends_too(self) -> None:
+        """Where the journal and the backends fail, the client gets the backends' answer."""
+        for settings in ({}, {"refuse_unjournaled": True}):
+            self.build(1, **settings)
+            told = self.submit()
+            self.roads[0].settle(Reply(400))
+            self.keeper.commit(JournalError("disk"))
+            self.assertEqual((told, self.state()), ([Reply(400)], State.STRUCK))
+
+    def test_any(self) -> None:
+        """With ``any`` a committed write is acknowledged before any backend has answered."""
+        self.build()
+        told = self.submit("any")
+        self.assertEqual(told, [])
+        self.keeper.commit()
+        self.assertEqual((told, self.state()), ([Reply(204)], State.KEPT))
+        self.roads[0].settle(Reply(400))
+        self.roads[1].settle(failure())
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_any_with_a_failed_commit(self) -> None:
+        """With ``any`` a commit that fails acknowledges nothing: the backends decide."""
+        self.build()
+        told = self.submit("any")
+        self.keeper.commit(JournalError("disk"))
+        self.assertEqual(told, [])
+        self.roads[0].settle(failure())
+        self.assertEqual(told, [])
+        self.roads[1].settle(Reply(204))
+        self.assertEqual(told, [Reply(204)])
+
+    def test_any_and_nothing_works(self) -> None:
+        """With ``any`` and neither journal nor backends the client gets 503."""
+        self.build(1)
+        told = self.submit("any")
+        self.keeper.commit(JournalError("disk"))
+        self.roads[0].settle(failure())
+        self.assertEqual((told, self.state()), ([UNABLE], State.STRUCK))
+
+    def test_any_in_memory(self) -> None:
+        """With ``any`` and queues in memory the client is told at once, unless one of them has refused the write."""
+        self.build(journal=False)
+        self.assertEqual(self.submit("any"), [Reply(204)])
+        self.build(journal=False)
+        self.roads[0].settle(failure(reason="full"))
+        told = self.submit("any")
+        self.assertEqual(told, [])
+        self.roads[1].settle(failure())
+        self.assertEqual((told, self.state()), ([UNABLE], State.STRUCK))
+
+    def test_any_without_queues_everywhere(self) -> None:
+        """With ``any`` and a backend that has no queue, a backend has to take the write."""
+        self.build(journal=False)
+        bare = FakeRoad()
+        bare.submit = lambda write, ticket=None: bare.answer  # type: ignore[method-assign, misc]
+        self.relay = Relay("test", [*self.roads, bare])  # type: ignore[list-item]
+        told = self.submit("any")
+        self.assertEqual(told, [])
+        bare.settle(Reply(204))
+        self.assertEqual(told, [Reply(204)])
+
+    def test_quorum_with_a_journal(self) -> None:
+        """With ``all`` a write that one backend has and another has not is struck when the client is told so."""
+        self.build(consistency="all")
+        told = self.submit()
+        self.roads[0].settle(Reply(204))
+        self.roads[1].settle(failure())
+        self.keeper.commit()
+        self.keeper.commit()
+        self.assertEqual(([reply.status for reply in told], self.state()), ([503], State.STRUCK))
 
 
 class JsonErrorTests(SynchronousTestCase):

@@ -12,16 +12,19 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay import lane as lane_module
 from influxrelay import relay as relay_module
+from influxrelay import road as road_module
 from influxrelay.answers import Verdict, judge
-from influxrelay.lane import Entry, Lane, Road
+from influxrelay.lane import Entry, Lane
+from influxrelay.queues import Ticket
+from influxrelay.road import Road
 from influxrelay.write import Reply, Write
 from tests import simulation
 
 SCHEDULES = 3000
 FIRST = 0
 ENOUGH = 400  # schedules in which each mistake must be noticed
+put_back = Lane.put_back  # as it is without a mistake
 
 
 class SimulationTests(SynchronousTestCase):
@@ -101,31 +104,30 @@ class CommandLineTests(SynchronousTestCase):
 
 def take_from_the_wrong_end(self: Lane, max_bytes: int) -> list[Entry]:
     """Remove the newest write."""
-    return [self.waiting.pop()]
+    self.waiting.rotate()
+    return [self._pop()]
 
 
 def take_whatever_query(self: Lane, max_bytes: int) -> list[Entry]:
     """Remove all, whatever their queries."""
-    entries = list(self.waiting)
-    self.waiting.clear()
-    return entries
+    return self.clear()
 
 
-def put_back_at_the_tail(self: Lane, entries: list[Entry]) -> None:
+def put_back_at_the_tail(self: Lane, entries: list[Entry], *, alone: bool) -> None:
     """Return writes behind the newer ones."""
-    self.waiting.extend(entries)
+    for entry in entries:
+        self.add(entry)
     self.alone += len(self.waiting)
 
 
-def put_back_reversed(self: Lane, entries: list[Entry]) -> None:
+def put_back_reversed(self: Lane, entries: list[Entry], *, alone: bool) -> None:
     """Return writes to the head, the last first."""
-    self.waiting.extendleft(entries)
-    self.alone += len(entries)
+    put_back(self, entries[::-1], alone=alone)
 
 
-def put_back_to_be_merged(self: Lane, entries: list[Entry]) -> None:
+def put_back_to_be_merged(self: Lane, entries: list[Entry], *, alone: bool) -> None:
     """Return writes without a note that they go alone."""
-    self.waiting.extendleft(reversed(entries))
+    put_back(self, entries, alone=False)
 
 
 def expire_nothing(self: Lane, now: float) -> list[Entry]:
@@ -136,7 +138,7 @@ def expire_nothing(self: Lane, now: float) -> list[Entry]:
 def expire_without_a_word(self: Lane, now: float) -> list[Entry]:
     """Lose writes that have waited for too long."""
     while self.waiting and self.waiting[0].deadline <= now:
-        self.waiting.popleft()
+        self._pop()
     return []
 
 
@@ -147,33 +149,34 @@ class RefusesAll(Road):
         if judge(reply) is not Verdict.REFUSED:
             super()._answered(reply, lane, entries)
             return
-        self._landed(lane)
+        self._landed(lane, entries)
         for entry in entries:
-            self._refused(reply, entry, shown_at_once=True)
+            self._tell(entry, reply)
 
 
 class Overtakes(Road):
     """Sends a write at once in trouble, past those that wait."""
 
-    def submit(self, write: Write) -> Deferred[Reply]:
+    def submit(self, write: Write, ticket: Ticket | None = None) -> Deferred[Reply]:
         """Send it unless something is in flight."""
         lane = self._lanes.get(write.destination)
         if lane is None or not lane.waiting or self._in_flight or self._closed:
-            return super().submit(write)
+            return super().submit(write, ticket)
         self.writes += 1
         entry = Entry(write, self._reactor.seconds() + self.backend.timeout)
+        answer = entry.answer = Deferred()
         self._send(lane, [entry])
-        return entry.answer
+        return answer
 
 
 class ForgetsTrouble(Road):
     """Sends a write to a new destination at once in trouble."""
 
-    def submit(self, write: Write) -> Deferred[Reply]:
+    def submit(self, write: Write, ticket: Ticket | None = None) -> Deferred[Reply]:
         """Put the trouble aside."""
-        trouble, self._trouble = self._trouble, None
-        answered = super().submit(write)
-        self._trouble = self._trouble or trouble
+        trouble, self.trouble = self.trouble, None
+        answered = super().submit(write, ticket)
+        self.trouble = self.trouble or trouble
         return answered
 
 
@@ -182,11 +185,8 @@ class SendsTwice(Road):
 
     def _unanswered(self, failure: Any, lane: Lane, entries: list[Entry]) -> None:
         if failure.value.reason == "reset":
-            again = [Entry(entry.write, entry.deadline) for entry in entries]
-            for entry in again:
-                entry.answer.addErrback(lambda _: None)
-            lane.waiting.extend(again)
-            self._waiting_bytes += sum(len(entry.write.body) for entry in entries)
+            for entry in entries:
+                lane.add(Entry(entry.write, entry.deadline))
         super()._unanswered(failure, lane, entries)
 
 
@@ -197,13 +197,13 @@ class MiscountsBytes(Road):
         before = lane.alone
         super()._answered(reply, lane, entries)
         if lane.alone > before:
-            self._waiting_bytes -= 1
+            self._tally.bytes -= 1
 
 
 class KeepsLanes(Road):
     """Never forgets a lane."""
 
-    def _forget_if_idle(self, lane: Lane) -> None:
+    def _tidy(self, lane: Lane) -> None:
         pass
 
 
@@ -290,11 +290,11 @@ class MistakeTests(SynchronousTestCase):
 
     def test_last_answer(self) -> None:
         """A client that gets another answer than the contract's is noticed."""
-        self.check(relay_module, "_settle", last_answer, "not one of")
+        self.check(relay_module, "_pick", last_answer, "not one of")
 
     def test_takes_a_redirect_for_a_success(self) -> None:
         """A write that was acknowledged and not stored is noticed."""
-        self.check(lane_module, "judge", taken, "never said")
+        self.check(road_module, "judge", taken, "never said")
 
     def test_backend_that_lies(self) -> None:
         """A write that is answered 204 and stored nowhere is noticed."""

@@ -47,6 +47,19 @@ token = "SECRET-token"
 [[http.output]]
 name = "c"
 location = "http://10.0.0.3:8086"
+buffer-size-mb = 100
+
+[[http]]
+name = "kept"
+bind-addr = "127.0.0.1:9098"
+consistency = "quorum"
+journal = "/var/lib/relay"
+journal-max-age = "90m"
+[[http.output]]
+name = "f"
+location = "http://10.0.0.6:8086"
+buffer-size-mb = 100
+create-databases = true
 
 [[udp]]
 name = "packets"
@@ -64,10 +77,13 @@ password = "SECRET-udp"
 """
 
 SHOWN = """{path}: correct
-http web: listens on 127.0.0.1:9096
+http web: listens on 127.0.0.1:9096, consistency one
   to a: http://127.0.0.1:8086/write, as user relay, timeout 0.5 s
   to b: https://10.0.0.2:8086/write, with a token of its own, timeout 10 s
-  to c: http://10.0.0.3:8086/write, as the client, timeout 10 s
+  to c: http://10.0.0.3:8086/write, as the client, timeout 10 s, buffer of 100 MB, reject when full
+http kept: listens on 127.0.0.1:9098, consistency quorum
+  journal in /var/lib/relay: 1024 MB, 1.5 h, reject when full, sync normal, relay on error
+  to f: http://10.0.0.6:8086/write, as the client, timeout 10 s, creates databases
 udp packets: listens on 127.0.0.1:9097, precision s
   to d: 10.0.0.4:8089, MTU 512
   to e: http://10.0.0.5:8086/write (db=telegraf&rp=weekly), as user relay, timeout 10 s, batches of 5000 lines or 1 s
@@ -328,7 +344,7 @@ class ServiceTests(RelayTestCase):
         await service.stopService()
         self.assertLess(reactor.seconds() - begun, 1.0)
         self.assertIn("not everything could be settled within 0.1 s", log)
-        self.assertIn("packets: 1 line(s) in, dropped: {}; one: 0 out, dropped: {'stopped': 1}", log)
+        self.assertIn("packets: 1 line(s) in, dropped: {}; one: 0 out, dropped: {'503': 1}", log)
 
     async def test_hanging_write(self) -> None:
         """A write that hangs at its backend is answered 503 when the time for stopping is over."""
@@ -423,6 +439,7 @@ class ServiceTests(RelayTestCase):
                 HTTPOutput(name="a", location="x", write_url="http://h/write", ping_url="x", **settings),  # type: ignore[arg-type]
                 "relay",
                 reactor,
+                None,
             )
             backend = road.backend
             self.assertIsInstance(backend, HTTPBackend)

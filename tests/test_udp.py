@@ -21,8 +21,8 @@ from zope.interface.verify import verifyObject
 
 from influxrelay import udp
 from influxrelay.errors import BackendFailure
-from influxrelay.lane import Road
 from influxrelay.line_protocol import PRECISIONS
+from influxrelay.road import Road
 from influxrelay.udp import MAX_DATAGRAM, RESOLVE_INTERVAL, Batcher, UDPListener, UDPOutput, pack
 from influxrelay.write import Destination, Reply, Write
 from tests.scripted import LOOPBACK, reactor, until

@@ -1,0 +1,229 @@
+"""The command line for the operator: ``influxrelay queues``, ``influxrelay dead-letters``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, NoReturn
+
+from influxrelay import __version__, show, stopped
+from influxrelay.config import load
+from influxrelay.config_values import Config
+from influxrelay.errors import ConfigError
+from influxrelay.report import Refused, Request, count, size, socket_path
+
+CONFIG = "/etc/influxrelay/relay.toml"
+OK, REFUSED, USAGE = 0, 1, 2
+PATIENCE = 120.0  # seconds that the relay has for its next line
+
+_SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
+    "queues": show.queues,
+    "queues drop": show.dropped_queue,
+    "queues pause": show.paused,
+    "queues resume": show.paused,
+    "dead-letters list": show.letters,
+    "dead-letters show": show.letter,
+    "dead-letters replay": show.replayed,
+    "dead-letters drop": show.dropped_letters,
+}
+
+
+class NoRelay(Refused):
+    """Nobody answers at the admin socket."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the arguments say, and return the exit code: 0 done, 1 refused or not found, 2 wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    options = _parser().parse_args(arguments)
+    try:
+        request = _request(options)
+        answer = _ask(options, request)
+        print(json.dumps(answer, indent=2) if options.json else show.safe(_SHOWN[request.command](answer)), flush=True)
+    except (Refused, ConfigError) as error:
+        print(f"influxrelay: {show.safe(str(error))}".replace("\n", " "), file=sys.stderr)
+        return REFUSED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read it has seen enough
+        return REFUSED
+    except KeyboardInterrupt:
+        return 130
+    return REFUSED if answer.get("failed") else OK
+
+
+# -- what is asked
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong usage in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> _Parser:
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--config", metavar="FILE", help=f"the relay's configuration (default: {CONFIG})")
+    common.add_argument("--socket", metavar="PATH", help="its admin socket (default: as the configuration says)")
+    common.add_argument("--listener", metavar="NAME", help="only this listener's backends")
+    common.add_argument("--json", action="store_true", help="answer in JSON, for scripts")
+    common.add_argument("--yes", action="store_true", help="drop without being asked for this option on a terminal")
+
+    parser = _Parser(
+        prog="influxrelay",
+        parents=[common],
+        description="Shows and handles what a relay keeps for its backends. Without a relay that runs it reads the"
+        " journals of the configuration.",
+        epilog="Exit codes: 0 done, 1 refused or not found, 2 wrong usage.",
+    )
+    parser.set_defaults(config=CONFIG, socket="", listener="", json=False, yes=False, backend="", ids=[], all=False)
+    parser.add_argument("--version", action="version", version=f"influxrelay {__version__}")
+    topics = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(parent: Any, command: str, words: str) -> Any:
+        added = parent.add_parser(
+            command.rsplit(maxsplit=1)[-1],
+            parents=[common],
+            help=words,
+            description=words[0].upper() + words[1:],
+            argument_default=argparse.SUPPRESS,
+        )
+        added.set_defaults(command=command)
+        return added
+
+    queues = add(
+        topics, "queues", "tell how each backend is, what waits for it, and what to do where something is wrong."
+    )
+    actions = queues.add_subparsers(metavar="ACTION")
+    for command, words in (
+        ("queues drop", "give up what waits for a backend, or forget a backend that is no longer configured."),
+        ("queues pause", "send nothing from a backend's queue, until it is resumed or the relay is restarted."),
+        ("queues resume", "let a backend's queue go on."),
+    ):
+        add(actions, command, words).add_argument("backend", metavar="BACKEND")
+
+    letters = add(topics, "dead-letters", "handle writes that a backend has refused for good after they were taken.")
+    actions = letters.add_subparsers(metavar="ACTION", required=True)
+    for command, words in (
+        ("dead-letters list", "list them."),
+        ("dead-letters show", "show one with its lines."),
+        ("dead-letters replay", "send them to their backend once more, and remove those that it takes."),
+        ("dead-letters drop", "remove them."),
+    ):
+        action = add(actions, command, words)
+        if command == "dead-letters show":
+            action.add_argument("ids", metavar="ID", nargs=1)
+            continue
+        action.add_argument("--backend", metavar="NAME", help="only this backend's")
+        if command != "dead-letters list":
+            action.add_argument("ids", metavar="ID", nargs="*")
+            action.add_argument("--all", action="store_true", help="all of them")
+    return parser
+
+
+def _request(options: argparse.Namespace) -> Request:
+    """Return what is to be asked.
+
+    :raises SystemExit: wrong usage.
+    """
+    command = options.command
+    if command in ("dead-letters replay", "dead-letters drop"):
+        if bool(options.ids) == options.all:
+            _wrong(command, "either ids or --all is needed")
+        if options.backend and not options.all:
+            _wrong(command, "--backend goes with --all")
+    return Request(command, options.listener, options.backend, tuple(options.ids), options.all)
+
+
+def _wrong(command: str, message: str) -> NoReturn:
+    print(f"influxrelay {command}: {message} (see influxrelay {command} --help)", file=sys.stderr)
+    sys.exit(USAGE)
+
+
+# -- who is asked
+
+
+def _ask(options: argparse.Namespace, request: Request) -> dict[str, Any]:
+    """Ask the relay, or a stopped relay's journals."""
+    config = None if options.socket else load(options.config)
+    path = options.socket or (socket_path(config) if config is not None else "")
+    if not options.yes and sys.stdin is not None and sys.stdin.isatty():
+        _insist_on_yes(options, request, config, path)
+    return _ask_at(options, request, config, path)
+
+
+def _insist_on_yes(options: argparse.Namespace, request: Request, config: Config | None, path: str) -> None:
+    """Refuse to drop what a person may not have meant to drop.
+
+    :raises Refused: with what would be dropped.
+    """
+    if request.command == "dead-letters drop" and request.all:
+        raise Refused("this removes all dead letters: add --yes if that is meant")
+    if request.command == "queues drop":
+        answer = _ask_at(options, Request("queues", request.listener), config, path)
+        for row in answer["queues"]:
+            if row["backend"] == request.backend and row["writes"]:
+                waiting = f"{count(row['writes'], 'write')} ({size(row['bytes'])})"
+                raise Refused(f"{row['backend']} will never get the {waiting} in its queue: add --yes if that is meant")
+
+
+def _ask_at(options: argparse.Namespace, request: Request, config: Config | None, path: str) -> dict[str, Any]:
+    try:
+        if not path:
+            raise NoRelay("no admin socket is configured (set admin-socket)")  # noqa: TRY301
+        with contextlib.closing(_lines(path, request)) as lines:
+            return _answer(lines, quiet=options.json)
+    except NoRelay as problem:
+        if config is None and not os.path.exists(options.config):  # noqa: PTH110 (a name, not a path of ours)
+            raise
+        return stopped.run(config or load(options.config), request, str(problem))
+
+
+def _lines(path: str, request: Request) -> Generator[dict[str, Any], None, None]:
+    """Send a request, and yield the lines of the answer.
+
+    :raises NoRelay: nobody is there.
+    """
+    with socket.socket(socket.AF_UNIX) as relay:
+        relay.settimeout(PATIENCE)
+        try:
+            relay.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NoRelay(f"no relay answers at {path}") from None
+        except OSError as error:
+            raise Refused(f"cannot use the admin socket {path}: {error.strerror or error}") from None
+        try:
+            relay.sendall(request.line())
+            with relay.makefile("rb") as answer:
+                for line in answer:
+                    yield json.loads(line)
+        except TimeoutError:
+            raise Refused(f"the relay at {path} has not answered for {PATIENCE:g} s") from None
+        except OSError as error:
+            raise Refused(f"the relay at {path} has broken the connection: {error.strerror or error}") from None
+        except ValueError:
+            raise Refused(f"what answers at {path} is no relay") from None
+
+
+def _answer(lines: Iterator[dict[str, Any]], *, quiet: bool) -> dict[str, Any]:
+    """Return the last line's result, and show how far the work is to whoever watches."""
+    watched = not quiet and sys.stderr.isatty()
+    for line in lines:
+        if "error" in line:
+            raise Refused(line["error"])
+        if "result" in line:
+            if watched:
+                print(end="\r\x1b[K", file=sys.stderr, flush=True)
+            result: dict[str, Any] = line["result"]
+            return result
+        if watched:
+            progress = line["progress"]
+            print(end=f"\r{progress['done']} of {progress['total']}", file=sys.stderr, flush=True)
+    raise Refused("the relay has broken the connection")

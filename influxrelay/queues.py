@@ -1,0 +1,166 @@
+"""What a backend has missed, kept for it: in memory, or in the journal."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from influxrelay.journal import Drop, Journal, Record
+from influxrelay.keeper import Keeper
+from influxrelay.write import Destination, Reply, Write
+
+MAX_DEAD_LETTERS = 1000  # in memory, for each backend
+
+
+class State(enum.Enum):
+    """What has become of a write as a whole."""
+
+    PENDING = "no client has been told yet"
+    KEPT = "a client was told that it is taken: every backend has to get it"
+    STRUCK = "a client was told that it is not: no backend needs to get it any more"
+
+
+class Ticket:
+    """A write on its way to several backends, and what they decide together.
+
+    :ivar seq: its number; higher is later.
+    :ivar time: when it was accepted, in seconds since the epoch.
+    :ivar on_disk: False as soon as it is known that the journal could not take it.
+    :ivar absent: the roads that have it not in memory, and count on the journal.
+    """
+
+    __slots__ = ("_when_kept", "absent", "on_disk", "seq", "state", "time", "write")
+
+    def __init__(self, seq: int, when: float, write: Write, state: State = State.PENDING) -> None:
+        self.seq = seq
+        self.time = when
+        self.write = write
+        self.state = state
+        self.absent: list[Any] = []
+        self.on_disk = True
+        self._when_kept: list[Callable[[], None]] = []
+
+    def when_kept(self, action: Callable[[], None]) -> None:
+        """Do this if the write is one that every backend has to get: now, when that is decided, or never."""
+        if self.state is State.KEPT:
+            action()
+        elif self.state is State.PENDING:
+            self._when_kept.append(action)
+
+    def settle(self, state: State) -> bool:
+        """Decide, once; tell whether that had consequences."""
+        self.state = state
+        for road in self.absent:
+            road.settled(self)
+        actions, self._when_kept = self._when_kept, []
+        if state is State.KEPT:
+            for action in actions:
+                action()
+        return state is State.KEPT and bool(actions)
+
+
+class Queue(Protocol):
+    """What a road asks of whatever keeps its backlog."""
+
+    max_bytes: int  # in memory; of no concern where it is on disk
+    drop_oldest: bool
+    on_disk: bool
+
+    def passed(self, destination: Destination, seq: int) -> None:
+        """Note that the backend is done with a destination up to this number."""
+
+    def bury(self, ticket: Ticket, reply: Reply) -> None:
+        """Keep a write that the backend has refused for good among the dead letters."""
+
+    def lost(self, ticket: Ticket, reason: str) -> None:
+        """Count a write that the backend will not get."""
+
+    def page(self, destination: Destination, after: int, max_bytes: int) -> Deferred[tuple[list[Record], int]] | None:
+        """Read on in the backlog that is not in memory; None where all of it is."""
+
+
+class MemoryQueue:
+    """A backlog that lives and dies with the process (``buffer-size-mb``)."""
+
+    on_disk = False
+
+    def __init__(self, backend: str, max_bytes: int, *, drop_oldest: bool = False) -> None:
+        self.backend = backend
+        self.max_bytes = max_bytes
+        self.drop_oldest = drop_oldest
+        self.drops: dict[str, Drop] = {}
+        self.dead_letters: list[tuple[Ticket, Reply]] = []
+
+    def passed(self, destination: Destination, seq: int) -> None:
+        """Nothing to note: what is done is no longer in memory."""
+
+    def bury(self, ticket: Ticket, reply: Reply) -> None:
+        """Keep the write, among the last :data:`MAX_DEAD_LETTERS`."""
+        self.dead_letters.append((ticket, reply))
+        del self.dead_letters[:-MAX_DEAD_LETTERS]
+
+    def lost(self, ticket: Ticket, reason: str) -> None:
+        """Count it, with its time."""
+        size, known = len(ticket.write.body), self.drops.get(reason)
+        if known is None:
+            known = Drop(self.backend, reason, 0, 0, ticket.time, ticket.time)
+        self.drops[reason] = attrs.evolve(
+            known,
+            writes=known.writes + 1,
+            bytes=known.bytes + size,
+            first=min(known.first, ticket.time),
+            last=max(known.last, ticket.time),
+        )
+
+    def page(self, destination: Destination, after: int, max_bytes: int) -> None:
+        """All of it is in memory."""
+
+
+class JournalQueue:
+    """A backend's view of the journal."""
+
+    on_disk = True
+    drop_oldest = False
+
+    def __init__(self, backend: str, keeper: Keeper) -> None:
+        self.backend = backend
+        self.max_bytes = 0
+        self._keeper = keeper
+
+    def passed(self, destination: Destination, seq: int) -> None:
+        """Move the cursor."""
+        self._keeper.passed(self.backend, destination, seq)
+
+    def bury(self, ticket: Ticket, reply: Reply) -> None:
+        """Write it down, before the cursor moves on."""
+        words = reply.body.decode("utf-8", "replace").strip()
+
+        def add(journal: Journal) -> None:
+            journal.add_dead_letter(self.backend, ticket.time, ticket.write, reply.status, words)
+
+        self._keeper.insist(add)
+
+    def lost(self, ticket: Ticket, reason: str) -> None:
+        """Count it, with its time."""
+
+        def count(journal: Journal) -> None:
+            journal.count_drop(self.backend, reason, ticket.time, len(ticket.write.body))
+
+        self._keeper.insist(count)
+
+    def page(self, destination: Destination, after: int, max_bytes: int) -> Deferred[tuple[list[Record], int]]:
+        """Read on."""
+        last_seq = self._keeper.last_seq  # everything up to here is with the keeper already
+
+        def read(journal: Journal) -> tuple[list[Record], int]:
+            records, upto, damaged = journal.read(destination, after, max_bytes)
+            journal.drop(damaged, "damaged")
+            if upto is None:  # writes may have come since, in the same transaction
+                upto = max(last_seq, records[-1].seq if records else 0)
+            return records, upto
+
+        return self._keeper.call(read)
