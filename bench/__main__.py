@@ -111,7 +111,13 @@ class _Run:
     def __init__(self, arguments: argparse.Namespace, directory: Path) -> None:
         self._arguments = arguments
         self._directory = directory
-        self._contenders: list[Contender] = [influxrelay(), Mirror(), *arguments.peer, Direct()]
+        self._contenders: list[Contender] = [
+            influxrelay(),
+            influxrelay(journal=True),
+            Mirror(),
+            *arguments.peer,
+            Direct(),
+        ]
         about = (
             f"Each figure is the median of {arguments.rounds} round(s), {arguments.seconds} s each. "
             "In parentheses: the figure divided by influxrelay's."

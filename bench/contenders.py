@@ -30,6 +30,7 @@ _HTTP = """\
 [[http]]
 name = "bench"
 bind-addr = "{address}"
+{settings}
 output = [ {{ name = "a", location = "http://{a}/write" }}, {{ name = "b", location = "http://{b}/write" }} ]
 """
 
@@ -81,12 +82,15 @@ class Relay(Contender):
     and ``{backends}`` for ``sinks``, ``influxd`` or ``udp``. Without either it takes part with the sinks only.
     """
 
-    def __init__(self, name: str, command: str, address: str) -> None:
+    def __init__(self, name: str, command: str, address: str, *, journal: bool = False) -> None:
         super().__init__(name, address)
         self.command = command
+        self.journal = journal
 
     def takes(self, scenario: Scenario) -> bool:
         """Say whether it takes part."""
+        if self.journal and (scenario.backends == "udp" or scenario.name.startswith("rss")):
+            return False
         return scenario.backends == "sinks" or "{config}" in self.command or "{backends}" in self.command
 
     @contextmanager
@@ -95,7 +99,8 @@ class Relay(Contender):
         directory.mkdir(exist_ok=True)
         config = directory / f"{scenario.backends}.toml"
         template = _UDP if scenario.backends == "udp" else _HTTP
-        config.write_text(template.format(address=self.address, **addresses(scenario.backends)))
+        settings = f'journal = "{directory / "journal"}"' if self.journal else ""
+        config.write_text(template.format(address=self.address, settings=settings, **addresses(scenario.backends)))
         command = self.command.replace("{config}", shlex.quote(str(config))).replace("{backends}", scenario.backends)
         with _Process(directory, command, self.address, udp=scenario.backends == "udp") as process:
             yield process.pid
@@ -160,8 +165,9 @@ class Direct(Contender):
         return nullcontext(backends.servers[0].pid)
 
 
-def influxrelay() -> Relay:
-    """Return this checkout's relay, run by this Python."""
+def influxrelay(*, journal: bool = False) -> Relay:
+    """Return this checkout's relay, run by this Python, with a journal or without."""
     twistd = shlex.join([sys.executable, str(Path(sysconfig.get_path("scripts")) / "twistd")])
     command = f"{twistd} --nodaemon --pidfile= influxrelay --config {{config}}"
-    return Relay("influxrelay", command, f"{LOOPBACK}:{RELAY_PORT}")
+    name = "with a journal" if journal else "influxrelay"
+    return Relay(name, command, f"{LOOPBACK}:{RELAY_PORT}", journal=journal)

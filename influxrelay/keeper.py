@@ -246,13 +246,16 @@ class Keeper:
             self.on_drop(destination, upto)
         if self._stopped is None:
             self._hand_over_soon()
+        self._fire(results)
+        if self._stopped is not None:  # behind what has come of the results
+            self._hand_over_soon()
+
+    def _fire(self, results: list[tuple[Deferred[Any], Any]]) -> None:
         for deferred, result in results:
             if isinstance(result, Exception):
                 deferred.errback(Failure(result))
             else:
                 deferred.callback(result)
-        if self._stopped is not None:  # behind what has come of the results
-            self._hand_over_soon()
 
     def _hand_over_soon(self) -> None:
         """Go on with what has come in the meantime; leave what can wait to the next write, or to the lazy timer."""
@@ -272,6 +275,14 @@ class Keeper:
             undone: _Batch | None = None
             trouble = ""
             try:
+                if batch.appends and batch.calls:  # clients wait for the appends, and nobody for what is read
+                    calls, batch.calls = batch.calls, []
+                    try:
+                        results = self._do(batch)
+                    finally:
+                        batch.calls = calls
+                    self._reactor.callFromThread(self._fire, results)
+                    batch = _Batch(calls=calls)
                 results = self._do(batch)
             except Exception as error:  # noqa: BLE001 (a disk can fail in any way, and the relay goes on)
                 trouble = f"{type(error).__name__}: {error}"
@@ -313,7 +324,7 @@ class Keeper:
         results += [(deferred, None) for _, deferred in batch.strikes]
         results += [(deferred, self._try(function)) for function, deferred in batch.calls]
         journal.commit()
-        self._dropped = dict(journal.dropped)
+        self._dropped.update(journal.dropped)
         self.used = journal.used()
         return results
 

@@ -35,13 +35,20 @@ _REASONS = {
 }
 
 
+MAX_SOCKET_PATH = 107  # bytes
+
+
 def socket_path(config: Config) -> str:
-    """Return where the admin socket is; empty for nowhere."""
+    """Return where the admin socket is; empty for nowhere.
+
+    A journal whose path is too long for a socket (unix(7)) has none, unless ``admin-socket`` names a place for it.
+    """
     if config.admin_socket:
         return config.admin_socket
     listeners: list[HTTPListener | UDPListener] = [*config.http, *config.udp]
     journals = [each.journal for each in listeners if each.journal is not None]
-    return str(Path(journals[0].directory) / "admin.sock") if journals else ""
+    path = str(Path(journals[0].directory) / "admin.sock") if journals else ""
+    return path if len(path.encode()) <= MAX_SOCKET_PATH else ""
 
 
 class Refused(InfluxRelayError):

@@ -13,12 +13,15 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay import admin, commands
 from influxrelay.config import load
+from influxrelay.config_values import Config, HTTPListener
+from influxrelay.config_values import Journal as JournalSettings
 from influxrelay.errors import JournalError, StartError
 from influxrelay.journal import DeadLetter, Drop
-from influxrelay.report import Row, age, iso, shortened, size, summary, whole
+from influxrelay.report import Row, age, iso, shortened, size, socket_path, summary, whole
 from influxrelay.service import HTTPService, RelayService
 from influxrelay.write import Destination, Write
 from tests.scripted import LINE, LOOPBACK, Client, Hold, RelayTestCase, ScriptedBackend, answer, reactor, request, until
@@ -498,3 +501,16 @@ class WordsTests(RelayTestCase):
         }
         for words, row in rows.items():
             self.assertIn(words, "\n".join(row.show(100.0)["advice"]))
+
+
+class PathTests(SynchronousTestCase):
+    """Where the admin socket is."""
+
+    def test_of_a_journal(self) -> None:
+        """Without ``admin-socket`` it is in the first journal's directory, unless that path is too long for a socket."""
+        for directory, expected in (("/j", "/j/admin.sock"), ("/" + "x" * 96, ""), ("/" + "x" * 95, None)):
+            listener = HTTPListener("h", ":1", "tcp:1", journal=JournalSettings(directory))
+            path = socket_path(Config(path="f", http=(HTTPListener("first", ":2", "tcp:2"), listener)))
+            self.assertEqual(path, f"{directory}/admin.sock" if expected is None else expected)
+        self.assertEqual(socket_path(Config(path="f", admin_socket="/run/a", http=(listener,))), "/run/a")
+        self.assertEqual(socket_path(Config(path="f")), "")

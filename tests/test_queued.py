@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.errors import BackendFailure, JournalError
 from influxrelay.journal import Drop, Journal, Record
-from influxrelay.queued import FIRST_DELAY, PAGE, REREAD, QueuedRoad
+from influxrelay.queued import FIRST_DELAY, PAGE, PAGE_GAP, REREAD, QueuedRoad
 from influxrelay.queues import MAX_DEAD_LETTERS, JournalQueue, MemoryQueue, State, Ticket
 from influxrelay.road import PROBE_GAP
 from influxrelay.write import Destination, Reply, Write
@@ -702,6 +702,7 @@ class PagingTests(JournalCase):
         self.assertTrue(self.road.is_behind())
         self.assertLessEqual(self.road.waiting()[1], 6)
         for number in range(20, 40):
+            self.clock.advance(PAGE_GAP)
             self.answer()
             clients.append(self.submit(b"%02d\n" % number))
             self.assertLessEqual(self.road.waiting()[1], 9)
