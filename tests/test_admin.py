@@ -507,7 +507,7 @@ class PathTests(SynchronousTestCase):
     """Where the admin socket is."""
 
     def test_of_a_journal(self) -> None:
-        """Without ``admin-socket`` it is in the first journal's directory, unless that path is too long for a socket."""
+        """Without ``admin-socket`` it is in the first journal's directory, unless its path would be too long."""
         for directory, expected in (("/j", "/j/admin.sock"), ("/" + "x" * 96, ""), ("/" + "x" * 95, None)):
             listener = HTTPListener("h", ":1", "tcp:1", journal=JournalSettings(directory))
             path = socket_path(Config(path="f", http=(HTTPListener("first", ":2", "tcp:2"), listener)))
