@@ -32,7 +32,8 @@ test: lint
 	@$(python) -m tools.run_tests $(TESTS)
 
 simulate: .venv/installed-dev
-	@$(python) -m tests.simulation --count 1000000 $(OPTIONS)
+	@$(python) -m tests.simulation --count 900000 $(OPTIONS)
+	@$(python) -m tests.queue_simulation --count 100000 $(OPTIONS)
 
 bench: .venv/installed
 	@tools/setup.sh packages bench

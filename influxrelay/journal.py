@@ -300,6 +300,7 @@ class Journal:
             taken = name in backends
             self._rename(f"\0{name}", f"{name} ({known[name]})" if taken else name)
         self._active = self._load_active()
+        self.sweep()
 
     def _rename(self, old: str, new: str) -> None:
         self._db.execute("UPDATE backends SET name = ? WHERE name = ?", (new, old))

@@ -56,6 +56,7 @@ class Lane:
     :ivar later: behind only: those not in memory whose clients still wait, by number.
     :ivar noted: the last number that :meth:`passed` told the queue.
     :ivar forgotten: up to this number the journal has dropped what was on disk, and counted it.
+    :ivar held: the numbers of writes that the backend has refused before it was decided whether that matters.
     :ivar not_ready: why a lane waits although its backend is well: it has answered that there is no such database.
     :ivar refusals: how often in a row it has.
     """
@@ -68,6 +69,7 @@ class Lane:
         "filling",
         "flying",
         "forgotten",
+        "held",
         "last_seq",
         "later",
         "loaded",
@@ -92,13 +94,14 @@ class Lane:
         self.later: dict[int, Entry] = {}
         self.noted = 0
         self.forgotten = 0
+        self.held: set[int] = set()
         self.not_ready: Reply | None = None
         self.refusals = 0
 
     @property
     def idle(self) -> bool:
         """Whether nothing is to be done."""
-        return not (self.waiting or self.flying or self.behind)
+        return not (self.waiting or self.flying or self.behind or self.held)
 
     def note(self, entry: Entry) -> None:
         """Remember the number of a write that goes at once."""
@@ -171,7 +174,7 @@ class Lane:
 
     def passed(self) -> int:
         """Return the number up to which the backend is done with this destination."""
-        unfinished = [_first_seq(entries) for entries in (*self.flying, self.waiting)]
+        unfinished = [*self.held, *(_first_seq(entries) for entries in (*self.flying, self.waiting))]
         first = min((seq for seq in unfinished if seq), default=0)
         if first:
             return first - 1

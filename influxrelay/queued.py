@@ -42,6 +42,12 @@ class QueuedLane(Lane):
             self._live.pop(entry, None)  # its client has been told
         return entry
 
+    def take(self, max_bytes: int) -> list[Entry]:
+        """Remove what travels as the next request; the new head is not struck either."""
+        taken = super().take(max_bytes)
+        self.skip_struck()
+        return taken
+
     def put_back(self, entries: list[Entry], *, alone: bool) -> None:
         """Return the writes of a request to where they were."""
         older = self.waiting[0] if self.waiting else None
@@ -155,6 +161,11 @@ class QueuedRoad(Road):
         self._lose(entry or Entry(ticket.write, 0.0, ticket), "full")
         self._tell_drained()
 
+    def let_go(self, ticket: Ticket, lane: Lane) -> None:
+        """Note that it is decided what becomes of a refused write."""
+        lane.held.discard(ticket.seq)
+        self._tidy(lane)
+
     def settled(self, ticket: Ticket) -> None:
         """Note that the client of a write that is only on disk waits no more, whatever the backend says."""
         lane = self._lanes.get(ticket.write.destination)
@@ -191,6 +202,9 @@ class QueuedRoad(Road):
         ticket, queue = entries[0].ticket, self.queue
         if ticket is not None:
             ticket.when_kept(lambda: queue.bury(ticket, reply))
+            if ticket.state is State.PENDING and queue.on_disk:  # the cursor must not pass it before it is buried
+                lane.held.add(ticket.seq)
+                ticket.holders.append((self, lane))
         super()._refused(reply, lane, entries, at_once=at_once)
 
     def _landed(self, lane: Lane, entries: list[Entry]) -> None:

@@ -29,11 +29,12 @@ class Ticket:
 
     :ivar seq: its number; higher is later.
     :ivar time: when it was accepted, in seconds since the epoch.
+    :ivar holders: the roads, and their lanes, that have a refusal of it to bury or to forget.
     :ivar on_disk: False as soon as it is known that the journal could not take it.
     :ivar absent: the roads that have it not in memory, and count on the journal.
     """
 
-    __slots__ = ("_when_kept", "absent", "on_disk", "seq", "state", "time", "write")
+    __slots__ = ("_when_kept", "absent", "holders", "on_disk", "seq", "state", "time", "write")
 
     def __init__(self, seq: int, when: float, write: Write, state: State = State.PENDING) -> None:
         self.seq = seq
@@ -41,6 +42,7 @@ class Ticket:
         self.write = write
         self.state = state
         self.absent: list[Any] = []
+        self.holders: list[tuple[Any, Any]] = []
         self.on_disk = True
         self._when_kept: list[Callable[[], None]] = []
 
@@ -51,8 +53,8 @@ class Ticket:
         elif self.state is State.PENDING:
             self._when_kept.append(action)
 
-    def settle(self, state: State) -> bool:
-        """Decide, once; tell whether that had consequences."""
+    def settle(self, state: State) -> None:
+        """Decide, once."""
         self.state = state
         for road in self.absent:
             road.settled(self)
@@ -60,7 +62,8 @@ class Ticket:
         if state is State.KEPT:
             for action in actions:
                 action()
-        return state is State.KEPT and bool(actions)
+        for road, lane in self.holders:
+            road.let_go(self, lane)
 
 
 class Queue(Protocol):

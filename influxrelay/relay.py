@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -69,6 +70,7 @@ class Relay:
         self._clock = clock
         self._queued = [road for road in roads if isinstance(road, QueuedRoad)]
         self._seq = 0
+        self._submitted: deque[tuple[Write, str, Deferred[Reply]]] = deque()
 
     def submit(self, write: Write, consistency: str = "") -> Deferred[Reply]:
         """Send a write to every backend, and fire with the answer for the client. Never fails.
@@ -81,6 +83,19 @@ class Relay:
         consistency = consistency or self._consistency
         if not self._queued:
             return self._settle([road.submit(write) for road in self.roads], consistency, None)
+        answer: Deferred[Reply] = Deferred()
+        self._submitted.append((write, consistency, answer))
+        if len(self._submitted) == 1:  # else this is within the loop below: a client was told, and wrote again at once
+            while self._submitted:
+                try:
+                    self._submit_kept(*self._submitted[0])
+                except Exception:  # noqa: BLE001 (it must not keep the next ones)
+                    self._submitted[0][2].errback()
+                self._submitted.popleft()
+        return answer
+
+    def _submit_kept(self, write: Write, consistency: str, answer: Deferred[Reply]) -> None:
+        """Give a write that may be kept to every road, before any other write gets to one of them."""
         ticket = self._new_ticket(write)
         committed: Deferred[None] = succeed(None)
         if self._keeper is not None:
@@ -92,7 +107,8 @@ class Relay:
             everywhere = self._keeper is not None or not any(_has_failed(answer) for answer in answers)
             queued = _fork(committed) if everywhere else None
         settled = self._settle(answers, consistency, queued)
-        return settled.addCallback(self._decide, ticket, committed)
+        settled.addCallback(self._decide, ticket, committed)
+        settled.chainDeferred(answer)
 
     def _new_ticket(self, write: Write) -> Ticket:
         if self._keeper is not None:
@@ -131,13 +147,11 @@ class Relay:
         keeper = self._keeper
 
         def on_disk(_: object) -> None:
-            consequences = ticket.settle(State.KEPT if taken else State.STRUCK)
-            if not taken:
-                keeper.strike(ticket.seq).addBoth(lambda _: told.callback(reply))
-            elif consequences:  # a backend has refused it: that has to be on disk as well
-                keeper.call(lambda _: None).addBoth(lambda _: told.callback(reply))
-            else:
+            ticket.settle(State.KEPT if taken else State.STRUCK)
+            if taken:
                 told.callback(reply)
+            else:
+                keeper.strike(ticket.seq).addBoth(lambda _: told.callback(reply))
 
         def not_on_disk(failure: Failure) -> None:
             refuse = taken and self._refuse_unjournaled

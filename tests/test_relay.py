@@ -316,16 +316,38 @@ class KeptTests(SynchronousTestCase):
                 self.assertEqual(len(told), 1)
 
     def test_dead_letter_first(self) -> None:
-        """A 204 is given when the dead letter of another backend is on disk as well."""
+        """A dead letter of another backend is with the journal before the 204 is given."""
         self.build()
         told = self.submit()
         road = self.roads[1]
         road.tickets[0].when_kept(lambda: road.buried.append(road.tickets[0]))
         self.roads[0].settle(Reply(204))
         self.keeper.commit()
-        self.assertEqual((told, len(road.buried)), ([], 1))
-        self.keeper.commit()
-        self.assertEqual(told, [Reply(204)])
+        self.assertEqual((told, len(road.buried)), ([Reply(204)], 1))
+
+    def test_submitted_within_a_submission(self) -> None:
+        """A client that writes again when it is told, within another write's submission, comes behind that one."""
+        self.build()
+        order: list[bytes] = []
+        first = self.roads[0].submit
+
+        def submit(write: Write, ticket: Ticket | None = None) -> Deferred[Reply]:
+            if write.body == b"outer 1\n":
+                self.relay.submit(Write(write.destination, write.query, b"", b"inner 1\n"))
+            order.append(write.body)
+            return first(write, ticket)
+
+        self.patch(self.roads[0], "submit", submit)
+        self.relay.submit(Write(WRITE.destination, b"db=db", b"", b"outer 1\n"))
+        self.assertEqual(order, [b"outer 1\n", b"inner 1\n"])
+
+    def test_mistake_within_a_submission(self) -> None:
+        """A mistake of ours in one submission fails that one, and not the next."""
+        self.build()
+        self.patch(self.roads[0], "submit", lambda *_: 1 / 0)
+        failed = self.relay.submit(WRITE)
+        self.failureResultOf(failed, ZeroDivisionError)
+        self.assertEqual(len(self.relay._submitted), 0)
 
     def test_journal_fails(self) -> None:
         """Where the journal fails, a write that a backend has is acknowledged; who counted on the disk is told."""
