@@ -60,7 +60,7 @@ def describe(contenders: list[Contender]) -> list[tuple[str, str]]:
         ("InfluxDB", _output(find_program("influxd", "influxdb"), "version").removeprefix("InfluxDB ")),
     ]
     for contender in contenders:
-        if isinstance(contender, Relay) and contender.name != "influxrelay":
+        if isinstance(contender, Relay) and contender.name not in ("influxrelay", "with a journal"):
             program, *options = shlex.split(contender.command)
             known = f", {_output(program, '--version')}" if _succeeds(program, "--version") else ""
             facts.append((contender.name, f"``{' '.join([Path(program).name, *options])}``{known}"))
