@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from influxrelay.config_values import HTTPOutput
@@ -59,6 +60,27 @@ class PoisonTests(_Case):
                 self.assertEqual((answer.status, answer.body), (204, b""))
                 stored += 1 + body.count(b"\n") // 2
         return stored
+
+
+class DatabaseTests(_Case):
+    """A database that the servers do not have."""
+
+    async def test_created(self) -> None:
+        """With ``create-databases`` the first write to a new database is taken by both servers, whatever its name."""
+        for gzip in (False, True):
+            self.db = f'a "new" one {gzip}'
+            relay = self.relay_to_both(buffer_size_mb=1, create_databases=True, gzip=gzip)
+            answers = await together(*(self.write(relay, b"p,n=%d v=1 1" % number) for number in range(20)))
+            self.assertEqual({found.status for found in answers}, {204})
+            for server in self.servers:
+                found = await deferToThread(server.query, "SHOW DATABASES")
+                self.assertIn([self.db], found["results"][0]["series"][0]["values"])
+
+    async def test_not_created(self) -> None:
+        """Without it the client is told what InfluxDB says."""
+        self.db = "nowhere"
+        found = await self.write(self.relay_to_both(buffer_size_mb=1), b"p v=1 1")
+        self.assertEqual((found.status, found.body), (404, b'{"error":"database not found: \\"nowhere\\""}\n'))
 
 
 class Proxy(Factory):
