@@ -23,6 +23,7 @@ from influxrelay.errors import JournalError
 from influxrelay.write import Destination, Write
 
 VERSION = 1
+CHECKPOINT = 4000  # pages, 64 MB: each checkpoint waits for the disk, and the clients with it
 PAGE_SIZE = 16384  # bytes; SQLite's default of 4096 takes half as much CPU again for a large write
 FILE = "journal.sqlite"
 _SCHEMA = """
@@ -133,6 +134,7 @@ class Journal:
             # Debian's default overwrites what is deleted, for half as much CPU again.
             self._db.execute("PRAGMA secure_delete = OFF")
             self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}")
             self._db.execute(f"PRAGMA synchronous = {'FULL' if full_sync else 'NORMAL'}")
             self._make_schema()
             (self._page_size,) = self._db.execute("PRAGMA page_size").fetchone()
