@@ -398,17 +398,16 @@ class Journal:
     def _drop_first(self, reason: str, before: float, excess: float = math.inf) -> bool:
         """Drop some of the oldest writes, and no more than it takes to get rid of ``excess`` bytes."""
         rows = self._db.execute(
-            "SELECT seq, LENGTH(body) FROM (SELECT seq, time, body FROM log ORDER BY seq LIMIT 500) WHERE time < ?",
+            "SELECT seq, destination, LENGTH(body)"
+            " FROM (SELECT seq, destination, time, body FROM log ORDER BY seq LIMIT 500) WHERE time < ?",
             (before,),
         )
         seqs = []
-        for seq, size in rows.fetchall():
+        for seq, number, size in rows.fetchall():
             if excess <= 0:
                 break
             seqs.append(seq)
             excess -= size
-        for seq in seqs:
-            number, *_ = self._db.execute("SELECT destination FROM log WHERE seq = ?", (seq,)).fetchone()
             self.dropped[self._destinations[number]] = seq
         self.drop(seqs, reason)
         return bool(seqs)

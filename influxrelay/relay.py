@@ -39,7 +39,7 @@ def json_error(status: int, message: str, *headers: tuple[bytes, bytes]) -> Repl
 
 
 UNABLE = json_error(503, "unable to write points")
-QUEUED = Reply(204)
+TAKEN = Reply(204)
 
 
 class Relay:
@@ -182,7 +182,7 @@ class _Count:
             return
         self._needed -= 1
         if self._needed == 0:
-            self._fire(Reply(204))
+            self._fire(TAKEN)
 
     def _failed_at(self, failure: Failure, name: str) -> None:
         problem = failure.value
@@ -211,7 +211,7 @@ def _fork(committed: Deferred[None]) -> Deferred[Reply]:
         if isinstance(result, Failure):
             queued.errback(BackendFailure("journal", str(result.value)))
         else:
-            queued.callback(QUEUED)
+            queued.callback(TAKEN)
         return result
 
     committed.addBoth(tell)
