@@ -21,10 +21,10 @@ from tomlkit.exceptions import TOMLKitError
 
 from influxrelay import config_readers as readers
 from influxrelay.config_readers import NotAllowed, kind, shortened, shown
-from influxrelay.config_values import Config, HTTPListener, HTTPOutput, Journal, UDPListener, UDPOutput
+from influxrelay.config_values import Admin, Config, HTTPListener, HTTPOutput, Journal, UDPListener, UDPOutput
 from influxrelay.errors import ConfigError
 
-__all__ = ["Config", "HTTPListener", "HTTPOutput", "Journal", "UDPListener", "UDPOutput", "load"]
+__all__ = ["Admin", "Config", "HTTPListener", "HTTPOutput", "Journal", "UDPListener", "UDPOutput", "load"]
 
 _T = TypeVar("_T")
 _Output = TypeVar("_Output", bound=HTTPOutput | UDPOutput)
@@ -51,7 +51,9 @@ def load(path: str | Path) -> Config:
     if not http and not udp:
         raise (place / "http").error("no listener", "at least one [[http]] or [[udp]]")
     _unique("name", [*_marks(place / "http", http, _name), *_marks(place / "udp", udp, _name)])
-    _unique("bind-addr", _marks(place / "http", http, _http_port))
+    fields["admin"] = admin = _admin(place / "admin", fields["admin"]) if "admin" in fields else None
+    ports = _marks(place / "http", http, _http_port)
+    _unique("bind-addr", [*ports, (place / "admin", _http_port(admin))] if admin else ports)
     _unique("bind-addr", _marks(place / "udp", udp, lambda listener: _port((listener.host, listener.port))))
     _unique("journal", [*_marks(place / "http", http, _journal_path), *_marks(place / "udp", udp, _journal_path)])
     return Config(path=str(path), http=http, udp=udp, **fields)
@@ -154,7 +156,7 @@ def _journal_path(listener: HTTPListener | UDPListener) -> str | None:
     return os.path.realpath(listener.journal.directory) if listener.journal else None
 
 
-def _http_port(listener: HTTPListener) -> object:
+def _http_port(listener: HTTPListener | Admin) -> object:
     return _port(readers.bind_address_or_endpoint(listener.bind_addr))
 
 
@@ -184,6 +186,12 @@ def _http_listener(place: _Place, table: _Table) -> HTTPListener:
     fields["journal"] = journal = _choose_journal(place, table, fields)
     fields["outputs"] = _outputs(place / "output", fields.pop("output", []), _http_output, journal)
     return HTTPListener(bind_addr=table["bind-addr"], endpoint=_endpoint(bound, pem), **fields)
+
+
+def _admin(place: _Place, table: _Table) -> Admin:
+    given = table.get("bind-addr") or _ADMIN_ADDRESS
+    bound = _read(place, {**table, "bind-addr": given}, _ADMIN)["bind_addr"]
+    return Admin(bind_addr=given, endpoint=_endpoint(bound, ""))
 
 
 def _udp_listener(place: _Place, table: _Table) -> UDPListener:
@@ -335,8 +343,13 @@ _HIDDEN = ("username", *_SECRETS)  # of which errors do not show the value
 _CONFIG: _Keys = {
     "shutdown-timeout": readers.duration,
     "admin-socket": readers.socket_path,
+    "admin": readers.table,
     "http": readers.tables,
     "udp": readers.tables,
+}
+_ADMIN_ADDRESS = "127.0.0.1:9196"
+_ADMIN: _Keys = {
+    "bind-addr": readers.bind_address_or_endpoint,
 }
 _JOURNAL: _Keys = {
     "journal": readers.string,

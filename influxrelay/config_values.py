@@ -153,17 +153,31 @@ class UDPListener:
 
 
 @attrs.frozen
+class Admin:
+    """Where operators and their tools ask the relay: health, metrics, status.
+
+    :ivar bind_addr: as written.
+    :ivar endpoint: the same as Twisted's ``serverFromString`` wants it.
+    """
+
+    bind_addr: str
+    endpoint: str
+
+
+@attrs.frozen
 class Config:
     """A whole file.
 
     :ivar path: the file, as it was named.
     :ivar shutdown_timeout: seconds, above 0.
     :ivar admin_socket: the path of a unix socket; empty for ``admin.sock`` in the first journal's directory, if any.
+    :ivar admin: None for no such listener.
     :ivar http: and ``udp``: at least one listener between them, names unique.
     """
 
     path: str
     shutdown_timeout: float = 10.0
     admin_socket: str = ""
+    admin: Admin | None = None
     http: tuple[HTTPListener, ...] = ()
     udp: tuple[UDPListener, ...] = ()

@@ -22,7 +22,6 @@ from influxrelay.write import Destination, Reply, Write
 FIRST_DELAY = 0.5  # seconds until the first retry for which no client waits; it doubles up to the maximum
 PAGE = 256 * 1024  # bytes that are read from the journal at once: a client may wait for the commit behind it ...
 PAGE_GAP = 0.003  # ... and seconds between two pages, so that a backlog does not take all of the machine: 85 MB/s
-PAGE_GAP = 0.003  # seconds between two pages: 85 MB/s, which leaves room for those who write in the meantime
 REREAD = 1.0  # seconds until a page that could not be read is tried again
 
 

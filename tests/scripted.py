@@ -23,7 +23,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from influxrelay.config_values import Config, HTTPListener, HTTPOutput
-from influxrelay.service import HTTPService, RelayService
+from influxrelay.listeners import HTTPService
+from influxrelay.service import RelayService
 
 reactor: Any = _reactor
 LOOPBACK = "127.0.0.1"

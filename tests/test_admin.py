@@ -21,8 +21,9 @@ from influxrelay.config_values import Config, HTTPListener
 from influxrelay.config_values import Journal as JournalSettings
 from influxrelay.errors import JournalError, StartError
 from influxrelay.journal import DeadLetter, Drop
+from influxrelay.listeners import HTTPService
 from influxrelay.report import Row, age, iso, shortened, size, socket_path, summary, whole
-from influxrelay.service import HTTPService, RelayService
+from influxrelay.service import RelayService
 from influxrelay.write import Destination, Write
 from tests.scripted import LINE, LOOPBACK, Client, Hold, RelayTestCase, ScriptedBackend, answer, reactor, request, until
 

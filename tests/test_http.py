@@ -16,8 +16,8 @@ from twisted.web.resource import Resource
 from influxrelay import __version__, web
 from influxrelay.body import Collector
 from influxrelay.config_values import HTTPOutput
+from influxrelay.listeners import HTTPService
 from influxrelay.relay import json_error
-from influxrelay.service import HTTPService
 from influxrelay.web import RelayRequest, RelaySite
 from influxrelay.write import Reply
 from tests.certificates import Authority

@@ -29,7 +29,8 @@ from twisted.internet.threads import deferToThread
 from influxrelay import __version__
 from influxrelay.config_values import Config, HTTPOutput, UDPListener, UDPOutput
 from influxrelay.line_protocol import PRECISIONS
-from influxrelay.service import HTTPService, RelayService
+from influxrelay.listeners import HTTPService
+from influxrelay.service import RelayService
 from tests.scripted import LOOPBACK, Answer, RelayTestCase, reactor, request
 from tests.servers import Influxd, send
 from tests.test_udp import random_line

@@ -25,7 +25,8 @@ from influxrelay.config_values import Config, HTTPListener
 from influxrelay.config_values import Journal as JournalConfig
 from influxrelay.errors import StartError
 from influxrelay.journal import FILE, Journal, Record
-from influxrelay.service import HTTPService, RelayService
+from influxrelay.listeners import HTTPService
+from influxrelay.service import RelayService
 from influxrelay.write import Destination, Write
 from tests.scripted import LOOPBACK, RelayTestCase, ScriptedBackend, answer, reactor, request, until
 from tests.servers import Relay, ServerError, free_port, send

@@ -20,9 +20,10 @@ from zope.interface.verify import verifyObject
 
 from influxrelay import __version__
 from influxrelay.backend import HTTPBackend
+from influxrelay.build import make_road
 from influxrelay.config_values import Config, HTTPListener, HTTPOutput, UDPListener, UDPOutput
 from influxrelay.errors import StartError
-from influxrelay.service import RelayService, make_road
+from influxrelay.service import RelayService
 from influxrelay.tap import Options, makeService
 from tests.scripted import LINE, LOOPBACK, Hold, RelayTestCase, ScriptedBackend, answer, hang, reactor, request, until
 from tests.servers import PROJECT

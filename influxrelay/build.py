@@ -1,0 +1,73 @@
+"""From configured outputs and journals to roads and keepers."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+from influxrelay.backend import HTTPBackend
+from influxrelay.config_values import HTTPOutput, Journal
+from influxrelay.keeper import Keeper, Limits
+from influxrelay.queued import QueuedRoad
+from influxrelay.queues import JournalQueue, MemoryQueue, Queue
+from influxrelay.road import Road
+from influxrelay.tls import BackendPolicy
+
+_KB = 1024
+_MB = 1024 * 1024
+
+
+def make_road(output: HTTPOutput, relay: str, reactor: Any, keeper: Keeper | None) -> Road:
+    """Build the road to one HTTP backend, with a queue if there is a journal or a buffer.
+
+    :raises ConfigError: a PEM file cannot be used.
+    """
+    authorization = None
+    if output.token is not None:
+        authorization = b"Token " + output.token.encode()
+    elif output.username is not None:
+        authorization = b"Basic " + b64encode(f"{output.username}:{output.password}".encode())
+    policy = BackendPolicy(
+        verify=not output.skip_tls_verification,
+        ca_file=output.ca_file,
+        client_certificate=output.client_certificate,
+    )
+    backend = HTTPBackend(
+        output.name,
+        output.write_url,
+        reactor,
+        policy,
+        timeout=output.timeout,
+        authorization=authorization,
+        gzip=output.gzip,
+    )
+    bounds: dict[str, Any] = {
+        "max_batch": output.max_batch_kb * _KB,
+        "max_in_flight": output.max_in_flight,
+        "max_waiting": output.max_waiting_mb * _MB,
+    }
+    queue: Queue
+    if keeper is not None:
+        queue = JournalQueue(output.name, keeper)
+    elif output.buffer_size_mb:
+        drop_oldest = output.buffer_full == "drop-oldest"
+        queue = MemoryQueue(output.name, output.buffer_size_mb * _MB, drop_oldest=drop_oldest)
+    else:
+        return Road(backend, reactor, relay=relay, **bounds)
+    return QueuedRoad(
+        backend,
+        reactor,
+        relay=relay,
+        queue=queue,
+        max_delay=output.max_delay_interval,
+        create_databases=output.create_databases,
+        **bounds,
+    )
+
+
+def make_keeper(journal: Journal | None, reactor: Any) -> Keeper | None:
+    """Build what keeps a journal."""
+    if journal is None:
+        return None
+    limits = Limits(journal.max_bytes, journal.max_age, journal.full == "drop-oldest")
+    return Keeper(reactor, journal.directory, limits, full_sync=journal.sync == "full")
