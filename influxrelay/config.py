@@ -1,7 +1,7 @@
 """The configuration file: TOML in, frozen values out, or one line that says what is wrong with it.
 
 The keys are those of InfluxDB Relay (its ``relay/config.go``), of the Veepee fork (its ``config/config.go``) and our
-own; ``etc/relay.toml`` explains each. The tables at the end of this file list them, each with the reader of its values.
+own; ``etc/relay.toml`` explains each, and :mod:`influxrelay.config_keys` lists them with the readers of their values.
 As in both originals an empty string, or a 0 where 0 makes no sense, stands for the default.
 """
 
@@ -19,7 +19,9 @@ import attrs
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
+from influxrelay import config_keys
 from influxrelay import config_readers as readers
+from influxrelay.config_keys import Keys
 from influxrelay.config_readers import NotAllowed, kind, shortened, shown
 from influxrelay.config_values import Admin, Config, HTTPListener, HTTPOutput, Journal, UDPListener, UDPOutput
 from influxrelay.errors import ConfigError
@@ -29,7 +31,6 @@ __all__ = ["Admin", "Config", "HTTPListener", "HTTPOutput", "Journal", "UDPListe
 _T = TypeVar("_T")
 _Output = TypeVar("_Output", bound=HTTPOutput | UDPOutput)
 _Table = dict[str, Any]
-_Keys = dict[str, Callable[[object], Any]]
 
 # What is still to come is refused, never ignored. When it arrives, delete its line and list its key at the end.
 _NOT_YET = "which is not supported yet"
@@ -45,7 +46,7 @@ def load(path: str | Path) -> Config:
         what is allowed.
     """
     place = _Place(_printable(str(path)))
-    fields = _read(place, _toml(place, path), _CONFIG)
+    fields = _read(place, _toml(place, path), config_keys.CONFIG)
     http = _each(place / "http", fields.pop("http", []), _http_listener)
     udp = _each(place / "udp", fields.pop("udp", []), _udp_listener)
     if not http and not udp:
@@ -105,7 +106,7 @@ def _toml(place: _Place, path: str | Path) -> _Table:
         raise place.error(f"bad TOML ({' '.join(str(error).split())})", "TOML 1.0") from None
 
 
-def _read(place: _Place, table: _Table, keys: _Keys, *required: str) -> _Table:
+def _read(place: _Place, table: _Table, keys: Keys, *required: str) -> _Table:
     """Return the attributes that a table sets, without those for which it asks for the default."""
     for key in table:
         at = place / key
@@ -114,8 +115,14 @@ def _read(place: _Place, table: _Table, keys: _Keys, *required: str) -> _Table:
         if key not in keys:
             raise at.error(f"an unknown key{_nearest(key, keys)}", f"the keys {', '.join(keys)}")
     given = {**dict.fromkeys(required), **table}
-    values = {key: _value(place / key, keys[key], value, secret=key in _HIDDEN) for key, value in given.items()}
-    return {_ATTRIBUTES.get(key, key.replace("-", "_")): value for key, value in values.items() if value is not None}
+    values = {
+        key: _value(place / key, keys[key], value, secret=key in config_keys.HIDDEN) for key, value in given.items()
+    }
+    return {
+        config_keys.ATTRIBUTES.get(key, key.replace("-", "_")): value
+        for key, value in values.items()
+        if value is not None
+    }
 
 
 def _nearest(key: str, keys: Iterable[str]) -> str:
@@ -172,7 +179,7 @@ def _port(bound: str | tuple[str, int]) -> object:
 
 
 def _http_listener(place: _Place, table: _Table) -> HTTPListener:
-    fields = _read(place, table, _HTTP, "bind-addr")
+    fields = _read(place, table, config_keys.HTTP, "bind-addr")
     bound, pem = fields.pop("bind_addr"), fields.pop("ssl_combined_pem", "")
     if isinstance(bound, str):
         if pem:
@@ -189,13 +196,13 @@ def _http_listener(place: _Place, table: _Table) -> HTTPListener:
 
 
 def _admin(place: _Place, table: _Table) -> Admin:
-    given = table.get("bind-addr") or _ADMIN_ADDRESS
-    bound = _read(place, {**table, "bind-addr": given}, _ADMIN)["bind_addr"]
+    given = table.get("bind-addr") or config_keys.ADMIN_ADDRESS
+    bound = _read(place, {**table, "bind-addr": given}, config_keys.ADMIN)["bind_addr"]
     return Admin(bind_addr=given, endpoint=_endpoint(bound, ""))
 
 
 def _udp_listener(place: _Place, table: _Table) -> UDPListener:
-    fields = _read(place, table, _UDP, "bind-addr")
+    fields = _read(place, table, config_keys.UDP, "bind-addr")
     host, port = fields.pop("bind_addr")
     fields["name"] = fields.get("name", table["bind-addr"])
     fields["journal"] = journal = _choose_journal(place, table, fields)
@@ -207,7 +214,7 @@ def _udp_listener(place: _Place, table: _Table) -> UDPListener:
 
 def _choose_journal(place: _Place, table: _Table, fields: _Table) -> Journal | None:
     """Make one value of a journal's settings; an empty directory switches them all off."""
-    _need(place, table, "journal", '"DIRECTORY"', *_JOURNAL)
+    _need(place, table, "journal", '"DIRECTORY"', *config_keys.JOURNAL)
     directory = fields.pop("journal", None)
     names = [name for name in fields if name.startswith("journal_")]
     settings = {name.removeprefix("journal_"): fields.pop(name) for name in names}
@@ -252,18 +259,18 @@ def _outputs(
 def _udp_output(place: _Place, table: _Table) -> UDPOutput | HTTPOutput:
     location = table.get("location")
     if isinstance(location, str) and re.match(r"(?i)https?:", location):
-        return _http_output(place, table, _HTTP_OUTPUT | {"location": readers.url_with_db})
-    fields = _read(place, table, _UDP_OUTPUT, "location")
+        return _http_output(place, table, config_keys.HTTP_OUTPUT | {"location": readers.url_with_db})
+    fields = _read(place, table, config_keys.UDP_OUTPUT, "location")
     host, port = fields.pop("location")
     fields["name"] = fields.get("name", location)
     return UDPOutput(location=table["location"], host=host, port=port, **fields)
 
 
-def _http_output(place: _Place, table: _Table, keys: _Keys | None = None) -> HTTPOutput:
-    fields = _read(place, table, keys or _HTTP_OUTPUT, "location")
+def _http_output(place: _Place, table: _Table, keys: Keys | None = None) -> HTTPOutput:
+    fields = _read(place, table, keys or config_keys.HTTP_OUTPUT, "location")
     _need(place, table, "buffer-size-mb", "MEGABYTES", "buffer-full")
     url: SplitResult = fields.pop("location")
-    endpoints = _read(place / "endpoints", fields.pop("endpoints", {}), _ENDPOINTS)
+    endpoints = _read(place / "endpoints", fields.pop("endpoints", {}), config_keys.ENDPOINTS)
     _choose_credentials(place, fields)
     fields["name"] = fields.get("name", table["location"])
     return HTTPOutput(location=table["location"], query=url.query, **_targets(url, endpoints), **fields)
@@ -292,7 +299,7 @@ def _targets(url: SplitResult, endpoints: dict[str, str]) -> _Table:
 
 def _choose_credentials(place: _Place, fields: _Table) -> None:
     """Put what the secrets' files hold in its place, and refuse what does not go together."""
-    for key in _SECRETS:
+    for key in config_keys.SECRETS:
         if (content := fields.pop(f"{key}_file", None)) is not None:
             if key in fields:
                 raise (place / f"{key}-file").error(f"a {key} beside it", "one of the two")
@@ -326,95 +333,3 @@ def _chain(pem: str) -> list[str]:
     content = Path(pem).read_bytes()
     more = content.isascii() and content.count(b"-----BEGIN CERTIFICATE-----\n") > 1  # Twisted reads no others
     return ["extraCertChain"] if more else []
-
-
-# The keys of each table. An attribute is named after its key, but for these.
-
-_ATTRIBUTES = {
-    "batch-kb": "batch_bytes",
-    "batch-size": "batch_lines",
-    "batch-timeout": "batch_interval",
-    "health-timeout-ms": "health_timeout",
-    "journal-max-mb": "journal_max_bytes",
-}
-_SECRETS = ("password", "token")
-_HIDDEN = ("username", *_SECRETS)  # of which errors do not show the value
-
-_CONFIG: _Keys = {
-    "shutdown-timeout": readers.duration,
-    "admin-socket": readers.socket_path,
-    "admin": readers.table,
-    "http": readers.tables,
-    "udp": readers.tables,
-}
-_ADMIN_ADDRESS = "127.0.0.1:9196"
-_ADMIN: _Keys = {
-    "bind-addr": readers.bind_address_or_endpoint,
-}
-_JOURNAL: _Keys = {
-    "journal": readers.string,
-    "journal-max-mb": readers.scaled(readers.integer(1, zero_is_default=True), 1024 * 1024),
-    "journal-max-age": readers.duration,
-    "journal-full": readers.word("reject", "drop-oldest"),
-    "journal-sync": readers.word("normal", "full"),
-    "journal-on-error": readers.word("relay", "refuse"),
-}
-_HTTP: _Keys = {
-    "name": readers.string,
-    "bind-addr": readers.bind_address_or_endpoint,
-    "ssl-combined-pem": readers.certificate_and_key,
-    "default-retention-policy": readers.string,
-    "default-ping-response": readers.integer(200, 299, zero_is_default=True),
-    "health-timeout-ms": readers.scaled(readers.integer(1, zero_is_default=True), 1, 1000),
-    "rate-limit": readers.integer(0),
-    "burst-limit": readers.integer(0),
-    "max-body-size": readers.integer(0, 2**40),
-    "consistency": readers.word("any", "one", "quorum", "all"),
-    "access-log": readers.boolean,
-    **_JOURNAL,
-    "output": readers.tables,
-}
-_HTTP_OUTPUT: _Keys = {
-    "name": readers.string,
-    "location": readers.url_without_query,
-    "endpoints": readers.table,
-    "timeout": readers.duration,
-    "skip-tls-verification": readers.boolean,
-    "ca-file": readers.certificates,
-    "client-certificate": readers.certificate_and_key,
-    "username": readers.username,
-    "password": readers.string,
-    "password-file": readers.from_file(readers.string),
-    "token": readers.token,
-    "token-file": readers.from_file(readers.token),
-    "gzip": readers.boolean,
-    "buffer-size-mb": readers.integer(0),
-    "buffer-full": readers.word("reject", "drop-oldest"),
-    "create-databases": readers.boolean,
-    "max-batch-kb": readers.integer(1, zero_is_default=True),
-    "max-delay-interval": readers.duration,
-    "max-in-flight": readers.integer(1),
-    "max-waiting-mb": readers.integer(1),
-}
-_ENDPOINTS: _Keys = {
-    "write": readers.url_path,
-    "write_prom": readers.url_path,
-    "ping": readers.url_path,
-    "query": readers.url_path,
-}
-_UDP: _Keys = {
-    "name": readers.string,
-    "bind-addr": readers.bind_address,
-    "precision": readers.precision,
-    "read-buffer": readers.integer(0),
-    "batch-size": readers.integer(1),
-    "batch-kb": readers.scaled(readers.integer(1), 1024),
-    "batch-timeout": readers.duration,
-    **_JOURNAL,
-    "output": readers.tables,
-}
-_UDP_OUTPUT: _Keys = {
-    "name": readers.string,
-    "location": readers.destination_address,
-    "mtu": readers.integer(1, 65507, zero_is_default=True),
-}

@@ -22,7 +22,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay import config
+from influxrelay import config, config_keys
 from influxrelay.config_values import Config, HTTPListener, HTTPOutput, Journal, UDPListener, UDPOutput
 from influxrelay.duration import parse_duration
 from influxrelay.errors import ConfigError
@@ -333,7 +333,13 @@ class BrokenTests(ConfigTestCase):
     def test_table_is_large_enough(self) -> None:
         """There is a broken configuration for every key that can have a wrong value."""
         paths = " ".join(path for _, path, _, _ in BROKEN)
-        for table in (config._CONFIG, config._HTTP, config._HTTP_OUTPUT, config._UDP, config._UDP_OUTPUT):
+        for table in (
+            config_keys.CONFIG,
+            config_keys.HTTP,
+            config_keys.HTTP_OUTPUT,
+            config_keys.UDP,
+            config_keys.UDP_OUTPUT,
+        ):
             for key in table.keys() - {"default-retention-policy"}:
                 self.assertIn(key, paths)
 
@@ -519,7 +525,7 @@ class DialectTests(ConfigTestCase):
     def test_empty_and_zero_stand_for_the_default(self) -> None:
         """As in both originals an empty string, and a 0 where it makes no sense, say nothing."""
         plain = self.load(HTTP + OUTPUT + UDP + UDP_OUTPUT)
-        nothing = "".join(f"{key} = {0 if key.endswith('mb') else repr('')}\n" for key in config._JOURNAL)
+        nothing = "".join(f"{key} = {0 if key.endswith('mb') else repr('')}\n" for key in config_keys.JOURNAL)
         padded = self.load(
             f"admin-socket = ''\n"
             f"{HTTP}{nothing}ssl-combined-pem = ''\ndefault-retention-policy = ''\ndefault-ping-response = 0\n"
@@ -637,7 +643,7 @@ class ReferenceTests(ConfigTestCase):
             owner = {"": Config, "http": HTTPListener, "http.output": HTTPOutput, "udp": UDPListener}.get(
                 table, UDPOutput
             )
-            name = config._ATTRIBUTES.get(key, key.replace("-", "_"))
+            name = config_keys.ATTRIBUTES.get(key, key.replace("-", "_"))
             if name.startswith("journal_"):
                 owner, name = Journal, name.removeprefix("journal_")
             default = {field.name: field.default for field in attrs.fields(owner)}.get(name)
@@ -656,7 +662,7 @@ class ReferenceTests(ConfigTestCase):
             shown[table].add(key)
         for table, keys in KEYS.items():
             self.assertEqual(keys.keys() - {"admin", "http", "udp", "output"}, shown[table])
-        for key in config._ENDPOINTS:
+        for key in config_keys.ENDPOINTS:
             self.assertIn(f"\n#     {key} ", text)
 
     def shown_defaults(self, text: str) -> list[tuple[str, str, Any]]:
@@ -671,12 +677,12 @@ class ReferenceTests(ConfigTestCase):
 
 
 KEYS = {
-    "": config._CONFIG,
-    "admin": config._ADMIN,
-    "http": config._HTTP,
-    "http.output": config._HTTP_OUTPUT,
-    "udp": config._UDP,
-    "udp.output": config._UDP_OUTPUT,
+    "": config_keys.CONFIG,
+    "admin": config_keys.ADMIN,
+    "http": config_keys.HTTP,
+    "http.output": config_keys.HTTP_OUTPUT,
+    "udp": config_keys.UDP,
+    "udp.output": config_keys.UDP_OUTPUT,
 }
 
 
