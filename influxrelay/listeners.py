@@ -7,6 +7,7 @@ import time
 from typing import Any, NoReturn
 
 from twisted.application.service import Service
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
@@ -25,6 +26,7 @@ from influxrelay.ratelimit import TokenBucket
 from influxrelay.relay import Relay
 from influxrelay.resources import PingResource, WriteResource
 from influxrelay.road import Road
+from influxrelay.sockets import Sockets
 from influxrelay.web import RelaySite
 from influxrelay.write import Destination
 
@@ -101,14 +103,14 @@ class _SiteService(_PortService):
 
     site: RelaySite
     _takes = "{relay}: takes HTTP on {address} for {backends}"
-    _reactor: Any
+    _sockets: Sockets
     _endpoint_description: str
     _port: Any = None
 
     def listen(self) -> None:
         """Open the port."""
         try:
-            endpoint = serverFromString(self._reactor, self._endpoint_description)
+            endpoint = serverFromString(self._sockets, self._endpoint_description)
         except Exception as error:  # noqa: BLE001 (endpoint parsers are plugins, and raise what they like)
             self._cannot_listen(error)
         problems: list[Failure] = []
@@ -124,9 +126,13 @@ class _SiteService(_PortService):
         return ""
 
     def stop_listening(self) -> Deferred[Any]:
-        """Take no new connections and no new requests; fires when every client has its answer."""
+        """Take no new connections and no new requests; fires when every client has its answer.
+
+        Where a client that is sent away can connect to a successor at once, what is still coming is answered.
+        """
         closed = maybeDeferred(self._port.stopListening) if self._port is not None else None
-        return DeferredList([each for each in (closed, self.site.shut_down()) if each is not None])
+        gently = self._port is not None and self._sockets.has(self._port.getHost())
+        return DeferredList([each for each in (closed, self.site.shut_down(gently=gently)) if each is not None])
 
     def abort(self) -> None:
         """Break what connections are left."""
@@ -136,13 +142,13 @@ class _SiteService(_PortService):
 class HTTPService(_SiteService, _Relaying):
     """An HTTP listener, its relay and its roads."""
 
-    def __init__(self, config: HTTPListener, reactor: Any) -> None:
+    def __init__(self, config: HTTPListener, reactor: Any, sockets: Sockets) -> None:
         self.name = config.name
         self.bind_addr = config.bind_addr
         self.keeper = make_keeper(config.journal, reactor)
         self.roads = [make_road(output, config.name, reactor, self.keeper) for output in config.outputs]
         self._locations = {output.name: output.write_url for output in config.outputs}
-        self._reactor = reactor
+        self._sockets = sockets
         self._endpoint_description = config.endpoint
         limiter = None
         if config.rate_limit:
@@ -176,9 +182,9 @@ class AdminService(_SiteService):
     name = "admin"
     _takes = "{relay}: answers operators on {address}"
 
-    def __init__(self, config: Admin, reactor: Any) -> None:
+    def __init__(self, config: Admin, reactor: Any, sockets: Sockets) -> None:
         self.bind_addr = config.bind_addr
-        self._reactor = reactor
+        self._sockets = sockets
         self._endpoint_description = config.endpoint
         self.root = Resource()
         self.root.putChild(b"ping", PingResource())
@@ -188,7 +194,7 @@ class AdminService(_SiteService):
 class UDPService(_Relaying):
     """A UDP listener and its outputs."""
 
-    def __init__(self, config: UDPListener, reactor: Any) -> None:
+    def __init__(self, config: UDPListener, reactor: Any, sockets: Sockets) -> None:
         self.name = config.name
         self.bind_addr = config.bind_addr
         self.keeper = make_keeper(config.journal, reactor)
@@ -210,14 +216,15 @@ class UDPService(_Relaying):
             relay = Relay(config.name, self.roads, keeper=self.keeper, consistency="any", clock=time.time)
             first = next(output for output in config.outputs if isinstance(output, HTTPOutput))
             self.outputs.append(self._make_batcher(config, first, relay, reactor))
+        given = sockets.has(IPv4Address("UDP", config.host, config.port))  # its unit says how large its buffer is
         self.protocol = udp.UDPListener(
             config.name,
             reactor,
             self.outputs,
             precision=config.precision,
-            read_buffer=config.read_buffer,
+            read_buffer=0 if given else config.read_buffer,
         )
-        self._reactor = reactor
+        self._sockets = sockets
         self._host = config.host
         self._port_number = config.port
         self._port: Any = None
@@ -243,7 +250,7 @@ class UDPService(_Relaying):
 
     def listen(self) -> None:
         """Open the port."""
-        self._port = self._reactor.listenUDP(
+        self._port = self._sockets.listenUDP(
             self._port_number, self.protocol, interface=self._host, maxPacketSize=udp.MAX_DATAGRAM
         )
         for output in self.outputs:

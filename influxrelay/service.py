@@ -13,8 +13,11 @@ from influxrelay import __version__
 from influxrelay.admin import AdminSocket
 from influxrelay.config_values import Config
 from influxrelay.listeners import AdminService, HTTPService, UDPService, cannot_start
+from influxrelay.notify import Notifier
 from influxrelay.report import socket_path
+from influxrelay.sockets import Sockets
 
+_RESERVE = 10.0  # seconds that the end may take after the shutdown timeout, on a busy machine or a slow disk
 _LAST_WORDS = 0.5  # seconds of the shutdown timeout that are kept for answering whoever still waits
 
 
@@ -22,24 +25,30 @@ class RelayService(MultiService):
     """The whole relay.
 
     :param config: a loaded configuration.
+    :param sockets: opens the ports; without it, the reactor does.
+    :param notifier: hears when the relay is ready and when it stops.
     :raises ConfigError: it names a file that cannot be used.
     """
 
     log = Logger()
 
-    def __init__(self, config: Config, reactor: Any) -> None:
+    def __init__(
+        self, config: Config, reactor: Any, *, sockets: Sockets | None = None, notifier: Notifier | None = None
+    ) -> None:
         super().__init__()
         self._reactor = reactor
+        self._sockets = sockets = sockets or Sockets(reactor)
+        self._notifier = notifier or Notifier({}, reactor)
         self._shutdown_timeout = config.shutdown_timeout
         self.listeners: list[HTTPService | UDPService] = [
-            *(HTTPService(listener, reactor) for listener in config.http),
-            *(UDPService(listener, reactor) for listener in config.udp),
+            *(HTTPService(listener, reactor, sockets) for listener in config.http),
+            *(UDPService(listener, reactor, sockets) for listener in config.udp),
         ]
         for listener in self.listeners:
             listener.setServiceParent(self)
         self.admin: AdminService | None = None
         if config.admin is not None:
-            self.admin = AdminService(config.admin, reactor)
+            self.admin = AdminService(config.admin, reactor, sockets)
             self.admin.setServiceParent(self)
         self._admin_socket = AdminSocket(socket_path(config), self.listeners, reactor)
 
@@ -52,12 +61,21 @@ class RelayService(MultiService):
         except (CannotListenError, OSError) as error:
             reason = getattr(error, "socketError", error)
             cannot_start(self.log, f"influxrelay: cannot open the admin socket {self._admin_socket.path}: {reason}")
+        for unused in self._sockets.unused():
+            self.log.warn("no listener has the address of an inherited socket: {unused}", unused=unused)
+        self._reactor.callWhenRunning(self._ready)
+
+    def _ready(self) -> None:
+        """Tell the service manager; every port listens and every journal is open, or the start had failed."""
+        if self.running:
+            self._notifier.ready(f"at work, {len(self.listeners)} listener(s)")
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening, answer what is in flight, settle what waits; fires within the shutdown timeout."""
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._notifier.stopping(within=self._shutdown_timeout + _RESERVE)
         no_socket = self._admin_socket.stop()
         roads = [road for listener in self.listeners for road in listener.roads]
         settled = DeferredList([listener.stop_listening() for listener in self.listeners])
@@ -79,6 +97,7 @@ class RelayService(MultiService):
             self.admin.abort()
         await DeferredList(stopped)
         await maybeDeferred(MultiService.stopService, self)
+        self._notifier.stopped()
         self.log.info("influxrelay has stopped")
 
 

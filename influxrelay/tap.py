@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from twisted.application.service import IService
@@ -11,8 +12,10 @@ from influxrelay import __version__
 from influxrelay.config import load
 from influxrelay.config_values import Config, HTTPOutput, Journal
 from influxrelay.errors import ConfigError
+from influxrelay.notify import Notifier
 from influxrelay.query import without
 from influxrelay.service import RelayService
+from influxrelay.sockets import Sockets, systemd_fds
 
 _MB = 1024 * 1024
 
@@ -102,6 +105,11 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor  # noqa: PLC0415 (importing it installs it, and twistd has a say in which)
 
     try:
-        return RelayService(options.config, reactor)
+        return RelayService(
+            options.config,
+            reactor,
+            sockets=Sockets(reactor, systemd_fds(os.environ)),
+            notifier=Notifier(os.environ, reactor),
+        )
     except ConfigError as error:
         sys.exit(f"influxrelay: {error}")

@@ -29,6 +29,8 @@ from influxrelay.write import Reply
 VERSION = f"relay-{__version__}"
 LINGER = 10.0  # seconds for which a client may go on sending a body that is refused already
 DEAF = 0.2  # seconds for which what follows a malformed head is still read: closing at once would lose the answer
+IDLE_GRACE = 1.0  # seconds that a connection which may be used again has for its last request at a gentle end ...
+FRESH_GRACE = 5.0  # ... and one that has been accepted has for its first
 _STATUS_LINES = {code: b"HTTP/1.1 %d %s\r\n" % (code, text) for code, text in RESPONSES.items()}
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _HEADS = 2048  # heads remembered: clients send the same one with each request, but for the length ...
@@ -135,7 +137,10 @@ class _Head:
 
 
 class RelayChannel(HTTPChannel):
-    """A client's connection."""
+    """A client's connection.
+
+    :ivar fresh: whether it has had no answer yet.
+    """
 
     site: RelaySite
     factory: RelaySite
@@ -143,6 +148,7 @@ class RelayChannel(HTTPChannel):
     _lingering: IDelayedCall | None = None
     _raw_head = b""
     _deaf = False
+    fresh = True
 
     def connectionMade(self) -> None:
         """Join the site's connections."""
@@ -205,6 +211,7 @@ class RelayChannel(HTTPChannel):
 
     def send(self, data: bytes) -> None:
         """Write at once if the transport can: the reactor need not be asked whether it may."""
+        self.fresh = False
         transport: Any = self.transport
         if isinstance(transport, Connection) and not transport.dataBuffer and not transport._tempDataBuffer:  # noqa: SLF001 (no public way to ask)
             sent = transport.writeSomeData(data)
@@ -260,7 +267,7 @@ class RelaySite(Site):
     """The HTTP server of one listener.
 
     :param max_body_size: bytes, see :class:`Collector`.
-    :ivar closing: whether the relay is shutting down: all new requests are answered 503.
+    :ivar closing: whether it takes no more connections: each answer is its connection's last.
     """
 
     noisy = False
@@ -270,6 +277,8 @@ class RelaySite(Site):
         super().__init__(root, RelayRequest, parsePOSTFormSubmission=False, reactor=reactor)
         self.max_body_size = max_body_size
         self.closing = False
+        self._refusing = False
+        self._partings: list[IDelayedCall] = []
         self.channels: set[RelayChannel] = set()
         self._time = reactor.seconds
         self._second = -1
@@ -315,7 +324,7 @@ class RelaySite(Site):
 
         :raises InvalidRequest: 404, 503.
         """
-        if self.closing:
+        if self._refusing:
             raise InvalidRequest(503, "the relay is shutting down")
         path = request.path
         if b"%" in path:
@@ -341,18 +350,35 @@ class RelaySite(Site):
 
     # -- the end
 
-    def shut_down(self) -> Deferred[None]:
-        """Take no more requests: close what is idle; the Deferred fires when every connection is gone."""
+    def shut_down(self, *, gently: bool = False) -> Deferred[None]:
+        """Take no more requests: close what is idle; the Deferred fires when every connection is gone.
+
+        :param gently: answer what still comes for a while, so that no client meets a closed connection: for one that
+            has been accepted and asks now, or is used again and again.
+        """
         self.closing = True
-        for channel in list(self.channels):
-            if not channel.requests:
-                channel.loseConnection()
+        if gently and self.channels:
+            later = self.reactor.callLater
+            self._partings = [later(IDLE_GRACE, self._close_used), later(FRESH_GRACE, self._refuse)]
+        else:
+            self._refuse()
         done: Deferred[None] = Deferred()
         if self.channels:
             self._empty.append(done)
         else:
             done.callback(None)
         return done
+
+    def _close_used(self) -> None:
+        for channel in list(self.channels):
+            if not channel.requests and not channel.fresh:
+                channel.loseConnection()
+
+    def _refuse(self) -> None:
+        self._refusing = True
+        for channel in list(self.channels):
+            if not channel.requests:
+                channel.loseConnection()
 
     def abort(self) -> None:
         """Break all connections."""
@@ -363,6 +389,9 @@ class RelaySite(Site):
         """Forget a lost connection."""
         self.channels.discard(channel)
         if not self.channels:
+            for parting in self._partings:
+                if parting.active():
+                    parting.cancel()
             waiters, self._empty = self._empty, []
             for waiter in waiters:
                 waiter.callback(None)
