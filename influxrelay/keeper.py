@@ -97,6 +97,16 @@ class Keeper:
         self._next_age_check = 0.0
         self._damage: Exception | None = None  # as long as no new journal could be begun
 
+    @property
+    def obstacle(self) -> str:
+        """Why a write would not be journaled now; empty if it would, as far as is known."""
+        limits = self._limits
+        if self.trouble:
+            return f"the journal does not work: {self.trouble}"
+        if limits.max_bytes and self.used >= limits.max_bytes and not limits.drop_oldest:
+            return f"the journal is full ({limits.max_bytes} bytes)"
+        return ""
+
     # -- start and stop
 
     def open(self, backends: dict[str, str]) -> Journal:

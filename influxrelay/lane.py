@@ -103,6 +103,10 @@ class Lane:
         """Whether nothing is to be done."""
         return not (self.waiting or self.flying or self.behind or self.held)
 
+    def entries(self) -> list[Entry]:
+        """Return what is under way and what waits in memory."""
+        return [entry for entries in (*self.flying, self.waiting) for entry in entries]
+
     def note(self, entry: Entry) -> None:
         """Remember the number of a write that goes at once."""
         if entry.ticket is not None:

@@ -19,6 +19,7 @@ from influxrelay import udp
 from influxrelay.build import make_keeper, make_road
 from influxrelay.config_values import Admin, HTTPListener, HTTPOutput, UDPListener, UDPOutput
 from influxrelay.errors import JournalError, StartError
+from influxrelay.health import LocalExaminer
 from influxrelay.keeper import Keeper
 from influxrelay.query import parse
 from influxrelay.queued import QueuedRoad
@@ -27,6 +28,7 @@ from influxrelay.relay import Relay
 from influxrelay.resources import PingResource, WriteResource
 from influxrelay.road import Road
 from influxrelay.sockets import Sockets
+from influxrelay.status import serve_health
 from influxrelay.web import RelaySite
 from influxrelay.write import Destination
 
@@ -40,6 +42,12 @@ class _PortService(Service):
     name: str
     bind_addr: str
     _listening = False
+    _stopping = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it listens, its journal is open, and it does not stop."""
+        return bool(self.running) and self._listening and not self._stopping
 
     def listen(self) -> None:
         """Open the port; raises, or calls :meth:`_cannot_listen`, if it cannot be had."""
@@ -72,7 +80,33 @@ class _Relaying(_PortService):
 
     keeper: Keeper | None = None
     roads: list[Road]
+    relays: list[Relay]
     _locations: dict[str, str]
+
+    def obstacle(self) -> str:
+        """Tell why a write would be answered 5xx now; empty if it would not, as far as is known."""
+        obstacles = [relay.obstacle() for relay in self.relays]
+        return "" if "" in obstacles else "; ".join(obstacles)
+
+    def hand_over(self) -> None:
+        """Give what has been collected to the roads."""
+
+    def counters(self) -> dict[str, Any]:
+        """Return what has been counted since the start, for JSON."""
+        return {
+            "name": self.name,
+            "bind_addr": self.bind_addr,
+            "ready": self.is_ready,
+            "backends": [
+                {
+                    "name": road.name,
+                    "writes": road.writes,
+                    "requests": road.requests,
+                    "failures": dict(road.failures),
+                }
+                for road in self.roads
+            ],
+        }
 
     def startService(self) -> None:
         if self.keeper is not None:
@@ -130,6 +164,7 @@ class _SiteService(_PortService):
 
         Where a client that is sent away can connect to a successor at once, what is still coming is answered.
         """
+        self._stopping = True
         closed = maybeDeferred(self._port.stopListening) if self._port is not None else None
         gently = self._port is not None and self._sockets.has(self._port.getHost())
         return DeferredList([each for each in (closed, self.site.shut_down(gently=gently)) if each is not None])
@@ -153,24 +188,23 @@ class HTTPService(_SiteService, _Relaying):
         limiter = None
         if config.rate_limit:
             limiter = TokenBucket(config.rate_limit, config.burst_limit or 1, reactor.seconds)
+        relay = Relay(
+            config.name,
+            self.roads,
+            keeper=self.keeper,
+            consistency=config.consistency,
+            refuse_unjournaled=config.journal is not None and config.journal.on_error == "refuse",
+            clock=time.time,
+        )
+        self.relays = [relay]
         root = Resource()
         root.putChild(
             b"write",
-            WriteResource(
-                Relay(
-                    config.name,
-                    self.roads,
-                    keeper=self.keeper,
-                    consistency=config.consistency,
-                    refuse_unjournaled=config.journal is not None and config.journal.on_error == "refuse",
-                    clock=time.time,
-                ),
-                default_retention_policy=config.default_retention_policy,
-                limiter=limiter,
-            ),
+            WriteResource(relay, default_retention_policy=config.default_retention_policy, limiter=limiter),
         )
         root.putChild(b"ping", PingResource(config.default_ping_response))
         self.site = RelaySite(root, reactor, max_body_size=config.max_body_size, access_log=config.access_log)
+        serve_health(self.site, root, LocalExaminer(lambda: [self], reactor))
 
     def _backends(self) -> str:
         return ", ".join(road.name for road in self.roads)
@@ -199,6 +233,7 @@ class UDPService(_Relaying):
         self.bind_addr = config.bind_addr
         self.keeper = make_keeper(config.journal, reactor)
         self.roads = []
+        self.relays = []
         self._locations = {}
         self.outputs: list[udp.Batcher | udp.UDPOutput] = []
         for output in config.outputs:
@@ -211,9 +246,11 @@ class UDPService(_Relaying):
                 self._locations[output.name] = output.write_url
                 if self.keeper is None:
                     relay = Relay(output.name, self.roads[-1:], consistency="any", clock=time.time)
+                    self.relays.append(relay)
                     self.outputs.append(self._make_batcher(config, output, relay, reactor))
         if self.keeper is not None:  # one log, and so one batch for all backends
             relay = Relay(config.name, self.roads, keeper=self.keeper, consistency="any", clock=time.time)
+            self.relays.append(relay)
             first = next(output for output in config.outputs if isinstance(output, HTTPOutput))
             self.outputs.append(self._make_batcher(config, first, relay, reactor))
         given = sockets.has(IPv4Address("UDP", config.host, config.port))  # its unit says how large its buffer is
@@ -263,12 +300,33 @@ class UDPService(_Relaying):
             backends=", ".join(output.name for output in self.outputs),
         )
 
-    def stop_listening(self) -> Deferred[Any]:
-        """Receive no more, and send on what was received; fires when the socket is closed."""
+    def obstacle(self) -> str:
+        """Tell why lines would get nowhere now; datagrams go out whatever becomes of them."""
+        return "" if any(isinstance(each, udp.UDPOutput) for each in self.outputs) else super().obstacle()
+
+    def hand_over(self) -> None:
+        """Give what has been collected to the roads."""
         self.protocol.flush()
         for output in self.outputs:
             if isinstance(output, udp.Batcher):
                 output.flush()
+
+    def counters(self) -> dict[str, Any]:
+        """Return what has been counted since the start, for JSON."""
+        return {
+            **super().counters(),
+            "datagrams": self.protocol.datagrams_in,
+            "lines": self.protocol.lines_in,
+            "dropped": dict(self.protocol.dropped),
+            "outputs": [
+                {"name": each.name, "lines": each.lines_out, "dropped": dict(each.dropped)} for each in self.outputs
+            ],
+        }
+
+    def stop_listening(self) -> Deferred[Any]:
+        """Receive no more, and send on what was received; fires when the socket is closed."""
+        self._stopping = True
+        self.hand_over()
         return maybeDeferred(self._port.stopListening)
 
     def abort(self) -> None:

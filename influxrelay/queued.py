@@ -114,8 +114,10 @@ class QueuedRoad(Road):
             lane = min((each for each in self._lanes.values() if each.waiting), key=lambda each: _seq(each.waiting[0]))
             self._lose(lane.drop_first(), "full")
             self._tidy(lane)
+        self._refused_size = 0
         if self._tally.bytes + size <= queue.max_bytes:
             return None
+        self._refused_size = size
         ticket.when_kept(lambda: queue.lost(ticket, "full"))
         problem = BackendFailure("full", f"the queue has {self._tally.bytes} bytes already")
         self._failure_log.failed(problem.reason, problem.detail)
@@ -450,6 +452,34 @@ class QueuedRoad(Road):
     def missing(self) -> set[bytes]:
         """Return the databases that the backend says it does not have."""
         return {lane.destination.database for lane in self._lanes.values() if lane.not_ready is not None}
+
+    def objection(self) -> str:
+        """Tell why a write would not be taken by the backend now; empty if it would, as far as is known."""
+        return super().objection() or ("paused by an operator" if self.paused else "")
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is still no room for the last write for which there was none."""
+        queue = self.queue
+        return not queue.on_disk and 0 < self._refused_size > queue.max_bytes - self._tally.bytes
+
+    def barrier(self) -> Callable[[], bool]:
+        """Return what tells whether the backend is done with all that was submitted until now."""
+        targets = [(lane, lane.last_seq) for lane in self._lanes.values()]
+
+        def is_past() -> bool:
+            while targets:
+                lane, last_seq = targets[-1]
+                if self._lanes.get(lane.destination) is lane and lane.passed() < last_seq:
+                    return False
+                targets.pop()
+            return True
+
+        return is_past
+
+    def is_on_disk(self) -> bool:
+        """Tell whether something waits that is not in memory."""
+        return any(lane.behind for lane in self._lanes.values())
 
     def is_behind(self) -> bool:
         """Tell whether something waits that is not just the next request."""

@@ -128,6 +128,25 @@ class Relay:
         first = DeferredList(ways, fireOnOneCallback=True, consumeErrors=True)
         return cast("Deferred[Reply]", first.addCallback(_pick))
 
+    def obstacle(self) -> str:
+        """Tell why a write that asks for nothing else would be answered 5xx now; empty if not, as far as is known."""
+        level, total = self._consistency, len(self.roads)
+        needed = {"quorum": total // 2 + 1, "all": total}.get(level, 1)
+        able = sum(not road.objection() and not road.is_full for road in self.roads)
+        journal = self._keeper.obstacle if self._keeper is not None else ""
+        if journal and self._refuse_unjournaled:
+            return journal
+        if able >= needed:
+            return ""
+        if (
+            level == "any"
+            and not journal
+            and len(self._queued) == total
+            and not any(road.is_full for road in self.roads)
+        ):
+            return ""
+        return f"{able} of {total} backends can take writes, and consistency {level} needs {needed}"
+
     # -- what is kept
 
     def _not_on_disk(self, failure: Failure, ticket: Ticket) -> Failure:

@@ -92,6 +92,7 @@ class Road:
         self._lanes: dict[Destination, Lane] = {}
         self._tally = Tally()
         self._in_flight = 0
+        self._refused_size = 0  # of the last write that had to wait, if there was no room for it
         self._not_before = 0.0
         self._wake: IDelayedCall | None = None
         self._expiry: IDelayedCall | None = None
@@ -145,7 +146,9 @@ class Road:
         """Tell why a write cannot even wait."""
         if self._closed is not None:
             return self._closed
+        self._refused_size = 0
         if self._tally.bytes + len(entry.write.body) > self._max_waiting:
+            self._refused_size = len(entry.write.body)
             problem = BackendFailure("overflow", f"{self._tally.bytes} bytes are waiting for it already")
             self._failure_log.failed(problem.reason, problem.detail)
             return problem
@@ -355,6 +358,37 @@ class Road:
 
     def _next_deadline(self) -> float:
         return min((lane.waiting[0].deadline for lane in self._lanes.values() if lane.waiting), default=math.inf)
+
+    # -- for who asks how the backend is
+
+    def objection(self) -> str:
+        """Tell why a write would not be taken by the backend now; empty if it would, as far as is known."""
+        if self._closed is not None:
+            return self._closed.detail
+        problem = self.trouble
+        return "" if problem is None else f"down: {problem.reason}: {problem.detail.rstrip('.')}"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is still no room for the last write for which there was none."""
+        return self._refused_size > 0 and self._tally.bytes + self._refused_size > self._max_waiting
+
+    def barrier(self) -> Callable[[], bool]:
+        """Return what tells whether the backend has answered, or failed, all that was submitted until now."""
+        entries = [entry for lane in self._lanes.values() for entry in lane.entries()]
+
+        def is_past() -> bool:
+            while entries and entries[-1].answer is None:
+                entries.pop()
+            return not entries
+
+        return is_past
+
+    def backlog(self) -> tuple[int, int, float | None]:
+        """Return how many writes are under way or wait in memory, their bytes, and when the oldest was accepted."""
+        entries = [entry for lane in self._lanes.values() for entry in lane.entries()]
+        times = (entry.ticket.time for entry in entries if entry.ticket is not None)
+        return len(entries), sum(len(entry.write.body) for entry in entries), min(times, default=None)
 
     # -- the end
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -11,11 +12,14 @@ from twisted.logger import Logger
 
 from influxrelay import __version__
 from influxrelay.admin import AdminSocket
+from influxrelay.commands import list_queues
 from influxrelay.config_values import Config
+from influxrelay.health import LocalExaminer
 from influxrelay.listeners import AdminService, HTTPService, UDPService, cannot_start
 from influxrelay.notify import Notifier
-from influxrelay.report import socket_path
+from influxrelay.report import Request, iso, socket_path
 from influxrelay.sockets import Sockets
+from influxrelay.status import serve_health, serve_status
 
 _RESERVE = 10.0  # seconds that the end may take after the shutdown timeout, on a busy machine or a slow disk
 _LAST_WORDS = 0.5  # seconds of the shutdown timeout that are kept for answering whoever still waits
@@ -49,11 +53,15 @@ class RelayService(MultiService):
         self.admin: AdminService | None = None
         if config.admin is not None:
             self.admin = AdminService(config.admin, reactor, sockets)
+            serve_health(self.admin.site, self.admin.root, LocalExaminer(lambda: self.listeners, reactor))
+            serve_status(self.admin.root, self.describe)
             self.admin.setServiceParent(self)
+        self._started = time.time()
         self._admin_socket = AdminSocket(socket_path(config), self.listeners, reactor)
 
     def startService(self) -> None:
         """Begin to work."""
+        self._started = time.time()
         self.log.info("influxrelay {version} starts", version=__version__)
         super().startService()
         try:
@@ -69,6 +77,16 @@ class RelayService(MultiService):
         """Tell the service manager; every port listens and every journal is open, or the start had failed."""
         if self.running:
             self._notifier.ready(f"at work, {len(self.listeners)} listener(s)")
+
+    async def describe(self) -> dict[str, Any]:
+        """Return how everything is, for JSON that people read."""
+        return {
+            "version": __version__,
+            "started": iso(self._started),
+            "uptime": round(time.time() - self._started, 3),
+            "listeners": [listener.counters() for listener in self.listeners],
+            "queues": (await list_queues(self.listeners, Request("queues"), lambda done, total: None))["queues"],  # noqa: ARG005
+        }
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening, answer what is in flight, settle what waits; fires within the shutdown timeout."""

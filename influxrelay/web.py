@@ -268,6 +268,7 @@ class RelaySite(Site):
 
     :param max_body_size: bytes, see :class:`Collector`.
     :ivar closing: whether it takes no more connections: each answer is its connection's last.
+    :ivar branches: resources that answer all that begins with their path, as it came.
     """
 
     noisy = False
@@ -276,6 +277,7 @@ class RelaySite(Site):
     def __init__(self, root: Resource, reactor: IReactorTime, *, max_body_size: int, access_log: bool = False) -> None:
         super().__init__(root, RelayRequest, parsePOSTFormSubmission=False, reactor=reactor)
         self.max_body_size = max_body_size
+        self.branches: dict[bytes, Resource] = {}
         self.closing = False
         self._refusing = False
         self._partings: list[IDelayedCall] = []
@@ -329,10 +331,13 @@ class RelaySite(Site):
         path = request.path
         if b"%" in path:
             path = unquote_to_bytes(path)
-        resource = self.resource.children.get(path[1:])
+        resource = self.resource.children.get(path[1:]) or self._branch(request.path)
         if resource is None:
             raise InvalidRequest(404, "not found")
         resource.render(request)
+
+    def _branch(self, path: bytes) -> Resource | None:
+        return next((each for prefix, each in self.branches.items() if path.startswith(prefix)), None)
 
     def log(self, request: RelayRequest) -> None:  # type: ignore[override]
         """Write the access log's line, if one is wanted; credentials are left out."""

@@ -1,0 +1,187 @@
+"""How the relay and its backends are, for load balancers: values, and who finds them out.
+
+Nothing here is HTTP: :mod:`influxrelay.status` answers with it. The questions are asked of whatever the listeners and
+their roads are at that moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, Self
+
+import attrs
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+
+from influxrelay import __version__
+from influxrelay.queued import QueuedRoad
+from influxrelay.report import age, count, size, text
+from influxrelay.road import Road
+
+NAME = "influxrelay"
+PATIENCE = 1.0  # seconds that a question about a backend waits for what is under way ...
+STEP = 0.01  # ... and between two looks
+IN_SYNC = "up and in sync"
+NOT_READY = "it is starting or stopping"
+
+
+@attrs.frozen
+class Check:
+    """How one backend of one listener is."""
+
+    name: str
+    listener: str
+    passed: bool
+    message: str
+
+
+@attrs.frozen
+class Health:
+    """An answer in the shape of InfluxDB's ``/health``.
+
+    :ivar name: of what was asked about: the relay, or a backend.
+    """
+
+    name: str
+    passed: bool
+    message: str
+    checks: tuple[Check, ...] = ()
+    version: str = __version__
+
+    def show(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "name": self.name,
+            "status": _status(passed=self.passed),
+            "message": self.message,
+            "checks": [
+                {
+                    "name": each.name,
+                    "listener": each.listener,
+                    "status": _status(passed=each.passed),
+                    "message": each.message,
+                }
+                for each in self.checks
+            ],
+            "version": self.version,
+        }
+
+    @classmethod
+    def parse(cls, shown: dict[str, Any]) -> Self:
+        """Return what :meth:`show` has shown."""
+        checks = (
+            Check(each["name"], each["listener"], each["status"] == "pass", each["message"]) for each in shown["checks"]
+        )
+        return cls(shown["name"], shown["status"] == "pass", shown["message"], tuple(checks), shown["version"])
+
+
+def _status(*, passed: bool) -> str:
+    return "pass" if passed else "fail"
+
+
+class Examiner(Protocol):
+    """Whoever can tell how the relay is."""
+
+    async def health(self) -> Health:
+        """Tell whether a write would be taken now."""
+
+    async def backend(self, name: str) -> Health | None:
+        """Tell whether a backend has all that was accepted before this question; None if there is no such backend."""
+
+    async def ready(self) -> Health:
+        """Tell whether the relay has started, and does not stop."""
+
+
+class Listener(Protocol):
+    """What is asked of a listener."""
+
+    name: str
+    roads: list[Road]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it listens, its journal is open, and it does not stop."""
+
+    def obstacle(self) -> str:
+        """Tell why a write would be answered 5xx now; empty if it would not, as far as is known."""
+
+    def hand_over(self) -> None:
+        """Give what has been collected to the roads."""
+
+
+class LocalExaminer:
+    """Looks at the listeners of this process.
+
+    :param listeners: returns them as they are now.
+    """
+
+    def __init__(self, listeners: Callable[[], Sequence[Listener]], reactor: Any) -> None:
+        self._listeners = listeners
+        self._reactor = reactor
+
+    async def health(self) -> Health:
+        """Tell whether a write would be taken now, by every listener."""
+        listeners = self._listeners()
+        checks = [_outline(listener, road) for listener in listeners for road in listener.roads]
+        obstacles = [(each.name, each.obstacle() if each.is_ready else NOT_READY) for each in listeners]
+        words = "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles if obstacle)
+        return Health(NAME, not words, words or "ready for writes", tuple(checks))
+
+    async def backend(self, name: str) -> Health | None:
+        """Tell whether a backend has all that was accepted before this question, from every listener."""
+        found = [(each, road) for each in self._listeners() for road in each.roads if road.name == name]
+        if not found:
+            return None
+        looks = [Deferred.fromCoroutine(self._examine(listener, road)) for listener, road in found]
+        checks: list[Check] = await gatherResults(looks)
+        words = [
+            each.message if len(found) == 1 else f"{each.listener}: {each.message}"
+            for each in checks
+            if not each.passed
+        ]
+        return Health(name, not words, "; ".join(words) or IN_SYNC, tuple(checks))
+
+    async def _examine(self, listener: Listener, road: Road) -> Check:
+        """Wait for what is under way, for a while."""
+        listener.hand_over()
+        is_past = road.barrier()
+        deadline = self._reactor.seconds() + PATIENCE
+        while True:
+            words = road.objection()
+            if not words and is_past():
+                return Check(road.name, listener.name, passed=True, message=IN_SYNC)
+            if words or self._reactor.seconds() >= deadline:
+                return Check(road.name, listener.name, passed=False, message=words or behind(road, time.time()))
+            await deferLater(self._reactor, STEP)
+
+    async def ready(self) -> Health:
+        """Tell whether all listeners are ready."""
+        late = "; ".join(f"{each.name}: {NOT_READY}" for each in self._listeners() if not each.is_ready)
+        return Health(NAME, not late, late or "ready")
+
+
+def _outline(listener: Listener, road: Road) -> Check:
+    """Tell how a backend is, without waiting for what is under way."""
+    words = road.objection()
+    if not words and isinstance(road, QueuedRoad) and road.is_behind():
+        return Check(road.name, listener.name, passed=True, message=f"up, but {behind(road, time.time())}")
+    return Check(road.name, listener.name, not words, words or "up")
+
+
+def behind(road: Road, now: float) -> str:
+    """Tell what a backend does not have yet."""
+    writes, waiting, oldest = road.backlog()
+    databases: set[bytes] = set()
+    more = False
+    if isinstance(road, QueuedRoad):
+        databases, more = road.missing(), road.is_on_disk()
+    words = f"behind: {count(writes, 'write')} ({size(waiting)})"
+    if more:
+        words += " and more on disk"
+    words += " is under way or waits" if writes == 1 and not more else " are under way or wait"
+    if oldest:
+        words += f", the oldest for {age(max(0.0, now - oldest))}"
+    if databases:
+        words += f"; it has no database {', '.join(sorted(text(each) for each in databases))}"
+    return words
