@@ -32,7 +32,7 @@ packages() {
     missing=
     while read -r package program commands; do
         case " $commands " in
-        *" $1 "*) command -v "$program" >/dev/null || missing="$missing $package" ;;
+        *" $1 "*) command -v "$program" >/dev/null || test -e "$program" || missing="$missing $package" ;;
         esac
     done <tools/debian-packages.txt
     if [ -n "$missing" ]; then
