@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Hashable
 from functools import lru_cache
+from time import perf_counter
 from typing import Any
 from urllib.parse import quote_plus, urlsplit
 
@@ -41,6 +42,7 @@ from zope.interface import implementer
 
 from influxrelay import __version__
 from influxrelay.errors import BackendFailure
+from influxrelay.histogram import LATENCIES, Histogram
 from influxrelay.query import without
 from influxrelay.write import Reply, Write
 
@@ -137,6 +139,7 @@ class HTTPBackend:
     :param timeout: seconds for a whole exchange, from the connection to the last byte of the answer.
     :param authorization: our own ``Authorization`` header; it replaces all credentials of the client.
     :param gzip: compress what is sent.
+    :ivar latency: seconds from a write's request to its complete answer, whatever that says.
     """
 
     def __init__(
@@ -166,6 +169,7 @@ class HTTPBackend:
         self._gzip = gzip
         self._host = urlsplit(write_url).netloc.encode("ascii")
         # Both are asked for with each request, and there are few of them: one for each destination.
+        self.latency = Histogram(LATENCIES)
         self._url_of = lru_cache(maxsize=1024)(self._make_url)
         self._headers_of = lru_cache(maxsize=1024)(self._make_headers)
 
@@ -199,7 +203,7 @@ class HTTPBackend:
             compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 31)
             body = compressor.compress(body) + compressor.flush()
         url, headers = self._url_of(write.query), self._headers_of(write.authorization)
-        exchange = _Exchange(self, url, headers, body)
+        exchange = _Exchange(self, url, headers, body, self.latency)
         self._under_way.add(exchange)
         return exchange.begin()
 
@@ -246,8 +250,12 @@ class WriteClient(HTTPClient):
 class _Exchange(Protocol):
     """One request and its answer, within one timeout; a stale pooled connection is tried again once."""
 
-    def __init__(self, backend: HTTPBackend, url: bytes, headers: Headers, body: bytes) -> None:
+    def __init__(
+        self, backend: HTTPBackend, url: bytes, headers: Headers, body: bytes, latency: Histogram | None = None
+    ) -> None:
         self._backend = backend
+        self._latency = latency
+        self._began = perf_counter()
         self._url = url
         self._headers = headers
         self._body = body
@@ -311,6 +319,8 @@ class _Exchange(Protocol):
 
     def _end(self) -> None:
         self._timer.cancel()
+        if self._latency is not None:
+            self._latency.observe(perf_counter() - self._began)
         self._let_go()
         response = self._response
         headers = []

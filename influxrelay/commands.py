@@ -117,17 +117,10 @@ def _row(listener: Listener, road: Road) -> Row:
     """Tell what is known without a look at the disk."""
     trouble = road.trouble
     reason = "" if trouble is None else f"{trouble.reason}: {trouble.detail.rstrip('.')}"
-    row = Row(
-        listener=listener.name, backend=road.name, state="trouble" if reason else "up", reason=reason, queue="none"
-    )
+    row = Row(listener=listener.name, backend=road.name, state=road.state, reason=reason, queue="none")
     if not isinstance(road, QueuedRoad):
         return row
-    state = row.state
-    if road.paused:
-        state = "paused"
-    elif not reason and road.is_behind():
-        state = "behind"
-    row = attrs.evolve(row, state=state, missing=tuple(sorted(map(text, road.missing()))))
+    row = attrs.evolve(row, missing=tuple(sorted(map(text, road.missing()))))
     if not isinstance(road.queue, MemoryQueue):
         return attrs.evolve(row, queue="journal")
     writes, waiting = road.waiting()

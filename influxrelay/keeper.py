@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from influxrelay.errors import JournalError
+from influxrelay.histogram import LATENCIES, Histogram
 from influxrelay.journal import FILE, Journal, Record
 from influxrelay.write import Destination
 
@@ -63,6 +64,8 @@ class Keeper:
     :param directory: the journal's.
     :ivar trouble: what is wrong with the disk, as long as it is; ``""`` when all is well.
     :ivar last_seq: the last number given to a write.
+    :ivar used: the bytes that the data takes on disk.
+    :ivar commits: the seconds that each transaction took, also those that failed.
     """
 
     _log = Logger()
@@ -80,8 +83,7 @@ class Keeper:
         self.trouble = ""
         self.last_seq = 0
         self.used = 0
-        self.commits = 0
-        self.commit_seconds = 0.0
+        self.commits = Histogram(LATENCIES)
         self._reactor = reactor
         self._limits = limits
         self._full_sync = full_sync
@@ -106,6 +108,11 @@ class Keeper:
         if limits.max_bytes and self.used >= limits.max_bytes and not limits.drop_oldest:
             return f"the journal is full ({limits.max_bytes} bytes)"
         return ""
+
+    @property
+    def max_bytes(self) -> int:
+        """How much the journal may keep; 0 for no limit."""
+        return self._limits.max_bytes
 
     # -- start and stop
 
@@ -298,8 +305,7 @@ class Keeper:
                 trouble = f"{type(error).__name__}: {error}"
                 undone = batch
                 results = self._undo(batch, error)
-            self.commits += 1
-            self.commit_seconds += time.perf_counter() - began
+            self.commits.observe(time.perf_counter() - began)
             self._reactor.callFromThread(self._done, results, undone, trouble)
 
     def _do(self, batch: _Batch) -> list[tuple[Deferred[Any], Any]]:

@@ -197,11 +197,9 @@ class HTTPService(_SiteService, _Relaying):
             clock=time.time,
         )
         self.relays = [relay]
+        self.writes = WriteResource(relay, default_retention_policy=config.default_retention_policy, limiter=limiter)
         root = Resource()
-        root.putChild(
-            b"write",
-            WriteResource(relay, default_retention_policy=config.default_retention_policy, limiter=limiter),
-        )
+        root.putChild(b"write", self.writes)
         root.putChild(b"ping", PingResource(config.default_ping_response))
         self.site = RelaySite(root, reactor, max_body_size=config.max_body_size, access_log=config.access_log)
         serve_health(self.site, root, LocalExaminer(lambda: [self], reactor))

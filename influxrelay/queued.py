@@ -440,13 +440,16 @@ class QueuedRoad(Road):
             lane.behind = lane.behind and lane.loaded < lane.last_seq
             self._tidy(lane)
 
-    def waiting(self) -> tuple[int, int]:
-        """Return how many writes wait in memory, and their bytes."""
-        return sum(len(lane.waiting) for lane in self._lanes.values()), self._tally.bytes
+    @property
+    def state(self) -> str:
+        """One of :data:`influxrelay.road.STATES`; what an operator has paused may be in trouble, too."""
+        if self.paused:
+            return "paused"
+        return "behind" if self.trouble is None and self.is_behind() else super().state
 
     def oldest(self) -> float | None:
         """Return when the oldest write that waits in memory was accepted, in seconds since the epoch."""
-        first = (entry.ticket for lane in self._lanes.values() for entry in lane.waiting)
+        first = (next((each.ticket for each in lane.waiting if each.ticket), None) for lane in self._lanes.values())
         return min((ticket.time for ticket in first if ticket is not None), default=None)
 
     def missing(self) -> set[bytes]:

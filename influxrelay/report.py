@@ -26,7 +26,7 @@ from influxrelay.write import Write
 T = TypeVar("T")
 
 _FIRST_LINE = 200  # characters of it in a list
-_REASONS = {
+DROP_REASONS = {
     "full": "the queue was full",
     "age": "they were older than a queue may keep",
     "operator": "an operator dropped them",
@@ -167,7 +167,7 @@ class Row:
                 " permissions; until then what a backend misses may be lost"
             )
         for each in self.drops:
-            why = _REASONS.get(each.reason, each.reason)
+            why = DROP_REASONS.get(each.reason, each.reason)
             yield (
                 f"{count(each.writes, 'write')} ({size(each.bytes)}) will never get there, because {why}; accepted"
                 f" from {iso(each.first)} to {iso(each.last)}: copy that time from another backend"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from influxrelay.line_protocol import is_blank, prepare
+from influxrelay.line_protocol import count_lines, is_blank, prepare
 from influxrelay.query import flag, parse
 from influxrelay.ratelimit import TokenBucket
 from influxrelay.relay import Relay, json_error
@@ -27,6 +27,7 @@ class WriteResource(Resource):
     """``/write``: takes line protocol for the backends.
 
     :param clock: returns nanoseconds since the epoch; what lines without a timestamp get.
+    :ivar writes: that were given to the backends, with their ``lines`` and ``bytes`` as they came, unpacked.
     """
 
     isLeaf = True
@@ -40,6 +41,9 @@ class WriteResource(Resource):
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         super().__init__()
+        self.writes = 0
+        self.lines = 0
+        self.bytes = 0
         self._relay = relay
         self._default_retention_policy = default_retention_policy
         self._limiter = limiter
@@ -53,7 +57,7 @@ class WriteResource(Resource):
         elif request.method == b"OPTIONS":
             request.answer(Reply(204, ((b"Allow", b"POST"),)))
         else:
-            request.answer(json_error(405, "method not allowed", (b"Allow", b"POST")))
+            request.refuse(json_error(405, "method not allowed", (b"Allow", b"POST")))
         return NOT_DONE_YET
 
     def _write(self, request: RelayRequest) -> None:
@@ -64,12 +68,15 @@ class WriteResource(Resource):
             seconds = self._limiter.take()
             if seconds:
                 retry_after = (b"Retry-After", b"%d" % math.ceil(seconds))
-                request.answer(json_error(429, "rate limit exceeded", retry_after))
+                request.refuse(json_error(429, "rate limit exceeded", retry_after))
                 return
         body = request.body.finish()
         if is_blank(body):
             request.answer(NO_CONTENT)
             return
+        self.writes += 1
+        self.lines += count_lines(body)
+        self.bytes += len(body)
         body, mergeable = prepare(body, precision, self._clock())
         write = Write(destination, query, authorization, body, mergeable)
         answered = self._relay.submit(write, consistency)
@@ -113,7 +120,7 @@ class PingResource(Resource):
     def render(self, request: RelayRequest) -> int:
         """Answer as InfluxDB does (``services/httpd/handler.go``, ``servePing``)."""
         if request.method not in (b"GET", b"HEAD"):
-            request.answer(json_error(405, "method not allowed", (b"Allow", b"GET, HEAD")))
+            request.refuse(json_error(405, "method not allowed", (b"Allow", b"GET, HEAD")))
         elif flag(request.query, b"verbose"):
             body = json.dumps({"version": VERSION}, separators=(",", ":")).encode() + b"\n"
             request.answer(Reply(200, ((b"Content-Type", b"application/json"),), body))

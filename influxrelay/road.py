@@ -15,12 +15,14 @@ from twisted.python.failure import Failure
 
 from influxrelay.answers import Verdict, excerpt, judge, retry_after
 from influxrelay.errors import BackendFailure
+from influxrelay.histogram import Histogram
 from influxrelay.lane import Entry, Lane, Tally, join
 from influxrelay.queues import Ticket
 from influxrelay.repeats import FailureLog, Throttle
 from influxrelay.write import Destination, Reply, Write
 
 PROBE_GAP = 0.1  # seconds that a backend in trouble is left alone at the least
+STATES = ("up", "trouble", "paused", "behind")
 
 
 class Backend(Protocol):
@@ -28,6 +30,7 @@ class Backend(Protocol):
 
     name: str
     timeout: float
+    latency: Histogram
 
     def post(self, write: Write, body: bytes) -> Deferred[Reply]:
         """Send ``body`` to where ``write`` goes.
@@ -55,13 +58,18 @@ class Road:
 
     A write that fails is gone for this backend; :class:`influxrelay.queued.QueuedRoad` keeps it.
 
-    Counters are plain attributes, read by whoever reports them.
+    Counters are plain attributes, read by whoever reports them (:mod:`influxrelay.metrics`).
 
     :param max_batch: bytes that a merged request may have; a single larger write travels alone.
     :param max_in_flight: requests under way per destination; more than one gives up the order.
     :param max_waiting: bytes that may wait in memory for this backend; a write beyond it fails for this backend.
     :param jitter: returns a number in [0, 1).
-    :ivar failures: how many writes failed for this backend, by reason.
+    :ivar writes: how many were given to this road.
+    :ivar failures: how many of them failed for this backend while their clients waited, by reason.
+    :ivar requests: how many were sent.
+    :ivar sent: how many writes travelled in them; one that is sent again counts again.
+    :ivar merged: how many of those did not travel alone.
+    :ivar failed_requests: how many requests met with the backend's own failure, by reason.
     """
 
     _log = Logger()
@@ -80,8 +88,11 @@ class Road:
         self.backend = backend
         self.name = backend.name
         self.requests = 0
+        self.sent = 0
+        self.merged = 0
         self.writes = 0
         self.failures: Counter[str] = Counter()
+        self.failed_requests: Counter[str] = Counter()
         self.trouble: BackendFailure | None = None
         self._relay = relay
         self._reactor = reactor
@@ -187,8 +198,13 @@ class Road:
         lane.flying.append(entries)
         self._in_flight += 1
         self.requests += 1
-        write = entries[0].write
-        body = write.body if len(entries) == 1 else join(entries)
+        write, count = entries[0].write, len(entries)
+        self.sent += count
+        if count == 1:
+            body = write.body
+        else:
+            self.merged += count
+            body = join(entries)
         try:
             sent = self.backend.post(write, body)
         except Exception:  # noqa: BLE001 (whatever it is, it is this backend's)
@@ -284,6 +300,7 @@ class Road:
 
     def _broke(self, problem: BackendFailure, lane: Lane, entries: list[Entry], pause: float) -> None:
         self._take_off(lane, entries)
+        self.failed_requests[problem.reason] += 1
         self._enter_trouble(problem, pause)
         hasty = [*entries, *self._impatient()]
         for each in list(self._lanes.values()):
@@ -389,6 +406,22 @@ class Road:
         entries = [entry for lane in self._lanes.values() for entry in lane.entries()]
         times = (entry.ticket.time for entry in entries if entry.ticket is not None)
         return len(entries), sum(len(entry.write.body) for entry in entries), min(times, default=None)
+
+    # -- for who watches
+
+    @property
+    def state(self) -> str:
+        """One of :data:`STATES`."""
+        return "up" if self.trouble is None else "trouble"
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way."""
+        return self._in_flight
+
+    def waiting(self) -> tuple[int, int]:
+        """Return how many writes wait in memory, and their bytes."""
+        return sum(len(lane.waiting) for lane in self._lanes.values()), self._tally.bytes
 
     # -- the end
 

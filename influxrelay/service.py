@@ -16,10 +16,12 @@ from influxrelay.commands import list_queues
 from influxrelay.config_values import Config
 from influxrelay.health import LocalExaminer
 from influxrelay.listeners import AdminService, HTTPService, UDPService, cannot_start
+from influxrelay.metrics import Metrics, serve_metrics
 from influxrelay.notify import Notifier
 from influxrelay.report import Request, iso, socket_path
 from influxrelay.sockets import Sockets
 from influxrelay.status import serve_health, serve_status
+from influxrelay.within import within
 
 _RESERVE = 10.0  # seconds that the end may take after the shutdown timeout, on a busy machine or a slow disk
 _LAST_WORDS = 0.5  # seconds of the shutdown timeout that are kept for answering whoever still waits
@@ -56,6 +58,9 @@ class RelayService(MultiService):
             serve_health(self.admin.site, self.admin.root, LocalExaminer(lambda: self.listeners, reactor))
             serve_status(self.admin.root, self.describe)
             self.admin.setServiceParent(self)
+            metrics = Metrics(lambda: self.listeners, reactor, path=config.path)
+            metrics.setServiceParent(self)
+            serve_metrics(self.admin.root, metrics.collect)
         self._started = time.time()
         self._admin_socket = AdminSocket(socket_path(config), self.listeners, reactor)
 
@@ -99,12 +104,12 @@ class RelayService(MultiService):
         settled = DeferredList([listener.stop_listening() for listener in self.listeners])
         settled.addCallback(lambda _: DeferredList([road.drained() for road in roads]))
         limit = max(self._shutdown_timeout - _LAST_WORDS, self._shutdown_timeout / 2)
-        if not await _within(limit, settled, self._reactor):
+        if not await within(limit, settled, self._reactor):
             self.log.warn("not everything could be settled within {seconds:g} s", seconds=limit)
         for road in roads:
             road.close()  # whoever still waits is told so
             road.backend.abort()
-        await _within(self._shutdown_timeout - limit, settled, self._reactor)
+        await within(self._shutdown_timeout - limit, settled, self._reactor)
         for listener in self.listeners:
             listener.abort()
         closed: Deferred[Any] = DeferredList([road.backend.close() for road in roads])
@@ -117,20 +122,3 @@ class RelayService(MultiService):
         await maybeDeferred(MultiService.stopService, self)
         self._notifier.stopped()
         self.log.info("influxrelay has stopped")
-
-
-async def _within(seconds: float, event: Deferred[Any], reactor: Any) -> bool:
-    """Wait for an event that may come later than we can wait; tell whether it has come."""
-    waited: Deferred[bool] = Deferred()
-
-    def came_in_time(result: Any) -> Any:
-        if not waited.called:
-            waited.callback(True)
-        return result
-
-    event.addBoth(came_in_time)
-    timer = reactor.callLater(seconds, waited.callback, False)
-    came = await waited
-    if timer.active():
-        timer.cancel()
-    return came

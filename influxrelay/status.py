@@ -41,7 +41,7 @@ class QuestionResource(Resource):
     def render(self, request: RelayRequest) -> int:
         """Answer a request of any method."""
         if request.method not in (b"GET", b"HEAD"):
-            request.answer(json_error(405, "method not allowed", (b"Allow", b"GET, HEAD")))
+            request.refuse(json_error(405, "method not allowed", (b"Allow", b"GET, HEAD")))
         else:
             answered = Deferred.fromCoroutine(self._answer(request))
             answered.addErrback(request.fail)

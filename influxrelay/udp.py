@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +25,8 @@ from influxrelay.write import Destination, Reply, Write
 MAX_DATAGRAM = 65536  # bytes; Twisted would cut them at 8192
 RESOLVE_INTERVAL = 60.0  # seconds between two look-ups of a host name ...
 FIRST_INTERVAL = 5.0  # ... and until the first one has found something
+_SO_MEMINFO = 55  # asm-generic/socket.h; Python has no name for it
+_MEMINFO = struct.Struct("=9I")  # linux/sock_diag.h, the last is SK_MEMINFO_DROPS
 
 
 class Output(Protocol):
@@ -48,6 +51,7 @@ class UDPListener(DatagramProtocol):
     :param precision: of the timestamps, in and out.
     :param read_buffer: bytes for the socket's receive buffer, 0 for the system's default.
     :param clock: returns nanoseconds since the epoch.
+    :ivar datagrams_in: received, with ``bytes_in``.
     :ivar lines_in: lines received, less comments and blank ones.
     :ivar dropped: lines dropped here, by reason.
     """
@@ -67,6 +71,7 @@ class UDPListener(DatagramProtocol):
     ) -> None:
         self.name = name
         self.datagrams_in = 0
+        self.bytes_in = 0
         self.lines_in = 0
         self.dropped: Counter[str] = Counter()
         self._reactor = reactor
@@ -104,6 +109,7 @@ class UDPListener(DatagramProtocol):
         if not received:
             return
         self.datagrams_in += len(received)
+        self.bytes_in += sum(map(len, received))
         lines: list[bytes] = []
         precision, now = self._precision, self._clock()
         for datagram in received:
@@ -118,6 +124,14 @@ class UDPListener(DatagramProtocol):
         if lines:
             for output in self._outputs:
                 output.send(lines)
+
+    def overflows(self) -> int:
+        """Return how many datagrams the kernel has dropped because the receive buffer was full."""
+        transport: Any = self.transport
+        if transport is None:
+            return 0
+        counts = transport.getHandle().getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        return int(_MEMINFO.unpack(counts)[-1])
 
     def _drop_rubbish(self, lines: int, datagram: bytes) -> None:
         self.lines_in += lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from itertools import count
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -41,7 +42,7 @@ class RelayRequest(Request):
     """A request whose body is collected within a limit and never read as a form; it gets one :class:`Reply`."""
 
     channel: RelayChannel
-    path: bytes
+    path = b""
     query = b""
     _refused = False
 
@@ -72,6 +73,8 @@ class RelayRequest(Request):
         self.requestHeaders = self.requestHeaders.copy()
         self.requestHeaders.removeHeader(b"Expect")  # no "100 Continue" behind a final answer
         self.channel.linger(LINGER)
+        self.site.refused[error.status] += 1
+        self.path = self.channel._path.partition(b"?")[0]  # noqa: SLF001 (ours; the parser has not told us yet)
         self._send(json_error(error.status, error.message))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -86,7 +89,7 @@ class RelayRequest(Request):
         try:
             self.site.render(self)
         except InvalidRequest as error:
-            self.answer(json_error(error.status, error.message))
+            self.refuse(json_error(error.status, error.message))
         except Exception:  # noqa: BLE001 (one request's trouble must not be the connection's)
             self.fail(Failure())
 
@@ -94,6 +97,11 @@ class RelayRequest(Request):
         """Answer what only a mistake of ours can lead to."""
         self._log.failure("{method} {path}", failure, method=self.method, path=self.path)
         self.answer(json_error(500, "internal error"))
+
+    def refuse(self, reply: Reply) -> None:
+        """Answer a request about which no backend is asked."""
+        self.site.refused[reply.status] += 1
+        self.answer(reply)
 
     def answer(self, reply: Reply) -> None:
         """Send the one answer; a client that has gone away gets none."""
@@ -121,6 +129,8 @@ class RelayRequest(Request):
         if self.method != b"HEAD":
             parts.append(reply.body)
         self.code, self.sentLength, self.startedWriting = status, len(reply.body), 1
+        if self.path == b"/write":
+            site.answers[status] += 1
         channel.send(b"".join(parts))
 
 
@@ -230,6 +240,7 @@ class RelayChannel(HTTPChannel):
         request = self.requests[-1] if self.requests else RelayRequest(self)
         request.site = self.site
         self.persistent = 0
+        self.site.refused[400] += 1
         request._send(json_error(400, "malformed request"))  # noqa: SLF001 (ours)
         self._deaf = True
         self._lingering = self.callLater(DEAF, self.loseConnection)
@@ -269,6 +280,8 @@ class RelaySite(Site):
     :param max_body_size: bytes, see :class:`Collector`.
     :ivar closing: whether it takes no more connections: each answer is its connection's last.
     :ivar branches: resources that answer all that begins with their path, as it came.
+    :ivar answers: to requests at ``/write``, by status.
+    :ivar refused: requests at any path that were answered with an error before a backend was asked, by status.
     """
 
     noisy = False
@@ -279,6 +292,8 @@ class RelaySite(Site):
         self.max_body_size = max_body_size
         self.branches: dict[bytes, Resource] = {}
         self.closing = False
+        self.answers: Counter[int] = Counter()
+        self.refused: Counter[int] = Counter()
         self._refusing = False
         self._partings: list[IDelayedCall] = []
         self.channels: set[RelayChannel] = set()
