@@ -6,7 +6,8 @@ from base64 import b64encode
 from typing import Any
 
 from influxrelay.backend import HTTPBackend
-from influxrelay.config_values import HTTPOutput, Journal
+from influxrelay.config_values import HTTPOutput, Journal, UDPOutput
+from influxrelay.filters import Filter
 from influxrelay.keeper import Keeper, Limits
 from influxrelay.queued import QueuedRoad
 from influxrelay.queues import JournalQueue, MemoryQueue, Queue
@@ -41,28 +42,40 @@ def make_road(output: HTTPOutput, relay: str, reactor: Any, keeper: Keeper | Non
         authorization=authorization,
         gzip=output.gzip,
     )
+    road: Road
     bounds: dict[str, Any] = {
         "max_batch": output.max_batch_kb * _KB,
         "max_in_flight": output.max_in_flight,
         "max_waiting": output.max_waiting_mb * _MB,
     }
-    queue: Queue
-    if keeper is not None:
-        queue = JournalQueue(output.name, keeper)
-    elif output.buffer_size_mb:
-        drop_oldest = output.buffer_full == "drop-oldest"
-        queue = MemoryQueue(output.name, output.buffer_size_mb * _MB, drop_oldest=drop_oldest)
+    if keeper is None and not output.buffer_size_mb:
+        road = Road(backend, reactor, relay=relay, **bounds)
     else:
-        return Road(backend, reactor, relay=relay, **bounds)
-    return QueuedRoad(
-        backend,
-        reactor,
-        relay=relay,
-        queue=queue,
-        max_delay=output.max_delay_interval,
-        create_databases=output.create_databases,
-        **bounds,
-    )
+        road = QueuedRoad(
+            backend,
+            reactor,
+            relay=relay,
+            queue=_make_queue(output, keeper),
+            max_delay=output.max_delay_interval,
+            create_databases=output.create_databases,
+            **bounds,
+        )
+    road.filter = make_filter(output)
+    return road
+
+
+def _make_queue(output: HTTPOutput, keeper: Keeper | None) -> Queue:
+    if keeper is not None:
+        return JournalQueue(output.name, keeper)
+    drop_oldest = output.buffer_full == "drop-oldest"
+    return MemoryQueue(output.name, output.buffer_size_mb * _MB, drop_oldest=drop_oldest)
+
+
+def make_filter(output: HTTPOutput | UDPOutput) -> Filter | None:
+    """Build what decides which lines an output takes; None if it takes all."""
+    measurement = [each.measurement_expression for each in output.filters if each.measurement_expression]
+    tag = [each.tag_expression for each in output.filters if each.tag_expression]
+    return Filter(measurement, tag) if measurement or tag else None
 
 
 def make_keeper(journal: Journal | None, reactor: Any) -> Keeper | None:

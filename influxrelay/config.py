@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import SplitResult
@@ -23,18 +23,15 @@ from influxrelay import config_keys
 from influxrelay import config_readers as readers
 from influxrelay.config_keys import Keys
 from influxrelay.config_readers import NotAllowed, kind, shortened, shown
-from influxrelay.config_values import Admin, Config, HTTPListener, HTTPOutput, Journal, UDPListener, UDPOutput
+from influxrelay.config_values import Admin, Config, Filter, HTTPListener, HTTPOutput, Journal, UDPListener, UDPOutput
 from influxrelay.errors import ConfigError
 
-__all__ = ["Admin", "Config", "HTTPListener", "HTTPOutput", "Journal", "UDPListener", "UDPOutput", "load"]
+__all__ = ["Admin", "Config", "Filter", "HTTPListener", "HTTPOutput", "Journal", "UDPListener", "UDPOutput", "load"]
 
 _T = TypeVar("_T")
+_Listener = TypeVar("_Listener", bound=HTTPListener | UDPListener)
 _Output = TypeVar("_Output", bound=HTTPOutput | UDPOutput)
 _Table = dict[str, Any]
-
-# What is still to come is refused, never ignored. When it arrives, delete its line and list its key at the end.
-_NOT_YET = "which is not supported yet"
-_NOT_YET_KEYS = frozenset({"filter"})
 
 
 def load(path: str | Path) -> Config:
@@ -57,6 +54,10 @@ def load(path: str | Path) -> Config:
     _unique("bind-addr", [*ports, (place / "admin", _http_port(admin))] if admin else ports)
     _unique("bind-addr", _marks(place / "udp", udp, lambda listener: _port((listener.host, listener.port))))
     _unique("journal", [*_marks(place / "http", http, _journal_path), *_marks(place / "udp", udp, _journal_path)])
+    if "filter" in fields:
+        outputs = [output.name for listeners in (http, udp) for listener in listeners for output in listener.outputs]
+        filters = _each(place / "filter", fields.pop("filter"), lambda at, table: _filter(at, table, outputs))
+        http, udp = _with_filters(http, filters), _with_filters(udp, filters)
     return Config(path=str(path), http=http, udp=udp, **fields)
 
 
@@ -110,8 +111,6 @@ def _read(place: _Place, table: _Table, keys: Keys, *required: str) -> _Table:
     """Return the attributes that a table sets, without those for which it asks for the default."""
     for key in table:
         at = place / key
-        if key in _NOT_YET_KEYS:
-            raise at.error(f"this setting, {_NOT_YET}", "leaving it out")
         if key not in keys:
             raise at.error(f"an unknown key{_nearest(key, keys)}", f"the keys {', '.join(keys)}")
     given = {**dict.fromkeys(required), **table}
@@ -254,6 +253,30 @@ def _outputs(
             at = place[index] / "create-databases"
             raise at.error("true without a queue", "a journal or a buffer-size-mb above 0 with it, or false")
     return outputs
+
+
+def _filter(place: _Place, table: _Table, outputs: list[str]) -> Filter:
+    fields = _read(place, table, config_keys.FILTER, "outputs")
+    for index, name in enumerate(fields["outputs"]):
+        if name not in outputs:
+            at = (place / "outputs")[index]
+            raise at.error(
+                f"{shown(name)}, which no output is named", f"the outputs {', '.join(dict.fromkeys(outputs))}"
+            )
+    return Filter(**fields)
+
+
+def _with_filters(listeners: tuple[_Listener, ...], filters: Sequence[Filter]) -> tuple[_Listener, ...]:
+    """Give each output the filters that name it."""
+
+    def filtered(listener: _Listener) -> _Listener:
+        outputs: Any = tuple(
+            attrs.evolve(output, filters=tuple(each for each in filters if output.name in each.outputs))
+            for output in listener.outputs
+        )
+        return attrs.evolve(listener, outputs=outputs)
+
+    return tuple(map(filtered, listeners))
 
 
 def _udp_output(place: _Place, table: _Table) -> UDPOutput | HTTPOutput:

@@ -27,10 +27,17 @@ CONFIG: Keys = {
     "admin": readers.table,
     "http": readers.tables,
     "udp": readers.tables,
+    "filter": readers.tables,
 }
 ADMIN_ADDRESS = "127.0.0.1:9196"
 ADMIN: Keys = {
     "bind-addr": readers.bind_address_or_endpoint,
+}
+FILTER: Keys = {
+    "type": readers.string,
+    "measurement-expression": readers.expression,
+    "tag-expression": readers.expression,
+    "outputs": readers.names,
 }
 JOURNAL: Keys = {
     "journal": readers.string,

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from influxrelay.duration import parse_duration
+from influxrelay.filters import ExpressionError, compile_expression
 
 LOOPBACK = "127.0.0.1"
 
@@ -152,6 +153,27 @@ def precision(value: object) -> str | None:
     if value not in ("", "n", "ns", "u", "ms", "s", "m", "h"):
         raise NotAllowed('"n", "ns", "u", "ms", "s", "m" or "h"')
     return None if value in ("", "n") else str(value)
+
+
+def expression(value: object) -> str | None:
+    """Read a regular expression, as RE2 and Go have them; it is returned as it is."""
+    if value == "":
+        return None
+    allowed = "a regular expression of RE2"
+    if not isinstance(value, str):
+        raise NotAllowed(allowed)
+    try:
+        compile_expression(value)
+    except ExpressionError as error:
+        raise NotAllowed(allowed, f"{shortened(repr(value))}, which is none ({error})") from None
+    return value
+
+
+def names(value: object) -> tuple[str, ...]:
+    """Read some names."""
+    if not isinstance(value, list) or not value or not all(isinstance(each, str) and each for each in value):
+        raise NotAllowed("an array of names, at least one")
+    return tuple(value)
 
 
 def table(value: object) -> dict[str, Any]:

@@ -30,6 +30,22 @@ class Journal:
 
 
 @attrs.frozen
+class Filter:
+    """What some outputs take: where an expression is not empty, only lines that have a match for it.
+
+    :ivar measurement_expression: for the line's measurement.
+    :ivar tag_expression: for the keys of all of its tags.
+    :ivar outputs: names, at least one.
+    :ivar type: the Veepee fork's; it means nothing, there and here.
+    """
+
+    outputs: tuple[str, ...]
+    measurement_expression: str = ""
+    tag_expression: str = ""
+    type: str = ""
+
+
+@attrs.frozen
 class HTTPOutput:
     """A backend that takes writes over HTTP.
 
@@ -52,6 +68,7 @@ class HTTPOutput:
     :ivar max_waiting_mb: MiB for the writes that wait in front of this backend, at least 1. Of no concern where
         there is a buffer.
     :ivar query: the query string of an output of a UDP listener, with ``db`` and without ``precision``; else empty.
+    :ivar filters: those that name it.
     """
 
     name: str
@@ -75,6 +92,7 @@ class HTTPOutput:
     max_in_flight: int = 1
     max_waiting_mb: int = 32
     query: str = ""
+    filters: tuple[Filter, ...] = ()
 
 
 @attrs.frozen
@@ -84,6 +102,7 @@ class UDPOutput:
     :ivar host: an address or a name still to be resolved.
     :ivar port: 1 to 65535.
     :ivar mtu: bytes of lines in one datagram, 1 to 65507; the default is influxdb-relay's (``relay/udp.go``).
+    :ivar filters: those that name it.
     """
 
     name: str
@@ -91,6 +110,7 @@ class UDPOutput:
     host: str
     port: int
     mtu: int = 1024
+    filters: tuple[Filter, ...] = ()
 
 
 @attrs.frozen

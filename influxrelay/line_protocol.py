@@ -98,10 +98,11 @@ _TO_QUOTE = re.compile(rb'(?>[^\\"]++|' + _ESCAPED + rb")*+", re.DOTALL)
 
 # scanKey, scanFields, scanNumber, scanBoolean, walkFields and scanTime.
 _EXACT_KEY = rb"[^ ,=\\]++|\\++[ ,=]?+"
-_EXACT_SERIES = re.compile(
+_WHOLE_SERIES = (
     rb"(?>[^ ,\\]++|\\++[ ,]?+)++"
-    rb"(?>,(?>" + _EXACT_KEY + rb")++=(?:=|" + _EXACT_KEY + rb")(?>" + _EXACT_KEY + rb")*+)*+(?= )[ \t\0]*+"
+    rb"(?>,(?>" + _EXACT_KEY + rb")++=(?:=|" + _EXACT_KEY + rb")(?>" + _EXACT_KEY + rb")*+)*+"
 )
+_EXACT_SERIES = re.compile(_WHOLE_SERIES + rb"(?= )[ \t\0]*+")
 _TO_FIELD_SIGN = re.compile(rb'(?>[^\\",= ]++|\\.?+)*+', re.DOTALL)
 _TO_FIELD_QUOTE = re.compile(rb'(?>[^\\"]++|\\.?+)*+', re.DOTALL)
 _NUMBER = re.compile(rb"(?:(-?+[0-9]++)([iu])|-?+(?:[0-9]++\.?+[0-9]*+|\.[0-9]++)(?>[eE][+-]?+[0-9]++)?+)(?=[, ]|\Z)")
@@ -115,6 +116,19 @@ _PAIRS = re.compile(
     re.DOTALL,
 )
 _TIME = re.compile(rb"(-?[0-9]+) *\Z")
+
+# split_lines and read_series.
+MAX_SERIES: Final = 65535  # bytes that a series may have (``MaxKeyLength``)
+_INDENT = re.compile(rb"\n[ \t\0]")
+_CLEAN_LINE = re.compile(
+    rb"(" + _SERIES + rb") " + _fields(_STRING + rb'|[^\\",= \n]++') + rb"(?> -?+[0-9]++)?+(?=\n|\Z)", re.DOTALL
+)
+_LEADING_SERIES = re.compile(rb"[ \t\0]*+((?>[^ \\]++|\\++ ?+)++)")
+_WHOLE = re.compile(_WHOLE_SERIES)
+_UNESCAPED_COMMA = re.compile(rb"(?<!\\),")
+_UNESCAPED_EQUALS = re.compile(rb"(?<!\\)=")
+_ESCAPE_IN_NAME = re.compile(rb"\\([, =\"])")  # pkg/escape/bytes.go
+_ESCAPE_IN_KEY = re.compile(rb"\\([, =])")  # tagEscapeCodes
 
 
 def timestamp(precision: bytes, now: int) -> bytes:
@@ -175,6 +189,44 @@ def prepare(body: bytes, precision: bytes, now: int) -> tuple[bytes, bool]:
 def is_blank(body: bytes) -> bool:
     """Whether there is nothing in the body that InfluxDB would try to read as a point."""
     return body[:1] in b"# \t\0\n" and not any(_each_line(body))
+
+
+def split_lines(body: bytes) -> tuple[list[bytes], list[bytes]]:
+    r"""Split a body at the newlines that end lines: ``b"\n".join`` makes it one again.
+
+    :return: the lines, and for each what may be its series: measurement and tags as they are written, for
+        :func:`read_series`.
+    """
+    if b'"' not in body and b"\\" not in body and _INDENT.search(body) is None and body[:1] not in _BLANKS:
+        lines = body.split(b"\n")
+        return lines, [line.partition(b" ")[0] for line in lines]
+    lines, series = [], []
+    position = 0
+    while position <= len(body):
+        if clean := _CLEAN_LINE.match(body, position):
+            end = clean.end()
+            series.append(clean[1])
+        else:
+            end, _ = _line_end(body, position)
+            found = _LEADING_SERIES.match(body, position, end)
+            series.append(found[1] if found else b"")
+        lines.append(body[position:end])
+        position = end + 1
+    return lines, series
+
+
+def read_series(series: bytes) -> tuple[bytes, list[bytes]] | None:
+    """Read a measurement and the keys of its tags, as InfluxDB shows them; None if it would refuse to read them.
+
+    The fork's filters see the same names (``Name()`` and ``Tags()`` in ``models/points.go``).
+    """
+    if series.startswith(b"#") or len(series) > MAX_SERIES or not _WHOLE.fullmatch(series):
+        return None
+    measurement, *tags = _UNESCAPED_COMMA.split(series)
+    keys = [_UNESCAPED_EQUALS.split(tag, 1)[0] for tag in tags]
+    if b"\\" not in series:
+        return measurement, keys
+    return _ESCAPE_IN_NAME.sub(rb"\1", measurement), [_ESCAPE_IN_KEY.sub(rb"\1", key) for key in keys]
 
 
 def count_lines(body: bytes) -> int:

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from influxrelay import udp
-from influxrelay.build import make_keeper, make_road
+from influxrelay.build import make_filter, make_keeper, make_road
 from influxrelay.config_values import Admin, HTTPListener, HTTPOutput, UDPListener, UDPOutput
 from influxrelay.errors import JournalError, StartError
 from influxrelay.health import LocalExaminer
@@ -236,9 +236,9 @@ class UDPService(_Relaying):
         self.outputs: list[udp.Batcher | udp.UDPOutput] = []
         for output in config.outputs:
             if isinstance(output, UDPOutput):
-                self.outputs.append(
-                    udp.UDPOutput(config.name, output.name, reactor, output.host, output.port, mtu=output.mtu)
-                )
+                sender = udp.UDPOutput(config.name, output.name, reactor, output.host, output.port, mtu=output.mtu)
+                sender.filter = make_filter(output)
+                self.outputs.append(sender)
             else:
                 self.roads.append(make_road(output, config.name, reactor, self.keeper))
                 self._locations[output.name] = output.write_url
@@ -259,6 +259,9 @@ class UDPService(_Relaying):
             precision=config.precision,
             read_buffer=0 if given else config.read_buffer,
         )
+        filters = [make_filter(output) for output in config.outputs]
+        if None not in filters:
+            self.protocol.filters = [each for each in dict.fromkeys(filters) if each is not None]
         self._sockets = sockets
         self._host = config.host
         self._port_number = config.port

@@ -13,11 +13,12 @@ from twisted.python.failure import Failure
 
 from influxrelay.answers import excerpt, is_not_ready
 from influxrelay.errors import BackendFailure, JournalError
+from influxrelay.filters import divide
 from influxrelay.journal import Record
 from influxrelay.lane import Entry, Lane, Tally
 from influxrelay.queues import Queue, State, Ticket
 from influxrelay.road import Road
-from influxrelay.write import Destination, Reply, Write
+from influxrelay.write import Destination, Reply, Write, reduced
 
 FIRST_DELAY = 0.5  # seconds until the first retry for which no client waits; it doubles up to the maximum
 PAGE = 256 * 1024  # bytes that are read from the journal at once: a client may wait for the commit behind it ...
@@ -105,11 +106,11 @@ class QueuedRoad(Road):
         ticket = entry.ticket
         if ticket is None or self._closed is not None:
             return super()._obstacle(entry)
-        return None if self.queue.on_disk else self._make_room(ticket)
+        return None if self.queue.on_disk else self._make_room(ticket, entry.write)
 
-    def _make_room(self, ticket: Ticket) -> BackendFailure | None:
+    def _make_room(self, ticket: Ticket, write: Write) -> BackendFailure | None:
         """Keep the queue in memory within its bounds, one way or the other."""
-        queue, size = self.queue, len(ticket.write.body)
+        queue, size = self.queue, len(write.body)
         while queue.drop_oldest and size <= queue.max_bytes < self._tally.bytes + size:
             lane = min((each for each in self._lanes.values() if each.waiting), key=lambda each: _seq(each.waiting[0]))
             self._lose(lane.drop_first(), "full")
@@ -118,7 +119,7 @@ class QueuedRoad(Road):
         if self._tally.bytes + size <= queue.max_bytes:
             return None
         self._refused_size = size
-        ticket.when_kept(lambda: queue.lost(ticket, "full"))
+        ticket.when_kept(lambda: queue.lost(ticket, write, "full"))
         problem = BackendFailure("full", f"the queue has {self._tally.bytes} bytes already")
         self._failure_log.failed(problem.reason, problem.detail)
         return problem
@@ -131,7 +132,7 @@ class QueuedRoad(Road):
     def _count_lost(self, entry: Entry, reason: str) -> None:
         queue, ticket = self.queue, entry.ticket
         if ticket is not None:
-            ticket.when_kept(lambda: queue.lost(ticket, reason))
+            ticket.when_kept(lambda: queue.lost(ticket, entry.write, reason))
 
     def _let_wait(self, lane: Lane, entry: Entry) -> None:
         """Let a write wait in memory, or know that it waits on disk."""
@@ -155,11 +156,25 @@ class QueuedRoad(Road):
             problem = BackendFailure("not ready", f"answered {excerpt(lane.not_ready)}", lane.not_ready)
             self._fail([entry], problem)  # it waits with the others, its client need not
 
+    def part_of(self, write: Write) -> Write | None:
+        """Return what the filter leaves of a write; None if that is nothing."""
+        if self.filter is None:
+            return write
+        (body,), _ = divide(write.body, [self.filter])
+        return reduced(write, body)
+
+    def skip(self, ticket: Ticket) -> None:
+        """Note that the filter leaves nothing of a write: its place counts as done once those before it are."""
+        destination = ticket.write.destination
+        lane = self._lanes.get(destination) or self._new_lane(destination)
+        lane.last_seq = ticket.seq
+        self._tidy(lane)
+
     def not_on_disk(self, ticket: Ticket) -> None:
         """Note that the journal did not take a write that is not in memory either."""
         lane = self._lanes.get(ticket.write.destination)
         entry = lane.later.pop(ticket.seq, None) if lane is not None else None
-        self._lose(entry or Entry(ticket.write, 0.0, ticket), "full")
+        self._lose(entry or Entry(self.part_of(ticket.write) or ticket.write, 0.0, ticket), "full")
         self._tell_drained()
 
     def let_go(self, ticket: Ticket, lane: Lane) -> None:
@@ -200,9 +215,9 @@ class QueuedRoad(Road):
             super()._answered(reply, lane, entries)
 
     def _refused(self, reply: Reply, lane: Lane, entries: list[Entry], *, at_once: bool) -> None:
-        ticket, queue = entries[0].ticket, self.queue
+        ticket, write, queue = entries[0].ticket, entries[0].write, self.queue
         if ticket is not None:
-            ticket.when_kept(lambda: queue.bury(ticket, reply))
+            ticket.when_kept(lambda: queue.bury(ticket, write, reply))
             if ticket.state is State.PENDING and queue.on_disk:  # the cursor must not pass it before it is buried
                 lane.held.add(ticket.seq)
                 ticket.holders.append((self, lane))
@@ -384,8 +399,11 @@ class QueuedRoad(Road):
                 continue  # the operator has dropped it while the page was read
             entry = lane.later.pop(record.seq, None)
             if entry is None:
+                write = self.part_of(record.write)
+                if write is None:
+                    continue
                 ticket = Ticket(record.seq, record.time, record.write, State.KEPT)
-                entry = Entry(record.write, math.inf, ticket)
+                entry = Entry(write, math.inf, ticket)
             lane.add(entry)
         lane.loaded = max(lane.loaded, upto)
         gone = [seq for seq in lane.later if seq <= upto]

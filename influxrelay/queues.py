@@ -76,11 +76,11 @@ class Queue(Protocol):
     def passed(self, destination: Destination, seq: int) -> None:
         """Note that the backend is done with a destination up to this number."""
 
-    def bury(self, ticket: Ticket, reply: Reply) -> None:
-        """Keep a write that the backend has refused for good among the dead letters."""
+    def bury(self, ticket: Ticket, write: Write, reply: Reply) -> None:
+        """Keep what the backend has refused of a write for good among the dead letters."""
 
-    def lost(self, ticket: Ticket, reason: str) -> None:
-        """Count a write that the backend will not get."""
+    def lost(self, ticket: Ticket, write: Write, reason: str) -> None:
+        """Count what the backend will not get of a write."""
 
     def page(self, destination: Destination, after: int, max_bytes: int) -> Deferred[tuple[list[Record], int]] | None:
         """Read on in the backlog that is not in memory; None where all of it is."""
@@ -101,14 +101,14 @@ class MemoryQueue:
     def passed(self, destination: Destination, seq: int) -> None:
         """Nothing to note: what is done is no longer in memory."""
 
-    def bury(self, ticket: Ticket, reply: Reply) -> None:
+    def bury(self, ticket: Ticket, write: Write, reply: Reply) -> None:
         """Keep the write, among the last :data:`MAX_DEAD_LETTERS`."""
-        self.dead_letters.append((ticket, reply))
+        self.dead_letters.append((Ticket(ticket.seq, ticket.time, write, ticket.state), reply))
         del self.dead_letters[:-MAX_DEAD_LETTERS]
 
-    def lost(self, ticket: Ticket, reason: str) -> None:
+    def lost(self, ticket: Ticket, write: Write, reason: str) -> None:
         """Count it, with its time."""
-        size, known = len(ticket.write.body), self.drops.get(reason)
+        size, known = len(write.body), self.drops.get(reason)
         if known is None:
             known = Drop(self.backend, reason, 0, 0, ticket.time, ticket.time)
         self.drops[reason] = attrs.evolve(
@@ -138,20 +138,20 @@ class JournalQueue:
         """Move the cursor."""
         self._keeper.passed(self.backend, destination, seq)
 
-    def bury(self, ticket: Ticket, reply: Reply) -> None:
+    def bury(self, ticket: Ticket, write: Write, reply: Reply) -> None:
         """Write it down, before the cursor moves on."""
         words = reply.body.decode("utf-8", "replace").strip()
 
         def add(journal: Journal) -> None:
-            journal.add_dead_letter(self.backend, ticket.time, ticket.write, reply.status, words)
+            journal.add_dead_letter(self.backend, ticket.time, write, reply.status, words)
 
         self._keeper.insist(add)
 
-    def lost(self, ticket: Ticket, reason: str) -> None:
+    def lost(self, ticket: Ticket, write: Write, reason: str) -> None:
         """Count it, with its time."""
 
         def count(journal: Journal) -> None:
-            journal.count_drop(self.backend, reason, ticket.time, len(ticket.write.body))
+            journal.count_drop(self.backend, reason, ticket.time, len(write.body))
 
         self._keeper.insist(count)
 

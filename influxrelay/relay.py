@@ -13,12 +13,13 @@ from twisted.python.failure import Failure
 
 from influxrelay.answers import is_presentable
 from influxrelay.errors import BackendFailure
+from influxrelay.filters import divide
 from influxrelay.journal import Record
 from influxrelay.keeper import Keeper
 from influxrelay.queued import QueuedRoad
 from influxrelay.queues import State, Ticket
 from influxrelay.road import Road
-from influxrelay.write import Reply, Write
+from influxrelay.write import Reply, Write, reduced
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -38,6 +39,8 @@ def json_error(status: int, message: str, *headers: tuple[bytes, bytes]) -> Repl
     )
 
 
+_Parts = list[tuple[Road, Write]]  # who gets something of a write, and what
+
 UNABLE = json_error(503, "unable to write points")
 TAKEN = Reply(204)
 
@@ -46,6 +49,7 @@ class Relay:
     """One listener's backends.
 
     :ivar name: the listener's, for the log.
+    :ivar lines_unwanted: lines that no backend's filter takes.
     :param keeper: the journal's, if there is one.
     :param consistency: of writes that ask for none.
     :param refuse_unjournaled: whether a write that the journal cannot take is refused although a backend has it.
@@ -70,43 +74,64 @@ class Relay:
         self._clock = clock
         self._queued = [road for road in roads if isinstance(road, QueuedRoad)]
         self._seq = 0
-        self._submitted: deque[tuple[Write, str, Deferred[Reply]]] = deque()
+        self._submitted: deque[tuple[Write, _Parts, str, Deferred[Reply]]] = deque()
+        self.lines_unwanted = 0
+        self.note_filters()
+
+    def note_filters(self) -> None:
+        """Heed the roads' filters from now on."""
+        self._filters = list({road.filter: None for road in self.roads if road.filter is not None})
 
     def submit(self, write: Write, consistency: str = "") -> Deferred[Reply]:
         """Send a write to every backend, and fire with the answer for the client. Never fails.
 
         With ``one`` that is the first 2xx or 4xx, at once. When all have failed it is one of their 5xx, else one of
-        408, 425 and 429, else 503. Each backend gets the write, whoever was first.
+        408, 425 and 429, else 503. Each backend gets the write, whoever was first. One whose filter leaves
+        nothing of it has no part in it; a write that is for nobody is answered 204.
 
         :param consistency: ``any``, ``one``, ``quorum``, ``all``; empty for the listener's own.
         """
         consistency = consistency or self._consistency
+        parts = self._divide(write) if self._filters else [(road, write) for road in self.roads]
+        if not parts:
+            return succeed(TAKEN)
         if not self._queued:
-            return self._settle([road.submit(write) for road in self.roads], consistency, None)
+            return self._settle(parts, [road.submit(part) for road, part in parts], consistency, None)
         answer: Deferred[Reply] = Deferred()
-        self._submitted.append((write, consistency, answer))
+        self._submitted.append((write, parts, consistency, answer))
         if len(self._submitted) == 1:  # else this is within the loop below: a client was told, and wrote again at once
             while self._submitted:
                 try:
                     self._submit_kept(*self._submitted[0])
                 except Exception:  # noqa: BLE001 (it must not keep the next ones)
-                    self._submitted[0][2].errback()
+                    self._submitted[0][3].errback()
                 self._submitted.popleft()
         return answer
 
-    def _submit_kept(self, write: Write, consistency: str, answer: Deferred[Reply]) -> None:
+    def _divide(self, write: Write) -> _Parts:
+        """Return who gets something of a write, and what; roads with the same filter get the same object."""
+        bodies, unwanted = divide(write.body, self._filters)
+        left = {each: reduced(write, body) for each, body in zip(self._filters, bodies, strict=True)}
+        if all(road.filter is not None for road in self.roads):
+            self.lines_unwanted += unwanted
+        parts = [(road, write if road.filter is None else left[road.filter]) for road in self.roads]
+        return [(road, part) for road, part in parts if part is not None]
+
+    def _submit_kept(self, write: Write, parts: _Parts, consistency: str, answer: Deferred[Reply]) -> None:
         """Give a write that may be kept to every road, before any other write gets to one of them."""
         ticket = self._new_ticket(write)
         committed: Deferred[None] = succeed(None)
         if self._keeper is not None:
             committed = self._keeper.append(Record(ticket.seq, ticket.time, write))
             committed.addErrback(self._not_on_disk, ticket)
-        answers = [road.submit(write, ticket) for road in self.roads]
+        answers = [road.submit(part, ticket) for road, part in parts]
+        if len(parts) < len(self.roads):
+            self._skip(ticket, parts)
         queued = None
-        if consistency == "any" and len(self._queued) == len(self.roads):
+        if consistency == "any" and all(isinstance(road, QueuedRoad) for road, _ in parts):
             everywhere = self._keeper is not None or not any(_has_failed(answer) for answer in answers)
             queued = _fork(committed) if everywhere else None
-        settled = self._settle(answers, consistency, queued)
+        settled = self._settle(parts, answers, consistency, queued)
         settled.addCallback(self._decide, ticket, committed)
         settled.chainDeferred(answer)
 
@@ -118,12 +143,19 @@ class Relay:
             self._seq += 1
         return Ticket(self._seq, self._clock(), write)
 
+    def _skip(self, ticket: Ticket, parts: _Parts) -> None:
+        """Let the cursors of those who get nothing of a write pass it."""
+        concerned = {road for road, _ in parts}
+        for road in self._queued:
+            if road not in concerned:
+                road.skip(ticket)
+
     def _settle(
-        self, answers: list[Deferred[Reply]], consistency: str, queued: Deferred[Reply] | None
+        self, parts: _Parts, answers: list[Deferred[Reply]], consistency: str, queued: Deferred[Reply] | None
     ) -> Deferred[Reply]:
         if consistency in ("quorum", "all"):
             needed = len(answers) if consistency == "all" else len(answers) // 2 + 1
-            return _Count(answers, [road.name for road in self.roads], needed).settled
+            return _Count(answers, [road.name for road, _ in parts], needed).settled
         ways = answers if queued is None else [*answers, queued]
         first = DeferredList(ways, fireOnOneCallback=True, consumeErrors=True)
         return cast("Deferred[Reply]", first.addCallback(_pick))

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from influxrelay.answers import Verdict, excerpt, judge, retry_after
 from influxrelay.errors import BackendFailure
+from influxrelay.filters import Filter
 from influxrelay.histogram import Histogram
 from influxrelay.lane import Entry, Lane, Tally, join
 from influxrelay.queues import Ticket
@@ -70,9 +71,12 @@ class Road:
     :ivar sent: how many writes travelled in them; one that is sent again counts again.
     :ivar merged: how many of those did not travel alone.
     :ivar failed_requests: how many requests met with the backend's own failure, by reason.
+    :ivar filter: what the backend takes; None for everything. It is applied by whoever submits writes, and to what is
+        read from the journal when it is read.
     """
 
     _log = Logger()
+    filter: Filter | None = None
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from twisted.python import usage
 
 from influxrelay import __version__
 from influxrelay.config import load
-from influxrelay.config_values import Config, HTTPOutput, Journal
+from influxrelay.config_values import Config, HTTPOutput, Journal, UDPOutput
 from influxrelay.errors import ConfigError
 from influxrelay.notify import Notifier
 from influxrelay.query import without
@@ -73,7 +73,7 @@ def describe(config: Config) -> str:
                 batches = f"batches of {udp.batch_lines} lines or {udp.batch_interval:g} s"
                 lines.append(f"  to {_describe_output(each, udp.journal)}, {batches}")
             else:
-                lines.append(f"  to {each.name}: {each.location}, MTU {each.mtu}")
+                lines.append(f"  to {each.name}: {each.location}, MTU {each.mtu}{_describe_filters(each)}")
     return "\n".join(lines)
 
 
@@ -97,7 +97,14 @@ def _describe_output(output: HTTPOutput, journal: Journal | None) -> str:
         queue = f", buffer of {output.buffer_size_mb} MB, {output.buffer_full} when full"
     if output.create_databases:
         queue += ", creates databases"
-    return f"{output.name}: {output.write_url}{query}, {user}, timeout {output.timeout:g} s{queue}"
+    told = f"{output.write_url}{query}, {user}, timeout {output.timeout:g} s{queue}{_describe_filters(output)}"
+    return f"{output.name}: {told}"
+
+
+def _describe_filters(output: HTTPOutput | UDPOutput) -> str:
+    wanted = [f"measurement {each.measurement_expression!r}" for each in output.filters if each.measurement_expression]
+    wanted += [f"tags {each.tag_expression!r}" for each in output.filters if each.tag_expression]
+    return f", only lines with {' and '.join(wanted)}" if wanted else ""
 
 
 def makeService(options: Options) -> IService:

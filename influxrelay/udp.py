@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from influxrelay.errors import BackendFailure
+from influxrelay.filters import Filter, divide
 from influxrelay.line_protocol import all_simple, split_valid, stamp
 from influxrelay.repeats import Throttle
 from influxrelay.write import Destination, Reply, Write
@@ -54,6 +55,8 @@ class UDPListener(DatagramProtocol):
     :ivar datagrams_in: received, with ``bytes_in``.
     :ivar lines_in: lines received, less comments and blank ones.
     :ivar dropped: lines dropped here, by reason.
+    :ivar filters: all outputs', if each has one: they tell what nobody wants.
+    :ivar lines_unwanted: lines that no output's filter takes.
     """
 
     noisy = False
@@ -73,6 +76,8 @@ class UDPListener(DatagramProtocol):
         self.datagrams_in = 0
         self.bytes_in = 0
         self.lines_in = 0
+        self.filters: Sequence[Filter] = ()
+        self.lines_unwanted = 0
         self.dropped: Counter[str] = Counter()
         self._reactor = reactor
         self._outputs = tuple(outputs)
@@ -121,6 +126,8 @@ class UDPListener(DatagramProtocol):
             if invalid:
                 self._drop_rubbish(invalid, datagram)
         self.lines_in += len(lines)
+        if self.filters:
+            self.lines_unwanted += divide(b"\n".join(lines), self.filters)[1]
         if lines:
             for output in self._outputs:
                 output.send(lines)
@@ -173,6 +180,7 @@ def pack(lines: Iterable[bytes], mtu: int) -> tuple[list[tuple[bytes, int]], int
 class UDPOutput:
     """Sends lines to one ``host:port``; a host name is looked up at the start and every minute, without blocking.
 
+    :ivar filter: what it takes; None for everything.
     :ivar dropped: lines dropped here, by reason: ``mtu``, ``unresolved``, ``send``.
     """
 
@@ -180,6 +188,7 @@ class UDPOutput:
 
     def __init__(self, relay: str, name: str, reactor: Any, host: str, port: int, *, mtu: int) -> None:
         self.name = name
+        self.filter: Filter | None = None
         self.lines_out = 0
         self.dropped: Counter[str] = Counter()
         self._relay = relay
@@ -214,6 +223,8 @@ class UDPOutput:
 
     def send(self, lines: Sequence[bytes]) -> None:
         """Send the lines at once, packed; what cannot be sent is dropped and counted."""
+        if self.filter is not None:
+            lines = self.filter.pick(lines)
         if self._address is None:
             self._drop("unresolved", len(lines), self._host)
             return

@@ -37,6 +37,13 @@ class Write:
     mergeable: bool = True
 
 
+def reduced(write: Write, body: bytes) -> Write | None:
+    """Return a write with only some of its lines; None without any."""
+    if body is write.body:
+        return write
+    return attrs.evolve(write, body=body) if body else None
+
+
 @attrs.frozen
 class Reply:
     """An answer, from a backend or our own.

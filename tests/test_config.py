@@ -23,7 +23,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay import config, config_keys
-from influxrelay.config_values import Config, HTTPListener, HTTPOutput, Journal, UDPListener, UDPOutput
+from influxrelay.config_values import Config, Filter, HTTPListener, HTTPOutput, Journal, UDPListener, UDPOutput
 from influxrelay.duration import parse_duration
 from influxrelay.errors import ConfigError
 
@@ -39,6 +39,7 @@ UDP_OUTPUT = '[[udp.output]]\nlocation = "127.0.0.1:8089"\n'
 WEB_OUTPUT = '[[udp.output]]\nlocation = "http://127.0.0.1:8086/write?db=telegraf"\n'
 JOURNAL = 'journal = "d"\n'
 BUFFER = "buffer-size-mb = 1\n"
+FILTER = f"{HTTP}{OUTPUT}name = 'b'\n[[filter]]\noutputs = ['b']\n"
 L, B, U, V = "http[0]", "http[0].output[0]", "udp[0]", "udp[0].output[0]"
 
 
@@ -81,8 +82,29 @@ BROKEN: list[tuple[str, str, str, str]] = [
     (f"{HTTP}[http.output]\nlocation = 'x'", f"{L}.output", "a table", "an array of tables"),
     (HTTP, f"{L}.output", "no output", "at least one"),
     (f"{UDP}output = []", f"{U}.output", "no output", "at least one"),
-    # What is still to come
-    (f"{HTTP}{OUTPUT}[[filter]]\ntype = 'measurement'", "filter", "not supported yet", "leaving it out"),
+    # Filters
+    (f"{HTTP}{OUTPUT}filter = 1", f"{B}.filter", "unknown key", "location"),
+    (f"{HTTP}{OUTPUT}[filter]\noutputs = ['a']", "filter", "a table", "an array of tables"),
+    (f"{HTTP}{OUTPUT}[[filter]]\ntag-expression = 'a'", "filter[0].outputs", "nothing", "an array of names"),
+    (f"{HTTP}{OUTPUT}[[filter]]\noutputs = []", "filter[0].outputs", "an array", "at least one"),
+    (f"{HTTP}{OUTPUT}[[filter]]\noutputs = ['']", "filter[0].outputs", "an array", "at least one"),
+    (f"{HTTP}{OUTPUT}[[filter]]\noutputs = 'b'", "filter[0].outputs", "'b'", "an array of names"),
+    (
+        f"{HTTP}{OUTPUT}name = 'b'\n[[filter]]\noutputs = ['b', 'c']",
+        "filter[0].outputs[1]",
+        "'c', which no output is named",
+        "the outputs b",
+    ),
+    (f"{FILTER}tag-expression = 5", "filter[0].tag-expression", "5", "a regular expression of RE2"),
+    (f"{FILTER}tag-expression = '('", "filter[0].tag-expression", "'(', which is none (missing ): ()", "of RE2"),
+    (f"{FILTER}tag-expression = '(?=a)'", "filter[0].tag-expression", "invalid perl operator: (?=", "of RE2"),
+    (
+        f"{FILTER}measurement-expression = '.{{1000}}'",
+        "filter[0].measurement-expression",
+        "'.{1000}', which is none (it has 8004 instructions, and may have 5000)",
+        "of RE2",
+    ),
+    (f"{FILTER}measurement-expresion = 'a'", "filter[0].measurement-expresion", "did you mean", "tag-expression"),
     # Queues
     (f"{HTTP}{OUTPUT}buffer-size-mb = -1", f"{B}.buffer-size-mb", "-1", "an integer from 0"),
     (f"{HTTP}{OUTPUT}buffer-size-mb = '1GB'", f"{B}.buffer-size-mb", "'1GB'", "an integer from 0"),
@@ -640,9 +662,7 @@ class ReferenceTests(ConfigTestCase):
         for table, key, value in self.shown_defaults(text):
             if table == "admin":
                 continue  # its default is the reader's, for without the table there is no listener
-            owner = {"": Config, "http": HTTPListener, "http.output": HTTPOutput, "udp": UDPListener}.get(
-                table, UDPOutput
-            )
+            owner = OWNERS[table]
             name = config_keys.ATTRIBUTES.get(key, key.replace("-", "_"))
             if name.startswith("journal_"):
                 owner, name = Journal, name.removeprefix("journal_")
@@ -655,13 +675,13 @@ class ReferenceTests(ConfigTestCase):
                     self.assertEqual(default, value if read is None else read)
 
     def test_every_key_is_there(self) -> None:
-        """The reference shows every key that the code knows, and no other; what is not supported yet is not in it."""
+        """The reference shows every key that the code knows, and no other."""
         text = REFERENCE.read_text(encoding="utf-8")
         shown: dict[str, set[str]] = {table: set() for table in KEYS}
         for table, key, _ in self.shown_defaults(DEFAULT_KEY.sub(r"# \1 = \2", re.sub(r"(?m)^(?=[a-z])", "# ", text))):
             shown[table].add(key)
         for table, keys in KEYS.items():
-            self.assertEqual(keys.keys() - {"admin", "http", "udp", "output"}, shown[table])
+            self.assertEqual(keys.keys() - {"admin", "http", "udp", "filter", "output"}, shown[table])
         for key in config_keys.ENDPOINTS:
             self.assertIn(f"\n#     {key} ", text)
 
@@ -676,9 +696,18 @@ class ReferenceTests(ConfigTestCase):
         return found
 
 
+OWNERS: dict[str, Any] = {
+    "": Config,
+    "filter": Filter,
+    "http": HTTPListener,
+    "http.output": HTTPOutput,
+    "udp": UDPListener,
+    "udp.output": UDPOutput,
+}
 KEYS = {
     "": config_keys.CONFIG,
     "admin": config_keys.ADMIN,
+    "filter": config_keys.FILTER,
     "http": config_keys.HTTP,
     "http.output": config_keys.HTTP_OUTPUT,
     "udp": config_keys.UDP,

@@ -455,7 +455,7 @@ class BoundTests(QueuedCase):
         """In memory only the last dead letters are kept."""
         ticket = self.ticket(b"1\n")
         for _ in range(MAX_DEAD_LETTERS + 5):
-            self.queue.bury(ticket, BAD)
+            self.queue.bury(ticket, ticket.write, BAD)
         self.assertEqual(len(self.queue.dead_letters), MAX_DEAD_LETTERS)
         self.assertIsNone(self.queue.page(destination(), 0, 1))
 
@@ -474,8 +474,9 @@ class DeadLetterTests(QueuedCase):
                 self.assertEqual(self.queue.dead_letters, [])
                 if state is not State.PENDING:
                     ticket.settle(state)
-                wanted = [(ticket, reply)] if state is State.KEPT else []
-                self.assertEqual(self.queue.dead_letters, wanted)
+                wanted = [(ticket.seq, ticket.write, reply)] if state is State.KEPT else []
+                found = [(each.seq, each.write, words) for each, words in self.queue.dead_letters]
+                self.assertEqual(found, wanted)
                 self.assertIsNotNone(client.result)
                 self.assert_idle()
 

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.errors import BackendFailure, JournalError
+from influxrelay.filters import Filter
 from influxrelay.journal import Journal, Record
 from influxrelay.queued import QueuedRoad
 from influxrelay.queues import State, Ticket
@@ -30,6 +31,8 @@ def failure(status: int | None = None, reason: str = "refused") -> BackendFailur
 
 class FakeRoad:
     """A road that takes writes and answers when told."""
+
+    filter: Filter | None = None
 
     def __init__(self, name: str = "fake") -> None:
         self.name = name
