@@ -47,6 +47,12 @@ FAMILIES = tuple(
             "Bytes of line protocol taken, unpacked where they came compressed.",
         ),
         (
+            "influxrelay_unwanted_lines_total",
+            "counter",
+            _LISTENER,
+            "Lines that the filters of all backends keep back; nobody gets them, and their senders are not told.",
+        ),
+        (
             "influxrelay_http_answers_total",
             "counter",
             (*_LISTENER, "code"),

@@ -187,6 +187,7 @@ def _add_http(sheet: _Sheet, listener: HTTPService) -> None:
     sheet.add("influxrelay_writes_total", labels, resource.writes)
     sheet.add("influxrelay_lines_total", labels, resource.lines)
     sheet.add("influxrelay_received_bytes_total", labels, resource.bytes)
+    sheet.add("influxrelay_unwanted_lines_total", labels, sum(each.lines_unwanted for each in listener.relays))
     answers = {**dict.fromkeys(_USUAL_ANSWERS, 0), **site.answers}
     sheet.add_each("influxrelay_http_answers_total", labels, answers)
     sheet.add_each("influxrelay_http_refused_total", labels, site.refused)
@@ -197,6 +198,7 @@ def _add_udp(sheet: _Sheet, listener: UDPService) -> None:
     labels, protocol = (listener.name,), listener.protocol
     sheet.add("influxrelay_lines_total", labels, protocol.lines_in)
     sheet.add("influxrelay_received_bytes_total", labels, protocol.bytes_in)
+    sheet.add("influxrelay_unwanted_lines_total", labels, protocol.lines_unwanted)
     sheet.add("influxrelay_udp_datagrams_total", labels, protocol.datagrams_in)
     sheet.add("influxrelay_udp_overflows_total", labels, protocol.overflows())
     sheet.add_each("influxrelay_udp_dropped_lines_total", labels, {"invalid": 0, **protocol.dropped})

@@ -20,6 +20,7 @@ from influxrelay.filters import ExpressionError, Filter, compile_expression, div
 from influxrelay.line_protocol import MAX_SERIES, read_series, split_lines
 from influxrelay.listeners import HTTPService, UDPService
 from influxrelay.relay import Relay
+from influxrelay.sockets import Sockets
 from influxrelay.tap import describe
 from influxrelay.write import Reply, Write
 from tests import influx_grammar
@@ -433,7 +434,7 @@ class ConfigTests(RelayTestCase):
         backend.port = 1
         http = self.output(backend, "http", query="db=db", **rules("[ab]"))
         sender = UDPOutput("udp", "127.0.0.1:1", "127.0.0.1", 1, **rules("c"))
-        service = UDPService(UDPListener("u", ":0", "127.0.0.1", 0, outputs=(http, sender)), reactor)
+        service = UDPService(UDPListener("u", ":0", "127.0.0.1", 0, outputs=(http, sender)), reactor, Sockets(reactor))
         batcher, output = service.outputs
         datagrams: list[bytes] = []
         output._address = ("127.0.0.1", 1)  # type: ignore[union-attr]
