@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -21,8 +21,9 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from influxrelay.commands import COMMANDS, Listener, chosen, unknown
+from influxrelay.commands import COMMANDS, Command, Listener, chosen, unknown
 from influxrelay.errors import JournalError
+from influxrelay.reload import Steps
 from influxrelay.report import Refused, Request
 
 MAX_LINE = 1024 * 1024  # bytes of a request
@@ -33,11 +34,15 @@ class AdminSocket:
     """Listens on a unix socket that only its owner can use.
 
     :param path: empty for no socket.
+    :param commands: beside those that are about listeners.
     """
 
-    def __init__(self, path: str, listeners: Sequence[Listener], reactor: Any) -> None:
+    def __init__(
+        self, path: str, listeners: Sequence[Listener], reactor: Any, commands: Mapping[str, Command] | None = None
+    ) -> None:
         self.path = path
         self.listeners = listeners
+        self.commands = {**COMMANDS, **(commands or {})}
         self.connections: set[AdminProtocol] = set()
         self._reactor = reactor
         self._port: Any = None
@@ -47,14 +52,34 @@ class AdminSocket:
 
         :raises OSError: another relay does so already, or the socket cannot be made.
         """
-        if not self.path:
-            return
-        _make_way(self.path)
+        self._port = self._listen(self.path)
+
+    def _listen(self, path: str) -> Any:
+        if not path:
+            return None
+        _make_way(path)
         mask = os.umask(0o177)
         try:
-            self._port = self._reactor.listenUNIX(self.path, _Factory(self), mode=0o600)
+            return self._reactor.listenUNIX(path, _Factory(self), mode=0o600)
         finally:
             os.umask(mask)
+
+    def move(self, path: str, steps: Steps) -> None:
+        """Listen somewhere else in the course of a reload; who is connected stays.
+
+        :raises OSError: as :meth:`start`.
+        """
+        if path == self.path:
+            return
+        port = self._listen(path)
+        if port is not None:
+            steps.back(port.stopListening)
+        steps.later(self._go_on_at, path, port)
+
+    def _go_on_at(self, path: str, port: Any) -> None:
+        before, self._port, self.path = self._port, port, path
+        if before is not None:
+            before.stopListening()
 
     def stop(self) -> Deferred[Any]:
         """Listen no more, and break the connections; fires when the socket is gone."""
@@ -136,7 +161,7 @@ class AdminProtocol(LineOnlyReceiver):
     async def _run(self, line: bytes) -> None:
         try:
             request = Request.parse(line)
-            command = COMMANDS.get(request.command, unknown)
+            command = self._admin.commands.get(request.command, unknown)
             result = await command(chosen(self._admin.listeners, request.listener), request, self._tell)
             answer: dict[str, Any] = {"result": result}
         except (Refused, JournalError) as error:

@@ -61,17 +61,25 @@ class Pool(HTTPConnectionPool):
     """Twisted's pool, which remembers where the last connection came from.
 
     :ivar reused: whether the last connection given out had been used before, and so may be stale.
+    :ivar retired: whether connections are closed, and not kept, when their request is done.
     """
 
     retryAutomatically = False
     cachedConnectionTimeout = 120
     reused = False
+    retired = False
 
     def getConnection(self, key: Hashable, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
         """Give a connection out of the pool, or a new one."""
         connection = super().getConnection(key, endpoint)
         self.reused = bool(connection.called)
         return connection
+
+    def _putConnection(self, key: Hashable, connection: Any) -> None:
+        if self.retired:
+            connection.transport.loseConnection()
+        else:
+            super()._putConnection(key, connection)
 
 
 @implementer(IBodyProducer)
@@ -167,6 +175,7 @@ class HTTPBackend:
         self._query_url = self._write_url.rpartition(b"/")[0] + b"/query"
         self._authorization = authorization
         self._gzip = gzip
+        self._settings = (write_url, policy, timeout, authorization, gzip)
         self._host = urlsplit(write_url).netloc.encode("ascii")
         # Both are asked for with each request, and there are few of them: one for each destination.
         self.latency = Histogram(LATENCIES)
@@ -234,6 +243,19 @@ class HTTPBackend:
         """Close the idle connections."""
         closed: Deferred[None] = self.pool.closeCachedConnections()
         return closed
+
+    def retire(self) -> None:
+        """Close each connection as soon as it is idle: there will be no more requests."""
+        self.pool.retired = True
+        self.close()
+
+    def is_busy(self) -> bool:
+        """Tell whether a request is under way."""
+        return bool(self._under_way)
+
+    def does_the_same(self, other: HTTPBackend) -> bool:
+        """Tell whether another transport sends the same in the same way, whatever its name."""
+        return self._settings == other._settings
 
 
 class WriteClient(HTTPClient):

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import attrs
+
 from influxrelay.backend import HTTPBackend
-from influxrelay.config_values import HTTPOutput, Journal, UDPOutput
+from influxrelay.config_values import HTTPListener, HTTPOutput, Journal, UDPListener, UDPOutput
 from influxrelay.filters import Filter
 from influxrelay.keeper import Keeper, Limits
 from influxrelay.queued import QueuedRoad
 from influxrelay.queues import JournalQueue, MemoryQueue, Queue
-from influxrelay.road import Road
+from influxrelay.reload import pair_outputs
+from influxrelay.road import Backend, Road
 from influxrelay.tls import BackendPolicy
 
 _KB = 1024
 _MB = 1024 * 1024
+Listener = HTTPListener | UDPListener
 
 
-def make_road(output: HTTPOutput, relay: str, reactor: Any, keeper: Keeper | None) -> Road:
-    """Build the road to one HTTP backend, with a queue if there is a journal or a buffer.
+def http_outputs(listener: Listener) -> list[HTTPOutput]:
+    """Return the outputs that have roads."""
+    return [output for output in listener.outputs if isinstance(output, HTTPOutput)]
+
+
+def make_backend(output: HTTPOutput, reactor: Any) -> HTTPBackend:
+    """Build the transport to one HTTP backend.
 
     :raises ConfigError: a PEM file cannot be used.
     """
@@ -33,7 +44,7 @@ def make_road(output: HTTPOutput, relay: str, reactor: Any, keeper: Keeper | Non
         ca_file=output.ca_file,
         client_certificate=output.client_certificate,
     )
-    backend = HTTPBackend(
+    return HTTPBackend(
         output.name,
         output.write_url,
         reactor,
@@ -42,12 +53,23 @@ def make_road(output: HTTPOutput, relay: str, reactor: Any, keeper: Keeper | Non
         authorization=authorization,
         gzip=output.gzip,
     )
-    road: Road
-    bounds: dict[str, Any] = {
+
+
+def _bounds(output: HTTPOutput) -> dict[str, Any]:
+    return {
         "max_batch": output.max_batch_kb * _KB,
         "max_in_flight": output.max_in_flight,
         "max_waiting": output.max_waiting_mb * _MB,
     }
+
+
+def make_road(output: HTTPOutput, relay: str, reactor: Any, keeper: Keeper | None) -> Road:
+    """Build the road to one HTTP backend, with a queue if there is a journal or a buffer.
+
+    :raises ConfigError: a PEM file cannot be used.
+    """
+    backend, bounds = make_backend(output, reactor), _bounds(output)
+    road: Road
     if keeper is None and not output.buffer_size_mb:
         road = Road(backend, reactor, relay=relay, **bounds)
     else:
@@ -78,9 +100,83 @@ def make_filter(output: HTTPOutput | UDPOutput) -> Filter | None:
     return Filter(measurement, tag) if measurement or tag else None
 
 
+def reconfigure_road(road: Road, output: HTTPOutput, backend: Backend, relay: str) -> None:
+    """Let a road go on with what its output says now; the queue stays, if there is one.
+
+    :param backend: the output's, or the road's own if that would do the same.
+    """
+    if isinstance(road, QueuedRoad):
+        road.max_delay, road.create_databases = output.max_delay_interval, output.create_databases
+        if isinstance(road.queue, MemoryQueue):
+            road.queue.backend, road.queue.max_bytes = output.name, output.buffer_size_mb * _MB
+            road.queue.drop_oldest = output.buffer_full == "drop-oldest"
+    backend.name = output.name
+    road.filter = make_filter(output)
+    road.reconfigure(backend, relay=relay, **_bounds(output))
+
+
+@attrs.frozen
+class RoadChanges:
+    """What another configuration does to a listener's roads, as soon as :meth:`apply` is called.
+
+    :ivar roads: those that there will be, in order.
+    :ivar kept: those of them that are there already, by their new names.
+    :ivar removed: those that will be no more.
+    :ivar told: what changes beside the configuration itself, for people.
+    """
+
+    roads: list[Road] = attrs.field(factory=list)
+    kept: dict[str, Road] = attrs.field(factory=dict)
+    removed: list[Road] = attrs.field(factory=list)
+    told: list[str] = attrs.field(factory=list)
+    _steps: list[Callable[[], None]] = attrs.field(factory=list)
+
+    @classmethod
+    def between(
+        cls, old: Listener, new: Listener, roads: Sequence[Road], reactor: Any, keeper: Keeper | None
+    ) -> RoadChanges:
+        """Find out which roads stay, which come and which go.
+
+        :param roads: of the old outputs, in their order.
+        :raises ConfigError: a PEM file cannot be used.
+        """
+        changes = cls()
+        present = {each.name: (each, road) for each, road in zip(http_outputs(old), roads, strict=True)}
+        before = pair_outputs(old, new)
+        for output in http_outputs(new):
+            if output.name not in before:
+                changes.roads.append(make_road(output, new.name, reactor, keeper))
+                continue
+            was, road = present.pop(before[output.name].name)
+            changes.roads.append(road)
+            changes.kept[output.name] = road
+            made = make_backend(output, reactor)
+            stays = isinstance(road.backend, HTTPBackend) and made.does_the_same(road.backend)
+            if not stays or output != was or new.name != old.name:
+                backend = road.backend if stays else made
+                changes._steps.append(partial(reconfigure_road, road, output, backend, new.name))
+            if output == was and not stays:
+                changes.told.append(f"{new.name}: output {output.name}: content of its PEM files")
+        changes.removed.extend(road for _, road in present.values())
+        return changes
+
+    def added(self) -> list[Road]:
+        """Return those that are new."""
+        return [road for road in self.roads if road not in self.kept.values()]
+
+    def apply(self) -> None:
+        """Let the roads that stay go on with what holds now."""
+        for step in self._steps:
+            step()
+
+
 def make_keeper(journal: Journal | None, reactor: Any) -> Keeper | None:
     """Build what keeps a journal."""
     if journal is None:
         return None
-    limits = Limits(journal.max_bytes, journal.max_age, journal.full == "drop-oldest")
-    return Keeper(reactor, journal.directory, limits, full_sync=journal.sync == "full")
+    return Keeper(reactor, journal.directory, journal_limits(journal), full_sync=journal.sync == "full")
+
+
+def journal_limits(journal: Journal) -> Limits:
+    """Return how much a journal keeps."""
+    return Limits(journal.max_bytes, journal.max_age, journal.full == "drop-oldest")

@@ -1,4 +1,4 @@
-"""The command line for the operator: ``influxrelay queues``, ``influxrelay dead-letters``."""
+"""The command line for the operator: ``influxrelay queues``, ``dead-letters``, ``reload``."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ _SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "dead-letters show": show.letter,
     "dead-letters replay": show.replayed,
     "dead-letters drop": show.dropped_letters,
+    "reload": show.reloaded,
+    "reload check": show.reloaded,
 }
 
 
@@ -79,11 +81,13 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="influxrelay",
         parents=[common],
-        description="Shows and handles what a relay keeps for its backends. Without a relay that runs it reads the"
-        " journals of the configuration.",
+        description="Shows and handles what a relay keeps for its backends, and lets it reload. Without a relay that"
+        " runs it reads the journals of the configuration.",
         epilog="Exit codes: 0 done, 1 refused or not found, 2 wrong usage.",
     )
-    parser.set_defaults(config=CONFIG, socket="", listener="", json=False, yes=False, backend="", ids=[], all=False)
+    parser.set_defaults(
+        config=CONFIG, socket="", listener="", json=False, yes=False, backend="", ids=[], all=False, check=False
+    )
     parser.add_argument("--version", action="version", version=f"influxrelay {__version__}")
     topics = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -125,6 +129,11 @@ def _parser() -> _Parser:
         if command != "dead-letters list":
             action.add_argument("ids", metavar="ID", nargs="*")
             action.add_argument("--all", action="store_true", help="all of them")
+
+    reload = add(
+        topics, "reload", "let the relay read its configuration again; it says what changes, or why nothing does."
+    )
+    reload.add_argument("--check", action="store_true", help="only say what would change, or why it could not")
     return parser
 
 
@@ -134,6 +143,8 @@ def _request(options: argparse.Namespace) -> Request:
     :raises SystemExit: wrong usage.
     """
     command = options.command
+    if command == "reload" and options.check:
+        command = "reload check"
     if command in ("dead-letters replay", "dead-letters drop"):
         if bool(options.ids) == options.all:
             _wrong(command, "either ids or --all is needed")

@@ -342,7 +342,8 @@ async def unknown(listeners: Sequence[Listener], request: Request, _: Progress) 
     raise Refused(f'there is no command "{request.command}"')
 
 
-COMMANDS: dict[str, Callable[[Sequence[Listener], Request, Progress], Awaitable[dict[str, Any]]]] = {
+Command = Callable[[Sequence[Listener], Request, Progress], Awaitable[dict[str, Any]]]
+COMMANDS: dict[str, Command] = {
     "queues": list_queues,
     "queues drop": drop_queue,
     "queues pause": pause,

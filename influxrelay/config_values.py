@@ -201,3 +201,8 @@ class Config:
     admin: Admin | None = None
     http: tuple[HTTPListener, ...] = ()
     udp: tuple[UDPListener, ...] = ()
+
+    @property
+    def listeners(self) -> tuple[HTTPListener | UDPListener, ...]:
+        """All of them."""
+        return (*self.http, *self.udp)

@@ -5,6 +5,7 @@
     InfluxRelayError
     ├── ConfigError        the configuration file; its text is one line for the operator
     ├── StartError         the relay cannot start; leaves the process with one line and a non-zero code
+    ├── ListenError        a port cannot be had; its text is one line for the operator
     ├── JournalError       a journal that must not be opened: in use, or of a later version
     ├── InvalidRequest     a client's request is refused before any backend is asked
     └── BackendFailure     one backend did not take a write: a reason, and its answer if there was one
@@ -39,6 +40,10 @@ class StartError(SystemExit, InfluxRelayError):
     def __init__(self, line: str) -> None:
         super().__init__(line)
         self.code = 1  # the line itself would be printed to wherever twistd has turned stderr
+
+
+class ListenError(InfluxRelayError):
+    """A port that cannot be had; ``str()`` is one line for the operator."""
 
 
 class JournalError(InfluxRelayError):

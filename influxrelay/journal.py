@@ -135,7 +135,9 @@ class Journal:
             self._db.execute("PRAGMA secure_delete = OFF")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}")
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if full_sync else 'NORMAL'}")
+            self._full_sync = False
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self.set_sync(full=full_sync)
             self._make_schema()
             (self._page_size,) = self._db.execute("PRAGMA page_size").fetchone()
             self._destinations: dict[int, Destination] = {}
@@ -200,6 +202,12 @@ class Journal:
             self._lock = None
 
     # -- writing
+
+    def set_sync(self, *, full: bool) -> None:
+        """Say what a commit survives; between two transactions."""
+        if full != self._full_sync:
+            self._full_sync = full
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
 
     def begin(self) -> None:
         """Begin what :meth:`commit` makes last."""
@@ -278,15 +286,20 @@ class Journal:
 
     # -- backends
 
-    def register(self, backends: Mapping[str, str]) -> None:
+    def register(
+        self, backends: Mapping[str, str], since: int | None = None, live: Mapping[str, str] | None = None
+    ) -> None:
         """Say which backends there are now, as name to location.
 
         A cursor belongs to a server: it follows the location, whatever name that has now, else the name, whose server
         has moved. A new backend starts at the end of the log. The cursor of one that is gone stays, to be listed and
         dropped, and holds nothing back.
+
+        :param since: the last number that is not for a new backend, if that is not the last one here.
+        :param live: by which name those were known until now of which that is certain.
         """
         known = dict(self._db.execute("SELECT name, location FROM backends").fetchall())
-        before = _find_again(known, backends)
+        before = find_again(known, backends, live)
         for name in known:  # out of each other's way
             self._rename(name, f"\0{name}")
         self._db.execute("UPDATE backends SET active = 0")
@@ -296,7 +309,7 @@ class Journal:
             self._db.execute(
                 "INSERT INTO backends VALUES (?, ?, ?, 1)"
                 " ON CONFLICT (name) DO UPDATE SET location = excluded.location, active = 1",
-                (name, location, self.last_seq),
+                (name, location, self.last_seq if since is None else since),
             )
         for name in known.keys() - before.values():
             taken = name in backends
@@ -308,6 +321,21 @@ class Journal:
         self._db.execute("UPDATE backends SET name = ? WHERE name = ?", (new, old))
         for table in ("cursors", "dead_letters", "drops"):
             self._db.execute(f"UPDATE {table} SET backend = ? WHERE backend = ?", (new, old))  # noqa: S608 (our own words)
+
+    def passed_before(
+        self, backends: Mapping[str, str], live: Mapping[str, str]
+    ) -> dict[str, list[tuple[Destination, int]]]:
+        """Return up to where each backend has every destination that is not live, but known from an earlier time."""
+        rows = self._db.execute("SELECT name, location, since FROM backends").fetchall()
+        sinces = {name: since for name, _, since in rows}
+        before = find_again({name: location for name, location, _ in rows}, backends, live)
+        passed = {}
+        for name in before.keys() - live.keys():
+            cursors = dict(self._db.execute("SELECT destination, seq FROM cursors WHERE backend = ?", (before[name],)))
+            passed[name] = [
+                (each, cursors.get(number, sinces[before[name]])) for number, each in self._destinations.items()
+            ]
+        return passed
 
     def drop_backend(self, name: str) -> None:
         """Give up what waits for a backend: count it, or forget the backend if it is no longer configured."""
@@ -470,9 +498,17 @@ class Journal:
         return cursor.rowcount
 
 
-def _find_again(known: Mapping[str, str], backends: Mapping[str, str]) -> dict[str, str]:
-    """Return by which name each backend was known before, if it was: by the location first, then by the name."""
-    before = {name: name for name, location in backends.items() if known.get(name) == location}
+def find_again(
+    known: Mapping[str, str], backends: Mapping[str, str], live: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return by which name each backend was known before, if it was: by the location first, then by the name.
+
+    :param live: of which of them it is certain.
+    """
+    before = dict(live or {})
+    for name, location in backends.items():
+        if known.get(name) == location and name not in before and name not in before.values():
+            before[name] = name
     for name, location in backends.items():
         if name not in before:
             old = next((old for old in known if known[old] == location and old not in before.values()), None)

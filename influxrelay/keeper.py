@@ -6,7 +6,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,7 +51,7 @@ class _Batch:
 
     appends: list[tuple[Record, Deferred[None]]] = attrs.field(factory=list)
     strikes: list[tuple[int, Deferred[None]]] = attrs.field(factory=list)
-    passed: dict[tuple[str, Destination], int] = attrs.field(factory=dict)
+    passed: dict[tuple[Any, Destination], int] = attrs.field(factory=dict)
     insisted: list[Callable[[Journal], None]] = attrs.field(factory=list)
     calls: list[tuple[Callable[[Journal], Any], Deferred[Any]]] = attrs.field(factory=list)
 
@@ -66,6 +66,8 @@ class Keeper:
     :ivar last_seq: the last number given to a write.
     :ivar used: the bytes that the data takes on disk.
     :ivar commits: the seconds that each transaction took, also those that failed.
+    :ivar names: by which name the journal knows each backend, whatever stands for it elsewhere. It belongs to the
+        journal's thread, where a name changes between two transactions.
     """
 
     _log = Logger()
@@ -82,11 +84,14 @@ class Keeper:
         self.directory = Path(directory)
         self.trouble = ""
         self.last_seq = 0
+        self.names: dict[Any, str] = {}
+        self._backends: dict[str, str] = {}
+        self._committed = (self.names, self._backends)
         self.used = 0
         self.commits = Histogram(LATENCIES)
         self._reactor = reactor
-        self._limits = limits
-        self._full_sync = full_sync
+        self.limits = limits
+        self.full_sync = full_sync
         self._clock = clock
         self.on_drop: Callable[[Destination, int], None] = lambda destination, upto: None  # noqa: ARG005
         self._dropped: dict[Destination, int] = {}  # by the batch under way; the other thread is done when it is read
@@ -95,6 +100,7 @@ class Keeper:
         self._lazy: IDelayedCall | None = None
         self._work: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._is_open = False
         self._stopped: Deferred[None] | None = None
         self._next_age_check = 0.0
         self._damage: Exception | None = None  # as long as no new journal could be begun
@@ -102,7 +108,7 @@ class Keeper:
     @property
     def obstacle(self) -> str:
         """Why a write would not be journaled now; empty if it would, as far as is known."""
-        limits = self._limits
+        limits = self.limits
         if self.trouble:
             return f"the journal does not work: {self.trouble}"
         if limits.max_bytes and self.used >= limits.max_bytes and not limits.drop_oldest:
@@ -112,7 +118,7 @@ class Keeper:
     @property
     def max_bytes(self) -> int:
         """How much the journal may keep; 0 for no limit."""
-        return self._limits.max_bytes
+        return self.limits.max_bytes
 
     # -- start and stop
 
@@ -133,13 +139,14 @@ class Keeper:
                 self._begin_anew(error)
         except (sqlite3.DatabaseError, OSError) as error:
             raise JournalError(f"{self.directory}: {error}") from error
+        self._is_open = True
         self.last_seq = self._journal.last_seq
         self.used = self._journal.used()
         return self._journal
 
     def _open(self, backends: dict[str, str]) -> Journal:
         try:
-            journal = Journal(self.directory, full_sync=self._full_sync)
+            journal = Journal(self.directory, full_sync=self.full_sync)
         except OSError as error:
             raise JournalError(f"{self.directory}: {error.strerror}") from error
         try:
@@ -182,6 +189,8 @@ class Keeper:
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped
         if self._thread is None:
+            if self._is_open:
+                self._journal.close()
             stopped.callback(None)
         else:
             self._hand_over()
@@ -203,7 +212,7 @@ class Keeper:
         self._hand_over()
         return struck
 
-    def passed(self, backend: str, destination: Destination, seq: int) -> None:
+    def passed(self, backend: Any, destination: Destination, seq: int) -> None:
         """Note that a backend is done with a destination up to this number; it is written down with the next commit."""
         self._batch.passed[backend, destination] = seq
         if self._lazy is None and not self._busy:
@@ -223,6 +232,25 @@ class Keeper:
         """
         self._batch.insisted.append(function)
         self._hand_over()
+
+    def register(self, backends: Mapping[Any, tuple[str, str]], known: Collection[Any]) -> None:
+        """Say which backends there are from this moment on: name and location by what stands for each.
+
+        It is written down as soon as the disk takes it, before any write that comes later.
+
+        :param known: those that were there before, by whatever name; the others begin behind the last write, or where
+            they were when they were removed.
+        """
+        since = self.last_seq
+
+        def register(journal: Journal) -> None:
+            live = {name: self.names[key] for key, (name, _) in backends.items() if key in known}
+            locations = dict(backends.values())
+            journal.register(locations, since, live)
+            self.names = {key: name for key, (name, _) in backends.items()}
+            self._backends = locations
+
+        self.insist(register)
 
     def _hand_over(self) -> None:
         if self._busy or self._thread is None:
@@ -309,11 +337,13 @@ class Keeper:
             self._reactor.callFromThread(self._done, results, undone, trouble)
 
     def _do(self, batch: _Batch) -> list[tuple[Deferred[Any], Any]]:
+        self._committed = (self.names, self._backends)
         if self._damage is not None:
             self._begin_anew(self._damage)
             self._damage = None
-        journal, limits = self._journal, self._limits
+        journal, limits = self._journal, self.limits
         results: list[tuple[Deferred[Any], Any]] = []
+        journal.set_sync(full=self.full_sync)
         journal.begin()
         journal.dropped.clear()
         full = limits.max_bytes and journal.used() >= limits.max_bytes and not limits.drop_oldest
@@ -329,7 +359,7 @@ class Keeper:
         for function in batch.insisted:
             self._try(function)
         if batch.passed:
-            journal.advance(batch.passed)
+            journal.advance({(self.names.get(key, ""), where): seq for (key, where), seq in batch.passed.items()})
             journal.sweep()
         if limits.max_bytes and limits.drop_oldest:
             journal.drop_oldest(limits.max_bytes)
@@ -356,6 +386,7 @@ class Keeper:
 
     def _undo(self, batch: _Batch, error: Exception) -> list[tuple[Deferred[Any], Any]]:
         """Get ready for the next try; who waits for a commit or an answer is told that there is none."""
+        self.names, self._backends = self._committed
         try:
             if _is_corrupt(error):
                 self._journal.close()

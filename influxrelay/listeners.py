@@ -1,30 +1,29 @@
-"""The listeners: each opens a port, and has the roads to its backends."""
+"""The listeners: each takes writes at a port, and has the roads to its backends."""
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import Any, NoReturn
+from collections.abc import Collection
+from typing import Any
 
-from twisted.application.service import Service
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from influxrelay import udp
-from influxrelay.build import make_filter, make_keeper, make_road
-from influxrelay.config_values import Admin, HTTPListener, HTTPOutput, UDPListener, UDPOutput
-from influxrelay.errors import JournalError, StartError
+from influxrelay.build import RoadChanges, http_outputs, journal_limits, make_filter, make_keeper, make_road
+from influxrelay.config_values import HTTPListener, HTTPOutput, UDPListener, UDPOutput
+from influxrelay.errors import JournalError, ListenError
 from influxrelay.health import LocalExaminer
+from influxrelay.journal import find_again
 from influxrelay.keeper import Keeper
+from influxrelay.ports import PortService, SiteService, cannot_start, show_address
 from influxrelay.query import parse
 from influxrelay.queued import QueuedRoad
 from influxrelay.ratelimit import TokenBucket
 from influxrelay.relay import Relay
+from influxrelay.reload import Steps
 from influxrelay.resources import PingResource, WriteResource
 from influxrelay.road import Road
 from influxrelay.sockets import Sockets
@@ -32,56 +31,26 @@ from influxrelay.status import serve_health
 from influxrelay.web import RelaySite
 from influxrelay.write import Destination
 
-_MAX_ADMIN_BODY = 64 * 1024  # bytes
+Backlogs = dict[str, list[tuple[Destination, int]]]
+"""Up to where each backend has passed its destinations."""
 
 
-class _PortService(Service):
-    """Starts to listen as early as it is told: before twistd gives up its privileges, or at the start."""
+class Relaying(PortService):
+    """A port whose writes go to backends.
 
-    log = Logger()
-    name: str
-    bind_addr: str
-    _listening = False
-    _stopping = False
+    :ivar leaving: the roads of outputs that are no longer configured, until they have finished what they have.
+    """
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether it listens, its journal is open, and it does not stop."""
-        return bool(self.running) and self._listening and not self._stopping
-
-    def listen(self) -> None:
-        """Open the port; raises, or calls :meth:`_cannot_listen`, if it cannot be had."""
-        raise NotImplementedError
-
-    def privilegedStartService(self) -> None:
-        super().privilegedStartService()
-        self._listen_once()
-
-    def startService(self) -> None:
-        super().startService()
-        self._listen_once()
-
-    def _listen_once(self) -> None:
-        if self._listening:
-            return
-        self._listening = True
-        try:
-            self.listen()
-        except (CannotListenError, OSError) as error:
-            self._cannot_listen(error)
-
-    def _cannot_listen(self, error: BaseException | None) -> NoReturn:
-        reason = getattr(error, "socketError", error)
-        cannot_start(self.log, f"influxrelay: {self.name}: cannot listen on {self.bind_addr}: {reason}")
-
-
-class _Relaying(_PortService):
-    """A port whose writes go to backends."""
-
-    keeper: Keeper | None = None
-    roads: list[Road]
     relays: list[Relay]
-    _locations: dict[str, str]
+    _journal_open = False
+
+    def __init__(self, config: HTTPListener | UDPListener, reactor: Any) -> None:
+        self.name = config.name
+        self.config = config
+        self.keeper: Keeper | None = make_keeper(config.journal, reactor)
+        self.roads: list[Road] = [make_road(each, config.name, reactor, self.keeper) for each in http_outputs(config)]
+        self.leaving: dict[Road, tuple[str, str]] = {}
+        self._reactor = reactor
 
     def obstacle(self) -> str:
         """Tell why a write would be answered 5xx now; empty if it would not, as far as is known."""
@@ -108,209 +77,273 @@ class _Relaying(_PortService):
             ],
         }
 
+    # -- the journal
+
     def startService(self) -> None:
-        if self.keeper is not None:
-            self._open_journal(self.keeper)
+        """Open the journal, then the port."""
+        try:
+            self.resume(self.open_journal())
+        except JournalError as error:
+            cannot_start(self.log, f"influxrelay: {error}")
         super().startService()
 
-    def _open_journal(self, keeper: Keeper) -> None:
-        """Read on where the last process stopped."""
+    def open_journal(self) -> Backlogs:
+        """Open the journal, if there is one; may take a while, and be done in another thread.
+
+        :return: where the last process stopped, for :meth:`resume`.
+        :raises JournalError: it cannot be used.
+        """
+        if self.keeper is None or self._journal_open:
+            return {}
         try:
-            journal = keeper.open(self._locations)
+            journal = self.keeper.open({each.name: each.write_url for each in http_outputs(self.config)})
         except JournalError as error:
-            cannot_start(self.log, f"influxrelay: {self.name}: {error}")
-        backlogs = {road.name: journal.backlog(road.name) for road in self.roads}
-        keeper.on_drop = self._forget
-        keeper.start()
+            raise JournalError(f"{self.name}: {error}") from error
+        return {road.name: journal.backlog(road.name) for road in self.roads}
+
+    def resume(self, backlogs: Backlogs) -> None:
+        """Begin to work with the journal, and read on from where the last process stopped; once."""
+        if self.keeper is not None and not self._journal_open:
+            self._journal_open = True
+            self.keeper.on_drop = self._forget
+            self.keeper.start()
+            self._read_on(self.keeper, backlogs)
+
+    def _read_on(self, keeper: Keeper, backlogs: Backlogs) -> None:
         for road in self.roads:
-            if isinstance(road, QueuedRoad):
+            if isinstance(road, QueuedRoad) and road.name in backlogs:
                 road.resume(backlogs[road.name], keeper.last_seq)
 
     def _forget(self, destination: Destination, upto: int) -> None:
-        for road in self.roads:
+        for road in (*self.roads, *self.leaving):
             if isinstance(road, QueuedRoad):
                 road.forget(destination, upto)
 
+    # -- another configuration
 
-class _SiteService(_PortService):
-    """A port that speaks HTTP."""
+    async def prepare(self, config: Any, steps: Steps) -> None:
+        """Check what can fail of another configuration, but for the port.
 
-    site: RelaySite
-    _takes = "{relay}: takes HTTP on {address} for {backends}"
-    _sockets: Sockets
-    _endpoint_description: str
-    _port: Any = None
-
-    def listen(self) -> None:
-        """Open the port."""
-        try:
-            endpoint = serverFromString(self._sockets, self._endpoint_description)
-        except Exception as error:  # noqa: BLE001 (endpoint parsers are plugins, and raise what they like)
-            self._cannot_listen(error)
-        problems: list[Failure] = []
-        endpoint.listen(self.site).addCallbacks(self._listens, problems.append)
-        if problems:  # TCP, TLS, unix and systemd know it at once
-            self._cannot_listen(problems[0].value)
-
-    def _listens(self, port: Any) -> None:
-        self._port = port
-        self.log.info(self._takes, relay=self.name, address=_show(port.getHost()), backends=self._backends())
-
-    def _backends(self) -> str:
-        return ""
-
-    def stop_listening(self) -> Deferred[Any]:
-        """Take no new connections and no new requests; fires when every client has its answer.
-
-        Where a client that is sent away can connect to a successor at once, what is still coming is answered.
+        :raises ConfigError: a PEM file cannot be used.
+        :raises JournalError: the journal does not tell where a backend that returns has stopped.
         """
-        self._stopping = True
-        closed = maybeDeferred(self._port.stopListening) if self._port is not None else None
-        gently = self._port is not None and self._sockets.has(self._port.getHost())
-        return DeferredList([each for each in (closed, self.site.shut_down(gently=gently)) if each is not None])
+        keeper = self.keeper
+        changes = RoadChanges.between(self.config, config, self.roads, self._reactor, keeper)
+        steps.told += changes.told
+        backlogs: Backlogs = {}
+        if keeper is not None and changes.added():
+            locations = {each.name: each.write_url for each in http_outputs(config)}
+            kept = {name: road.queue for name, road in changes.kept.items() if isinstance(road, QueuedRoad)}
+            backlogs = await keeper.call(
+                lambda journal: journal.passed_before(locations, {name: keeper.names[kept[name]] for name in kept})
+            )
+        steps.later(self.reconfigure, config, changes, backlogs)
 
-    def abort(self) -> None:
-        """Break what connections are left."""
-        self.site.abort()
+    def reconfigure(self, config: Any, changes: RoadChanges, backlogs: Backlogs) -> None:
+        """Let another configuration hold, but for the port."""
+        self.hand_over()
+        before = self._locations()
+        self.leaving.update((road, before[road]) for road in changes.removed)
+        changes.apply()
+        self.name, self.config, self.roads = config.name, config, changes.roads
+        if self.keeper is not None:
+            self.keeper.limits = journal_limits(config.journal)
+            self.keeper.full_sync = config.journal.sync == "full"
+            if self._locations() != before or changes.removed:
+                self._register(self.keeper, before)
+            self._read_on(self.keeper, backlogs)
+        self.furnish()
+
+    def furnish(self) -> None:
+        """Let what is configured hold for the next write."""
+        raise NotImplementedError
+
+    def forget(self, road: Road) -> None:
+        """Know no more of a road that has left."""
+        before = self._locations()
+        if self.leaving.pop(road, None) is not None and self.keeper is not None:
+            self._register(self.keeper, before)
+
+    def _locations(self) -> dict[Road, tuple[str, str]]:
+        """Return the name and the location of each backend, those that are leaving included."""
+        urls = {each.name: each.write_url for each in http_outputs(self.config)}
+        return {**{road: (road.name, urls[road.name]) for road in self.roads}, **self.leaving}
+
+    def _register(self, keeper: Keeper, before: Collection[Road]) -> None:
+        """Tell the journal which backends there are now; one that is leaving makes way for another of its name."""
+        taken = {road.name for road in self.roads}
+        backends = {}
+        for road, (name, location) in self._locations().items():
+            if isinstance(road, QueuedRoad):
+                makes_way = road in self.leaving and name in taken
+                backends[road.queue] = (f"{name} ({location})" if makes_way else name, location)
+        keeper.register(backends, {road.queue for road in before if isinstance(road, QueuedRoad)})
 
 
-class HTTPService(_SiteService, _Relaying):
+class HTTPService(SiteService, Relaying):
     """An HTTP listener, its relay and its roads."""
 
     def __init__(self, config: HTTPListener, reactor: Any, sockets: Sockets) -> None:
-        self.name = config.name
-        self.bind_addr = config.bind_addr
-        self.keeper = make_keeper(config.journal, reactor)
-        self.roads = [make_road(output, config.name, reactor, self.keeper) for output in config.outputs]
-        self._locations = {output.name: output.write_url for output in config.outputs}
+        Relaying.__init__(self, config, reactor)
         self._sockets = sockets
-        self._endpoint_description = config.endpoint
-        limiter = None
-        if config.rate_limit:
-            limiter = TokenBucket(config.rate_limit, config.burst_limit or 1, reactor.seconds)
-        relay = Relay(
-            config.name,
-            self.roads,
-            keeper=self.keeper,
-            consistency=config.consistency,
-            refuse_unjournaled=config.journal is not None and config.journal.on_error == "refuse",
-            clock=time.time,
-        )
-        self.relays = [relay]
-        self.writes = WriteResource(relay, default_retention_policy=config.default_retention_policy, limiter=limiter)
-        root = Resource()
-        root.putChild(b"write", self.writes)
-        root.putChild(b"ping", PingResource(config.default_ping_response))
-        self.site = RelaySite(root, reactor, max_body_size=config.max_body_size, access_log=config.access_log)
-        serve_health(self.site, root, LocalExaminer(lambda: [self], reactor))
+        self._limiter: TokenBucket | None = None
+        self._relay = Relay(config.name, self.roads, keeper=self.keeper, clock=time.time)
+        self.relays = [self._relay]
+        self.writes = WriteResource(self._relay)
+        self._root = Resource()
+        self._root.putChild(b"write", self.writes)
+        self.site = RelaySite(self._root, reactor, max_body_size=config.max_body_size)
+        serve_health(self.site, self._root, LocalExaminer(lambda: [self], reactor))
+        self.furnish()
+
+    def furnish(self) -> None:
+        """Let what is configured hold for the next request."""
+        config = self.config
+        refuse = config.journal is not None and config.journal.on_error == "refuse"
+        self._relay.reconfigure(config.name, self.roads, consistency=config.consistency, refuse_unjournaled=refuse)
+        limit = (config.rate_limit, config.burst_limit or 1)
+        if not config.rate_limit:
+            self._limiter = None
+        elif self._limiter is None or self._limiter.limit != limit:
+            self._limiter = TokenBucket(*limit, self._reactor.seconds)
+        self.writes.reconfigure(default_retention_policy=config.default_retention_policy, limiter=self._limiter)
+        self._root.putChild(b"ping", PingResource(config.default_ping_response))
+        self.site.max_body_size, self.site.access_log = config.max_body_size, config.access_log
 
     def _backends(self) -> str:
         return ", ".join(road.name for road in self.roads)
 
 
-class AdminService(_SiteService):
-    """The HTTP listener for those who operate the relay; :attr:`root` has what it answers."""
-
-    name = "admin"
-    _takes = "{relay}: answers operators on {address}"
-
-    def __init__(self, config: Admin, reactor: Any, sockets: Sockets) -> None:
-        self.bind_addr = config.bind_addr
-        self._sockets = sockets
-        self._endpoint_description = config.endpoint
-        self.root = Resource()
-        self.root.putChild(b"ping", PingResource())
-        self.site = RelaySite(self.root, reactor, max_body_size=_MAX_ADMIN_BODY)
-
-
-class UDPService(_Relaying):
+class UDPService(Relaying):
     """A UDP listener and its outputs."""
 
     def __init__(self, config: UDPListener, reactor: Any, sockets: Sockets) -> None:
-        self.name = config.name
-        self.bind_addr = config.bind_addr
-        self.keeper = make_keeper(config.journal, reactor)
-        self.roads = []
-        self.relays = []
-        self._locations = {}
-        self.outputs: list[udp.Batcher | udp.UDPOutput] = []
-        for output in config.outputs:
-            if isinstance(output, UDPOutput):
-                sender = udp.UDPOutput(config.name, output.name, reactor, output.host, output.port, mtu=output.mtu)
-                sender.filter = make_filter(output)
-                self.outputs.append(sender)
-            else:
-                self.roads.append(make_road(output, config.name, reactor, self.keeper))
-                self._locations[output.name] = output.write_url
-                if self.keeper is None:
-                    relay = Relay(output.name, self.roads[-1:], consistency="any", clock=time.time)
-                    self.relays.append(relay)
-                    self.outputs.append(self._make_batcher(config, output, relay, reactor))
-        if self.keeper is not None:  # one log, and so one batch for all backends
-            relay = Relay(config.name, self.roads, keeper=self.keeper, consistency="any", clock=time.time)
-            self.relays.append(relay)
-            first = next(output for output in config.outputs if isinstance(output, HTTPOutput))
-            self.outputs.append(self._make_batcher(config, first, relay, reactor))
-        given = sockets.has(IPv4Address("UDP", config.host, config.port))  # its unit says how large its buffer is
-        self.protocol = udp.UDPListener(
-            config.name,
-            reactor,
-            self.outputs,
-            precision=config.precision,
-            read_buffer=0 if given else config.read_buffer,
-        )
-        filters = [make_filter(output) for output in config.outputs]
-        if None not in filters:
-            self.protocol.filters = [each for each in dict.fromkeys(filters) if each is not None]
+        super().__init__(config, reactor)
         self._sockets = sockets
-        self._host = config.host
-        self._port_number = config.port
         self._port: Any = None
+        self.outputs: list[udp.Batcher | udp.UDPOutput] = []
+        self.relays = []
+        self._batchers: dict[Road | None, tuple[Relay, udp.Batcher]] = {}
+        self._datagram_outputs: dict[str, udp.UDPOutput] = {}
+        self.protocol = udp.UDPListener(config.name, reactor, (), precision=config.precision)
+        self.furnish()
 
-    def _make_batcher(self, config: UDPListener, output: HTTPOutput, relay: Relay, reactor: Any) -> udp.Batcher:
-        query = f"{output.query}&precision={config.precision}".encode()
-        target = parse(query)
-        destination = Destination(
-            target.database,
-            target.retention_policy,
-            target.precision,
-            (b"", target.username, target.password),
+    def furnish(self) -> None:
+        """Let what is configured hold for the next datagram."""
+        config = self.config
+        batchers: dict[Road | None, tuple[Relay, udp.Batcher]] = {}
+        if self.keeper is not None:  # one log, and so one batch for all backends
+            batchers[None] = self._batcher(None, http_outputs(config)[0], config.name, self.roads)
+        else:
+            for output, road in zip(http_outputs(config), self.roads, strict=True):
+                batchers[road] = self._batcher(road, output, output.name, [road])
+        self._batchers = batchers
+        self._change_datagram_outputs()
+        self.relays = [relay for relay, _ in batchers.values()]
+        of_roads = iter([batcher for _, batcher in batchers.values()])
+        self.outputs = [
+            self._datagram_outputs[each.name] if isinstance(each, UDPOutput) else next(of_roads)
+            for each in (config.outputs if self.keeper is None else config.outputs[:1])
+        ]
+        # The unit of a socket that was given says how large its buffer is.
+        given = self._sockets.has(IPv4Address("UDP", config.host, config.port))
+        read_buffer = 0 if given else config.read_buffer
+        self.protocol.reconfigure(config.name, self.outputs, precision=config.precision, read_buffer=read_buffer)
+        filters = list(dict.fromkeys(map(make_filter, config.outputs)))
+        self.protocol.filters = [] if None in filters else [each for each in filters if each is not None]
+
+    def _batcher(self, key: Road | None, output: HTTPOutput, name: str, roads: list[Road]) -> tuple[Relay, udp.Batcher]:
+        """Return those that there are, or new ones."""
+        config = self.config
+        target = parse(f"{output.query}&precision={config.precision}".encode())
+        where = Destination(
+            target.database, target.retention_policy, target.precision, (b"", target.username, target.password)
         )
-        return udp.Batcher(
-            relay,
-            reactor,
-            destination,
-            target.forwarded,
-            batch_lines=config.batch_lines,
-            batch_bytes=config.batch_bytes,
-            interval=config.batch_interval,
+        settings = {
+            "batch_lines": config.batch_lines,
+            "batch_bytes": config.batch_bytes,
+            "interval": config.batch_interval,
+        }
+        if key not in self._batchers:
+            relay = Relay(name, roads, keeper=self.keeper, consistency="any", clock=time.time)
+            return relay, udp.Batcher(relay, self._reactor, where, target.forwarded, **settings)
+        relay, batcher = self._batchers[key]
+        relay.reconfigure(name, roads, consistency="any")
+        batcher.reconfigure(where, target.forwarded, **settings)
+        return relay, batcher
+
+    def _change_datagram_outputs(self) -> None:
+        present, wanted = self._datagram_outputs, [e for e in self.config.outputs if isinstance(e, UDPOutput)]
+        before = find_again(
+            {name: each.location for name, each in present.items()},
+            {each.name: f"{each.host}:{each.port}" for each in wanted},
         )
+        self._datagram_outputs = {}
+        for each in wanted:
+            old = before.get(each.name)
+            if old is None:
+                output = udp.UDPOutput(self.name, each.name, self._reactor, each.host, each.port, mtu=each.mtu)
+            else:
+                output = present.pop(old)
+                output.reconfigure(self.name, each.name, each.host, each.port, mtu=each.mtu)
+            output.filter = make_filter(each)
+            self._datagram_outputs[each.name] = output
+            if self.running:
+                output.start()
+        for output in present.values():
+            output.stop()
 
     def listen(self) -> None:
         """Open the port."""
-        self._port = self._sockets.listenUDP(
-            self._port_number, self.protocol, interface=self._host, maxPacketSize=udp.MAX_DATAGRAM
-        )
-        for output in self.outputs:
-            if isinstance(output, udp.UDPOutput):
-                output.start()
+        self._enter(self._open(self.config))
+
+    def startService(self) -> None:
+        """Open the port, and look for the backends."""
+        super().startService()
+        for output in self._datagram_outputs.values():
+            output.start()
+
+    def _open(self, config: UDPListener) -> Any:
+        try:
+            return self._sockets.listenUDP(
+                config.port, self.protocol, interface=config.host, maxPacketSize=udp.MAX_DATAGRAM
+            )
+        except (CannotListenError, OSError) as error:
+            reason = getattr(error, "socketError", error)
+            raise ListenError(f"{self.name}: cannot listen on {config.bind_addr}: {reason}") from error
+
+    def _enter(self, port: Any) -> None:
+        before, self._port, self._listening = self._port, port, True
         self.log.info(
             "{relay}: takes UDP on {address} for {backends}",
             relay=self.name,
-            address=_show(self._port.getHost()),
+            address=show_address(port.getHost()),
             backends=", ".join(output.name for output in self.outputs),
         )
+        if before is not None:
+            before.stopListening()
+
+    def move(self, config: UDPListener, steps: Steps) -> None:
+        """Open the port of another configuration, to be used instead of the present one.
+
+        :raises ListenError: it cannot be had.
+        """
+        if (config.host, config.port) != (self.config.host, self.config.port):
+            port = self._open(config)
+            steps.back(port.stopListening)
+            steps.later(self._enter, port)
+        if config.read_buffer != self.config.read_buffer:
+            steps.later(lambda: self.protocol.set_read_buffer(self._port))
 
     def obstacle(self) -> str:
         """Tell why lines would get nowhere now; datagrams go out whatever becomes of them."""
-        return "" if any(isinstance(each, udp.UDPOutput) for each in self.outputs) else super().obstacle()
+        return "" if self._datagram_outputs else super().obstacle()
 
     def hand_over(self) -> None:
         """Give what has been collected to the roads."""
         self.protocol.flush()
-        for output in self.outputs:
-            if isinstance(output, udp.Batcher):
-                output.flush()
+        for _, batcher in self._batchers.values():
+            batcher.flush()
 
     def counters(self) -> dict[str, Any]:
         """Return what has been counted since the start, for JSON."""
@@ -332,9 +365,8 @@ class UDPService(_Relaying):
 
     def abort(self) -> None:
         """Close the sockets and tell what became of the lines."""
-        for output in self.outputs:
-            if isinstance(output, udp.UDPOutput):
-                output.stop()
+        for output in self._datagram_outputs.values():
+            output.stop()
         protocol = self.protocol
         self.log.info(
             "{relay}: {lines_in} line(s) in, dropped: {dropped}; {outputs}",
@@ -345,16 +377,3 @@ class UDPService(_Relaying):
                 f"{each.name}: {each.lines_out} out, dropped: {dict(each.dropped)}" for each in self.outputs
             ),
         )
-
-
-def cannot_start(log: Logger, line: str) -> NoReturn:
-    """End the process before it has begun, with one line for the operator."""
-    log.error("{line}", line=line)  # a critical one would be printed by Twisted, too, before the log begins
-    if sys.__stderr__ is not None:
-        print(line, file=sys.__stderr__)
-    raise StartError(line)
-
-
-def _show(address: Any) -> str:
-    host = getattr(address, "host", None)
-    return f"{host}:{address.port}" if host is not None else str(getattr(address, "name", address))

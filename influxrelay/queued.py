@@ -77,8 +77,8 @@ class QueuedRoad(Road):
         super().__init__(*args, **named)
         self.queue = queue
         self.paused = False
-        self._max_delay = max_delay
-        self._create_databases = create_databases
+        self.max_delay = max_delay
+        self.create_databases = create_databases
         self._live: dict[Entry, None] = {}  # those who wait on a lane and whose clients wait for them, oldest first
         self._pages = 0  # that are being read
         self._next_page = 0.0
@@ -152,7 +152,7 @@ class QueuedRoad(Road):
         else:
             lane.add(entry)
         lane.last_seq = ticket.seq
-        if lane.not_ready is not None and (lane.refusals > 1 or not self._create_databases):
+        if lane.not_ready is not None and (lane.refusals > 1 or not self.create_databases):
             problem = BackendFailure("not ready", f"answered {excerpt(lane.not_ready)}", lane.not_ready)
             self._fail([entry], problem)  # it waits with the others, its client need not
 
@@ -273,7 +273,7 @@ class QueuedRoad(Road):
 
     def _enter_trouble(self, problem: BackendFailure, pause: float) -> None:
         super()._enter_trouble(problem, pause)
-        delay = min(self._max_delay, FIRST_DELAY * 2 ** min(self._troubles, 20))
+        delay = min(self.max_delay, FIRST_DELAY * 2 ** min(self._troubles, 20))
         self._retry_at = max(self._not_before, self._reactor.seconds() + self._jittered(delay))
         self._troubles += 1
 
@@ -317,7 +317,7 @@ class QueuedRoad(Road):
         self._failure_log.failed(str(reply.status), excerpt(reply))
         self._troubles = 0
         self._recover()
-        if self._create_databases and lane.refusals == 1 and lane.waiting:
+        if self.create_databases and lane.refusals == 1 and lane.waiting:
             self._live.update((entry, None) for entry in entries if entry.answer is not None)
             created = self.backend.create_database(entries[0].write)
             created.addBoth(lambda _: self._try_again(lane))
@@ -330,7 +330,7 @@ class QueuedRoad(Road):
         if not (lane.waiting or lane.behind):
             lane.not_ready = None
         else:
-            delay = min(self._max_delay, FIRST_DELAY * 2 ** min(lane.refusals, 20))
+            delay = min(self.max_delay, FIRST_DELAY * 2 ** min(lane.refusals, 20))
             self._later(self._jittered(delay), lambda: self._try_again(lane))
         self._tidy(lane)
 
@@ -342,7 +342,7 @@ class QueuedRoad(Road):
 
     # -- the backlog on disk
 
-    def resume(self, backlog: list[tuple[Destination, int]], last_seq: int) -> None:
+    def resume(self, backlog: Iterable[tuple[Destination, int]], last_seq: int) -> None:
         """Read on from the cursors; once, before the first write."""
         for destination, passed in backlog:
             lane = self._new_lane(destination)
@@ -505,6 +505,14 @@ class QueuedRoad(Road):
     def is_behind(self) -> bool:
         """Tell whether something waits that is not just the next request."""
         return any(lane.behind or lane.not_ready for lane in self._lanes.values())
+
+    # -- another configuration
+
+    def _look_again(self) -> None:
+        self._retry_at, self._troubles = 0.0, 0
+        for lane in self._lanes.values():
+            lane.not_ready, lane.refusals = None, 0
+        super()._look_again()
 
     # -- the end
 

@@ -124,26 +124,27 @@ class MemoryQueue:
 
 
 class JournalQueue:
-    """A backend's view of the journal."""
+    """A backend's view of the journal; the keeper knows its present name, and none if it is no longer there."""
 
     on_disk = True
     drop_oldest = False
 
     def __init__(self, backend: str, keeper: Keeper) -> None:
-        self.backend = backend
         self.max_bytes = 0
         self._keeper = keeper
+        keeper.names[self] = backend
 
     def passed(self, destination: Destination, seq: int) -> None:
         """Move the cursor."""
-        self._keeper.passed(self.backend, destination, seq)
+        self._keeper.passed(self, destination, seq)
 
     def bury(self, ticket: Ticket, write: Write, reply: Reply) -> None:
         """Write it down, before the cursor moves on."""
         words = reply.body.decode("utf-8", "replace").strip()
 
         def add(journal: Journal) -> None:
-            journal.add_dead_letter(self.backend, ticket.time, write, reply.status, words)
+            if name := self._keeper.names.get(self):
+                journal.add_dead_letter(name, ticket.time, write, reply.status, words)
 
         self._keeper.insist(add)
 
@@ -151,7 +152,8 @@ class JournalQueue:
         """Count it, with its time."""
 
         def count(journal: Journal) -> None:
-            journal.count_drop(self.backend, reason, ticket.time, len(write.body))
+            if name := self._keeper.names.get(self):
+                journal.count_drop(name, reason, ticket.time, len(write.body))
 
         self._keeper.insist(count)
 

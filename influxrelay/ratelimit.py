@@ -9,9 +9,11 @@ class TokenBucket:
     """Admits ``rate`` writes a second in the long run, and ``burst`` of them at once.
 
     :param clock: returns seconds.
+    :ivar limit: both.
     """
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float]) -> None:
+        self.limit = (rate, burst)
         self._rate = rate
         self._burst = burst
         self._clock = clock

@@ -66,21 +66,23 @@ class Relay:
         refuse_unjournaled: bool = False,
         clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self.name = name
-        self.roads = tuple(roads)
+        self.reconfigure(name, roads, consistency=consistency, refuse_unjournaled=refuse_unjournaled)
         self._keeper = keeper
-        self._consistency = consistency
-        self._refuse_unjournaled = refuse_unjournaled
         self._clock = clock
-        self._queued = [road for road in roads if isinstance(road, QueuedRoad)]
         self._seq = 0
         self._submitted: deque[tuple[Write, _Parts, str, Deferred[Reply]]] = deque()
         self.lines_unwanted = 0
-        self.note_filters()
 
-    def note_filters(self) -> None:
-        """Heed the roads' filters from now on."""
-        self._filters = list({road.filter: None for road in self.roads if road.filter is not None})
+    def reconfigure(
+        self, name: str, roads: Sequence[Road], *, consistency: str, refuse_unjournaled: bool = False
+    ) -> None:
+        """Let other settings hold for the next write; those that are under way keep what they began with."""
+        self.name = name
+        self.roads = tuple(roads)
+        self._consistency = consistency
+        self._refuse_unjournaled = refuse_unjournaled
+        self._queued = [road for road in roads if isinstance(road, QueuedRoad)]
+        self._filters = list({road.filter: None for road in roads if road.filter is not None})
 
     def submit(self, write: Write, consistency: str = "") -> Deferred[Reply]:
         """Send a write to every backend, and fire with the answer for the client. Never fails.

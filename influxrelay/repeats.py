@@ -25,6 +25,10 @@ class FailureLog:
         self._next_report = 0
         self._total = 0
 
+    def rename(self, relay: str, backend: str) -> None:
+        """Speak of it by another name."""
+        self._relay, self._backend = relay, backend
+
     def failed(self, reason: str, detail: str) -> None:
         """Note a failure; ``reason`` decides what is identical."""
         if reason != self._reason:

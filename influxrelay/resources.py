@@ -45,9 +45,13 @@ class WriteResource(Resource):
         self.lines = 0
         self.bytes = 0
         self._relay = relay
+        self._clock = clock
+        self.reconfigure(default_retention_policy=default_retention_policy, limiter=limiter)
+
+    def reconfigure(self, *, default_retention_policy: str, limiter: TokenBucket | None) -> None:
+        """Let other settings hold for the next request."""
         self._default_retention_policy = default_retention_policy
         self._limiter = limiter
-        self._clock = clock
         self._destinations: dict[tuple[bytes, bytes], tuple[Destination, bytes, bytes, str]] = {}
 
     def render(self, request: RelayRequest) -> int:

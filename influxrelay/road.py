@@ -49,6 +49,12 @@ class Backend(Protocol):
     def close(self) -> Deferred[None]:
         """Close the connections that are idle."""
 
+    def retire(self) -> None:
+        """Close each connection as soon as it is idle: there will be no more requests."""
+
+    def is_busy(self) -> bool:
+        """Tell whether a request is under way."""
+
 
 class Road:
     """All lanes to one backend, and what they share: its state and its bounds.
@@ -90,6 +96,7 @@ class Road:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.backend = backend
+        self._retired: list[Backend] = []  # that still have something in flight
         self.name = backend.name
         self.requests = 0
         self.sent = 0
@@ -427,6 +434,32 @@ class Road:
         """Return how many writes wait in memory, and their bytes."""
         return sum(len(lane.waiting) for lane in self._lanes.values()), self._tally.bytes
 
+    # -- another configuration
+
+    def reconfigure(
+        self, backend: Backend, *, relay: str, max_batch: int, max_in_flight: int, max_waiting: int
+    ) -> None:
+        """Go on with other settings, and perhaps by another transport.
+
+        What waits stays in its order. What is in flight ends where it is, and until then nothing of its destination
+        follows on another transport.
+        """
+        if backend is not self.backend:
+            self.backend.retire()
+            self._retired = [each for each in (*self._retired, self.backend) if each.is_busy()]
+            self.backend = backend
+        self.name, self._relay = backend.name, relay
+        self._failure_log.rename(relay, backend.name)
+        self._max_batch, self._max_in_flight, self._max_waiting = max_batch, max_in_flight, max_waiting
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Ask at once a backend that was in trouble: what was wrong with it may be what has changed."""
+        self._not_before = 0.0
+        self._probe()
+        for lane in list(self._lanes.values()):
+            self._send_waiting(lane)
+
     # -- the end
 
     def _is_settled(self) -> bool:
@@ -456,3 +489,8 @@ class Road:
             self._fail(lane.clear(), problem)
             self._tidy(lane)
         self._tell_drained()
+
+    def abort(self) -> None:
+        """Fail what is in flight."""
+        for backend in (self.backend, *self._retired):
+            backend.abort()

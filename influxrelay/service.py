@@ -1,30 +1,38 @@
-"""The whole relay: its listeners, its admin socket, and the ordered stop."""
+"""The whole relay: its listeners, its admin socket, the reload, and the ordered stop."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, maybeDeferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from influxrelay import __version__
 from influxrelay.admin import AdminSocket
 from influxrelay.commands import list_queues
-from influxrelay.config_values import Config
+from influxrelay.config import load
+from influxrelay.config_values import Admin, Config, HTTPListener, UDPListener
+from influxrelay.errors import ConfigError, JournalError, ListenError
 from influxrelay.health import LocalExaminer
-from influxrelay.listeners import AdminService, HTTPService, UDPService, cannot_start
+from influxrelay.listeners import HTTPService, UDPService
 from influxrelay.metrics import Metrics, serve_metrics
 from influxrelay.notify import Notifier
-from influxrelay.report import Request, iso, socket_path
+from influxrelay.ports import AdminService, cannot_start
+from influxrelay.reload import Steps, compare
+from influxrelay.report import Refused, Request, count, iso, socket_path
+from influxrelay.road import Road
 from influxrelay.sockets import Sockets
 from influxrelay.status import serve_health, serve_status
 from influxrelay.within import within
 
 _RESERVE = 10.0  # seconds that the end may take after the shutdown timeout, on a busy machine or a slow disk
 _LAST_WORDS = 0.5  # seconds of the shutdown timeout that are kept for answering whoever still waits
+Listener = HTTPService | UDPService
 
 
 class RelayService(MultiService):
@@ -42,27 +50,40 @@ class RelayService(MultiService):
         self, config: Config, reactor: Any, *, sockets: Sockets | None = None, notifier: Notifier | None = None
     ) -> None:
         super().__init__()
+        self.config = config
         self._reactor = reactor
-        self._sockets = sockets = sockets or Sockets(reactor)
+        self._sockets = sockets or Sockets(reactor)
         self._notifier = notifier or Notifier({}, reactor)
-        self._shutdown_timeout = config.shutdown_timeout
-        self.listeners: list[HTTPService | UDPService] = [
-            *(HTTPService(listener, reactor, sockets) for listener in config.http),
-            *(UDPService(listener, reactor, sockets) for listener in config.udp),
-        ]
+        self.listeners = [self._make_listener(each) for each in config.listeners]
         for listener in self.listeners:
             listener.setServiceParent(self)
+        self._metrics = Metrics(lambda: self.listeners, reactor, path=config.path)
         self.admin: AdminService | None = None
         if config.admin is not None:
-            self.admin = AdminService(config.admin, reactor, sockets)
-            serve_health(self.admin.site, self.admin.root, LocalExaminer(lambda: self.listeners, reactor))
-            serve_status(self.admin.root, self.describe)
-            self.admin.setServiceParent(self)
-            metrics = Metrics(lambda: self.listeners, reactor, path=config.path)
-            metrics.setServiceParent(self)
-            serve_metrics(self.admin.root, metrics.collect)
+            self._set_admin(self._make_admin(config.admin))
         self._started = time.time()
-        self._admin_socket = AdminSocket(socket_path(config), self.listeners, reactor)
+        self._stopping = False
+        self._reloading = DeferredLock()
+        self._leaving: set[Deferred[None]] = set()
+        commands = {"reload": self._reload_command, "reload check": self._check_command}
+        self._admin_socket = AdminSocket(socket_path(config), self.listeners, reactor, commands)
+
+    def _make_listener(self, config: HTTPListener | UDPListener) -> Listener:
+        if isinstance(config, HTTPListener):
+            return HTTPService(config, self._reactor, self._sockets)
+        return UDPService(config, self._reactor, self._sockets)
+
+    def _make_admin(self, config: Admin) -> AdminService:
+        admin = AdminService(config, self._reactor, self._sockets)
+        serve_health(admin.site, admin.root, LocalExaminer(lambda: self.listeners, self._reactor))
+        serve_status(admin.root, self.describe)
+        serve_metrics(admin.root, self._metrics.collect)
+        return admin
+
+    def _set_admin(self, admin: AdminService) -> None:
+        self.admin = admin
+        admin.setServiceParent(self)
+        self._metrics.setServiceParent(self)
 
     def startService(self) -> None:
         """Begin to work."""
@@ -72,8 +93,7 @@ class RelayService(MultiService):
         try:
             self._admin_socket.start()
         except (CannotListenError, OSError) as error:
-            reason = getattr(error, "socketError", error)
-            cannot_start(self.log, f"influxrelay: cannot open the admin socket {self._admin_socket.path}: {reason}")
+            cannot_start(self.log, f"influxrelay: {_no_admin_socket(self._admin_socket.path, error)}")
         for unused in self._sockets.unused():
             self.log.warn("no listener has the address of an inherited socket: {unused}", unused=unused)
         self._reactor.callWhenRunning(self._ready)
@@ -81,7 +101,7 @@ class RelayService(MultiService):
     def _ready(self) -> None:
         """Tell the service manager; every port listens and every journal is open, or the start had failed."""
         if self.running:
-            self._notifier.ready(f"at work, {len(self.listeners)} listener(s)")
+            self._notifier.ready(f"at work, {count(len(self.listeners), 'listener')}")
 
     async def describe(self) -> dict[str, Any]:
         """Return how everything is, for JSON that people read."""
@@ -93,32 +113,196 @@ class RelayService(MultiService):
             "queues": (await list_queues(self.listeners, Request("queues"), lambda done, total: None))["queues"],  # noqa: ARG005
         }
 
+    # -- another configuration
+
+    def hang_up(self) -> None:
+        """Read the configuration again, as SIGHUP asks for; before the start and at the stop, do nothing."""
+        if self.running and not self._stopping:
+            Deferred.fromCoroutine(self.reload()).addErrback(self._not_reloaded)
+
+    def _not_reloaded(self, failure: Any) -> None:
+        if not failure.check(Refused):  # which the log knows already
+            self.log.failure("the reload", failure)
+
+    async def _reload_command(self, listeners: Sequence[Any], request: Request, _: Any) -> dict[str, Any]:
+        del listeners, request
+        return await self.reload()
+
+    async def _check_command(self, listeners: Sequence[Any], request: Request, _: Any) -> dict[str, Any]:
+        del listeners, request
+        return await self.reload(check=True)
+
+    async def reload(self, *, check: bool = False) -> dict[str, Any]:
+        """Read the configuration again, and let all of it hold, or nothing. One waits for the other.
+
+        What an earlier one has removed is finished first: if it returns, it must not overtake itself.
+
+        :param check: try everything, and leave it as it was.
+        :return: ``changes``, each in words for people.
+        :raises Refused: nothing has changed, for this reason.
+        """
+        await self._reloading.acquire()
+        problem: Exception | None = None
+        changes: list[str] = []
+        try:
+            self._notifier.reloading()
+            await DeferredList(list(self._leaving))
+            changes = await self._change(load(self.config.path), check=check)
+        except (ConfigError, JournalError, ListenError, _StoppingError) as error:
+            problem = error
+        finally:
+            self._ready()
+            self._reloading.release()
+        if problem is not None:
+            self.log.error("not reloaded, nothing has changed: {reason}", reason=str(problem))
+            raise Refused(str(problem)) from problem
+        if not check:
+            self.log.info("reloaded: {changes}", changes="; ".join(changes) or "nothing has changed")
+        return {"checked": check, "changes": changes}
+
+    async def _change(self, config: Config, *, check: bool) -> list[str]:
+        plan = compare(self.config, config)
+        steps = Steps()
+        steps.told += plan.told
+        present = {each.name: each for each in self.listeners}
+        after: dict[str, Listener] = {}
+        try:
+            for old, new in plan.kept:
+                listener: Any = present[old.name]
+                after[new.name] = listener
+                await listener.prepare(new, steps)
+            for new in plan.added:
+                after[new.name] = await self._prepare_new(new, steps)
+            # From here on all happens in one turn of the reactor.
+            self._open_ports(config, [(after[new.name], new) for _, new in plan.kept], steps)
+            for new in plan.added:
+                after[new.name].listen_for(steps)
+        except BaseException:
+            steps.take_back()
+            raise
+        if check:
+            steps.take_back()
+            return steps.told
+        steps.later(self._set_listeners, config, after)
+        steps.take()
+        return steps.told
+
+    async def _prepare_new(self, config: HTTPListener | UDPListener, steps: Steps) -> Listener:
+        listener = self._make_listener(config)
+        if listener.keeper is not None:
+            steps.back(listener.keeper.stop)
+            opened = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), listener.open_journal)
+            steps.later(listener.resume, await opened)
+        return listener
+
+    def _open_ports(self, config: Config, kept: list[tuple[Any, Any]], steps: Steps) -> None:
+        """Open all that is new of ports.
+
+        :raises ListenError: a port cannot be had.
+        """
+        if self._stopping or not self.running:
+            raise _StoppingError("the relay is shutting down")
+        for listener, new in kept:
+            listener.move(new, steps)
+        if config.admin is not None and self.admin is not None:
+            self.admin.move(config.admin, steps)
+            steps.later(self.admin.reconfigure, config.admin)
+        elif config.admin is not None:
+            admin = self._make_admin(config.admin)
+            admin.listen_for(steps)
+            steps.later(self._set_admin, admin)
+        elif self.admin is not None:
+            steps.later(self._remove_admin, self.admin)
+        path = socket_path(config)
+        try:
+            self._admin_socket.move(path, steps)
+        except (CannotListenError, OSError) as error:
+            raise ListenError(_no_admin_socket(path, error)) from error
+
+    def _remove_admin(self, admin: AdminService) -> None:
+        self.admin = None
+        admin.disownServiceParent()
+        self._metrics.disownServiceParent()
+        self._let_leave(_close(admin))
+
+    def _set_listeners(self, config: Config, after: dict[str, Listener]) -> None:
+        """Go on with these listeners, and without the others."""
+        before = list(self.listeners)
+        self.config = config
+        self.listeners[:] = [after[each.name] for each in config.listeners]
+        for listener in self.listeners:
+            if listener not in before:
+                listener.setServiceParent(self)
+            for road in list(listener.leaving):
+                self._let_leave(self._leave(listener, road))
+        for listener in before:
+            if listener not in self.listeners:
+                listener.disownServiceParent()
+                self._let_leave(self._end([listener]))
+
+    def _let_leave(self, work: Any) -> None:
+        leaving: Deferred[None] = Deferred.fromCoroutine(work)
+        self._leaving.add(leaving)
+        leaving.addErrback(lambda failure: self.log.failure("something that is removed", failure))
+        leaving.addBoth(lambda _: self._leaving.discard(leaving))
+
+    async def _leave(self, listener: Listener, road: Road) -> None:
+        """Let a backend that is removed have what waits for it, within the shutdown timeout."""
+        await self._drain([road], DeferredList([]))
+        listener.forget(road)
+        await road.backend.close()
+
+    # -- the end
+
     def stopService(self) -> Deferred[Any]:
         """Stop listening, answer what is in flight, settle what waits; fires within the shutdown timeout."""
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        self._notifier.stopping(within=self._shutdown_timeout + _RESERVE)
+        self._stopping = True
+        self._notifier.stopping(within=self.config.shutdown_timeout + _RESERVE)
         no_socket = self._admin_socket.stop()
-        roads = [road for listener in self.listeners for road in listener.roads]
-        settled = DeferredList([listener.stop_listening() for listener in self.listeners])
-        settled.addCallback(lambda _: DeferredList([road.drained() for road in roads]))
-        limit = max(self._shutdown_timeout - _LAST_WORDS, self._shutdown_timeout / 2)
-        if not await within(limit, settled, self._reactor):
-            self.log.warn("not everything could be settled within {seconds:g} s", seconds=limit)
-        for road in roads:
-            road.close()  # whoever still waits is told so
-            road.backend.abort()
-        await within(self._shutdown_timeout - limit, settled, self._reactor)
-        for listener in self.listeners:
-            listener.abort()
-        closed: Deferred[Any] = DeferredList([road.backend.close() for road in roads])
-        keepers = [listener.keeper for listener in self.listeners if listener.keeper is not None]
-        stopped: list[Deferred[Any]] = [no_socket, closed, *(keeper.stop() for keeper in keepers)]
+        await self._end(self.listeners)
+        stopped: list[Deferred[Any]] = [no_socket, *self._leaving]
         if self.admin is not None:  # the last to go: a stop can be watched
-            stopped.append(self.admin.stop_listening())
-            self.admin.abort()
+            stopped.append(Deferred.fromCoroutine(_close(self.admin)))
         await DeferredList(stopped)
         await maybeDeferred(MultiService.stopService, self)
         self._notifier.stopped()
         self.log.info("influxrelay has stopped")
+
+    async def _end(self, listeners: Sequence[Listener]) -> None:
+        """Let listeners take no more, answer what is in flight, and settle what waits; then close all they have."""
+        roads = [road for listener in listeners for road in (*listener.roads, *listener.leaving)]
+        await self._drain(roads, DeferredList([listener.stop_listening() for listener in listeners]))
+        for listener in listeners:
+            listener.abort()
+        closed: Deferred[Any] = DeferredList([road.backend.close() for road in roads])
+        keepers = [listener.keeper for listener in listeners if listener.keeper is not None]
+        await DeferredList([closed, *(keeper.stop() for keeper in keepers)])
+
+    async def _drain(self, roads: Sequence[Road], settled: Deferred[Any]) -> None:
+        """Wait for something, and until nothing waits in the roads, within the shutdown timeout; then close them."""
+        settled.addCallback(lambda _: DeferredList([road.drained() for road in roads]))
+        timeout = self.config.shutdown_timeout
+        limit = max(timeout - _LAST_WORDS, timeout / 2)
+        if not await within(limit, settled, self._reactor):
+            self.log.warn("not everything could be settled within {seconds:g} s", seconds=limit)
+        for road in roads:
+            road.close()  # whoever still waits is told so
+            road.abort()
+        await within(timeout - limit, settled, self._reactor)
+
+
+class _StoppingError(Exception):
+    """There is nothing any more that could be reloaded."""
+
+
+async def _close(admin: AdminService) -> None:
+    stopped = admin.stop_listening()
+    admin.abort()
+    await stopped
+
+
+def _no_admin_socket(path: str, error: Any) -> str:
+    return f"cannot open the admin socket {path}: {getattr(error, 'socketError', error)}"

@@ -127,3 +127,11 @@ def replayed(answer: dict[str, Any]) -> str:
 def dropped_letters(answer: dict[str, Any]) -> str:
     """Say how many were dropped."""
     return f"{count(answer['dropped'], 'dead letter')} dropped"
+
+
+def reloaded(answer: dict[str, Any]) -> str:
+    """Show what a reload has changed, or would change."""
+    checked, changes = answer["checked"], answer["changes"]
+    if not changes:
+        return "Nothing would change." if checked else "Nothing has changed."
+    return "\n".join(["This would change:" if checked else "Changed:", *(f"  {each}" for each in changes)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from typing import Any
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -112,7 +114,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor  # noqa: PLC0415 (importing it installs it, and twistd has a say in which)
 
     try:
-        return RelayService(
+        service = RelayService(
             options.config,
             reactor,
             sockets=Sockets(reactor, systemd_fds(os.environ)),
@@ -120,3 +122,17 @@ def makeService(options: Options) -> IService:
         )
     except ConfigError as error:
         sys.exit(f"influxrelay: {error}")
+    _reload_on_hangup(service, reactor)
+    return service
+
+
+def _reload_on_hangup(service: RelayService, reactor: Any) -> None:
+    """Let SIGHUP, which would end the process, reload the configuration; who listened for it before still hears it."""
+    before = signal.getsignal(signal.SIGHUP)
+
+    def hang_up(number: int, frame: Any) -> None:
+        reactor.callFromThread(service.hang_up)
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGHUP, hang_up)

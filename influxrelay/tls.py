@@ -48,8 +48,12 @@ class BackendPolicy:
 
     :param ca_file: PEM with the certificates to trust, instead of the system's.
     :param client_certificate: PEM with our certificate and its key.
+    Two of them are equal if they say the same, with the same content of these files.
+
     :raises ConfigError: a file is not what it should be.
     """
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -58,17 +62,23 @@ class BackendPolicy:
         ca_file: str | None = None,
         client_certificate: str | None = None,
     ) -> None:
-        self._ours = _load(client_certificate, PrivateCertificate.loadPEM) if client_certificate else None
-        self._trust = _load(ca_file, _authorities) if ca_file else None
+        ours = _read(client_certificate) if client_certificate else b""
+        authorities = _read(ca_file) if ca_file else b""
+        self._content = (verify, ours, authorities)
+        self._ours = _parse(client_certificate, ours, PrivateCertificate.loadPEM) if client_certificate else None
+        self._trust = _parse(ca_file, authorities, _authorities) if ca_file else None
         self._unverified: Context | None = None
         if not verify:
-            ours = self._ours
+            shown = self._ours
             options = CertificateOptions(
                 verify=False,
-                privateKey=ours.privateKey.original if ours else None,
-                certificate=ours.original if ours else None,
+                privateKey=shown.privateKey.original if shown else None,
+                certificate=shown.original if shown else None,
             )
             self._unverified = options.getContext()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BackendPolicy) and self._content == other._content
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:  # noqa: ARG002 (the interface's)
         """Return what makes the connections to this host."""
@@ -85,10 +95,15 @@ def _authorities(pem: bytes) -> Any:
     return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
 
 
-def _load(path: str, loader: Callable[[bytes], T]) -> T:
+def _read(path: str) -> bytes:
     try:
-        return loader(Path(path).read_bytes())
+        return Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
+
+
+def _parse(path: str, content: bytes, parser: Callable[[bytes], T]) -> T:
+    try:
+        return parser(content)
     except (ValueError, OpenSSLError, CryptoError) as error:
         raise ConfigError(f"{path}: not a usable PEM file: {error}") from error

@@ -72,26 +72,44 @@ class UDPListener(DatagramProtocol):
         read_buffer: int = 0,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.name = name
+        self.filters: Sequence[Filter] = ()
+        self.reconfigure(name, outputs, precision=precision, read_buffer=read_buffer)
         self.datagrams_in = 0
         self.bytes_in = 0
         self.lines_in = 0
-        self.filters: Sequence[Filter] = ()
         self.lines_unwanted = 0
         self.dropped: Counter[str] = Counter()
         self._reactor = reactor
-        self._outputs = tuple(outputs)
-        self._precision = precision.encode()
-        self._read_buffer = read_buffer
         self._clock = clock
         self._received: list[bytes] = []
         self._rubbish = Throttle(reactor)
 
+    def reconfigure(self, name: str, outputs: Sequence[Output], *, precision: str, read_buffer: int) -> None:
+        """Let other settings hold for the next datagram; ``read_buffer`` for the next port."""
+        self.name = name
+        self._outputs = tuple(outputs)
+        self._precision = precision.encode()
+        self._read_buffer = read_buffer
+
+    def makeConnection(self, transport: Any) -> None:
+        """Receive at a port, and for a moment still at the one before."""
+        self.transport = None
+        super().makeConnection(transport)
+
+    def doStop(self) -> None:
+        """Forget a port, unless it is the one before."""
+        present = self.transport if self.numPorts > 1 else None
+        super().doStop()
+        self.transport = present
+
     def startProtocol(self) -> None:
-        """Set the receive buffer, as far as the system allows."""
+        """Set the receive buffer; called by the port."""
+        self.set_read_buffer(self.transport)
+
+    def set_read_buffer(self, port: Any) -> None:
+        """Set a port's receive buffer, as far as the system allows."""
         if self._read_buffer:
-            transport: Any = self.transport
-            handle = transport.getHandle()
+            handle = port.getHandle()
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._read_buffer)
             granted = handle.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # Linux tells the double (socket(7))
             if granted < self._read_buffer:
@@ -187,20 +205,29 @@ class UDPOutput:
     _log = Logger()
 
     def __init__(self, relay: str, name: str, reactor: Any, host: str, port: int, *, mtu: int) -> None:
-        self.name = name
+        self.reconfigure(relay, name, host, port, mtu=mtu)
         self.filter: Filter | None = None
         self.lines_out = 0
         self.dropped: Counter[str] = Counter()
-        self._relay = relay
         self._reactor = reactor
-        self._host = host
-        self._port = port
-        self._mtu = mtu
         self._address: tuple[str, int] | None = None
         self.transport: Any = None
         self._next_look_up: IDelayedCall | None = None
         self._trouble = Throttle(reactor)
         self._stopped = False
+
+    def reconfigure(self, relay: str, name: str, host: str, port: int, *, mtu: int) -> None:
+        """Let other settings hold; :meth:`start` makes it look for another host, and until then nothing is lost."""
+        self._relay = relay
+        self.name = name
+        self._host = host
+        self._port = port
+        self._mtu = mtu
+
+    @property
+    def location(self) -> str:
+        """Where the lines go."""
+        return f"{self._host}:{self._port}"
 
     def start(self) -> None:
         """Begin to look up the host, unless it is an address."""
@@ -213,9 +240,7 @@ class UDPOutput:
     def stop(self) -> None:
         """Give the sockets back."""
         self._stopped = True
-        if self._next_look_up is not None:
-            self._next_look_up.cancel()
-            self._next_look_up = None
+        self._cancel_look_up()
         if self.transport is not None:
             self.transport.stopListening()
             self.transport = None
@@ -254,12 +279,23 @@ class UDPOutput:
             )
 
     def _look_up(self) -> None:
+        name = self._host
+
+        def found(host: str | None) -> None:
+            if name == self._host:
+                self._resolved(host)
+
+        self._reactor.nameResolver.resolveHostName(_First(found), name, transportSemantics="UDP")
+
+    def _cancel_look_up(self) -> None:
+        if self._next_look_up is not None and self._next_look_up.active():
+            self._next_look_up.cancel()
         self._next_look_up = None
-        self._reactor.nameResolver.resolveHostName(_First(self._resolved), self._host, transportSemantics="UDP")
 
     def _resolved(self, host: str | None) -> None:
         if self._stopped:
             return
+        self._cancel_look_up()
         if host is not None and self._address != (host, self._port):
             self._open_socket(host)
         if self._address is None:
@@ -333,18 +369,25 @@ class Batcher:
         interval: float,
     ) -> None:
         self.road = road
-        self.name = road.name
         self.lines_out = 0
         self.dropped: Counter[str] = Counter()
         self._reactor = reactor
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._timer: IDelayedCall | None = None
+        self.reconfigure(destination, query, batch_lines=batch_lines, batch_bytes=batch_bytes, interval=interval)
+
+    def reconfigure(
+        self, destination: Destination, query: bytes, *, batch_lines: int, batch_bytes: int, interval: float
+    ) -> None:
+        """Let other settings hold for the next line; what was collected is sent."""
+        self.flush()
+        self.name = self.road.name
         self._destination = destination
         self._query = query
         self._batch_lines = batch_lines
         self._batch_bytes = batch_bytes
         self._interval = interval
-        self._lines: list[bytes] = []
-        self._size = 0
-        self._timer: IDelayedCall | None = None
 
     def send(self, lines: Sequence[bytes]) -> None:
         """Take lines."""

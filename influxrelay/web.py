@@ -302,7 +302,7 @@ class RelaySite(Site):
         self._common_headers = b""
         self._request_ids = count()
         self._request_id_prefix = str(uuid1())[:24].encode()
-        self._access_log = access_log
+        self.access_log = access_log
         self.heads: dict[bytes, _Head] = {}
         self._empty: list[Deferred[None]] = []
 
@@ -356,7 +356,7 @@ class RelaySite(Site):
 
     def log(self, request: RelayRequest) -> None:  # type: ignore[override]
         """Write the access log's line, if one is wanted; credentials are left out."""
-        if self._access_log:
+        if self.access_log:
             query = without(request.query, b"u", b"p")
             self._access.info(
                 "{client} {method} {path}{query} {status} {size}",

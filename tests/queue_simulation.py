@@ -480,7 +480,7 @@ class World:
             journal = keeper.open({name: f"http://{server.number}" for name, server in self.outputs.items()})
             if (self._limit and not self._limits.max_bytes) or self._max_age:
                 most = journal.used() + self._limit * 16384 if self._limit else 0
-                self._limits = keeper._limits = Limits(self._limits.max_bytes or most, self._max_age, self._drop_oldest)
+                self._limits = keeper.limits = Limits(self._limits.max_bytes or most, self._max_age, self._drop_oldest)
             backlogs = {road.name: journal.backlog(road.name) for road in roads}
             keeper.start()
             for road in roads:

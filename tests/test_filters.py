@@ -279,10 +279,10 @@ class RelayTests(SynchronousTestCase):
         self.build("a", None)
         self.submit(b"b v=1 1\n")
         self.roads[0].filter = Filter(["b"], [])
-        self.relay.note_filters()
+        self.relay.reconfigure("test", self.relay.roads, consistency="one")
         self.submit(b"b v=1 2\na v=1 2\n")
         self.roads[0].filter = None
-        self.relay.note_filters()
+        self.relay.reconfigure("test", self.relay.roads, consistency="one")
         self.submit(b"c v=1 3\n")
         self.assertEqual(self.bodies()[0], [b"b v=1 2\n", b"c v=1 3\n"])
 

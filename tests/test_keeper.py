@@ -74,6 +74,7 @@ class KeeperCase(SynchronousTestCase):
         self.stop()
         self.reactor = FakeReactor()
         self.keeper = Keeper(self.reactor, self.directory, Limits(**limits), clock=lambda: self.now)
+        self.keeper.names["a"] = "a"
         self.journal: Journal = self.keeper.open({"a": "http://a"})
         self.keeper.start()
         return self.journal

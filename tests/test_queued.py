@@ -48,6 +48,7 @@ class FakeKeeper:
         self.journal.register({"fake": "http://fake"})
         self.journal.commit()
         self.last_seq = self.journal.last_seq
+        self.names: dict[Any, str] = {}
         self.cursors: list[tuple[Destination, int]] = []
         self.calls = 0
         self.problems: list[Exception] = []
@@ -68,11 +69,11 @@ class FakeKeeper:
         """Strike it."""
         self.do(lambda journal: journal.strike([seq]))
 
-    def passed(self, backend: str, where: Destination, seq: int) -> None:
+    def passed(self, backend: Any, where: Destination, seq: int) -> None:
         """Move a cursor, and check that it never moves back."""
         assert all(seq >= known for place, known in self.cursors if place == where)
         self.cursors.append((where, seq))
-        self.do(lambda journal: (journal.advance({(backend, where): seq}), journal.sweep()))
+        self.do(lambda journal: (journal.advance({(self.names[backend], where): seq}), journal.sweep()))
 
     def insist(self, function: Callable[[Journal], None]) -> None:
         """Do it."""

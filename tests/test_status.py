@@ -7,7 +7,7 @@ from typing import Any
 
 from influxrelay import __version__
 from influxrelay.health import Health
-from influxrelay.listeners import AdminService
+from influxrelay.ports import AdminService
 from influxrelay.service import RelayService
 from tests.scripted import LINE, LOOPBACK, Answer, Hold, answer, hang, request, until
 from tests.test_admin import OperatedCase

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -285,6 +286,7 @@ class ServiceTests(RelayTestCase):
         options = Options()
         options.parseOptions(["--config", path])
         log = watch_log(self)
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         service: Any = makeService(options)
         web, packets = service.listeners
         self.assertEqual((web._port, packets._port), (None, None))
