@@ -10,13 +10,14 @@ OPTIONS ?=
 
 python := .venv/bin/python
 
-.PHONY: help run test simulate bench lint format clean
+.PHONY: help run test simulate bench docs lint format clean
 
 help:
 	@echo 'make run      two InfluxDB servers and the relay before them, until Ctrl-C'
 	@echo 'make test     lint, then all tests with their coverage; TESTS=tests.test_servers runs some'
 	@echo 'make simulate a million schedules of backends that fail; a seed that breaks a promise is printed'
 	@echo 'make bench    how fast it is beside nginx and InfluxDB itself; OPTIONS=--help tells more'
+	@echo 'make docs     the documentation as web pages in build/docs'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make format   let ruff format the code'
 	@echo 'make clean    remove all that these commands have made'
@@ -38,6 +39,10 @@ simulate: .venv/installed-dev
 bench: .venv/installed
 	@tools/setup.sh packages bench
 	@$(python) -m bench $(OPTIONS)
+
+docs: .venv/installed-dev
+	@$(python) -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo 'build/docs/index.html'
 
 lint: .venv/installed-dev
 	$(python) -m ruff check --quiet
