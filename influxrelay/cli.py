@@ -70,17 +70,21 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def _parser() -> _Parser:
+def _common() -> _Parser:
+    """Return the options that may stand before and behind a command; each parser needs them as objects of its own."""
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--config", metavar="FILE", help=f"the relay's configuration (default: {CONFIG})")
     common.add_argument("--socket", metavar="PATH", help="its admin socket (default: as the configuration says)")
     common.add_argument("--listener", metavar="NAME", help="only this listener's backends")
     common.add_argument("--json", action="store_true", help="answer in JSON, for scripts")
     common.add_argument("--yes", action="store_true", help="drop without being asked for this option on a terminal")
+    return common
 
+
+def _parser() -> _Parser:
     parser = _Parser(
         prog="influxrelay",
-        parents=[common],
+        parents=[_common()],
         description="Shows and handles what a relay keeps for its backends, and lets it reload. Without a relay that"
         " runs it reads the journals of the configuration.",
         epilog="Exit codes: 0 done, 1 refused or not found, 2 wrong usage.",
@@ -94,7 +98,7 @@ def _parser() -> _Parser:
     def add(parent: Any, command: str, words: str) -> Any:
         added = parent.add_parser(
             command.rsplit(maxsplit=1)[-1],
-            parents=[common],
+            parents=[_common()],
             help=words,
             description=words[0].upper() + words[1:],
             argument_default=argparse.SUPPRESS,

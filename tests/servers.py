@@ -260,6 +260,7 @@ class Influxd(Server):
     """An InfluxDB 1.x server of its own.
 
     :ivar http_port: where it answers.
+    :ivar rpc_port: where it takes and gives backups.
     :ivar udp_port: where it takes datagrams, if it has a `udp_database`; the port is chosen unless given.
 
     `user` is a name and a password: the server then asks for authentication, and that user is its administrator.
@@ -281,10 +282,10 @@ class Influxd(Server):
         self.udp_port = udp_port or (free_port("udp") if udp_database else None)
         self._udp_database = udp_database
         self._udp_precision = udp_precision
-        self._rpc_port = free_port()
+        self.rpc_port = free_port()
         self._user = user
         self._settings = settings or {}
-        super().__init__(directory, [self.http_port, self._rpc_port])
+        super().__init__(directory, [self.http_port, self.rpc_port])
 
     @property
     def url(self) -> str:
@@ -323,7 +324,7 @@ class Influxd(Server):
             }
         for name, values in self._settings.items():
             sections.setdefault(name, {}).update(values)
-        lines = ["reporting-disabled = true", f'bind-address = "{LOOPBACK}:{self._rpc_port}"']
+        lines = ["reporting-disabled = true", f'bind-address = "{LOOPBACK}:{self.rpc_port}"']
         for name, values in sections.items():
             lines.append(f"[{name}]")
             lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]

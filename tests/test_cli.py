@@ -311,6 +311,15 @@ class UsageTests(CLICase):
         )
         self.assertEqual(await self.good("--version"), f"influxrelay {__version__}\n")
 
+    async def test_options_first(self) -> None:
+        """An option counts wherever it stands: before the command, within it, and behind it."""
+        for words in (
+            ["--config", "x.toml", "queues", "pause", "b"],
+            ["queues", "--config", "x.toml", "pause", "b"],
+            ["queues", "pause", "b", "--config", "x.toml"],
+        ):
+            self.assertTrue((await self.refused(*words, config=False)).startswith("x.toml: "), words)
+
     def serve(self, act: Callable[[socket.socket], None]) -> list[str]:
         """Let something answer at a socket, and return the arguments for it."""
         path = str(self.directory / "fake.sock")

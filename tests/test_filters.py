@@ -331,16 +331,22 @@ class JournalTests(JournalTestCase):
         """Return two outputs, the second one with filters."""
         return [self.output(good, "good"), self.output(other, "other", **rules(*expressions))]
 
+    def take_down(self, backend: ScriptedBackend) -> None:
+        """Let a backend break all connections; it keeps its port, which somebody else might take."""
+        backend.rejects = True
+        for connection in list(backend.connections):
+            connection.transport.abortConnection()
+
     async def test_restart(self) -> None:
         """What waits for a filtered backend over a restart reaches it filtered, merged, in order, and is then done."""
         good, other = self.backend(), self.backend()
-        await other.stop()
+        self.take_down(other)
         relay = self.start(*self.outputs(good, other, "a"))
         for number in range(5):
             body = b"a v=1 %d\nb v=1 1\n" % number if number % 2 == 0 else b"b v=1 %d\n" % number
             self.assertEqual((await self.ask(relay, request(body=body))).status, 204)
         await self.stop(relay)
-        other.listen()
+        other.rejects = False
         relay = self.start(*self.outputs(good, other, "a"))
         await until(lambda: sum(each.body.count(b"\n") for each in other.requests) == 3, "the backlog")
         self.assertEqual(b"".join(each.body for each in other.requests), b"a v=1 0\na v=1 2\na v=1 4\n")
@@ -355,7 +361,7 @@ class JournalTests(JournalTestCase):
         relay = self.start(*self.outputs(good, other, "c"))
         for _ in range(3):
             await self.ask(relay, request(body=BODY))
-        await other.stop()
+        self.take_down(other)
         await self.ask(relay, request(body=BODY))
         await self.stop(relay)
         self.assertEqual(other.requests, [])
@@ -370,10 +376,10 @@ class JournalTests(JournalTestCase):
         await self.ask(relay, request(body=BODY))
         refusal.release()
         await self.letters(relay, 1)
-        await other.stop()
+        self.take_down(other)
         await self.ask(relay, request(body=BODY))
         await self.stop(relay)
-        other.listen()
+        other.rejects = False
         relay = self.start(*self.outputs(good, other, "a"))
         await self.letters(relay, 2)
         await self.stop(relay)
