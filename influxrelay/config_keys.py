@@ -15,6 +15,7 @@ ATTRIBUTES = {
     "batch-timeout": "batch_interval",
     "health-timeout-ms": "health_timeout",
     "journal-max-mb": "journal_max_bytes",
+    "max-in-flight-mb": "max_in_flight",
 }
 """An attribute is named after its key, but for these."""
 
@@ -57,6 +58,11 @@ HTTP: Keys = {
     "rate-limit": readers.integer(0),
     "burst-limit": readers.integer(0),
     "max-body-size": readers.integer(0, 2**40),
+    "max-connections": readers.integer(1, zero_is_default=True),
+    "max-in-flight-mb": readers.scaled(readers.integer(1, zero_is_default=True), 1024 * 1024),
+    "header-timeout": readers.duration,
+    "body-timeout": readers.duration,
+    "idle-timeout": readers.duration,
     "consistency": readers.word("any", "one", "quorum", "all"),
     "access-log": readers.boolean,
     **JOURNAL,

@@ -125,6 +125,12 @@ class HTTPListener:
     :ivar rate_limit: writes a second; 0 is no limit.
     :ivar burst_limit: writes at once under a rate limit; 0 leaves it to the limiter (one, in the Veepee fork).
     :ivar max_body_size: bytes of a body, compressed or not; 0 is no limit.
+    :ivar max_connections: of clients at a time, at least 1; fewer where the process may not open so many files.
+    :ivar max_in_flight: bytes of writes that are being received or not answered yet, at least 1 MiB; never taken as
+        less than ``max_body_size``.
+    :ivar header_timeout: seconds for a request's head, above 0.
+    :ivar body_timeout: seconds for a body, above 0; with each 1000 bytes that have come there is one more.
+    :ivar idle_timeout: seconds between two requests, above 0.
     :ivar consistency: for writes that ask for none.
     :ivar access_log: whether each request is logged.
     :ivar outputs: at least one, names unique.
@@ -139,6 +145,11 @@ class HTTPListener:
     rate_limit: int = 0
     burst_limit: int = 0
     max_body_size: int = 25_000_000
+    max_connections: int = 4000
+    max_in_flight: int = 64 * 1024 * 1024
+    header_timeout: float = 10.0
+    body_timeout: float = 20.0
+    idle_timeout: float = 180.0
     consistency: str = "one"
     access_log: bool = False
     journal: Journal | None = None

@@ -15,6 +15,7 @@ from influxrelay import udp
 from influxrelay.build import RoadChanges, http_outputs, journal_limits, make_filter, make_keeper, make_road
 from influxrelay.config_values import HTTPListener, HTTPOutput, UDPListener, UDPOutput
 from influxrelay.errors import JournalError, ListenError
+from influxrelay.guard import Limits
 from influxrelay.health import LocalExaminer
 from influxrelay.journal import find_again
 from influxrelay.keeper import Keeper
@@ -209,6 +210,14 @@ class HTTPService(SiteService, Relaying):
         self.writes.reconfigure(default_retention_policy=config.default_retention_policy, limiter=self._limiter)
         self._root.putChild(b"ping", PingResource(config.default_ping_response))
         self.site.max_body_size, self.site.access_log = config.max_body_size, config.access_log
+        self.site.guard.name = config.name
+        self.site.guard.limits = Limits(
+            connections=config.max_connections,
+            in_flight=max(config.max_in_flight, config.max_body_size),
+            header_timeout=config.header_timeout,
+            body_timeout=config.body_timeout,
+            idle_timeout=config.idle_timeout,
+        )
 
     def _backends(self) -> str:
         return ", ".join(road.name for road in self.roads)

@@ -65,6 +65,24 @@ FAMILIES = tuple(
             "Requests at any path that were answered with an error before any backend was asked, by status.",
         ),
         ("influxrelay_http_connections", "gauge", _LISTENER, "Connections of clients that are open."),
+        (
+            "influxrelay_http_accepted_connections_total",
+            "counter",
+            _LISTENER,
+            "Connections of clients that were accepted.",
+        ),
+        (
+            "influxrelay_http_closed_connections_total",
+            "counter",
+            (*_LISTENER, "reason"),
+            "Connections closed by the relay: full (max-connections), a timeout, or unread (answers).",
+        ),
+        (
+            "influxrelay_http_in_flight_bytes",
+            "gauge",
+            _LISTENER,
+            "Bytes of bodies that are being received or whose writes are not answered yet.",
+        ),
         ("influxrelay_udp_datagrams_total", "counter", _LISTENER, "Datagrams received."),
         (
             "influxrelay_udp_overflows_total",

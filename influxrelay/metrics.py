@@ -191,7 +191,10 @@ def _add_http(sheet: _Sheet, listener: HTTPService) -> None:
     answers = {**dict.fromkeys(_USUAL_ANSWERS, 0), **site.answers}
     sheet.add_each("influxrelay_http_answers_total", labels, answers)
     sheet.add_each("influxrelay_http_refused_total", labels, site.refused)
-    sheet.add("influxrelay_http_connections", labels, len(site.channels))
+    sheet.add("influxrelay_http_connections", labels, len(site.guard.clients))
+    sheet.add("influxrelay_http_accepted_connections_total", labels, site.guard.accepted)
+    sheet.add_each("influxrelay_http_closed_connections_total", labels, site.guard.closed)
+    sheet.add("influxrelay_http_in_flight_bytes", labels, site.guard.held)
 
 
 def _add_udp(sheet: _Sheet, listener: UDPService) -> None:

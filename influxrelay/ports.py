@@ -13,12 +13,15 @@ from twisted.web.resource import Resource
 from influxrelay.config_values import Admin
 from influxrelay.entrance import Entrance, enter
 from influxrelay.errors import ListenError, StartError
+from influxrelay.guard import Limits
 from influxrelay.reload import Steps
 from influxrelay.resources import PingResource
 from influxrelay.sockets import Sockets
 from influxrelay.web import RelaySite
 
+_BACKLOG = 4096  # connections that the system takes before we do; Linux caps it at net.core.somaxconn
 _MAX_ADMIN_BODY = 64 * 1024  # bytes
+_LIMITS = Limits(connections=256, in_flight=4 * 1024 * 1024)  # of the listener for operators
 
 
 class PortService(Service):
@@ -111,6 +114,7 @@ class SiteService(PortService):
         entrance.take_effect()
         if before is None or before.port is not entrance.port:
             address = show_address(entrance.port.getHost())
+            entrance.port.socket.listen(_BACKLOG)  # Twisted's is 50: of more clients at once some would wait a second
             self.log.info(self._takes, relay=self.name, address=address, backends=self._backends())
             if before is not None:
                 before.close()
@@ -157,6 +161,7 @@ class AdminService(SiteService):
         self.root = Resource()
         self.root.putChild(b"ping", PingResource())
         self.site = RelaySite(self.root, reactor, max_body_size=_MAX_ADMIN_BODY)
+        self.site.guard.name, self.site.guard.limits = self.name, _LIMITS
 
     def reconfigure(self, config: Admin) -> None:
         """Let another configuration hold, but for the port."""

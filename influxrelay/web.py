@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from itertools import count
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 from uuid import uuid1
 
@@ -23,17 +23,23 @@ from twisted.web.server import Site
 from influxrelay import __version__
 from influxrelay.body import Collector
 from influxrelay.errors import InvalidRequest
+from influxrelay.guard import Doing, Guard, Limits
 from influxrelay.query import without
 from influxrelay.relay import json_error
 from influxrelay.write import Reply
 
 VERSION = f"relay-{__version__}"
 LINGER = 10.0  # seconds for which a client may go on sending a body that is refused already
+TOO_MUCH = "too many bytes in flight"
+RETRY = (b"Retry-After", b"1")
 DEAF = 0.2  # seconds for which what follows a malformed head is still read: closing at once would lose the answer
 IDLE_GRACE = 1.0  # seconds that a connection which may be used again has for its last request at a gentle end ...
 FRESH_GRACE = 5.0  # ... and one that has been accepted has for its first
+MAX_HEAD = 16 * 1024  # bytes of a request's head ...
+MAX_HEADERS = 100  # ... and the lines in it
 _STATUS_LINES = {code: b"HTTP/1.1 %d %s\r\n" % (code, text) for code, text in RESPONSES.items()}
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
+_FIRST_LINE = re.compile(rb"(?:\r\n)?[^ \r\n]+ [^ \r\n]+ HTTP/1\.[01]\r\n")
 _HEADS = 2048  # heads remembered: clients send the same one with each request, but for the length ...
 _HEAD_LENGTH = 2048  # ... and the longest of them, in bytes
 
@@ -44,11 +50,16 @@ class RelayRequest(Request):
     channel: RelayChannel
     path = b""
     query = b""
+    body: Collector
+    has_head = False
+    complete = False
+    counted = 0
     _refused = False
 
     def gotLength(self, length: int | None) -> None:
         """Prepare for the body; the headers are complete."""
         self.site = self.channel.site
+        self.has_head = True
         self.body = Collector(self.site.max_body_size, self.requestHeaders.getRawHeaders(b"Content-Encoding"))
         try:
             self.body.expect(length)
@@ -58,27 +69,67 @@ class RelayRequest(Request):
     def handleContentChunk(self, data: bytes) -> None:
         """Take a piece of the body."""
         if not self._refused:
-            try:
-                self.body.add(data)
-            except InvalidRequest as error:
-                self._refuse(error)
+            self.site.guard.uploads.add(self)
+            self.take(data)
 
-    def _refuse(self, error: InvalidRequest) -> None:
+    def take(self, data: bytes) -> None:
+        """Add to the body."""
+        try:
+            self.body.add(data)
+        except InvalidRequest as error:
+            self._refuse(error)
+        else:
+            if not self.count(len(data)):
+                self.refuse_for_memory()
+
+    def count(self, size: int) -> bool:
+        """Note that so much more memory is used for this request, until it is answered; tell whether there is room."""
+        guard = self.site.guard
+        self.counted += size
+        guard.held += size
+        return guard.held <= guard.limits.in_flight or guard.make_room(self)
+
+    def _let_go(self) -> None:
+        guard = self.site.guard
+        guard.uploads.discard(self)
+        guard.held -= self.counted
+        self.counted = 0
+
+    def refuse_for_memory(self) -> None:
+        """Answer 503 before the body is complete; the client may try again."""
+        self._refuse(InvalidRequest(503, TOO_MUCH), RETRY)
+
+    def refuse_for_time(self) -> None:
+        """Answer 408: the body has not come in time."""
+        self._refuse(InvalidRequest(408, "the body takes too long"))
+
+    def _refuse(self, error: InvalidRequest, *headers: tuple[bytes, bytes]) -> None:
         """Answer before the body is complete.
 
         What is still coming is read and dropped for a while, so that the client gets to see the answer (RFC 9112, 9.6).
         """
+        if self._refused:
+            return
         self._refused = True
         self.body.clear()
+        self._let_go()
         self.requestHeaders = self.requestHeaders.copy()
         self.requestHeaders.removeHeader(b"Expect")  # no "100 Continue" behind a final answer
         self.channel.linger(LINGER)
         self.site.refused[error.status] += 1
         self.path = self.channel._path.partition(b"?")[0]  # noqa: SLF001 (ours; the parser has not told us yet)
-        self._send(json_error(error.status, error.message))
+        self._send(json_error(error.status, error.message, *headers))
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Let go of what was collected for a client that has gone; called by the channel."""
+        if self.counted:
+            self._let_go()
+        super().connectionLost(reason)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Answer the complete request; called by the channel."""
+        self.complete = True
+        self.site.guard.uploads.discard(self)
         self.method, self.uri, self.clientproto = command, path, version
         self.path, _, self.query = path.partition(b"?")
         if not path.startswith(b"/"):  # the absolute form of RFC 9112, 3.2.2
@@ -106,6 +157,7 @@ class RelayRequest(Request):
     def answer(self, reply: Reply) -> None:
         """Send the one answer; a client that has gone away gets none."""
         if not self._disconnected:
+            self._let_go()
             self._send(reply)
             self.finish()
 
@@ -147,25 +199,31 @@ class _Head:
 
 
 class RelayChannel(HTTPChannel):
-    """A client's connection.
-
-    :ivar fresh: whether it has had no answer yet.
-    """
+    """A client's connection, as :class:`influxrelay.guard.Client` is."""
 
     site: RelaySite
     factory: RelaySite
     requestFactory = RelayRequest
+    maxHeaders = MAX_HEADERS
+    totalHeadersSize = MAX_HEAD
+    timeOut = None  # the guard looks at the time
+    answered = 0
+    seen = (Doing.HEAD, 0)
+    since = 0.0
     _lingering: IDelayedCall | None = None
     _raw_head = b""
+    _head = b""
     _deaf = False
-    fresh = True
+    _cut = False
 
     def connectionMade(self) -> None:
         """Join the site's connections."""
         self.site = self.factory
-        self.site.channels.add(self)
         super().connectionMade()
         self._peer, self._host = super().getPeer(), super().getHost()
+        transport: Any = self.transport
+        self._socket: Any = getattr(transport, "transport", transport)  # below TLS
+        self.site.guard.admit(self)
 
     def getPeer(self) -> Any:
         """Return the client's address; each request asks, and it does not change."""
@@ -189,25 +247,40 @@ class RelayChannel(HTTPChannel):
         if self._deaf:
             return
         if not self.requests and self.line_mode and not self._buffer:
+            if self._head:
+                data = self._head + data
+                self._head = b""
             end = data.find(b"\r\n\r\n") + 4
-            if end >= 4:
+            if end < 4:
+                if self._may_become_a_head(data):
+                    self._head = data
+                    return
+            else:
                 self._raw_head = data[:end]
                 head = self.site.heads.get(self._raw_head)
                 if head is not None and head.length == len(data) - end:
                     self._replay(head, data[end:])
                     return
+                if end > MAX_HEAD or self._raw_head.count(b"\r\n") > MAX_HEADERS + 2:
+                    self._refuse_head()
+                    return
         super().dataReceived(data)
+
+    def _may_become_a_head(self, data: bytes) -> bool:
+        """Tell whether to wait for the rest; what is wrong already is for the parser, which refuses it."""
+        if len(data) > MAX_HEAD or data.count(b"\r\n") > MAX_HEADERS + 1:
+            self._refuse_head()
+        return self._deaf or data.find(b"\r\n", 2) < 0 or _FIRST_LINE.match(data) is not None
 
     def _replay(self, head: _Head, body: bytes) -> None:
         """Do what the parser did with the same bytes before."""
-        self.resetTimeout()
         request = RelayRequest(self)
         request.requestHeaders = head.headers
         self.requests.append(request)
         self._command, self._path, self._version = head.command, head.path, head.version
         self.persistent = head.persistent
         request.gotLength(head.length)
-        request.handleContentChunk(body)
+        request.take(body)
         self.allContentReceived()
 
     def allHeadersReceived(self) -> None:
@@ -221,7 +294,7 @@ class RelayChannel(HTTPChannel):
 
     def send(self, data: bytes) -> None:
         """Write at once if the transport can: the reactor need not be asked whether it may."""
-        self.fresh = False
+        self.answered += 1
         transport: Any = self.transport
         if isinstance(transport, Connection) and not transport.dataBuffer and not transport._tempDataBuffer:  # noqa: SLF001 (no public way to ask)
             sent = transport.writeSomeData(data)
@@ -237,17 +310,32 @@ class RelayChannel(HTTPChannel):
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         """Answer what is no HTTP, in the form of all other answers; called by the parser."""
+        if self._receivedHeaderSize > MAX_HEAD or self._receivedHeaderCount > MAX_HEADERS:
+            self._refuse_head()
+        else:
+            self._give_up(400, "malformed request")
+
+    def _refuse_head(self) -> None:
+        """Answer a head that is too long, in bytes or in lines."""
+        self._give_up(431, "request header fields too large")
+
+    def _give_up(self, status: int, message: str) -> None:
+        """Answer what was not understood; there is nothing that could be after it."""
+        if self._deaf:
+            return
         request = self.requests[-1] if self.requests else RelayRequest(self)
         request.site = self.site
+        self.site.refused[status] += 1
         self.persistent = 0
-        self.site.refused[400] += 1
-        request._send(json_error(400, "malformed request"))  # noqa: SLF001 (ours)
+        request._send(json_error(status, message))  # noqa: SLF001 (ours)
         self._deaf = True
+        self._head = b""
+        self.clearLineBuffer()
         self._lingering = self.callLater(DEAF, self.loseConnection)
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002 (the interface's)
         """Refuse a head with a line that is too long; called by the parser."""
-        self._respondToBadRequestAndDisconnect()
+        self._refuse_head()
 
     def lineReceived(self, line: bytes) -> None:
         """Take a line of the head; what is not ASCII in the first one is escaped, as Go's clients and servers do."""
@@ -271,7 +359,42 @@ class RelayChannel(HTTPChannel):
     def cut(self) -> None:
         """Break the connection."""
         transport: Any = self.transport
+        self._cut = True
         transport.abortConnection()
+
+    def is_idle(self) -> bool:
+        """Tell whether no request has begun."""
+        return not (self.requests or self._head or self._buffer)
+
+    # -- for the guard
+
+    def doing(self) -> Doing:
+        """Tell what the connection is about."""
+        transport: Any = self.transport
+        below = self._socket
+        if self._cut or transport.disconnecting or self._lingering is not None:
+            return Doing.CLOSING
+        if getattr(below, "dataBuffer", b"") or getattr(below, "_tempDataBuffer", b""):
+            return Doing.UNREAD
+        request = self.requests[0] if self.requests else None
+        if request is None or not request.has_head:
+            return Doing.IDLE if self.answered and self.is_idle() else Doing.HEAD
+        return Doing.ANSWER if request.complete else Doing.BODY
+
+    def body_size(self) -> int:
+        """Return how many bytes of a body have come."""
+        return self.requests[0].counted if self.requests else 0
+
+    def expire(self, doing: Doing) -> None:
+        """End the connection, for it has been about this for too long; who has begun a request is told so."""
+        if doing is Doing.IDLE:
+            self.loseConnection()
+        elif doing is Doing.BODY:
+            self.requests[0].refuse_for_time()
+        elif doing is Doing.HEAD and not self.is_idle():
+            self._give_up(408, "the request takes too long")
+        else:
+            self.cut()
 
 
 class RelaySite(Site):
@@ -282,12 +405,20 @@ class RelaySite(Site):
     :ivar branches: resources that answer all that begins with their path, as it came.
     :ivar answers: to requests at ``/write``, by status.
     :ivar refused: requests at any path that were answered with an error before a backend was asked, by status.
+    :ivar guard: what its clients can make it hold.
     """
 
     noisy = False
     _access = Logger()
 
-    def __init__(self, root: Resource, reactor: IReactorTime, *, max_body_size: int, access_log: bool = False) -> None:
+    def __init__(
+        self,
+        root: Resource,
+        reactor: IReactorTime,
+        *,
+        max_body_size: int,
+        access_log: bool = False,
+    ) -> None:
         super().__init__(root, RelayRequest, parsePOSTFormSubmission=False, reactor=reactor)
         self.max_body_size = max_body_size
         self.branches: dict[bytes, Resource] = {}
@@ -296,7 +427,7 @@ class RelaySite(Site):
         self.refused: Counter[int] = Counter()
         self._refusing = False
         self._partings: list[IDelayedCall] = []
-        self.channels: set[RelayChannel] = set()
+        self.guard = Guard(Limits(), reactor)
         self._time = reactor.seconds
         self._second = -1
         self._common_headers = b""
@@ -311,7 +442,6 @@ class RelaySite(Site):
         channel: Any = RelayChannel()
         channel.factory = self
         channel.callLater = self.reactor.callLater
-        channel.timeOut = self.timeOut
         return channel
 
     def remember(self, raw: bytes, head: _Head) -> None:
@@ -370,6 +500,11 @@ class RelaySite(Site):
 
     # -- the end
 
+    @property
+    def channels(self) -> list[RelayChannel]:
+        """All connections, the oldest first."""
+        return cast("list[RelayChannel]", list(self.guard.clients))
+
     def shut_down(self, *, gently: bool = False) -> Deferred[None]:
         """Take no more requests: close what is idle; the Deferred fires when every connection is gone.
 
@@ -383,32 +518,32 @@ class RelaySite(Site):
         else:
             self._refuse()
         done: Deferred[None] = Deferred()
-        if self.channels:
+        if self.guard.clients:
             self._empty.append(done)
         else:
             done.callback(None)
         return done
 
     def _close_used(self) -> None:
-        for channel in list(self.channels):
-            if not channel.requests and not channel.fresh:
+        for channel in self.channels:
+            if channel.is_idle() and channel.answered:
                 channel.loseConnection()
 
     def _refuse(self) -> None:
         self._refusing = True
-        for channel in list(self.channels):
-            if not channel.requests:
+        for channel in self.channels:
+            if channel.is_idle():
                 channel.loseConnection()
 
     def abort(self) -> None:
         """Break all connections."""
-        for channel in list(self.channels):
+        for channel in self.channels:
             channel.cut()
 
     def gone(self, channel: RelayChannel) -> None:
         """Forget a lost connection."""
-        self.channels.discard(channel)
-        if not self.channels:
+        self.guard.gone(channel)
+        if not self.guard.clients:
             for parting in self._partings:
                 if parting.active():
                     parting.cancel()

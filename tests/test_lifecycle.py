@@ -160,6 +160,11 @@ def location(backend: ScriptedBackend, more: str = "") -> str:
     return f'name = "one"\nlocation = "{backend.url}"\n{more}'
 
 
+def _connects(port: int) -> bool:
+    with socket.socket() as other:
+        return other.connect_ex((LOOPBACK, port)) == 0
+
+
 class StartTests(_Case):
     """A start that goes well."""
 
@@ -243,8 +248,7 @@ class StopTests(_Case):
         await until(lambda: backend.requests)
         child.signal(signal.SIGTERM)
         await idle.end()
-        with socket.socket() as other:
-            self.assertNotEqual(other.connect_ex((LOOPBACK, child.port)), 0)
+        await until(lambda: not _connects(child.port))
         held.release()
         self.assertEqual((await client.answer()).status, 204)
         await self.until_ended(child)

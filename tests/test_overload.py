@@ -1,0 +1,441 @@
+"""What clients that are slow, endless or many can do to a listener, and what not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import SynchronousTestCase
+
+from influxrelay import guard, web
+from influxrelay.guard import Doing, Guard, Limits
+from influxrelay.listeners import HTTPService
+from tests.scripted import LINE, Client, Hold, RelayTestCase, ScriptedBackend, answer, reactor, request, until
+
+_LIMITS = Limits(connections=4, in_flight=1000, header_timeout=10.0, body_timeout=20.0, idle_timeout=60.0)
+
+
+class _Fake:
+    """A client's connection that does what the test says."""
+
+    def __init__(self, doing: Doing = Doing.HEAD, answered: int = 0) -> None:
+        self.answered = answered
+        self.seen = (Doing.IDLE, -1)
+        self.since = -1.0
+        self.now_doing = doing
+        self.size = 0
+        self.ended: Doing | str = ""
+
+    def doing(self) -> Doing:
+        return Doing.CLOSING if self.ended else self.now_doing
+
+    def body_size(self) -> int:
+        return self.size
+
+    def expire(self, doing: Doing) -> None:
+        self.ended = self.ended or doing
+
+    def cut(self) -> None:
+        self.ended = "cut"
+
+
+class _Upload:
+    """A body that is being received."""
+
+    def __init__(self, of: Guard, size: int) -> None:
+        self.counted = size
+        self.refused = False
+        self._guard = of
+        of.held += size
+        of.uploads.add(self)
+
+    def refuse_for_memory(self) -> None:
+        self.refused = True
+        self._guard.uploads.discard(self)
+        self._guard.held -= self.counted
+        self.counted = 0
+
+
+class _GuardCase(SynchronousTestCase):
+    """A guard on a clock."""
+
+    def setUp(self) -> None:
+        """Have both."""
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.guard = Guard(_LIMITS, self.clock)
+
+    def admitted(self, *clients: _Fake) -> None:
+        """Let clients connect, a second one after the other."""
+        for client in clients:
+            self.guard.admit(client)
+            self.pass_time(1)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass in small steps."""
+        self.clock.pump([0.25] * int(seconds * 4))
+
+
+class TimeTests(_GuardCase):
+    """How long a client may take."""
+
+    def test_patience(self) -> None:
+        """Each thing that a client may wait with has its time, and is over soon after it."""
+        for doing, seconds in (
+            (Doing.HEAD, 10),
+            (Doing.BODY, 20),
+            (Doing.IDLE, 60),
+            (Doing.UNREAD, guard.UNREAD),
+            (Doing.CLOSING, guard.CLOSING),
+        ):
+            client = _Fake(doing, answered=1)
+            self.admitted(client)
+            self.pass_time(seconds - 2)
+            self.assertEqual(client.ended, "", doing)
+            self.pass_time(4)
+            self.assertEqual(client.ended, doing)
+            self.assertEqual(self.guard.closed[doing.value], 1)
+            self.guard.gone(client)
+
+    def test_our_own_time(self) -> None:
+        """A client that waits for its answer is never closed."""
+        client = _Fake(Doing.ANSWER)
+        self.admitted(client)
+        self.pass_time(3600)
+        self.assertEqual(client.ended, "")
+
+    def test_slow_body(self) -> None:
+        """A body that makes 1000 bytes a second has all the time it needs; a slower one has not."""
+        slow, slower = _Fake(Doing.BODY), _Fake(Doing.BODY)
+        self.admitted(slow, slower)
+        for _ in range(300):
+            slow.size += 1000
+            slower.size += 900
+            self.pass_time(1)
+        self.assertEqual((slow.ended, slower.ended), ("", Doing.BODY))
+
+    def test_busy_client(self) -> None:
+        """Time begins anew with each request, whatever the client is seen to do."""
+        client = _Fake(Doing.IDLE)
+        self.admitted(client)
+        for _ in range(40):
+            client.answered += 1
+            self.pass_time(30)
+        self.assertEqual(client.ended, "")
+
+    def test_no_clients(self) -> None:
+        """Without clients there is no timer, and with many there is one."""
+        clients = [_Fake(), _Fake(), _Fake()]
+        self.admitted(*clients)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        for client in clients:
+            self.guard.gone(client)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.guard.gone(clients[0])
+
+
+class NumberTests(_GuardCase):
+    """How many clients there may be."""
+
+    def test_who_goes(self) -> None:
+        """Those without a request go first, the oldest of them; then the longest idle; then the slowest to write."""
+        writing, idle, longer, silent, half = (
+            _Fake(Doing.BODY, 3),
+            _Fake(Doing.IDLE, 1),
+            _Fake(Doing.IDLE, 1),
+            _Fake(Doing.HEAD),
+            _Fake(Doing.BODY),
+        )
+        everyone = [writing, idle, longer, silent]
+        self.admitted(*everyone)
+        idle.answered += 1
+        self.pass_time(2)
+        for gone in (silent, half, longer, idle, writing):
+            newcomer = half if gone is silent else _Fake(Doing.ANSWER)
+            self.admitted(newcomer)
+            self.assertEqual(gone.ended, "cut")
+            self.guard.gone(gone)
+            self.assertEqual(newcomer.ended, "")
+        self.assertEqual(self.guard.closed["full"], 5)
+        self.assertEqual(self.guard.accepted, 9)
+
+    def test_all_are_busy(self) -> None:
+        """A new connection goes itself where all others wait for answers."""
+        clients = [_Fake(Doing.ANSWER) for _ in range(4)]
+        newcomer = _Fake()
+        self.admitted(*clients, newcomer)
+        self.assertEqual([each.ended for each in (*clients, newcomer)], ["", "", "", "", "cut"])
+
+    def test_many_at_once(self) -> None:
+        """Where there are many, several go at once, and those that are on their way out count no more."""
+        self.guard.limits = Limits(connections=320)
+        clients = [_Fake() for _ in range(330)]
+        for client in clients:
+            self.guard.admit(client)
+        self.assertEqual([index for index, each in enumerate(clients) if each.ended], list(range(10)))
+        self.assertEqual(self.guard.closed["full"], 10)
+
+
+class MemoryTests(_GuardCase):
+    """How many bytes may be in flight."""
+
+    def test_largest_first(self) -> None:
+        """The largest bodies are refused, as many as it takes, and the small ones stay."""
+        small, middle, large, larger = (_Upload(self.guard, size) for size in (100, 200, 350, 450))
+        self.assertTrue(self.guard.make_room(small))
+        self.assertEqual([each.refused for each in (small, middle, large, larger)], [False, False, False, True])
+
+    def test_nothing_to_refuse(self) -> None:
+        """What waits for its answer is not refused; what is new is."""
+        self.guard.held = 900
+        asker = _Upload(self.guard, 200)
+        self.guard.uploads.clear()
+        self.assertFalse(self.guard.make_room(asker))
+
+    def test_alone(self) -> None:
+        """A body that is alone may be larger: max-body-size is its bound."""
+        alone = _Upload(self.guard, 5000)
+        self.assertTrue(self.guard.make_room(alone))
+        self.assertFalse(alone.refused)
+
+
+class _Case(RelayTestCase):
+    """One relay with one backend."""
+
+    server: ScriptedBackend
+    service: HTTPService
+
+    def begin(self, *script: Any, **settings: Any) -> None:
+        """Start both."""
+        self.server = self.backend(*script)
+        self.service = self.relay(self.server, **settings)
+
+    async def clients(self, number: int) -> list[Client]:
+        """Connect so often."""
+        return [await self.client(self.service) for _ in range(number)]
+
+    async def all_is_let_go(self) -> None:
+        """Wait until no memory is counted any more."""
+        guard = self.service.site.guard
+        await until(lambda: guard.held == 0 and not guard.uploads)
+
+
+class SlowClientTests(_Case):
+    """Clients that take their time."""
+
+    def setUp(self) -> None:
+        """Look at clients often."""
+        self.patch(guard, "_LOOK", 0.1)
+
+    def hurry(self, **limits: float) -> None:
+        """Shorten the time that clients have, now that they have begun."""
+        its = self.service.site.guard
+        its.limits = attrs.evolve(its.limits, **limits)
+
+    async def has_begun(self) -> None:
+        """Wait until the relay has a part of a head."""
+        await until(lambda: any(channel._head for channel in self.service.site.channels))
+
+    async def test_half_open(self) -> None:
+        """A connection on which nothing comes is closed without a word."""
+        self.begin()
+        client, other = await self.clients(2)
+        self.assertEqual((await other.ask(request())).status, 204)
+        self.hurry(header_timeout=0.1)
+        self.assertEqual(await client.end(), b"")
+        self.assertEqual((await other.ask(request())).status, 204)
+        self.assertEqual(self.service.site.guard.closed["header-timeout"], 1)
+
+    async def test_slow_head(self) -> None:
+        """A head that does not end is answered 408, however steadily it comes."""
+        for data in (request()[:20], request(b"/write?db=db", b"", *[b"X-%d: 1" % number for number in range(90)])):
+            self.begin()
+            (client,) = await self.clients(1)
+            client.send(data[:10])
+            await self.has_begun()
+            self.hurry(header_timeout=0.3)
+            for byte in data[10:-4]:
+                client.send(bytes([byte]))
+                await deferLater(reactor, 0.01)
+                if client.unread:
+                    break
+            self.assert_error(await client.answer(), 408, "the request takes too long")
+            self.assertEqual(await client.end(), b"")
+
+    async def test_slow_second_head(self) -> None:
+        """A client that had its answers before is treated the same."""
+        self.begin()
+        (client,) = await self.clients(1)
+        self.assertEqual((await client.ask(request())).status, 204)
+        client.send(request()[:20])
+        await self.has_begun()
+        self.hurry(header_timeout=0.1)
+        self.assert_error(await client.answer(), 408, "the request takes too long")
+
+    async def test_slow_body(self) -> None:
+        """A body that does not come is answered 408, and what had come of it is let go."""
+        chunk = request(b"/write?db=db", b"5\r\ncpu", b"Transfer-Encoding: chunked", length=-1)
+        for data in (request(length=1000), chunk):
+            self.begin()
+            (client,) = await self.clients(1)
+            client.send(data)
+            await until(lambda: self.service.site.guard.uploads)
+            self.hurry(body_timeout=0.1)
+            found = await client.answer()
+            self.assert_error(found, 408, "the body takes too long")
+            self.assertEqual(found.header("Connection"), b"close")
+            await self.all_is_let_go()
+            self.assertEqual(self.server.requests, [])
+
+    async def test_unread_answers(self) -> None:
+        """A client that does not read its answers is cut off, and the relay has read no more requests meanwhile."""
+        self.patch(guard, "UNREAD", 0.5)
+        self.begin()
+        (client,) = await self.clients(1)
+        client.transport.pauseProducing()
+        ping = request(b"/ping?verbose=1", b"", method=b"GET")
+        (channel,) = self.service.site.channels
+        while channel.doing() is not Doing.UNREAD:
+            client.send(ping * 500)
+            await deferLater(reactor, 0.001)
+        await until(lambda: not self.service.site.channels)
+        self.assertEqual(self.service.site.guard.closed["unread"], 1)
+
+
+class EndlessHeadTests(_Case):
+    """Heads that are too long."""
+
+    async def test_too_long(self) -> None:
+        """A head with too many lines, a long one, or too much in all is answered 431, whole or as it comes."""
+        self.begin()
+        for headers in (
+            [b"X-%d: 1" % number for number in range(200)],
+            [b"X-%d: 1" % number for number in range(20_000)],
+            [b"X: " + b"x" * 100_000],
+            [b"X-%d: " % number + b"x" * 1000 for number in range(20)],
+        ):
+            data = request(b"/write?db=db", LINE, *headers)
+            for part, prefix in ((data, b""), (data[: -len(LINE) - 4], b""), (data, request(b"/write"))):
+                (client,) = await self.clients(1)
+                client.send(prefix + part)
+                if prefix:
+                    self.assertEqual((await client.answer()).status, 400)
+                self.assert_error(await client.answer(), 431, "request header fields too large")
+                await client.end()
+        self.assertEqual(self.server.requests, [])
+        self.assertEqual(self.service.site.refused[431], 12)
+
+    async def test_long_enough(self) -> None:
+        """A hundred headers, or 15 KB of them, are taken."""
+        self.begin()
+        (client,) = await self.clients(1)
+        for headers in ([b"X-%d: 1" % number for number in range(98)], [b"X: " + b"x" * 15_000]):
+            self.assertEqual((await client.ask(request(b"/write?db=db", LINE, *headers))).status, 204)
+
+    async def test_no_end(self) -> None:
+        """Of a head without end the relay keeps no more than its limit."""
+        self.begin()
+        (client,) = await self.clients(1)
+        client.send(b"GET /ping HTTP/1.1\r\n")
+        (channel,) = await self._channels(1)
+        most = 0
+        while not client.unread:
+            client.send(b"X-A: b\r\n" * 10)
+            await deferLater(reactor, 0.001)
+            most = max(most, len(channel._head), len(channel._buffer))
+        self.assertEqual((await client.answer()).status, 431)
+        self.assertLess(most, web.MAX_HEAD + 1000)
+
+    async def _channels(self, number: int) -> list[Any]:
+        await until(lambda: len(self.service.site.channels) == number)
+        return list(self.service.site.channels)
+
+
+class ManyClientsTests(_Case):
+    """``max-connections``."""
+
+    async def test_half_open(self) -> None:
+        """Connections without a request give way to those with one, old and new, however many they are."""
+        self.begin(max_connections=8)
+        (honest,) = await self.clients(1)
+        self.assertEqual((await honest.ask(request())).status, 204)
+        silent = await self.clients(40)
+        for _ in range(5):
+            self.assertEqual((await honest.ask(request())).status, 204)
+            self.assertEqual((await self.ask(self.service, request())).status, 204)
+        await until(lambda: len(self.service.site.channels) <= 8)
+        self.assertFalse(honest.closed)
+        await until(lambda: sum(client.closed for client in silent) >= 33)
+        self.assertGreaterEqual(self.service.site.guard.closed["full"], 33)
+
+    async def test_answers_come(self) -> None:
+        """A client that waits for its answer is not closed by those that come later."""
+        hold = Hold(answer(204))
+        self.begin(hold, max_connections=2)
+        waiting = await self.clients(2)
+        for client in waiting:
+            client.send(request())
+        await until(lambda: self.server.requests)
+        await until(lambda: all(each.doing() is Doing.ANSWER for each in self.service.site.channels))
+        late = await self.clients(3)
+        for client in late:
+            await client.end()
+        hold.release()
+        self.assertEqual([(await client.answer()).status for client in waiting], [204, 204])
+
+
+class BytesInFlightTests(_Case):
+    """``max-in-flight-mb``."""
+
+    async def test_small_writes_go_on(self) -> None:
+        """With many large bodies half received the largest are refused, and small writes are taken as ever."""
+        self.begin(max_in_flight=1_000_000, max_body_size=900_000)
+        uploads = await self.clients(4)
+        guard = self.service.site.guard
+        for number, client in enumerate(uploads, 1):
+            client.send(request(body=b"#" * (100_000 * number), length=800_000))
+            await until(lambda expected=number: len(guard.uploads) == expected)
+            await until(lambda expected=number: guard.held == 50_000 * expected * (expected + 1))
+        (honest,) = await self.clients(1)
+        self.assertEqual((await honest.ask(request())).status, 204)
+        found = await uploads[-1].answer()
+        self.assert_error(found, 503, "too many bytes in flight")
+        self.assertEqual((found.header("Retry-After"), found.header("Connection")), (b"1", b"close"))
+        self.assertEqual([client.closed for client in uploads[:-1]], [False] * 3)
+        for client in uploads[1:]:
+            client.vanish()
+        await until(lambda: len(guard.uploads) == 1)
+        uploads[0].send(b"#" * 700_000)
+        self.assertEqual((await uploads[0].answer()).status, 204)
+        await self.all_is_let_go()
+
+    async def test_unanswered_writes(self) -> None:
+        """Writes that wait for their answers count, and a new one that does not fit is answered 503."""
+        hold = Hold(answer(204))
+        self.begin(hold, max_in_flight=100_000, max_body_size=90_000)
+        waiting, late = await self.clients(2)
+        body = LINE * 2000
+        waiting.send(request(body=body))
+        await until(lambda: self.server.requests)
+        found = await late.ask(request(body=body))
+        self.assert_error(found, 503, "too many bytes in flight")
+        self.assertEqual(self.service.site.refused[503], 1)
+        hold.release()
+        self.assertEqual((await waiting.answer()).status, 204)
+        await self.all_is_let_go()
+        self.assertEqual((await self.ask(self.service, request(body=body))).status, 204)
+
+    async def test_every_end(self) -> None:
+        """Whatever becomes of a request, its bytes are let go."""
+        self.begin(answer(204), answer(400, b"bad"), answer(503), max_body_size=1000)
+        for data in (
+            *[request()] * 3,
+            request(b"/nothing"),
+            request(body=b""),
+            request(body=b"#" * 1001),
+            request(b"/write?db=db", LINE, b"Content-Encoding: gzip"),
+            request(b"/write?db=db", b"zz\r\n", b"Transfer-Encoding: chunked", length=-1),
+        ):
+            await self.ask(self.service, data)
+            await self.all_is_let_go()
