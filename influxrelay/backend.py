@@ -175,7 +175,7 @@ class HTTPBackend:
         self._query_url = self._write_url.rpartition(b"/")[0] + b"/query"
         self._authorization = authorization
         self._gzip = gzip
-        self._settings = (write_url, policy, timeout, authorization, gzip)
+        self.settings = (write_url, policy, timeout, authorization, gzip)
         self._host = urlsplit(write_url).netloc.encode("ascii")
         # Both are asked for with each request, and there are few of them: one for each destination.
         self.latency = Histogram(LATENCIES)
@@ -253,9 +253,9 @@ class HTTPBackend:
         """Tell whether a request is under way."""
         return bool(self._under_way)
 
-    def does_the_same(self, other: HTTPBackend) -> bool:
+    def does_the_same(self, other: object) -> bool:
         """Tell whether another transport sends the same in the same way, whatever its name."""
-        return self._settings == other._settings
+        return isinstance(other, HTTPBackend) and self.settings == other.settings
 
 
 class WriteClient(HTTPClient):

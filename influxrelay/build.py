@@ -133,7 +133,12 @@ class RoadChanges:
 
     @classmethod
     def between(
-        cls, old: Listener, new: Listener, roads: Sequence[Road], reactor: Any, keeper: Keeper | None
+        cls,
+        old: Listener,
+        new: Listener,
+        roads: Sequence[Road],
+        make_road: Callable[[HTTPOutput, str], Road],
+        make_backend: Callable[[HTTPOutput], Backend],
     ) -> RoadChanges:
         """Find out which roads stay, which come and which go.
 
@@ -145,13 +150,13 @@ class RoadChanges:
         before = pair_outputs(old, new)
         for output in http_outputs(new):
             if output.name not in before:
-                changes.roads.append(make_road(output, new.name, reactor, keeper))
+                changes.roads.append(make_road(output, new.name))
                 continue
             was, road = present.pop(before[output.name].name)
             changes.roads.append(road)
             changes.kept[output.name] = road
-            made = make_backend(output, reactor)
-            stays = isinstance(road.backend, HTTPBackend) and made.does_the_same(road.backend)
+            made = make_backend(output)
+            stays = made.does_the_same(road.backend)
             if not stays or output != was or new.name != old.name:
                 backend = road.backend if stays else made
                 changes._steps.append(partial(reconfigure_road, road, output, backend, new.name))

@@ -12,7 +12,15 @@ from twisted.internet.error import CannotListenError
 from twisted.web.resource import Resource
 
 from influxrelay import udp
-from influxrelay.build import RoadChanges, http_outputs, journal_limits, make_filter, make_keeper, make_road
+from influxrelay.build import (
+    RoadChanges,
+    http_outputs,
+    journal_limits,
+    make_backend,
+    make_filter,
+    make_keeper,
+    make_road,
+)
 from influxrelay.config_values import HTTPListener, HTTPOutput, UDPListener, UDPOutput
 from influxrelay.errors import JournalError, ListenError
 from influxrelay.guard import Limits
@@ -26,7 +34,7 @@ from influxrelay.ratelimit import TokenBucket
 from influxrelay.relay import Relay
 from influxrelay.reload import Steps
 from influxrelay.resources import PingResource, WriteResource
-from influxrelay.road import Road
+from influxrelay.road import Backend, Road
 from influxrelay.sockets import Sockets
 from influxrelay.status import serve_health
 from influxrelay.web import RelaySite
@@ -48,10 +56,22 @@ class Relaying(PortService):
     def __init__(self, config: HTTPListener | UDPListener, reactor: Any) -> None:
         self.name = config.name
         self.config = config
-        self.keeper: Keeper | None = make_keeper(config.journal, reactor)
-        self.roads: list[Road] = [make_road(each, config.name, reactor, self.keeper) for each in http_outputs(config)]
-        self.leaving: dict[Road, tuple[str, str]] = {}
         self._reactor = reactor
+        self.keeper = self.make_keeper(config)
+        self.roads = [self.make_road(each, config.name) for each in http_outputs(config)]
+        self.leaving: dict[Road, tuple[str, str]] = {}
+
+    def make_keeper(self, config: HTTPListener | UDPListener) -> Keeper | None:
+        """Return what keeps the journal, if there is one."""
+        return make_keeper(config.journal, self._reactor)
+
+    def make_road(self, output: HTTPOutput, name: str) -> Road:
+        """Return the road to a backend of the listener of this name."""
+        return make_road(output, name, self._reactor, self.keeper)
+
+    def make_backend(self, output: HTTPOutput) -> Backend:
+        """Return a transport to a backend."""
+        return make_backend(output, self._reactor)
 
     def obstacle(self) -> str:
         """Tell why a write would be answered 5xx now; empty if it would not, as far as is known."""
@@ -111,9 +131,10 @@ class Relaying(PortService):
             self._read_on(self.keeper, backlogs)
 
     def _read_on(self, keeper: Keeper, backlogs: Backlogs) -> None:
+        (relay,) = self.relays
         for road in self.roads:
             if isinstance(road, QueuedRoad) and road.name in backlogs:
-                road.resume(backlogs[road.name], keeper.last_seq)
+                road.resume(backlogs[road.name], keeper.last_seq, relay.decided())
 
     def _forget(self, destination: Destination, upto: int) -> None:
         for road in (*self.roads, *self.leaving):
@@ -129,7 +150,7 @@ class Relaying(PortService):
         :raises JournalError: the journal does not tell where a backend that returns has stopped.
         """
         keeper = self.keeper
-        changes = RoadChanges.between(self.config, config, self.roads, self._reactor, keeper)
+        changes = RoadChanges.between(self.config, config, self.roads, self.make_road, self.make_backend)
         steps.told += changes.told
         backlogs: Backlogs = {}
         if keeper is not None and changes.added():

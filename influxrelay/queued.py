@@ -85,6 +85,7 @@ class QueuedRoad(Road):
         self._timers: list[IDelayedCall] = []
         self._troubles = 0
         self._retry_at = 0.0
+        self._not_ours = range(0)
 
     def _new_lane(self, destination: Destination) -> Lane:
         lane = self._lanes[destination] = QueuedLane(destination, self._tally, self._live)
@@ -342,8 +343,12 @@ class QueuedRoad(Road):
 
     # -- the backlog on disk
 
-    def resume(self, backlog: Iterable[tuple[Destination, int]], last_seq: int) -> None:
-        """Read on from the cursors; once, before the first write."""
+    def resume(self, backlog: Iterable[tuple[Destination, int]], last_seq: int, decided: int | None = None) -> None:
+        """Read on from the cursors; once, before the first write.
+
+        :param decided: the number of the last write for this backend, where another may still be struck.
+        """
+        self._not_ours = range(last_seq + 1 if decided is None else decided + 1, last_seq + 1)
         for destination, passed in backlog:
             lane = self._new_lane(destination)
             lane.behind, lane.loaded, lane.noted, lane.last_seq = True, passed, passed, last_seq
@@ -395,8 +400,8 @@ class QueuedRoad(Road):
             return
         records, upto = page
         for record in records:
-            if record.seq <= lane.loaded:
-                continue  # the operator has dropped it while the page was read
+            if record.seq <= lane.loaded or record.seq in self._not_ours:
+                continue  # the operator has dropped it while the page was read; or it was not written for this backend
             entry = lane.later.pop(record.seq, None)
             if entry is None:
                 write = self.part_of(record.write)

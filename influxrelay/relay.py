@@ -70,6 +70,7 @@ class Relay:
         self._keeper = keeper
         self._clock = clock
         self._seq = 0
+        self._undecided: dict[int, None] = {}  # the numbers of what is in the journal, or on its way there
         self._submitted: deque[tuple[Write, _Parts, str, Deferred[Reply]]] = deque()
         self.lines_unwanted = 0
 
@@ -141,6 +142,7 @@ class Relay:
         if self._keeper is not None:
             self._keeper.last_seq += 1
             self._seq = self._keeper.last_seq
+            self._undecided[self._seq] = None
         else:
             self._seq += 1
         return Ticket(self._seq, self._clock(), write)
@@ -183,6 +185,11 @@ class Relay:
 
     # -- what is kept
 
+    def decided(self) -> int:
+        """Return up to which number of the journal it is decided whether a write is kept."""
+        last = self._keeper.last_seq if self._keeper is not None else 0
+        return next(iter(self._undecided), last + 1) - 1
+
     def _not_on_disk(self, failure: Failure, ticket: Ticket) -> Failure:
         ticket.on_disk = False
         for road in ticket.absent:
@@ -200,6 +207,7 @@ class Relay:
         keeper = self._keeper
 
         def on_disk(_: object) -> None:
+            del self._undecided[ticket.seq]
             ticket.settle(State.KEPT if taken else State.STRUCK)
             if taken:
                 told.callback(reply)
@@ -208,6 +216,7 @@ class Relay:
 
         def not_on_disk(failure: Failure) -> None:
             refuse = taken and self._refuse_unjournaled
+            del self._undecided[ticket.seq]
             ticket.settle(State.KEPT if taken and not refuse else State.STRUCK)
             told.callback(json_error(503, f"unable to journal the write: {failure.value}") if refuse else reply)
 

@@ -49,6 +49,9 @@ class Backend(Protocol):
     def close(self) -> Deferred[None]:
         """Close the connections that are idle."""
 
+    def does_the_same(self, other: Backend) -> bool:
+        """Tell whether another transport sends the same in the same way, whatever its name."""
+
     def retire(self) -> None:
         """Close each connection as soon as it is idle: there will be no more requests."""
 

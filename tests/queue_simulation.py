@@ -28,12 +28,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from influxrelay.answers import is_not_ready
+from influxrelay.config_values import HTTPListener, HTTPOutput, UDPListener
+from influxrelay.config_values import Journal as JournalSettings
 from influxrelay.errors import BackendFailure
 from influxrelay.journal import FILE, Drop, Journal, Record
 from influxrelay.keeper import Keeper, Limits, _Batch
+from influxrelay.listeners import Relaying
 from influxrelay.queued import QueuedRoad
 from influxrelay.queues import JournalQueue, MemoryQueue, Queue, Ticket
 from influxrelay.relay import Relay
+from influxrelay.road import Backend
 from influxrelay.write import Destination, Reply, Write
 from tests.simulation import DESTINATIONS, EPSILON, OK, BoundedClock, ModelBackend, Story, Violation
 
@@ -66,6 +70,7 @@ class QueueStory(Story):
     :ivar unjournaled: the journal did not take it.
     :ivar unstruck: the journal could not strike it.
     :ivar excused: the numbers of the backends that need not get it, although its client was told that it is taken.
+    :ivar servers: those that were configured when it was submitted.
     """
 
     def __init__(self, sequence: int, write: Write, now: float, *, poisoned: bool) -> None:
@@ -78,6 +83,7 @@ class QueueStory(Story):
         self.unjournaled = False
         self.unstruck = False
         self.excused: set[int] = set()
+        self.servers: list[Server] = []
 
     @property
     def taken(self) -> bool:
@@ -93,7 +99,7 @@ class QueueStory(Story):
 class Server(ModelBackend):
     """A model backend that may miss its databases for a while, and whose client may be killed.
 
-    :ivar since: the generation from which on it was configured without a break; None while it is not.
+    :ivar configured: whether it is; ``leaving``, while it is not any more and gets the rest.
     :ivar letters: the sequences that were dead letters of queues in memory that are gone.
     :ivar drops: what such queues had lost.
     """
@@ -101,7 +107,8 @@ class Server(ModelBackend):
     def __init__(self, number: int, world: World) -> None:
         super().__init__(number, world)  # type: ignore[arg-type]
         self.world = world
-        self.since: int | None = None
+        self.configured = False
+        self.leaving = False
         self.letters: set[int] = set()
         self.drops: list[Drop] = []
         self._requests: dict[Deferred[Reply], tuple[Write, bytes, list[Story]]] = {}
@@ -121,7 +128,7 @@ class Server(ModelBackend):
             assert isinstance(story, QueueStory)
             if story.refused and not story.unstruck:
                 self.world.broken(f"{self.name} got write {story.sequence} after {story.answers[0].status}")
-        if self.since is None:
+        if not (self.configured or self.leaving):
             self.world.broken(f"{self.name} got {numbers}, and is not configured")
         if self._missing.get(write.destination, 0.0) > self.world.clock.seconds():
             answered: Deferred[Reply] = Deferred()
@@ -157,6 +164,7 @@ class Server(ModelBackend):
         self.under_way.clear()
         self._requests.clear()
         self.not_before = 0.0
+        self.leaving = False
 
     def has(self, story: Story) -> bool:
         """Tell whether all of a write is stored, and not just left there by a merged request that will be repeated."""
@@ -220,6 +228,14 @@ class WatchedRoad(QueuedRoad):
     def submit(self, write: Write, ticket: Ticket | None = None) -> Deferred[Reply]:
         """Take a write."""
         return super().submit(write, ticket).addBoth(self._note, self.world.writes[write])
+
+    def reconfigure(self, backend: Backend, *, relay: str, **_: Any) -> None:
+        """Go on with another transport, and the schedule's own bounds."""
+        world = self.world
+        self.max_delay, self.create_databases = world.max_delay, world.create_databases
+        self.queue.max_bytes, self.queue.drop_oldest = world.max_bytes, world.drop_oldest
+        bounds = {"max_batch": world.max_batch, "max_in_flight": world.max_in_flight, "max_waiting": world.max_waiting}
+        super().reconfigure(backend, relay=relay, **bounds)
 
     def _note(self, result: Reply | Failure, story: QueueStory) -> Reply | Failure:
         outcome = result.value if isinstance(result, Failure) else result
@@ -356,14 +372,106 @@ class SimulatedKeeper(Keeper):
         self._journal.close()
 
 
+class Transport:
+    """A way to a server; another one to the same server does the same in another way."""
+
+    def __init__(self, name: str, server: Server) -> None:
+        self.name = name
+        self.server = server
+        self.timeout = server.timeout
+        self.post = server.post
+        self.create_database = server.create_database
+        self.abort = server.abort
+        self.close = server.close
+
+    def does_the_same(self, other: Backend) -> bool:
+        """Never."""
+        return self is other
+
+    def retire(self) -> None:
+        """Nothing to close."""
+
+    def is_busy(self) -> bool:
+        """Tell whether a request is under way, by whatever transport."""
+        return bool(self.server.under_way)
+
+
+class SimulatedListener(Relaying):
+    """The real listener, but for its port, with model backends behind it."""
+
+    def __init__(self, config: HTTPListener, reactor: ProcessClock, world: World) -> None:
+        self.world = world
+        super().__init__(config, reactor)
+        self.relay = Relay(config.name, self.roads, keeper=self.keeper, clock=world.now)
+        self.relays = [self.relay]
+        self.furnish()
+
+    def make_keeper(self, config: HTTPListener | UDPListener) -> SimulatedKeeper | None:
+        """Return a keeper whose disk may fail."""
+        if config.journal is None:
+            return None
+        keeper = SimulatedKeeper(self._reactor, config.journal.directory, self.world.limits, clock=self.world.now)
+        keeper.world = self.world
+        return keeper
+
+    def make_road(self, output: HTTPOutput, name: str) -> WatchedRoad:
+        """Return a road that is watched."""
+        world = self.world
+        queue: Queue
+        if self.keeper is not None:
+            queue = JournalQueue(output.name, self.keeper)
+        else:
+            queue = MemoryQueue(output.name, world.max_bytes, drop_oldest=world.drop_oldest)
+        road = WatchedRoad(
+            self.make_backend(output),
+            self._reactor,
+            relay=name,
+            queue=queue,
+            max_delay=world.max_delay,
+            create_databases=world.create_databases,
+            max_batch=world.max_batch,
+            max_in_flight=world.max_in_flight,
+            max_waiting=world.max_waiting,
+            jitter=world.rng.random,
+        )
+        road.world, road.number = world, int(output.location.removeprefix("http://"))
+        return road
+
+    def make_backend(self, output: HTTPOutput) -> Transport:
+        """Return another transport to a server."""
+        return Transport(output.name, self.world.servers[int(output.location.removeprefix("http://"))])
+
+    def furnish(self) -> None:
+        """Let the relay know its roads."""
+        self.relay.reconfigure(
+            self.name, self.roads, consistency="one", refuse_unjournaled=self.world.refuse_unjournaled
+        )
+
+
 @attrs.frozen(eq=False)
 class Process:
     """What is gone when the process is killed."""
 
     reactor: ProcessClock
-    relay: Relay
-    roads: list[WatchedRoad]
-    keeper: SimulatedKeeper | None
+    listener: SimulatedListener
+
+    @property
+    def relay(self) -> Relay:
+        """What takes writes."""
+        return self.listener.relay
+
+    @property
+    def keeper(self) -> SimulatedKeeper | None:
+        """The journal's."""
+        keeper = self.listener.keeper
+        assert keeper is None or isinstance(keeper, SimulatedKeeper)
+        return keeper
+
+    @property
+    def roads(self) -> list[WatchedRoad]:
+        """All roads, those that are leaving included."""
+        roads = (*self.listener.roads, *self.listener.leaving)
+        return [road for road in roads if isinstance(road, WatchedRoad)]
 
 
 class World:
@@ -390,25 +498,25 @@ class World:
         self.generation = 0
         self.crashes = self.stops = 0
         self.process: Process | None = None
-        self._stopping = False
+        self.stopping = False
         self._padding = rng.choice((0, 0, 0, 3000))
         self._poison = rng.choice((0.0, 0.1, 0.3))
         self._places = rng.randint(1, len(DESTINATIONS))
         self._consistency = rng.choice(("", "", *CONSISTENCIES))
-        self._max_delay = rng.choice((1.0, 10.0))
-        self._create_databases = rng.random() < 0.3
+        self.max_delay = rng.choice((1.0, 10.0))
+        self.create_databases = rng.random() < 0.3
         size = 60 + self._padding
-        self._max_waiting = rng.choice((size, 3 * size, 100_000))
-        self._max_bytes = rng.choice((size, 4 * size, 10 * size, 10_000_000))
-        self._drop_oldest = rng.random() < 0.5
-        self._limits = Limits()
+        self.max_waiting = rng.choice((size, 3 * size, 100_000))
+        self.max_bytes = rng.choice((size, 4 * size, 10 * size, 10_000_000))
+        self.drop_oldest = rng.random() < 0.5
+        self.limits = Limits()
         self._limit = rng.choice((0, 0, 0, 1, 3)) if self._padding else 0
         self._max_age = rng.choice((0.0, 0.0, 0.0, 2.0, 20.0))
         self.servers = [Server(number, self) for number in range(4)]
         self.outputs = {f"output{number}": self.servers[number] for number in range(rng.choice((2, 2, 3)))}
         for server in self.outputs.values():
-            server.since = 1
-        self._names = 10
+            server.configured = True
+        self.names = 10
         self._directory = ""
 
     def broken(self, message: str) -> Violation:
@@ -439,54 +547,33 @@ class World:
 
     # -- the processes
 
+    def configuration(self, outputs: dict[str, Server]) -> HTTPListener:
+        """Return a configuration with these outputs."""
+        made = []
+        for name, server in outputs.items():
+            url = f"http://{server.number}"
+            made.append(HTTPOutput(name, url, url, url))
+        journal = JournalSettings(self._directory) if self.on_disk else None
+        return HTTPListener("simulation", "", "", journal=journal, outputs=tuple(made))
+
     def now(self) -> float:
         """Return the time of day."""
         return EPOCH + self.clock.seconds()
 
     def start(self) -> None:
         """Start a process."""
-        rng = self.rng
         self.generation += 1
         reactor = ProcessClock(self)
-        keeper: SimulatedKeeper | None = None
-        if self.on_disk:
-            keeper = SimulatedKeeper(reactor, self._directory, self._limits, clock=self.now)
-            keeper.world = self
-        roads = []
-        for name, server in self.outputs.items():
-            server.name = name
-            queue: Queue
-            if keeper is not None:
-                queue = JournalQueue(name, keeper)
-            else:
-                queue = MemoryQueue(name, self._max_bytes, drop_oldest=self._drop_oldest)
-            road = WatchedRoad(
-                server,
-                reactor,
-                relay="simulation",
-                queue=queue,
-                max_delay=self._max_delay,
-                create_databases=self._create_databases,
-                max_batch=self.max_batch,
-                max_in_flight=self.max_in_flight,
-                max_waiting=self._max_waiting,
-                jitter=rng.random,
-            )
-            road.world, road.number = self, server.number
-            roads.append(road)
-        relay = Relay("simulation", roads, keeper=keeper, refuse_unjournaled=self.refuse_unjournaled, clock=self.now)
-        self.process = Process(reactor, relay, roads, keeper)
-        if keeper is not None:
-            journal = keeper.open({name: f"http://{server.number}" for name, server in self.outputs.items()})
-            if (self._limit and not self._limits.max_bytes) or self._max_age:
-                most = journal.used() + self._limit * 16384 if self._limit else 0
-                self._limits = keeper.limits = Limits(self._limits.max_bytes or most, self._max_age, self._drop_oldest)
-            backlogs = {road.name: journal.backlog(road.name) for road in roads}
-            keeper.start()
-            for road in roads:
-                road.resume(backlogs[road.name], keeper.last_seq)
+        listener = SimulatedListener(self.configuration(self.outputs), reactor, self)
+        self.process = Process(reactor, listener)
+        backlogs = listener.open_journal()
+        keeper = self.process.keeper
+        if keeper is not None and ((self._limit and not self.limits.max_bytes) or self._max_age):
+            most = keeper.used + self._limit * 16384 if self._limit else 0
+            self.limits = keeper.limits = Limits(self.limits.max_bytes or most, self._max_age, self.drop_oldest)
+        listener.resume(backlogs)
         names = {name: server.number for name, server in self.outputs.items()}
-        self.note(f"process {self.generation} starts with {names}, and limits {self._limits}")
+        self.note(f"process {self.generation} starts with {names}, and limits {self.limits}")
 
     def crash(self) -> None:
         """Kill the process, look at what it leaves, and start another in a while."""
@@ -498,7 +585,7 @@ class World:
         for story in self.stories.values():
             story.gone = story.gone or not story.answers
         process.reactor.kill()
-        for server in self.outputs.values():
+        for server in self.servers:
             server.forget()
         if process.keeper is not None:
             process.keeper.kill()
@@ -508,11 +595,11 @@ class World:
     def stop(self) -> None:
         """Stop the process as the service does, and start another in a while."""
         process = self.process
-        if process is None or self._stopping:
+        if process is None or self.stopping:
             return
         self.note("the process is stopped")
         self.stops += 1
-        self._stopping = True
+        self.stopping = True
         for road in process.roads:
             road.close()
             road.backend.abort()
@@ -528,7 +615,7 @@ class World:
             if not (story.answers or story.gone):
                 self.broken(f"the client of write {story.sequence} got no answer before the end")
         process.reactor.kill()
-        for server in self.outputs.values():
+        for server in self.servers:
             server.forget()
         self._bury(process)
         self._over()
@@ -543,7 +630,7 @@ class World:
             for story in self.stories.values():
                 if not self.on_disk:
                     delivered = story.sequence in server.letters or server.has(story)
-                    if not delivered and not (self._stopping and story.generation == self.generation):
+                    if not delivered and not (self.stopping and story.generation == self.generation):
                         story.excused.add(server.number)
                 elif story.unjournaled:
                     story.excused.add(server.number)
@@ -556,33 +643,48 @@ class World:
         server.letters |= {sequence_of(ticket.write.body) for ticket, _ in queue.dead_letters}
 
     def _over(self) -> None:
-        self._stopping = False
+        self.stopping = False
         self.clock.callLater(self.rng.random(), self._start_another)
 
     def _start_another(self) -> None:
         rng = self.rng
         change = rng.choice(("", "", "", "", "add", "remove", "rename", "reorder"))
+        self.configure(self.changed(rng, change))
+        self.start()
+
+    def changed(self, rng: random.Random, change: str) -> dict[str, Server]:
+        """Return other outputs."""
+        outputs = dict(self.outputs)
         if change == "add":
-            free = [server for server in self.servers if server.since is None]
+            free = [server for server in self.servers if not server.configured]
             if free:
                 server = rng.choice(free)
-                server.since = self.generation + 1
+                self.names += 1
+                outputs[f"output{self.names}"] = server
+        elif change == "remove" and len(outputs) > 1:
+            outputs.pop(rng.choice(list(outputs)))
+        elif change == "rename":
+            self.names += 1
+            name = rng.choice(list(outputs))
+            outputs[f"output{self.names}"] = outputs.pop(name)
+        elif change == "reorder":
+            items = list(outputs.items())
+            rng.shuffle(items)
+            outputs = dict(items)
+        return outputs
+
+    def configure(self, outputs: dict[str, Server]) -> None:
+        """Let other outputs hold: what one that is removed does not have it need not get."""
+        before, after = list(self.outputs.values()), list(outputs.values())
+        for server in self.servers:
+            server.configured = server in after
+            if server in after and server not in before:
                 server.arrived.clear()
                 server.applied.clear()
-                self._names += 1
-                self.outputs[f"output{self._names}"] = server
-        elif change == "remove" and len(self.outputs) > 1:
-            server = self.outputs.pop(rng.choice(list(self.outputs)))
-            server.since = None
-        elif change == "rename":
-            self._names += 1
-            name = rng.choice(list(self.outputs))
-            self.outputs[f"output{self._names}"] = self.outputs.pop(name)
-        elif change == "reorder":
-            items = list(self.outputs.items())
-            rng.shuffle(items)
-            self.outputs = dict(items)
-        self.start()
+            if server in before and server not in after:
+                for story in self.stories.values():
+                    story.excused.add(server.number)
+        self.outputs = outputs
 
     # -- the schedule
 
@@ -611,9 +713,13 @@ class World:
                 begin = rng.random() * length
                 self.clock.callLater(begin, self._break_disk)
                 self.clock.callLater(begin + rng.random() * rng.choice((0.1, 2.0)), self._mend_disk)
+        self.plan(length)
         self.clock.callLater(length + 4, self._heal)
         self._until_quiet()
         self._check()
+
+    def plan(self, length: float) -> None:
+        """Let more happen within this time."""
 
     def _break_disk(self) -> None:
         self.note("the disk fails")
@@ -639,7 +745,7 @@ class World:
 
     def submit(self, more: int) -> None:
         """Submit a write, and ``more`` when it is answered, in the moment in which the client is told."""
-        if self.process is None or self._stopping:
+        if self.process is None or self.stopping:
             return
         rng = self.rng
         sequence = len(self.stories)
@@ -656,6 +762,7 @@ class World:
         story = QueueStory(sequence, write, self.clock.seconds(), poisoned=poisoned)
         story.generation = self.generation
         story.consistency = self._consistency or rng.choice(CONSISTENCIES)
+        story.servers = list(self.outputs.values())
         self.stories[sequence] = self.writes[write] = story
         self.note(f"write {sequence} to {where}, {story.consistency}{', poisoned' if poisoned else ''}")
         answered = self.process.relay.submit(write, story.consistency)
@@ -679,7 +786,7 @@ class World:
     def _check_answer(self, story: QueueStory, reply: Reply) -> None:  # noqa: C901 (one case for each answer)
         """Check an answer in the moment in which the client gets it."""
         outcomes = list(story.outcomes.values())
-        servers = list(self.outputs.values())
+        servers = story.servers
         having = sum(server.has(story) for server in servers)
         needed = {"quorum": len(servers) // 2 + 1, "all": len(servers)}.get(story.consistency, 1)
         name = f"write {story.sequence} ({story.consistency}) was answered {reply.status}"
@@ -718,11 +825,10 @@ class World:
 
     def _must(self, server: Server) -> list[QueueStory]:
         """Return the writes that a backend must get."""
-        since = server.since or 0
         return [
             story
             for story in self.stories.values()
-            if story.taken and story.generation >= since and server.number not in story.excused
+            if story.taken and server in story.servers and server.number not in story.excused
         ]
 
     def _check_file(self) -> None:
@@ -733,6 +839,7 @@ class World:
                 sequence_of(body): (seq, number)
                 for seq, number, body in db.execute("SELECT seq, destination, body FROM log")
             }
+            names = {location: name for name, location in db.execute("SELECT name, location FROM backends")}
             since = dict(db.execute("SELECT name, since FROM backends").fetchall())
             cursors = {(name, number): seq for name, number, seq in db.execute("SELECT * FROM cursors")}
             letters = {(name, sequence_of(body)) for name, body in db.execute("SELECT backend, body FROM dead_letters")}
@@ -743,13 +850,14 @@ class World:
             story = self.stories[sequence]
             if story.refused and not story.unstruck:
                 self.broken(f"write {sequence} was answered {story.answers[0].status} and is in the journal")
-        for name, server in self.outputs.items():
+        for server in self.outputs.values():
             lost = []
+            name = names.get(f"http://{server.number}", "")
             for story in self._must(server):
                 if server.has(story) or (name, story.sequence) in letters:
                     continue
                 seq, number = log.get(story.sequence, (0, 0))
-                if seq <= cursors.get((name, number), since[name]):
+                if seq <= cursors.get((name, number), since.get(name, sys.maxsize)):
                     lost.append(story)
             self._check_lost(name, lost, [drop for drop in drops if drop.backend == name])
 
@@ -850,23 +958,21 @@ class World:
             self.broken(f"{road.name} is not drained")
 
 
-def run(first: int, count: int, report: Callable[[int, Violation], object]) -> int:
+def run(first: int, count: int, report: Callable[[int, Violation], object], world: type[World] = World) -> int:
     """Run schedules, report those that break the contract, and return how many did."""
     broken = 0
     for seed in range(first, first + count):
         try:
-            World(seed).run()
+            world(seed).run()
         except Violation as problem:
             broken += 1
             report(seed, problem)
     return broken
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], world: type[World] = World) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.queue_simulation", description=__doc__.split("\n", maxsplit=1)[0]
-    )
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("seed", type=int, nargs="?")
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
@@ -874,13 +980,13 @@ def main(arguments: list[str]) -> int:
     write = sys.stdout.write
     if options.seed is not None:
         try:
-            World(options.seed, lambda line: write(line + "\n")).run()
+            world(options.seed, lambda line: write(line + "\n")).run()
         except Violation as problem:
             write(f"seed {options.seed}: {problem}\n")
             return 1
         return 0
     started = time.monotonic()
-    broken = run(options.first, options.count, lambda seed, problem: write(f"seed {seed}: {problem}\n"))
+    broken = run(options.first, options.count, lambda seed, problem: write(f"seed {seed}: {problem}\n"), world)
     seconds = time.monotonic() - started
     write(f"{options.count} schedule(s) in {seconds:.1f} s, {broken} broken\n")
     return 1 if broken else 0

@@ -218,6 +218,101 @@ class BatchTests(KeeperCase):
         self.successResultOf(keeper.stop())
 
 
+class RegisterTests(KeeperCase):
+    """Backends that change while the journal works."""
+
+    def register(self, known: tuple[str, ...] = ("a",), **backends: str) -> None:
+        """Say which backends there are, each at a location of its key's name."""
+        self.keeper.register({key: (name, f"http://{key}") for key, name in backends.items()}, known)
+
+    def backlogs(self, *names: str) -> dict[str, list[int]]:
+        """Return up to where each backend has what is in the log."""
+        call = self.keeper.call(lambda journal: {name: [seq for _, seq in journal.backlog(name)] for name in names})
+        return self.wait(call)  # type: ignore[no-any-return]
+
+    def test_new(self) -> None:
+        """A new backend gets what comes later, also in the same transaction, and nothing from before."""
+        self.append(1)
+        self.keeper.last_seq = 1
+        held = self.hold()
+        self.register(a="a", b="b")
+        appended = self.keeper.append(record(2))
+        self.wait(held)
+        self.wait(appended)
+        self.assertEqual(self.backlogs("a", "b"), {"a": [0], "b": [1]})
+
+    def test_renamed(self) -> None:
+        """What was noted under the old name, before and in the same transaction, is found under the new one."""
+        self.append(1, 2, 3)
+        self.keeper.last_seq = 3
+        self.register(a="a", b="b")
+        held = self.hold()
+        self.keeper.passed("a", PLACE, 2)
+        self.register(("a", "b"), a="b", b="a")
+        self.keeper.passed("a", PLACE, 3)
+        self.wait(held)
+        self.assertEqual(self.backlogs("a", "b"), {"a": [], "b": []})
+        depths = self.wait(self.keeper.call(Journal.depths))
+        self.assertEqual({each.backend: each.location for each in depths}, {"b": "http://a", "a": "http://b"})
+
+    def test_tried_again(self) -> None:
+        """While the disk does not take it the old names hold, and then the new ones."""
+        self.append(1, 2)
+        self.keeper.last_seq = 2
+        self.break_journal("commit", *[failing(DISK_FULL)] * 2)
+        self.keeper.passed("a", PLACE, 1)
+        self.register(a="new")
+        for _ in range(2):
+            self.reactor.pump()
+            self.assertEqual(self.keeper.names, {"a": "a"})
+            self.reactor.advance(LAZY)
+        self.assertEqual(self.backlogs("new"), {"new": [1]})
+        self.assertEqual(self.keeper.names, {"a": "new"})
+
+    def test_removed(self) -> None:
+        """A backend that is removed holds nothing back, and what comes of it is ignored."""
+        self.append(1)
+        self.keeper.last_seq = 1
+        self.register(a="a", b="b")
+        self.append(2)
+        self.register(("b",), b="b")
+        self.keeper.passed("a", PLACE, 2)
+        self.keeper.passed("b", PLACE, 2)
+        self.append(3)
+        self.assertEqual((self.keeper.names, self.seqs()), ({"b": "b"}, [3]))
+
+    def test_returns(self) -> None:
+        """A backend that returns, perhaps by another name, goes on where it was."""
+        self.append(1)
+        self.keeper.last_seq = 1
+        self.register(a="a", b="b")
+        self.append(2)
+        self.keeper.last_seq = 2
+        self.register(("a",), a="a")
+        self.append(3)
+        locations = {"a": "http://a", "again": "http://b", "other": "http://other"}
+        passed = self.keeper.call(lambda journal: journal.passed_before(locations, {"a": "a"}))
+        self.assertEqual(self.wait(passed), {"again": [(PLACE, 1)]})
+        self.register(("a",), a="a", b="again", other="other")
+        self.assertEqual(self.backlogs("again", "other"), {"again": [1], "other": [2]})
+
+    def test_sync(self) -> None:
+        """What a commit survives can change between two of them."""
+        self.keeper.full_sync = True
+        pragma = "PRAGMA synchronous"
+        self.assertEqual(self.wait(self.keeper.call(lambda journal: journal._db.execute(pragma).fetchone())), (2,))
+        self.keeper.full_sync = False
+        self.assertEqual(self.wait(self.keeper.call(lambda journal: journal._db.execute(pragma).fetchone())), (1,))
+
+    def test_never_started(self) -> None:
+        """A journal that was only tried is closed, and another can have it."""
+        self.stop()
+        for _ in range(2):
+            keeper = Keeper(self.reactor, self.directory, Limits())
+            keeper.open({"a": "http://a"})
+            self.successResultOf(keeper.stop())
+
+
 class TroubleTests(KeeperCase):
     """When the disk fails."""
 
