@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import re
+import shlex
 import subprocess
 import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from influxrelay import cli
+from influxrelay.config import load
+from influxrelay.tap import Options
 from tests.servers import PROJECT
+from tests.test_config import make_pem
 
 DOCS = PROJECT / "docs"
 sys.path.insert(0, str(DOCS))
@@ -58,3 +68,82 @@ class ReferenceTests(SynchronousTestCase):
         self.assertEqual(facts["name"], ("a string without control characters", ""))
         self.assertTrue(config_reference.is_required("http.output", "location"))
         self.assertFalse(config_reference.is_required("http.output", "name"))
+
+
+def pages() -> dict[str, str]:
+    """Return the texts that are written for people, by name."""
+    paths = [*PROJECT.glob("*.rst"), *DOCS.glob("*.rst")]
+    return {str(path.relative_to(PROJECT)): path.read_text(encoding="utf-8") for path in paths}
+
+
+def commands(text: str) -> Iterator[str]:
+    """Yield what a text shows as commands: lines of its literal blocks, and what stands in double backquotes."""
+    for _, block in re.findall(r"(?m)^( *)\S?.*::(?: \w+)?\n\n((?:\1 +\S.*\n|\n)+)", text):
+        for line in re.findall(r"(?m)^ +(?:\$ )?(?:\S*/bin/)?((?:influxrelay|twistd|make) .*)", block):
+            yield re.sub(r" +# .*| [>|&;].*", "", line)
+    for literal in re.findall(r"``((?:influxrelay|twistd|make)\s[^`]+)``", text):
+        yield " ".join(literal.split())
+
+
+class ConsistencyTests(SynchronousTestCase):
+    """What one page says of others, of files, commands and settings."""
+
+    def test_references(self) -> None:
+        """Every file that a page names is there."""
+        found = 0
+        for name, text in pages().items():
+            for path in re.findall(r"``((?:docs|etc|tools|bench|tests|\.ci)/[\w./-]+)``", text):
+                found += 1
+                self.assertTrue((PROJECT / path).exists(), f"{name}: {path}")
+        self.assertGreater(found, 15)
+
+    def test_commands(self) -> None:
+        """Every command that a page shows has options and targets that there are."""
+        targets = re.findall(r"(?m)^([a-z]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"))
+        tried = 0
+        for name, text in pages().items():
+            for command in commands(text):
+                program, *words = shlex.split(command)
+                with self.subTest(f"{name}: {command}"):
+                    tried += 1
+                    if program == "make":
+                        self.assertIn(words[0], targets)
+                    elif program == "twistd":
+                        options = words[words.index("influxrelay") :] if "influxrelay" in words else []
+                        known = {f"--{option}" for option in Options().synonyms}
+                        self.assertLessEqual({each for each in options if each.startswith("--")}, known)
+                    else:
+                        self.assert_parses(words)
+        self.assertGreater(tried, 20)
+
+    def assert_parses(self, words: list[str]) -> None:
+        """Check that the command line takes these words, or more of their kind."""
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            for attempt in (words, [*words, "--help"]):
+                try:
+                    cli._parser().parse_args(attempt)
+                except SystemExit as end:
+                    if end.code == 0:
+                        return
+                else:
+                    return
+        self.fail(f"influxrelay {words}")
+
+    def test_configurations(self) -> None:
+        """Every configuration that a page shows is correct, if it is a whole one."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        for name in ("server.pem", "west-ca.pem"):
+            (directory / name).write_bytes(make_pem("leaf"))
+        (directory / "password").write_text("secret")
+        tried = 0
+        for name, text in pages().items():
+            for block in re.findall(r"\.\. code-block:: toml\n\n((?: +.*\n|\n)+)", text):
+                toml = textwrap.dedent(block)
+                if re.search(r"(?m)^\[\[(http|udp)\]\]", toml) and "location" in toml:
+                    tried += 1
+                    path = directory / "relay.toml"
+                    path.write_text(toml.replace('"/etc/influxrelay/', f'"{directory}/'), encoding="utf-8")
+                    with self.subTest(f"{name}: {toml}"):
+                        load(path)
+        self.assertGreaterEqual(tried, 4)
