@@ -10,7 +10,7 @@ OPTIONS ?=
 
 python := .venv/bin/python
 
-.PHONY: help run test simulate bench docs lint format clean
+.PHONY: help run test simulate bench docs deb lint format clean
 
 help:
 	@echo 'make run      two InfluxDB servers and the relay before them, until Ctrl-C'
@@ -18,6 +18,7 @@ help:
 	@echo 'make simulate a million schedules of backends that fail; a seed that breaks a promise is printed'
 	@echo 'make bench    how fast it is beside nginx and InfluxDB itself; OPTIONS=--help tells more'
 	@echo 'make docs     the documentation as web pages in build/docs'
+	@echo 'make deb      a package for Debian, with a virtual environment of its own, in dist'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make format   let ruff format the code'
 	@echo 'make clean    remove all that these commands have made'
@@ -43,6 +44,10 @@ bench: .venv/installed
 docs: .venv/installed-dev
 	@$(python) -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo 'build/docs/index.html'
+
+deb: .venv/installed
+	@tools/setup.sh packages deb
+	@tools/deb.sh
 
 lint: .venv/installed-dev
 	$(python) -m ruff check --quiet
