@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from influxrelay.commands import COMMANDS, Command, Listener, chosen, unknown
+from influxrelay.commands import Progress
 from influxrelay.errors import JournalError
 from influxrelay.reload import Steps
 from influxrelay.report import Refused, Request
@@ -34,15 +34,12 @@ class AdminSocket:
     """Listens on a unix socket that only its owner can use.
 
     :param path: empty for no socket.
-    :param commands: beside those that are about listeners.
+    :param run: does what is asked; raises :class:`Refused`.
     """
 
-    def __init__(
-        self, path: str, listeners: Sequence[Listener], reactor: Any, commands: Mapping[str, Command] | None = None
-    ) -> None:
+    def __init__(self, path: str, run: Callable[[Request, Progress], Awaitable[dict[str, Any]]], reactor: Any) -> None:
         self.path = path
-        self.listeners = listeners
-        self.commands = {**COMMANDS, **(commands or {})}
+        self.run = run
         self.connections: set[AdminProtocol] = set()
         self._reactor = reactor
         self._port: Any = None
@@ -161,9 +158,7 @@ class AdminProtocol(LineOnlyReceiver):
     async def _run(self, line: bytes) -> None:
         try:
             request = Request.parse(line)
-            command = self._admin.commands.get(request.command, unknown)
-            result = await command(chosen(self._admin.listeners, request.listener), request, self._tell)
-            answer: dict[str, Any] = {"result": result}
+            answer: dict[str, Any] = {"result": await self._admin.run(request, self._tell)}
         except (Refused, JournalError) as error:
             answer = {"error": str(error)}
         except Exception as error:

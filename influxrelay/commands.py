@@ -336,14 +336,7 @@ async def _drop_chunk(listener: Listener, ids: list[str]) -> None:
             await each.remove()
 
 
-async def unknown(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
-    """Refuse a command that is none of these."""
-    del listeners
-    raise Refused(f'there is no command "{request.command}"')
-
-
-Command = Callable[[Sequence[Listener], Request, Progress], Awaitable[dict[str, Any]]]
-COMMANDS: dict[str, Command] = {
+COMMANDS: dict[str, Callable[[Sequence[Listener], Request, Progress], Awaitable[dict[str, Any]]]] = {
     "queues": list_queues,
     "queues drop": drop_queue,
     "queues pause": pause,
@@ -353,3 +346,14 @@ COMMANDS: dict[str, Command] = {
     "dead-letters replay": replay,
     "dead-letters drop": drop_letters,
 }
+
+
+async def run(listeners: Sequence[Listener], request: Request, progress: Progress) -> dict[str, Any]:
+    """Do what is asked.
+
+    :raises Refused: that cannot be done.
+    """
+    command = COMMANDS.get(request.command)
+    if command is None:
+        raise Refused(f'there is no command "{request.command}"')
+    return await command(chosen(listeners, request.listener), request, progress)

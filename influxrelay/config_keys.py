@@ -24,6 +24,7 @@ HIDDEN = ("username", *SECRETS)  # of which errors do not show the value
 
 CONFIG: Keys = {
     "shutdown-timeout": readers.duration,
+    "workers": readers.integer(1, 64),
     "admin-socket": readers.socket_path,
     "admin": readers.table,
     "http": readers.tables,

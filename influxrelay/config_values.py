@@ -118,7 +118,7 @@ class HTTPListener:
     """Where HTTP clients write, and the backends that get what they write.
 
     :ivar bind_addr: as written.
-    :ivar endpoint: the same as Twisted's ``serverFromString`` wants it.
+    :ivar endpoint: the same as Twisted's ``serverFromString`` wants it; empty for one that listens nowhere.
     :ivar default_retention_policy: for writes without ``rp``; empty leaves the choice to the backend.
     :ivar default_ping_response: the status for ``/ping``, 200 to 299.
     :ivar health_timeout: seconds a backend has to answer for ``/health``, above 0.
@@ -201,14 +201,17 @@ class Config:
 
     :ivar path: the file, as it was named.
     :ivar shutdown_timeout: seconds, above 0.
-    :ivar admin_socket: the path of a unix socket; empty for ``admin.sock`` in the first journal's directory, if any.
+    :ivar workers: processes that take writes, 1 to 64.
+    :ivar admin_socket: the path of a unix socket; empty for ``admin.sock`` in the first journal's directory, if any;
+        None for no such socket.
     :ivar admin: None for no such listener.
     :ivar http: and ``udp``: at least one listener between them, names unique.
     """
 
     path: str
     shutdown_timeout: float = 10.0
-    admin_socket: str = ""
+    workers: int = 1
+    admin_socket: str | None = ""
     admin: Admin | None = None
     http: tuple[HTTPListener, ...] = ()
     udp: tuple[UDPListener, ...] = ()

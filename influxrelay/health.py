@@ -7,7 +7,7 @@ their roads are at that moment.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, Self
 
 import attrs
@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 
 from influxrelay import __version__
 from influxrelay.queued import QueuedRoad
-from influxrelay.report import age, count, size, text
+from influxrelay.report import Refused, age, count, size, text
 from influxrelay.road import Road
 
 NAME = "influxrelay"
@@ -159,6 +159,49 @@ class LocalExaminer:
         """Tell whether all listeners are ready."""
         late = "; ".join(f"{each.name}: {NOT_READY}" for each in self._listeners() if not each.is_ready)
         return Health(NAME, not late, late or "ready")
+
+
+class DistantExaminer:
+    """Asks for what holds for all workers.
+
+    :param ask: asks the supervisor; raises :class:`Refused` if that does not answer.
+    :param listener: returns the name of the one to look at; empty for all.
+    """
+
+    def __init__(self, ask: Callable[[dict[str, Any]], Awaitable[Any]], listener: Callable[[], str]) -> None:
+        self._ask = ask
+        self._listener = listener
+
+    async def health(self) -> Health:
+        """Tell whether a write would be taken now."""
+        return await self._examine("health") or _NOTHING
+
+    async def backend(self, name: str) -> Health | None:
+        """Tell whether a backend has all that any worker accepted before this question."""
+        return await self._examine("backend", name)
+
+    async def ready(self) -> Health:
+        """Tell whether all workers have started, and do not stop."""
+        return await self._examine("ready") or _NOTHING
+
+    async def _examine(self, kind: str, backend: str = "") -> Health | None:
+        try:
+            found = await self._ask({"examine": kind, "listener": self._listener(), "backend": backend})
+        except Refused as error:
+            return Health(backend or NAME, passed=False, message=str(error))
+        return None if found is None else Health.parse(found)
+
+
+_NOTHING = Health(NAME, passed=False, message="no worker runs")
+
+
+async def examine(examiner: Examiner, kind: str, backend: str) -> dict[str, Any] | None:
+    """Return for JSON what a :class:`DistantExaminer` asks for."""
+    if kind == "backend":
+        found = await examiner.backend(backend)
+    else:
+        found = await (examiner.health() if kind == "health" else examiner.ready())
+    return None if found is None else found.show()
 
 
 def _outline(listener: Listener, road: Road) -> Check:

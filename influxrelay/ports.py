@@ -97,8 +97,11 @@ class SiteService(PortService):
         return self._entrance.port if self._entrance is not None else None
 
     def listen(self) -> None:
-        """Open the port."""
-        self._enter(self._entrance_for(self.config))
+        """Open the port; none where there is no endpoint."""
+        if self.config.endpoint:
+            self._enter(self._entrance_for(self.config))
+        else:
+            self._listening = True
 
     def _entrance_for(self, config: Any) -> Entrance:
         """Listen where a configuration says; at the present port, if that is the same."""
@@ -124,6 +127,8 @@ class SiteService(PortService):
 
         :raises ListenError: it cannot be had.
         """
+        if not config.endpoint:
+            return
         entrance, present = self._entrance_for(config), self._entrance
         if present is None or entrance.port is not present.port:
             steps.back(entrance.close)
@@ -140,8 +145,9 @@ class SiteService(PortService):
         Where a client that is sent away can connect to a successor at once, what is still coming is answered.
         """
         self._stopping = True
-        closed = maybeDeferred(self._port.stopListening) if self._port is not None else None
-        gently = self._port is not None and self._sockets.has(self._port.getHost())
+        port = self._port
+        closed = maybeDeferred(port.stopListening) if port is not None else None
+        gently = port is not None and port.connected and self._sockets.has(port.getHost())
         return DeferredList([each for each in (closed, self.site.shut_down(gently=gently)) if each is not None])
 
     def abort(self) -> None:

@@ -75,6 +75,8 @@ def compare(old: Config, new: Config) -> Plan:
 
     :raises ConfigError: something that cannot change while the relay runs.
     """
+    if old.workers != new.workers:
+        raise ConfigError(f"{new.path}: workers: another number needs a restart")
     kept: list[tuple[Listener, Listener]] = []
     added: list[Listener] = []
     removed: list[Listener] = []

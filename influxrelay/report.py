@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, quote_plus
 
 import attrs
@@ -43,8 +43,8 @@ def socket_path(config: Config) -> str:
 
     A journal whose path is too long for a socket (unix(7)) has none, unless ``admin-socket`` names a place for it.
     """
-    if config.admin_socket:
-        return config.admin_socket
+    if config.admin_socket is None or config.admin_socket:
+        return config.admin_socket or ""
     listeners: list[HTTPListener | UDPListener] = [*config.http, *config.udp]
     journals = [each.journal for each in listeners if each.journal is not None]
     path = str(Path(journals[0].directory) / "admin.sock") if journals else ""
@@ -120,6 +120,24 @@ class Row:
     journal: str = ""
     journal_trouble: str = ""
     missing: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, shown: dict[str, Any]) -> Self:
+        """Return what :meth:`show` has shown."""
+        fields = {name: shown[name] for name in attrs.fields_dict(cls)}
+        drops = (
+            Drop(
+                shown["backend"],
+                each["reason"],
+                each["writes"],
+                each["bytes"],
+                _when(each["first"]),
+                _when(each["last"]),
+            )
+            for each in shown["drops"]
+        )
+        oldest = None if shown["oldest"] is None else _when(shown["oldest"])
+        return cls(**{**fields, "drops": tuple(drops), "oldest": oldest, "missing": tuple(shown["missing"])})
 
     def show(self, now: float) -> dict[str, Any]:
         """Return it for JSON, with what is wrong in words; times are ISO 8601 in UTC, ages seconds."""
@@ -275,6 +293,10 @@ def shortened(words: str, limit: int) -> str:
 def iso(when: float) -> str:
     """Return a time as ISO 8601 in UTC, to the second."""
     return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _when(shown: str) -> float:
+    return datetime.fromisoformat(shown).timestamp()
 
 
 def size(count_of_bytes: int) -> str:

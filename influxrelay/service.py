@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from prometheus_client.core import Metric
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -14,11 +15,11 @@ from twisted.logger import Logger
 
 from influxrelay import __version__
 from influxrelay.admin import AdminSocket
-from influxrelay.commands import list_queues
+from influxrelay.commands import Progress, list_queues, run
 from influxrelay.config import load
 from influxrelay.config_values import Admin, Config, HTTPListener, UDPListener
 from influxrelay.errors import ConfigError, JournalError, ListenError
-from influxrelay.health import LocalExaminer
+from influxrelay.health import Examiner, LocalExaminer
 from influxrelay.listeners import HTTPService, UDPService
 from influxrelay.metrics import Metrics, serve_metrics
 from influxrelay.notify import Notifier
@@ -65,8 +66,7 @@ class RelayService(MultiService):
         self._stopping = False
         self._reloading = DeferredLock()
         self._leaving: set[Deferred[None]] = set()
-        commands = {"reload": self._reload_command, "reload check": self._check_command}
-        self._admin_socket = AdminSocket(socket_path(config), self.listeners, reactor, commands)
+        self._admin_socket = AdminSocket(socket_path(config), self.run, reactor)
 
     def _make_listener(self, config: HTTPListener | UDPListener) -> Listener:
         if isinstance(config, HTTPListener):
@@ -75,10 +75,13 @@ class RelayService(MultiService):
 
     def _make_admin(self, config: Admin) -> AdminService:
         admin = AdminService(config, self._reactor, self._sockets)
-        serve_health(admin.site, admin.root, LocalExaminer(lambda: self.listeners, self._reactor))
+        serve_health(admin.site, admin.root, self._make_examiner())
         serve_status(admin.root, self.describe)
-        serve_metrics(admin.root, self._metrics.collect)
+        serve_metrics(admin.root, self.collect)
         return admin
+
+    def _make_examiner(self) -> Examiner:
+        return LocalExaminer(lambda: self.listeners, self._reactor)
 
     def _set_admin(self, admin: AdminService) -> None:
         self.admin = admin
@@ -113,6 +116,19 @@ class RelayService(MultiService):
             "queues": (await list_queues(self.listeners, Request("queues"), lambda done, total: None))["queues"],  # noqa: ARG005
         }
 
+    async def collect(self) -> list[Metric]:
+        """Return what Prometheus is told."""
+        return await self._metrics.collect()
+
+    async def run(self, request: Request, progress: Progress) -> dict[str, Any]:
+        """Do what the operator asks.
+
+        :raises Refused: that cannot be done.
+        """
+        if request.command in ("reload", "reload check"):
+            return await self.reload(check=request.command != "reload")
+        return await run(self.listeners, request, progress)
+
     # -- another configuration
 
     def hang_up(self) -> None:
@@ -124,19 +140,16 @@ class RelayService(MultiService):
         if not failure.check(Refused):  # which the log knows already
             self.log.failure("the reload", failure)
 
-    async def _reload_command(self, listeners: Sequence[Any], request: Request, _: Any) -> dict[str, Any]:
-        del listeners, request
-        return await self.reload()
-
-    async def _check_command(self, listeners: Sequence[Any], request: Request, _: Any) -> dict[str, Any]:
-        del listeners, request
-        return await self.reload(check=True)
-
     async def reload(self, *, check: bool = False) -> dict[str, Any]:
-        """Read the configuration again, and let all of it hold, or nothing. One waits for the other.
+        """Read the configuration again, and do as :meth:`change`."""
+        return await self.change(lambda: load(self.config.path), check=check)
+
+    async def change(self, read: Callable[[], Config], *, check: bool) -> dict[str, Any]:
+        """Let all of another configuration hold, or nothing. One change waits for the other.
 
         What an earlier one has removed is finished first: if it returns, it must not overtake itself.
 
+        :param read: returns it.
         :param check: try everything, and leave it as it was.
         :return: ``changes``, each in words for people.
         :raises Refused: nothing has changed, for this reason.
@@ -147,7 +160,7 @@ class RelayService(MultiService):
         try:
             self._notifier.reloading()
             await DeferredList(list(self._leaving))
-            changes = await self._change(load(self.config.path), check=check)
+            changes = await self._change(read(), check=check)
         except (ConfigError, JournalError, ListenError, _StoppingError) as error:
             problem = error
         finally:
@@ -173,10 +186,11 @@ class RelayService(MultiService):
                 await listener.prepare(new, steps)
             for new in plan.added:
                 after[new.name] = await self._prepare_new(new, steps)
-            # From here on all happens in one turn of the reactor.
+            # From here on all happens in one turn of the reactor, where there are no workers to ask.
             self._open_ports(config, [(after[new.name], new) for _, new in plan.kept], steps)
             for new in plan.added:
                 after[new.name].listen_for(steps)
+            await self._agree(config, after, steps)
         except BaseException:
             steps.take_back()
             raise
@@ -186,6 +200,9 @@ class RelayService(MultiService):
         steps.later(self._set_listeners, config, after)
         steps.take()
         return steps.told
+
+    async def _agree(self, config: Config, after: dict[str, Any], steps: Steps) -> None:
+        """Ask whoever else has a say."""
 
     async def _prepare_new(self, config: HTTPListener | UDPListener, steps: Steps) -> Listener:
         listener = self._make_listener(config)

@@ -21,8 +21,9 @@ def queues(answer: dict[str, Any]) -> str:
     """Show the queues as a table, and below it what is wrong and what to do."""
     rows = answer["queues"]
     lines = ["The relay does not run; this is what its journals hold."] if answer["relay"] == "stopped" else []
+    silent = answer.get("silent", [])
     if not rows:
-        return "\n".join([*lines, "There are no queues."])
+        return "\n".join([*lines, *silent, "There are no queues."])
     table = [("LISTENER", "BACKEND", "STATE", "QUEUE", "WRITES", "SIZE", "OLDEST", "DROPPED", "DEAD LETTERS")]
     for row in rows:
         writes, dropped = sum(each["writes"] for each in row["drops"]), sum(each["bytes"] for each in row["drops"])
@@ -41,6 +42,7 @@ def queues(answer: dict[str, Any]) -> str:
         )
     lines += [*_aligned(table), ""]
     advice = [f"{row['listener']}/{row['backend']}: {each}" for row in rows for each in row["advice"]]
+    advice[:0] = [f"{each}: what it keeps is missing here" for each in silent]
     if not advice and answer["relay"] == "running":
         advice = ["Nothing is wrong."]
     return "\n".join([*lines, *advice]).rstrip("\n")

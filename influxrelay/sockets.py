@@ -57,6 +57,13 @@ class Sockets:
     def __init__(self, reactor: Any, fds: Iterable[int] = ()) -> None:
         self._reactor = reactor
         self._given: list[socket.socket] = []
+        self.give(fds)
+
+    def give(self, fds: Iterable[int]) -> None:
+        """Have these from now on, instead of those before; ports that are open stay so."""
+        for each in self._given:
+            each.close()
+        self._given = []
         self._taken: set[socket.socket] = set()
         self._strangers: list[str] = []
         for fd in fds:

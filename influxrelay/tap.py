@@ -18,6 +18,8 @@ from influxrelay.notify import Notifier
 from influxrelay.query import without
 from influxrelay.service import RelayService
 from influxrelay.sockets import Sockets, systemd_fds
+from influxrelay.split import left_over
+from influxrelay.supervisor import Supervisor
 
 _MB = 1024 * 1024
 
@@ -63,6 +65,8 @@ class Options(usage.Options):
 def describe(config: Config) -> str:
     """Say what a configuration does, without its secrets."""
     lines = [f"{config.path}: correct"]
+    if config.workers > 1:
+        lines.append(f"{config.workers} workers")
     for http in config.http:
         lines.append(f"http {http.name}: listens on {http.bind_addr}, consistency {http.consistency}")
         lines += _describe_journal(http.journal)
@@ -113,13 +117,13 @@ def makeService(options: Options) -> IService:
     """Build the service; nothing is opened before it starts."""
     from twisted.internet import reactor  # noqa: PLC0415 (importing it installs it, and twistd has a say in which)
 
+    config, given = options.config, systemd_fds(os.environ)
+    sockets, notifier = Sockets(reactor, given), Notifier(os.environ, reactor)
     try:
-        service = RelayService(
-            options.config,
-            reactor,
-            sockets=Sockets(reactor, systemd_fds(os.environ)),
-            notifier=Notifier(os.environ, reactor),
-        )
+        if config.workers > 1 or left_over(config):
+            service: RelayService = Supervisor(config, reactor, sockets=sockets, given=given, notifier=notifier)
+        else:
+            service = RelayService(config, reactor, sockets=sockets, notifier=notifier)
     except ConfigError as error:
         sys.exit(f"influxrelay: {error}")
     _reload_on_hangup(service, reactor)
