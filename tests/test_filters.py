@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from hypothesis import given, settings
@@ -17,8 +18,10 @@ from influxrelay.config_values import Filter as Rule
 from influxrelay.config_values import UDPListener, UDPOutput
 from influxrelay.errors import BackendFailure
 from influxrelay.filters import ExpressionError, Filter, compile_expression, divide
+from influxrelay.journal import Record
 from influxrelay.line_protocol import MAX_SERIES, read_series, split_lines
 from influxrelay.listeners import HTTPService, UDPService
+from influxrelay.queues import State
 from influxrelay.relay import Relay
 from influxrelay.sockets import Sockets
 from influxrelay.tap import describe
@@ -26,8 +29,9 @@ from influxrelay.write import Reply, Write
 from tests import influx_grammar
 from tests.scripted import Hold, RelayTestCase, ScriptedBackend, answer, reactor, request, until
 from tests.test_journal_trouble import JournalTestCase
-from tests.test_lane import destination, write
+from tests.test_lane import Client, destination, write
 from tests.test_line_protocol import ALL, MALFORMED, RUBBISH
+from tests.test_queued import JournalCase
 from tests.test_relay import FakeRoad
 
 # Series as they are written, and what is read of them.
@@ -399,6 +403,68 @@ class JournalTests(JournalTestCase):
         self.assertEqual((await self.ask(relay, request(body=BODY))).status, 204)
         keeper: Any = relay.keeper
         self.assertEqual(keeper.last_seq, 0)
+
+
+class RandomTests(JournalCase):
+    """A filtered backend of a journal, and whatever may happen to it."""
+
+    def test_schedules(self) -> None:
+        """Through failures, a backlog on disk and restarts its lines arrive in order, and nothing stays on disk."""
+        for seed in range(40):
+            rng = Random(seed)
+            self.build(max_waiting=rng.choice((20, 60, 10_000)), max_batch=rng.choice((10, 100)))
+            self.road.filter = Filter(["^a$"], [])
+            wanted: list[bytes] = []
+            taken: list[bytes] = []
+            for number in range(60):
+                self.act(rng, taken)
+                names = rng.choice((b"a", b"b", b"ab", b"ba", b"bb", b"aa"))
+                lines = [b"%c v=1 %d%d" % (name, number, index) for index, name in enumerate(names)]
+                wanted += [line for line in lines if line.startswith(b"a")]
+                self.submit_part(b"\n".join(lines) + b"\n")
+            for _ in range(1000):
+                for post in self.backend.pending:
+                    post.answer()
+                    taken += post.body.split(b"\n")[:-1]
+                if not self.road._lanes:
+                    break
+                self.clock.advance(0.1)
+            self.assert_idle()
+            self.assertEqual(taken, wanted, f"seed {seed}")
+
+    def act(self, rng: Random, taken: list[bytes]) -> None:
+        """Let something happen, or nothing."""
+        what = rng.random()
+        posts = self.backend.pending
+        if what < 0.4:
+            for post in posts:
+                taken += post.body.split(b"\n")[:-1]
+                post.answer()
+        elif what < 0.6:
+            for post in posts:
+                post.fail()
+        elif what < 0.9:
+            self.clock.advance(rng.random())
+        elif what < 0.95:
+            self.road.close()
+            for post in posts:
+                post.fail("stopped")
+            filtered = self.road.filter
+            self.build_road()
+            self.road.filter = filtered
+            self.road.resume(self.keeper.journal.backlog("fake"), self.keeper.last_seq)
+
+    def submit_part(self, body: bytes) -> None:
+        """Submit an acknowledged write as a relay does."""
+        ticket = self.ticket(body)
+        ticket.settle(State.KEPT)
+        self.keeper.last_seq = ticket.seq
+        self.keeper.append(Record(ticket.seq, ticket.time, ticket.write))
+        part = self.road.part_of(ticket.write)
+        if part is None:
+            self.road.skip(ticket)
+        else:
+            Client(self.road.submit(part, ticket))
 
 
 FILE = """
