@@ -148,6 +148,8 @@ class HTTPBackend:
     :param authorization: our own ``Authorization`` header; it replaces all credentials of the client.
     :param gzip: compress what is sent.
     :ivar latency: seconds from a write's request to its complete answer, whatever that says.
+    :param ping_url: at the same server; what :meth:`ping` asks.
+    :param ping_timeout: seconds that it may take.
     """
 
     def __init__(
@@ -160,6 +162,8 @@ class HTTPBackend:
         timeout: float,
         authorization: bytes | None = None,
         gzip: bool = False,
+        ping_url: str = "",
+        ping_timeout: float = 10.0,
         max_connections: int = 64,
     ) -> None:
         self.name = name
@@ -173,9 +177,11 @@ class HTTPBackend:
         self._under_way: set[_Exchange] = set()
         self._write_url = write_url.encode("ascii")
         self._query_url = self._write_url.rpartition(b"/")[0] + b"/query"
+        self._ping_url = ping_url.encode("ascii")
+        self._ping_timeout = ping_timeout
         self._authorization = authorization
         self._gzip = gzip
-        self.settings = (write_url, policy, timeout, authorization, gzip)
+        self.settings = (write_url, policy, timeout, authorization, gzip, ping_url, ping_timeout)
         self._host = urlsplit(write_url).netloc.encode("ascii")
         # Both are asked for with each request, and there are few of them: one for each destination.
         self.latency = Histogram(LATENCIES)
@@ -230,6 +236,15 @@ class HTTPBackend:
         self._under_way.add(exchange)
         return exchange.begin()
 
+    def ping(self) -> Deferred[Reply]:
+        """Ask whether the server lives; fires and fails as :meth:`post` does, within a time of its own."""
+        headers = self._make_headers(b"").copy()
+        for name in (b"Content-Type", b"Content-Encoding"):
+            headers.removeHeader(name)
+        exchange = _Ping(self, self._ping_url, headers, b"", self._ping_timeout)
+        self._under_way.add(exchange)
+        return exchange.begin()
+
     def forget(self, exchange: _Exchange) -> None:
         """Count an exchange no more among those under way."""
         self._under_way.discard(exchange)
@@ -268,6 +283,10 @@ class WriteClient(HTTPClient):
         """
         return self._agent.request(b"POST", url, headers, _Body(body))
 
+    def get_plainly(self, url: bytes, headers: Headers) -> Deferred[IResponse]:
+        """Get from a URL that is known to be valid; the answer is neither decoded nor redirected."""
+        return self._agent.request(b"GET", url, headers, None)
+
 
 class _Exchange(Protocol):
     """One request and its answer, within one timeout; a stale pooled connection is tried again once."""
@@ -289,14 +308,20 @@ class _Exchange(Protocol):
         self._result: Deferred[Reply] = Deferred()
 
     def begin(self) -> Deferred[Reply]:
-        backend = self._backend
-        problem = BackendFailure("timeout", f"no complete answer within {backend.timeout:g} s")
-        self._timer = backend.reactor.callLater(backend.timeout, self.interrupt, problem)
+        timeout = self._timeout()
+        problem = BackendFailure("timeout", f"no complete answer within {timeout:g} s")
+        self._timer = self._backend.reactor.callLater(timeout, self.interrupt, problem)
         self._ask()
         return self._result
 
+    def _timeout(self) -> float:
+        return self._backend.timeout
+
+    def _request(self) -> Deferred[IResponse]:
+        return self._backend.client.post_lines(self._url, self._headers, self._body)
+
     def _ask(self) -> None:
-        self._asked = self._backend.client.post_lines(self._url, self._headers, self._body)
+        self._asked = self._request()
         self._reused = self._backend.pool.reused
         self._asked.addCallbacks(self._got_head, self._got_none)
 
@@ -360,6 +385,20 @@ class _Exchange(Protocol):
             self._timer.cancel()
         self._let_go()
         self._result.errback(Failure(self._problem or problem))
+
+
+class _Ping(_Exchange):
+    """A GET within a time of its own."""
+
+    def __init__(self, backend: HTTPBackend, url: bytes, headers: Headers, body: bytes, timeout: float) -> None:
+        super().__init__(backend, url, headers, body)
+        self._limit = timeout
+
+    def _timeout(self) -> float:
+        return self._limit
+
+    def _request(self) -> Deferred[IResponse]:
+        return self._backend.client.get_plainly(self._url, self._headers)
 
 
 def _is_closed_connection(error: Any) -> bool:

@@ -52,6 +52,8 @@ def make_backend(output: HTTPOutput, reactor: Any) -> HTTPBackend:
         timeout=output.timeout,
         authorization=authorization,
         gzip=output.gzip,
+        ping_url=output.ping_url,
+        ping_timeout=output.health_timeout,
     )
 
 

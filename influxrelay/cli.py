@@ -24,6 +24,7 @@ PATIENCE = 120.0  # seconds that the relay has for its next line
 _SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "queues": show.queues,
     "queues drop": show.dropped_queue,
+    "queues repaired": show.repaired,
     "queues pause": show.paused,
     "queues resume": show.paused,
     "dead-letters list": show.letters,
@@ -112,6 +113,7 @@ def _parser() -> _Parser:
     actions = queues.add_subparsers(metavar="ACTION")
     for command, words in (
         ("queues drop", "give up what waits for a backend, or forget a backend that is no longer configured."),
+        ("queues repaired", "say that what a backend has lost was copied there: it counts as in sync again."),
         ("queues pause", "send nothing from a backend's queue, until it is resumed or the relay is restarted."),
         ("queues resume", "let a backend's queue go on."),
     ):

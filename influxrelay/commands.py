@@ -115,11 +115,11 @@ def _of_depth(depth: Depth | None) -> dict[str, Any]:
 
 def _row(listener: Listener, road: Road) -> Row:
     """Tell what is known without a look at the disk."""
-    trouble = road.trouble
+    trouble = road.problem
     reason = "" if trouble is None else f"{trouble.reason}: {trouble.detail.rstrip('.')}"
     row = Row(listener=listener.name, backend=road.name, state=road.state, reason=reason, queue="none")
     if not isinstance(road, QueuedRoad):
-        return row
+        return attrs.evolve(row, drops=tuple(road.losses()))
     row = attrs.evolve(row, missing=tuple(sorted(map(text, road.missing()))))
     if not isinstance(road.queue, MemoryQueue):
         return attrs.evolve(row, queue="journal")
@@ -160,6 +160,22 @@ async def drop_queue(listeners: Sequence[Listener], request: Request, _: Progres
         "writes": writes,
         "bytes": waiting,
         "forgotten": road is None,
+    }
+
+
+async def repaired(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
+    """Count from zero what a backend has lost: somebody has copied it there, so that the backend is in sync again."""
+    listener, road = await _find(listeners, request)
+    drops = [] if road is None else road.losses()
+    if listener.keeper is not None:
+        drops = await listener.keeper.call(lambda journal: journal.forget_drops(request.backend))
+    if road is not None:
+        road.forget_losses()
+    return {
+        "listener": listener.name,
+        "backend": request.backend,
+        "writes": sum(each.writes for each in drops),
+        "bytes": sum(each.bytes for each in drops),
     }
 
 
@@ -339,6 +355,7 @@ async def _drop_chunk(listener: Listener, ids: list[str]) -> None:
 COMMANDS: dict[str, Callable[[Sequence[Listener], Request, Progress], Awaitable[dict[str, Any]]]] = {
     "queues": list_queues,
     "queues drop": drop_queue,
+    "queues repaired": repaired,
     "queues pause": pause,
     "queues resume": resume,
     "dead-letters list": list_letters,

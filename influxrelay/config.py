@@ -191,7 +191,9 @@ def _http_listener(place: _Place, table: _Table) -> HTTPListener:
     fields["name"] = fields.get("name", default_name)
     fields["journal"] = journal = _choose_journal(place, table, fields)
     fields["outputs"] = _outputs(place / "output", fields.pop("output", []), _http_output, journal)
-    return HTTPListener(bind_addr=table["bind-addr"], endpoint=_endpoint(bound, pem), **fields)
+    listener = HTTPListener(bind_addr=table["bind-addr"], endpoint=_endpoint(bound, pem), **fields)
+    outputs = tuple(attrs.evolve(each, health_timeout=listener.health_timeout) for each in listener.outputs)
+    return attrs.evolve(listener, outputs=outputs)
 
 
 def _admin(place: _Place, table: _Table) -> Admin:

@@ -67,6 +67,7 @@ class HTTPOutput:
     :ivar max_in_flight: requests at a time for one destination, at least 1; more than 1 gives up order.
     :ivar max_waiting_mb: MiB for the writes that wait in front of this backend, at least 1. Of no concern where
         there is a buffer.
+    :ivar health_timeout: seconds it has to answer a ping, above 0; its listener's, if that has such a key.
     :ivar query: the query string of an output of a UDP listener, with ``db`` and without ``precision``; else empty.
     :ivar filters: those that name it.
     """
@@ -91,6 +92,7 @@ class HTTPOutput:
     max_delay_interval: float = 10.0
     max_in_flight: int = 1
     max_waiting_mb: int = 32
+    health_timeout: float = 10.0
     query: str = ""
     filters: tuple[Filter, ...] = ()
 

@@ -6,6 +6,7 @@ their roads are at that moment.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, Self
@@ -16,13 +17,14 @@ from twisted.internet.task import deferLater
 
 from influxrelay import __version__
 from influxrelay.queued import QueuedRoad
-from influxrelay.report import Refused, age, count, size, text
+from influxrelay.report import Refused, age, count, iso, size, text
 from influxrelay.road import Road
 
 NAME = "influxrelay"
 PATIENCE = 1.0  # seconds that a question about a backend waits for what is under way ...
 STEP = 0.01  # ... and between two looks
 IN_SYNC = "up and in sync"
+UNKNOWN = "not heard of yet"
 NOT_READY = "it is starting or stopping"
 
 
@@ -149,10 +151,12 @@ class LocalExaminer:
         deadline = self._reactor.seconds() + PATIENCE
         while True:
             words = road.objection()
-            if not words and is_past():
-                return Check(road.name, listener.name, passed=True, message=IN_SYNC)
+            if not words and road.is_known and is_past():
+                words = missed(listener, road)
+                return Check(road.name, listener.name, not words, words or IN_SYNC)
             if words or self._reactor.seconds() >= deadline:
-                return Check(road.name, listener.name, passed=False, message=words or behind(road, time.time()))
+                words = words or (behind(road, time.time()) if road.is_known else UNKNOWN)
+                return Check(road.name, listener.name, passed=False, message=words)
             await deferLater(self._reactor, STEP)
 
     async def ready(self) -> Health:
@@ -212,6 +216,20 @@ def _outline(listener: Listener, road: Road) -> Check:
     return Check(road.name, listener.name, not words, words or "up")
 
 
+def missed(listener: Listener, road: Road) -> str:
+    """Tell what a backend will never get by itself; what an operator has dropped on purpose is no matter."""
+    losses = [each for each in road.losses() if each.reason != "operator"]
+    if not losses:
+        return ""
+    first, last = min(each.first for each in losses), max(each.last for each in losses)
+    lost = count(sum(each.writes for each in losses), "write")
+    command = f"influxrelay queues repaired {shlex.quote(road.name)} --listener {shlex.quote(listener.name)}"
+    return (
+        f"misses {lost} ({size(sum(each.bytes for each in losses))}) accepted from {iso(first)} to {iso(last)}"
+        f" ({', '.join(each.reason for each in losses)}): copy that time from another backend, then: {command}"
+    )
+
+
 def behind(road: Road, now: float) -> str:
     """Tell what a backend does not have yet."""
     writes, waiting, oldest = road.backlog()
@@ -223,7 +241,7 @@ def behind(road: Road, now: float) -> str:
     if more:
         words += " and more on disk"
     words += " is under way or waits" if writes == 1 and not more else " are under way or wait"
-    if oldest:
+    if oldest is not None:
         words += f", the oldest for {age(max(0.0, now - oldest))}"
     if databases:
         words += f"; it has no database {', '.join(sorted(text(each) for each in databases))}"

@@ -147,6 +147,7 @@ class Journal:
             ):
                 self._know(number, Destination(fields[0], fields[1], fields[2], (fields[3], fields[4], fields[5])))
             self._active = self._load_active()
+            self.has_new_drops = True  # since whoever reads them has set this to False
             self.dropped: dict[Destination, int] = {}  # the last write of each that a bound has cost
             self.last_seq = self._find_last_seq()
         except BaseException:
@@ -298,6 +299,7 @@ class Journal:
         :param since: the last number that is not for a new backend, if that is not the last one here.
         :param live: by which name those were known until now of which that is certain.
         """
+        self.has_new_drops = True
         known = dict(self._db.execute("SELECT name, location FROM backends").fetchall())
         before = find_again(known, backends, live)
         for name in known:  # out of each other's way
@@ -350,6 +352,7 @@ class Journal:
                 self._active[name][number] = self.last_seq
                 self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (name, number, self.last_seq))
         else:
+            self.has_new_drops = True
             for table, column in (("backends", "name"), ("cursors", "backend"), ("drops", "backend")):
                 self._db.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,))  # noqa: S608 (our own words)
 
@@ -453,12 +456,20 @@ class Journal:
 
     def count_drop(self, backend: str, reason: str, when: float, size: int) -> None:
         """Note that a write of this size, accepted at this time, is lost for a backend."""
+        self.has_new_drops = True
         self._db.execute(
             "INSERT INTO drops VALUES (?, ?, 1, ?, ?, ?) ON CONFLICT (backend, reason) DO UPDATE SET"
             " writes = writes + 1, bytes = bytes + excluded.bytes,"
             " first = MIN(first, excluded.first), last = MAX(last, excluded.last)",
             (backend, reason, size, when, when),
         )
+
+    def forget_drops(self, backend: str) -> list[Drop]:
+        """Count from zero for a backend, and return what was counted."""
+        self.has_new_drops = True
+        counted = [each for each in self.drops() if each.backend == backend]
+        self._db.execute("DELETE FROM drops WHERE backend = ?", (backend,))
+        return counted
 
     def drops(self) -> list[Drop]:
         """Return what was lost."""

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from influxrelay.errors import JournalError
 from influxrelay.histogram import LATENCIES, Histogram
-from influxrelay.journal import FILE, Journal, Record
+from influxrelay.journal import FILE, Drop, Journal, Record
 from influxrelay.write import Destination
 
 T = TypeVar("T")
@@ -68,6 +68,7 @@ class Keeper:
     :ivar commits: the seconds that each transaction took, also those that failed.
     :ivar names: by which name the journal knows each backend, whatever stands for it elsewhere. It belongs to the
         journal's thread, where a name changes between two transactions.
+    :ivar drops: what was lost, as the last transaction has left it.
     """
 
     _log = Logger()
@@ -89,6 +90,7 @@ class Keeper:
         self._committed = (self.names, self._backends)
         self.used = 0
         self.commits = Histogram(LATENCIES)
+        self.drops: list[Drop] = []
         self._reactor = reactor
         self.limits = limits
         self.full_sync = full_sync
@@ -142,6 +144,7 @@ class Keeper:
         self._is_open = True
         self.last_seq = self._journal.last_seq
         self.used = self._journal.used()
+        self.drops = self._journal.drops()
         return self._journal
 
     def _open(self, backends: dict[str, str]) -> Journal:
@@ -370,6 +373,8 @@ class Keeper:
         results += [(deferred, None) for _, deferred in batch.strikes]
         results += [(deferred, self._try(function)) for function, deferred in batch.calls]
         journal.commit()
+        if journal.has_new_drops:
+            journal.has_new_drops, self.drops = False, journal.drops()
         self._dropped.update(journal.dropped)
         self.used = journal.used()
         return results

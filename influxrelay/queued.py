@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from influxrelay.answers import excerpt, is_not_ready
 from influxrelay.errors import BackendFailure, JournalError
 from influxrelay.filters import divide
-from influxrelay.journal import Record
+from influxrelay.journal import Drop, Record
 from influxrelay.lane import Entry, Lane, Tally
 from influxrelay.queues import Queue, State, Ticket
 from influxrelay.road import Road
@@ -284,6 +284,10 @@ class QueuedRoad(Road):
     def _probe_time(self) -> float:
         return self._not_before if self._live else self._retry_at
 
+    def _hasten(self) -> None:
+        self._retry_at = self._not_before
+        super()._hasten()
+
     def _send_probe(self, lane: Lane) -> None:
         self._send(lane, lane.take(0))  # one write is enough to see how the backend is
 
@@ -468,7 +472,7 @@ class QueuedRoad(Road):
         """One of :data:`influxrelay.road.STATES`; what an operator has paused may be in trouble, too."""
         if self.paused:
             return "paused"
-        return "behind" if self.trouble is None and self.is_behind() else super().state
+        return "behind" if self.problem is None and self.is_behind() else super().state
 
     def oldest(self) -> float | None:
         """Return when the oldest write that waits in memory was accepted, in seconds since the epoch."""
@@ -482,6 +486,17 @@ class QueuedRoad(Road):
     def objection(self) -> str:
         """Tell why a write would not be taken by the backend now; empty if it would, as far as is known."""
         return super().objection() or ("paused by an operator" if self.paused else "")
+
+    def miss(self, write: Write, when: float) -> None:
+        """Nothing to note: the ticket's end tells what is lost."""
+
+    def losses(self) -> list[Drop]:
+        """Return what the backend will not get, although it was acknowledged."""
+        return self.queue.losses()
+
+    def forget_losses(self) -> None:
+        """Count them from zero, but for what is in the journal."""
+        self.queue.drops.clear()
 
     @property
     def is_full(self) -> bool:

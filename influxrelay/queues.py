@@ -66,8 +66,25 @@ class Ticket:
             road.let_go(self, lane)
 
 
+def count_drop(drops: dict[str, Drop], backend: str, reason: str, when: float, size: int) -> None:
+    """Count a write of this size, accepted at this time, that a backend will not get."""
+    known = drops.get(reason) or Drop(backend, reason, 0, 0, when, when)
+    drops[reason] = attrs.evolve(
+        known,
+        writes=known.writes + 1,
+        bytes=known.bytes + size,
+        first=min(known.first, when),
+        last=max(known.last, when),
+    )
+
+
 class Queue(Protocol):
-    """What a road asks of whatever keeps its backlog."""
+    """What a road asks of whatever keeps its backlog.
+
+    :ivar drops: what this process has counted as lost, by reason.
+    """
+
+    drops: dict[str, Drop]
 
     max_bytes: int  # in memory; of no concern where it is on disk
     drop_oldest: bool
@@ -81,6 +98,9 @@ class Queue(Protocol):
 
     def lost(self, ticket: Ticket, write: Write, reason: str) -> None:
         """Count what the backend will not get of a write."""
+
+    def losses(self) -> list[Drop]:
+        """Return what was lost, by all processes, as far as this one knows."""
 
     def page(self, destination: Destination, after: int, max_bytes: int) -> Deferred[tuple[list[Record], int]] | None:
         """Read on in the backlog that is not in memory; None where all of it is."""
@@ -108,16 +128,11 @@ class MemoryQueue:
 
     def lost(self, ticket: Ticket, write: Write, reason: str) -> None:
         """Count it, with its time."""
-        size, known = len(write.body), self.drops.get(reason)
-        if known is None:
-            known = Drop(self.backend, reason, 0, 0, ticket.time, ticket.time)
-        self.drops[reason] = attrs.evolve(
-            known,
-            writes=known.writes + 1,
-            bytes=known.bytes + size,
-            first=min(known.first, ticket.time),
-            last=max(known.last, ticket.time),
-        )
+        count_drop(self.drops, self.backend, reason, ticket.time, len(write.body))
+
+    def losses(self) -> list[Drop]:
+        """Return what was lost."""
+        return list(self.drops.values())
 
     def page(self, destination: Destination, after: int, max_bytes: int) -> None:
         """All of it is in memory."""
@@ -131,6 +146,7 @@ class JournalQueue:
 
     def __init__(self, backend: str, keeper: Keeper) -> None:
         self.max_bytes = 0
+        self.drops: dict[str, Drop] = {}
         self._keeper = keeper
         keeper.names[self] = backend
 
@@ -149,13 +165,20 @@ class JournalQueue:
         self._keeper.insist(add)
 
     def lost(self, ticket: Ticket, write: Write, reason: str) -> None:
-        """Count it, with its time."""
+        """Count it, with its time: here, and in the journal as soon as that takes it."""
+        count_drop(self.drops, self._keeper.names.get(self, ""), reason, ticket.time, len(write.body))
 
         def count(journal: Journal) -> None:
             if name := self._keeper.names.get(self):
                 journal.count_drop(name, reason, ticket.time, len(write.body))
 
         self._keeper.insist(count)
+
+    def losses(self) -> list[Drop]:
+        """Return what was lost: all that the journal knows of, and reasons that are not in it yet."""
+        name = self._keeper.names.get(self)
+        written = {each.reason: each for each in self._keeper.drops if each.backend == name}
+        return list({**self.drops, **written}.values())
 
     def page(self, destination: Destination, after: int, max_bytes: int) -> Deferred[tuple[list[Record], int]]:
         """Read on."""

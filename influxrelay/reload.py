@@ -164,7 +164,7 @@ def _differences(old: Listener, new: Listener) -> Iterator[str]:
     for output in new.outputs:
         if output.name not in before:
             yield f"{new.name}: output {output.name} added"
-        elif keys := list(_keys(before[output.name], output)):
+        elif keys := list(_keys(before[output.name], output, ("health_timeout",))):
             yield f"{new.name}: output {output.name}: {', '.join(keys)}"
     kept = [each.name for each in before.values()]
     for output in old.outputs:

@@ -32,6 +32,7 @@ DROP_REASONS = {
     "operator": "an operator dropped them",
     "damaged": "they were damaged on disk",
     "stopped": "the relay stopped, and they were in memory only",
+    "unqueued": "it failed while another backend took them, and has no queue",
 }
 
 
@@ -188,7 +189,8 @@ class Row:
             why = DROP_REASONS.get(each.reason, each.reason)
             yield (
                 f"{count(each.writes, 'write')} ({size(each.bytes)}) will never get there, because {why}; accepted"
-                f" from {iso(each.first)} to {iso(each.last)}: copy that time from another backend"
+                f" from {iso(each.first)} to {iso(each.last)}: copy that time from another backend, then:"
+                f" {self._command('queues repaired')}"
             )
         if self.dead_letters:
             yield (

@@ -17,13 +17,15 @@ from influxrelay.answers import Verdict, excerpt, judge, retry_after
 from influxrelay.errors import BackendFailure
 from influxrelay.filters import Filter
 from influxrelay.histogram import Histogram
+from influxrelay.journal import Drop
 from influxrelay.lane import Entry, Lane, Tally, join
-from influxrelay.queues import Ticket
+from influxrelay.queues import Ticket, count_drop
 from influxrelay.repeats import FailureLog, Throttle
 from influxrelay.write import Destination, Reply, Write
 
 PROBE_GAP = 0.1  # seconds that a backend in trouble is left alone at the least
 STATES = ("up", "trouble", "paused", "behind")
+FORGIVENESS = 10.0  # seconds after which one that said 5xx or "not now", and answers pings, may be asked again
 
 
 class Backend(Protocol):
@@ -42,6 +44,9 @@ class Backend(Protocol):
 
     def create_database(self, write: Write) -> Deferred[Reply]:
         """Create the database that ``write`` goes to; fires and fails as :meth:`post` does."""
+
+    def ping(self) -> Deferred[Reply]:
+        """Ask whether the server lives; fires and fails as :meth:`post` does, within a time of its own."""
 
     def abort(self) -> None:
         """Fail what is in flight."""
@@ -119,6 +124,9 @@ class Road:
         self._in_flight = 0
         self._refused_size = 0  # of the last write that had to wait, if there was no room for it
         self._not_before = 0.0
+        self._ping_problem: BackendFailure | None = None
+        self._pinged_at = -1
+        self._drops: dict[str, Drop] = {}
         self._wake: IDelayedCall | None = None
         self._expiry: IDelayedCall | None = None
         self._closed: BackendFailure | None = None
@@ -390,14 +398,70 @@ class Road:
     def _next_deadline(self) -> float:
         return min((lane.waiting[0].deadline for lane in self._lanes.values() if lane.waiting), default=math.inf)
 
+    # -- pings
+
+    @property
+    def answers(self) -> int:
+        """How many requests have come back, well or not."""
+        return self.requests - self._in_flight
+
+    @property
+    def problem(self) -> BackendFailure | None:
+        """What is wrong with the backend: its trouble with writes, else what the last ping says if that is news."""
+        return self.trouble or (self._ping_problem if self._pinged_at == self.answers else None)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the backend has been heard of: an answer to a write or to a ping, or a failure."""
+        return self._pinged_at >= 0 or self.answers > 0
+
+    def pinged(self, problem: BackendFailure | None) -> None:
+        """Take what a ping has told; it counts until the next write comes back.
+
+        A failure does not keep writes back: each tells better itself. A success ends a trouble of the connection, but
+        with writes that wait it is a probe that decides; and any trouble after which nothing waits for long enough.
+        """
+        if problem is not None:
+            self._failure_log.failed(problem.reason, problem.detail)
+        elif self._ping_problem is not None and self.trouble is None:
+            self._failure_log.recovered()
+        self._ping_problem, self._pinged_at = problem, self.answers
+        trouble = self.trouble
+        if problem is not None or trouble is None or self._in_flight:
+            return
+        if any(lane.waiting or lane.behind for lane in self._lanes.values()):
+            if trouble.reply is None:
+                self._hasten()
+        elif trouble.reply is None or self._reactor.seconds() >= self._not_before + FORGIVENESS:
+            self._recover()
+
+    def _hasten(self) -> None:
+        """Probe as soon as that may be."""
+        self._probe()
+
     # -- for who asks how the backend is
 
     def objection(self) -> str:
         """Tell why a write would not be taken by the backend now; empty if it would, as far as is known."""
         if self._closed is not None:
             return self._closed.detail
-        problem = self.trouble
+        problem = self.problem
         return "" if problem is None else f"down: {problem.reason}: {problem.detail.rstrip('.')}"
+
+    def miss(self, write: Write, when: float) -> None:
+        """Note that the backend will not get a write that another one has taken.
+
+        :param when: it was accepted, in seconds since the epoch.
+        """
+        count_drop(self._drops, self.name, "unqueued", when, len(write.body))
+
+    def losses(self) -> list[Drop]:
+        """Return what the backend will not get, although it was acknowledged."""
+        return list(self._drops.values())
+
+    def forget_losses(self) -> None:
+        """Count them from zero."""
+        self._drops.clear()
 
     @property
     def is_full(self) -> bool:
@@ -426,7 +490,7 @@ class Road:
     @property
     def state(self) -> str:
         """One of :data:`STATES`."""
-        return "up" if self.trouble is None else "trouble"
+        return "up" if self.problem is None else "trouble"
 
     @property
     def in_flight(self) -> int:

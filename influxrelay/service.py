@@ -23,6 +23,7 @@ from influxrelay.health import Examiner, LocalExaminer
 from influxrelay.listeners import HTTPService, UDPService
 from influxrelay.metrics import Metrics, serve_metrics
 from influxrelay.notify import Notifier
+from influxrelay.pinger import Pinger
 from influxrelay.ports import AdminService, cannot_start
 from influxrelay.reload import Steps, compare
 from influxrelay.report import Refused, Request, count, iso, socket_path
@@ -64,6 +65,7 @@ class RelayService(MultiService):
             self._set_admin(self._make_admin(config.admin))
         self._started = time.time()
         self._stopping = False
+        self.pinger = Pinger(lambda: [road for listener in self.listeners for road in listener.roads], reactor)
         self._reloading = DeferredLock()
         self._leaving: set[Deferred[None]] = set()
         self._admin_socket = AdminSocket(socket_path(config), self.run, reactor)
@@ -97,6 +99,7 @@ class RelayService(MultiService):
             self._admin_socket.start()
         except (CannotListenError, OSError) as error:
             cannot_start(self.log, f"influxrelay: {_no_admin_socket(self._admin_socket.path, error)}")
+        self.pinger.start()
         for unused in self._sockets.unused():
             self.log.warn("no listener has the address of an inherited socket: {unused}", unused=unused)
         self._reactor.callWhenRunning(self._ready)
@@ -278,6 +281,7 @@ class RelayService(MultiService):
     async def _stop(self) -> None:
         self._stopping = True
         self._notifier.stopping(within=self.config.shutdown_timeout + _RESERVE)
+        self.pinger.stop()
         no_socket = self._admin_socket.stop()
         await self._end(self.listeners)
         stopped: list[Deferred[Any]] = [no_socket, *self._leaving]

@@ -66,6 +66,12 @@ def dropped_queue(answer: dict[str, Any]) -> str:
     return f"{name}: {count(answer['writes'], 'write')} dropped ({size(answer['bytes'])})"
 
 
+def repaired(answer: dict[str, Any]) -> str:
+    """Say what is forgiven."""
+    lost = f"{count(answer['writes'], 'write')} ({size(answer['bytes'])})"
+    return f"{answer['listener']}/{answer['backend']}: {lost} no longer counted as lost"
+
+
 def paused(answer: dict[str, Any]) -> str:
     """Say whether a queue is paused."""
     name = f"{answer['listener']}/{answer['backend']}"

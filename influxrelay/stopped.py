@@ -11,7 +11,7 @@ from typing import Any
 
 from influxrelay.config_values import Config, HTTPListener, UDPListener
 from influxrelay.errors import JournalError
-from influxrelay.journal import FILE, DeadLetter, Journal
+from influxrelay.journal import FILE, DeadLetter, Depth, Drop, Journal
 from influxrelay.report import Refused, Request, Row, only, summary, whole
 
 _PAGE = 16  # dead letters that are read at once
@@ -92,7 +92,8 @@ def _queues(directories: dict[str, Path], request: Request) -> dict[str, Any]:
     return {"relay": "stopped", "queues": [row.show(now) for row in rows]}
 
 
-def _drop_queue(directories: dict[str, Path], request: Request) -> dict[str, Any]:
+def _find_backend(directories: dict[str, Path], request: Request) -> tuple[str, Depth]:
+    """Return the listener that has a backend, and what waits for it."""
     known: list[str] = []
     found = []
     for listener, directory in directories.items():
@@ -101,7 +102,11 @@ def _drop_queue(directories: dict[str, Path], request: Request) -> dict[str, Any
                 known.append(each.backend)
                 if each.backend == request.backend:
                     found.append((listener, (listener, each)))
-    listener, depth = only(found, f"backend {request.backend}", request.listener, known)
+    return only(found, f"backend {request.backend}", request.listener, known)
+
+
+def _drop_queue(directories: dict[str, Path], request: Request) -> dict[str, Any]:
+    listener, depth = _find_backend(directories, request)
     with _opened(directories[listener], changes=True) as journal:
         if journal is not None:
             journal.drop_backend(request.backend)
@@ -112,6 +117,20 @@ def _drop_queue(directories: dict[str, Path], request: Request) -> dict[str, Any
         "writes": depth.writes,
         "bytes": depth.bytes,
         "forgotten": not depth.active,
+    }
+
+
+def _repaired(directories: dict[str, Path], request: Request) -> dict[str, Any]:
+    listener, _ = _find_backend(directories, request)
+    drops: list[Drop] = []
+    with _opened(directories[listener], changes=True) as journal:
+        if journal is not None:
+            drops = journal.forget_drops(request.backend)
+    return {
+        "listener": listener,
+        "backend": request.backend,
+        "writes": sum(each.writes for each in drops),
+        "bytes": sum(each.bytes for each in drops),
     }
 
 
@@ -163,6 +182,7 @@ def _drop_letters(directories: dict[str, Path], request: Request) -> dict[str, A
 _COMMANDS: dict[str, Callable[[dict[str, Path], Request], dict[str, Any]]] = {
     "queues": _queues,
     "queues drop": _drop_queue,
+    "queues repaired": _repaired,
     "dead-letters list": _list_letters,
     "dead-letters show": _show_letter,
     "dead-letters drop": _drop_letters,

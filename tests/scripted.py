@@ -282,6 +282,7 @@ class ScriptedBackend(ServerFactory):
     """A server that records each request and answers by its script.
 
     :ivar script: what to do with the next requests; the last action is for all that follow.
+    :ivar ping: what to do with a ping, which is not recorded among the requests.
     :ivar deaf: accept connections and read nothing.
     :ivar rejects: break each connection as soon as it is there.
     :ivar early: what to do as soon as the first bytes of a request have come; the request is then not read as such.
@@ -294,6 +295,8 @@ class ScriptedBackend(ServerFactory):
         self.requests: list[Received] = []
         self.connections: list[BackendConnection] = []
         self.connection_count = 0
+        self.ping = answer(204)
+        self.pings: list[Received] = []
         self.deaf = False
         self.rejects = False
         self.early: Action | None = None
@@ -322,6 +325,10 @@ class ScriptedBackend(ServerFactory):
 
     def received(self, request: Received, connection: BackendConnection) -> None:
         """Record a request, and do what the script says."""
+        if request.path.endswith(b"/ping"):
+            self.pings.append(request)
+            self.ping(connection)
+            return
         self.requests.append(request)
         action = self.script.popleft() if len(self.script) > 1 else self.script[0]
         action(connection)
@@ -466,6 +473,7 @@ class RelayTestCase(TestCase):
     """Has backends, clients and relays that end with the test."""
 
     timeout = 30
+    pings = False  # of backends by the relays
     _backends: Sequence[ScriptedBackend] = ()
 
     def backend(self, *script: Action, tls: CertificateOptions | None = None) -> ScriptedBackend:
@@ -505,6 +513,8 @@ class RelayTestCase(TestCase):
         )
         listener = HTTPListener(name="test", bind_addr="test", endpoint=endpoint, outputs=made, **settings)
         service = RelayService(Config(path="test", shutdown_timeout=shutdown_timeout, http=(listener,)), reactor)
+        if not self.pings:
+            self.patch(service.pinger, "start", lambda: None)
         service.privilegedStartService()
         service.startService()
         self.addCleanup(lambda: Deferred.fromCoroutine(self._end(service)))

@@ -240,14 +240,22 @@ class ModelBackend:
 class WatchedRoad:
     """A road, and a note of what it answers to each write."""
 
+    filter = None
+
     def __init__(self, number: int, road: Road, world: World) -> None:
         self.number = number
         self.road = road
+        self.missed: set[Write] = set()
         self._world = world
 
     def submit(self, write: Write) -> Deferred[Reply]:
         """Pass a write on."""
         return self.road.submit(write).addBoth(self._note, self._world.current)
+
+    def miss(self, write: Write, when: float) -> None:
+        """Pass it on."""
+        self.missed.add(write)
+        self.road.miss(write, when)
 
     def _note(self, result: Reply | Failure, story: Story) -> Reply | Failure:
         outcome = result.value if isinstance(result, Failure) else result
@@ -420,6 +428,7 @@ class World:
         for watched, backend in zip(self.roads, self.backends, strict=True):
             self._check_truth(backend)
             self._check_idle(watched.road)
+            self._check_missed(watched, backend)
             if self.max_in_flight == 1:
                 self._check_order(backend)
         if self.problems:
@@ -452,6 +461,20 @@ class World:
         for point, sequence in newest.items():
             if backend.points[point] < sequence:
                 self.broken(f"at {backend.name} write {backend.points[point]} overwrote {point!r} of {sequence}")
+
+    def _check_missed(self, watched: WatchedRoad, backend: ModelBackend) -> None:
+        """Check that a road knows all that its backend misses, and nothing that was not taken."""
+        for story in self.stories.values():
+            taken = story.answers[0].status < 300 if story.answers else False
+            if story.write in watched.missed and not taken:
+                self.broken(f"{backend.name} is said to miss write {story.sequence}, which was not taken")
+            if (
+                taken
+                and not story.poisoned
+                and not self._has_taken(backend, story)
+                and story.write not in watched.missed
+            ):
+                self.broken(f"{backend.name} misses write {story.sequence}, and it is not known")
 
     def _check_idle(self, road: Road) -> None:
         """Check that a road has forgotten everything."""

@@ -37,12 +37,17 @@ class FakeRoad:
     def __init__(self, name: str = "fake") -> None:
         self.name = name
         self.taken: list[Write] = []
+        self.missed: list[tuple[Write, float]] = []
         self.answer: Deferred[Reply] = Deferred()
 
     def submit(self, write: Write) -> Deferred[Reply]:
         """Take a write."""
         self.taken.append(write)
         return self.answer
+
+    def miss(self, write: Write, when: float) -> None:
+        """Be told that it has missed a write."""
+        self.missed.append((write, when))
 
     def settle(self, outcome: Reply | Exception) -> None:
         """Answer."""
@@ -194,6 +199,40 @@ class QuorumTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(answered).status, status)
 
 
+class MissedTests(SynchronousTestCase):
+    """Who is told that its backend will not get a write."""
+
+    def missed(self, *outcomes: Reply | Exception, consistency: str = "one") -> set[frozenset[int]]:
+        """Return, for every order of these outcomes, which roads were told."""
+        told = set()
+        for order in itertools.permutations(range(len(outcomes))):
+            roads = [FakeRoad(f"road{number}") for number in range(len(outcomes))]
+            relay = Relay("test", roads, clock=lambda: 7.0)  # type: ignore[arg-type]
+            relay.submit(WRITE, consistency)
+            for index in order:
+                roads[index].settle(outcomes[index])
+            for road in roads:
+                self.assertIn(road.missed, ([], [(WRITE, 7.0)]))
+            told.add(frozenset(index for index, road in enumerate(roads) if road.missed))
+        return told
+
+    def test_every_order(self) -> None:
+        """A road that failed is told if the client had 204, whoever was first; one that refused it for good is not."""
+        ok, no_database = Reply(204), Reply(404, (), b'{"error":"database not found: \\"db\\""}')
+        partial = BackendFailure("500", "x", Reply(500, (), b"partial write: x"))
+        nobody: frozenset[int] = frozenset()
+        self.assertEqual(self.missed(ok, failure(), failure(503)), {frozenset((1, 2))})
+        self.assertEqual(self.missed(failure(), failure(503)), {nobody})
+        self.assertEqual(self.missed(ok, partial), {nobody})
+        self.assertEqual(self.missed(ok, Reply(400)), {nobody})
+        self.assertEqual(self.missed(Reply(400), failure()), {nobody})
+        self.assertEqual(self.missed(ok, no_database), {nobody, frozenset((1,))})
+        for level, told in (("all", nobody), ("quorum", frozenset((2,)))):
+            self.assertEqual(self.missed(ok, ok, failure(), consistency=level), {told})
+            self.assertEqual(self.missed(ok, ok, partial, consistency=level), {nobody})
+            self.assertEqual(self.missed(ok, ok, no_database, consistency=level), {told})
+
+
 class FakeQueuedRoad(QueuedRoad):
     """A road with a queue, that answers when told."""
 
@@ -287,6 +326,7 @@ class KeptTests(SynchronousTestCase):
             self.assertEqual(self.state(), State.PENDING)
             self.roads[1].settle(outcome)
             self.assertEqual((told, self.state()), ([outcome], state))
+        self.roads[1].answer = Deferred()
         self.submit()
         self.assertEqual([ticket.seq for ticket in self.roads[0].tickets], [1, 2])
         self.assertIs(self.roads[0].tickets[0].write, WRITE)

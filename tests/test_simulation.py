@@ -17,6 +17,7 @@ from influxrelay import road as road_module
 from influxrelay.answers import Verdict, judge
 from influxrelay.lane import Entry, Lane
 from influxrelay.queues import Ticket
+from influxrelay.relay import _Outcome
 from influxrelay.road import Road
 from influxrelay.write import Reply, Write
 from tests import simulation
@@ -24,7 +25,7 @@ from tests import simulation
 SCHEDULES = 3000
 FIRST = 0
 ENOUGH = 400  # schedules in which each mistake must be noticed
-put_back = Lane.put_back  # as it is without a mistake
+put_back, settle = Lane.put_back, _Outcome._settle  # as they are without a mistake
 
 
 class SimulationTests(SynchronousTestCase):
@@ -207,9 +208,25 @@ class KeepsLanes(Road):
         pass
 
 
-def last_answer(result: Any) -> Reply:
+def settle_anyhow(self: _Outcome, reply: Reply) -> None:
     """Answer with anything at all."""
-    return result[0] if isinstance(result, tuple) and result[0].status != 204 else relay_module.UNABLE
+    settle(self, relay_module.UNABLE if reply.status == 204 else reply)
+
+
+def miss_if_late(self: _Outcome, road: Road, part: Write) -> None:
+    """Forget who failed before another one took it."""
+    if self._taken:
+        road.miss(part, self._when)
+
+
+def miss_if_early(self: _Outcome, road: Road, part: Write) -> None:
+    """Forget who fails after another one took it."""
+    self._without.append((road, part))
+
+
+def miss_always(self: _Outcome, road: Road, part: Write) -> None:
+    """Miss what nobody has."""
+    road.miss(part, self._when)
 
 
 def taken(reply: Reply) -> Verdict:
@@ -288,9 +305,9 @@ class MistakeTests(SynchronousTestCase):
         """Lanes that are not given back are noticed."""
         self.check(simulation, "Road", KeepsLanes, "has something left")
 
-    def test_last_answer(self) -> None:
+    def test_settle_anyhow(self) -> None:
         """A client that gets another answer than the contract's is noticed."""
-        self.check(relay_module, "_pick", last_answer, "not one of")
+        self.check(_Outcome, "_settle", settle_anyhow, "not one of")
 
     def test_takes_a_redirect_for_a_success(self) -> None:
         """A write that was acknowledged and not stored is noticed."""
@@ -299,6 +316,12 @@ class MistakeTests(SynchronousTestCase):
     def test_backend_that_lies(self) -> None:
         """A write that is answered 204 and stored nowhere is noticed."""
         self.check(simulation.ModelBackend, "_apply", lambda *_: simulation.OK, "and no backend has it")
+
+    def test_misses_nothing(self) -> None:
+        """What a backend misses and nobody knows of is noticed, in either order; so is what it does not miss."""
+        self.check(_Outcome, "_missed", miss_if_late, "and it is not known")
+        self.check(_Outcome, "_missed", miss_if_early, "and it is not known")
+        self.check(_Outcome, "_missed", miss_always, "which was not taken")
 
     def test_without_a_mistake(self) -> None:
         """Without a mistake nothing of this is noticed."""

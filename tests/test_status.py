@@ -20,6 +20,7 @@ class HealthCase(OperatedCase):
     """Asks the listeners, and the admin listener."""
 
     timeout = 60
+    pings = True
 
     def admin(self, service: RelayService) -> Any:
         """Return the admin listener."""
