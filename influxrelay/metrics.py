@@ -145,6 +145,8 @@ class Metrics(Service):
             _add_road(sheet, (name, road.name), road)
             if isinstance(road, QueuedRoad) and isinstance(road.queue, MemoryQueue):
                 self._add_buffer(sheet, (name, road.name), road, road.queue)
+            elif not isinstance(road, QueuedRoad):
+                _add_drops(sheet, (name, road.name), road.losses())
         if keeper is not None:
             self._add_journal(sheet, listener, keeper, self._journals[keeper])
 

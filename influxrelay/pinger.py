@@ -60,7 +60,7 @@ class Pinger:
         try:
             problem = _judge(await road.backend.ping())
         except BackendFailure as failure:
-            problem = BackendFailure(failure.reason, f"the ping failed: {failure.detail}")
+            problem = BackendFailure(failure.reason, f"no answer to the ping: {failure.detail}")
         finally:
             self._under_way.discard(road)
         if self._timer is not None and road.answers == answers:  # else a write has told more
@@ -74,4 +74,4 @@ def _judge(reply: Reply) -> BackendFailure | None:
     """Read an answer: whoever says 5xx, or "not now", is not well; to be asked for a password is to be answered."""
     if reply.status < 400 or (reply.status < 500 and judge(reply) is not Verdict.NOT_NOW):
         return None
-    return BackendFailure(str(reply.status), f"the ping was answered {excerpt(reply)}", reply)
+    return BackendFailure(str(reply.status), f"answered the ping with {excerpt(reply)}", reply)

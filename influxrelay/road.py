@@ -421,10 +421,7 @@ class Road:
         A failure does not keep writes back: each tells better itself. A success ends a trouble of the connection, but
         with writes that wait it is a probe that decides; and any trouble after which nothing waits for long enough.
         """
-        if problem is not None:
-            self._failure_log.failed(problem.reason, problem.detail)
-        elif self._ping_problem is not None and self.trouble is None:
-            self._failure_log.recovered()
+        self._log_ping(problem)
         self._ping_problem, self._pinged_at = problem, self.answers
         trouble = self.trouble
         if problem is not None or trouble is None or self._in_flight:
@@ -434,6 +431,20 @@ class Road:
                 self._hasten()
         elif trouble.reply is None or self._reactor.seconds() >= self._not_before + FORGIVENESS:
             self._recover()
+
+    def _log_ping(self, problem: BackendFailure | None) -> None:
+        """Say so when pings begin to fail, or fail for another reason, and when they succeed again."""
+        before = self._ping_problem
+        fields = {"relay": self._relay, "backend": self.name}
+        if problem is None and before is not None:
+            self._log.info("{relay}: no more trouble with the ping of backend {backend}", **fields)
+        elif problem is not None and (before is None or before.reason != problem.reason):
+            self._log.warn(
+                "{relay}: the ping of backend {backend} failed: {reason}: {detail}",
+                reason=problem.reason,
+                detail=problem.detail,
+                **fields,
+            )
 
     def _hasten(self) -> None:
         """Probe as soon as that may be."""

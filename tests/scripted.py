@@ -25,6 +25,7 @@ from twisted.trial.unittest import TestCase
 from influxrelay.config_values import Config, HTTPListener, HTTPOutput
 from influxrelay.listeners import HTTPService
 from influxrelay.service import RelayService
+from tests.servers import free_port
 
 reactor: Any = _reactor
 LOOPBACK = "127.0.0.1"
@@ -310,12 +311,12 @@ class ScriptedBackend(ServerFactory):
 
     def listen(self, tls: CertificateOptions | None = None) -> Self:
         """Open the port, the same as before if there was one."""
+        self.port = self.port or free_port()  # where it can come back: no client's own connection may sit there
         if tls is None:
             self._listening = reactor.listenTCP(self.port, self, interface=LOOPBACK)
         else:
             self._listening = reactor.listenSSL(self.port, self, tls, interface=LOOPBACK)
         self._tls = tls
-        self.port = self._listening.getHost().port
         return self
 
     @property

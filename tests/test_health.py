@@ -173,7 +173,7 @@ class ExamineTests(SynchronousTestCase):
         self.patch(health_simulation.time, "time", lambda: 200.0)
         self.submit(seq=1)
         self.assertEqual(self.message(), "behind: 1 write (8 B) is under way or waits, the oldest for 3m20s")
-        self.backend.pending[0].answer(Reply(404, (), b'{"error":"database not found: \\"db\\""}'))
+        self.backend.pending[-1].answer(Reply(404, (), b'{"error":"database not found: \\"db\\""}'))
         self.assertRegex(self.message(), r'^behind: 1 write .* for 3m20s; it has no database "db"')
         self.road.pause()
         self.assertEqual(self.message(), "paused by an operator")
@@ -285,7 +285,7 @@ class PingTests(PingCase):
             (404, ""),
             (408, "down: 408"),
             (429, "down: 429"),
-            (500, "down: 500: the ping was answered 500: oops"),
+            (500, "down: 500: answered the ping with 500: oops"),
             (503, "down: 503"),
         ):
             self.answer(Reply(status, (), b"oops"))
@@ -294,7 +294,7 @@ class PingTests(PingCase):
             )
             self.next_ping()
         self.answer(REFUSED)
-        self.assertEqual(self.road.objection(), "down: refused: the ping failed: Connection refused")
+        self.assertEqual(self.road.objection(), "down: refused: no answer to the ping: Connection refused")
 
     def test_failure_keeps_nothing_back(self) -> None:
         """After a failed ping writes go out as ever, and the first that is taken ends the matter."""
