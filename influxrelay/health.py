@@ -244,5 +244,6 @@ def behind(road: Road, now: float) -> str:
     if oldest is not None:
         words += f", the oldest for {age(max(0.0, now - oldest))}"
     if databases:
-        words += f"; it has no database {', '.join(sorted(text(each) for each in databases))}"
+        names = ", ".join(f'"{text(each)}"' for each in sorted(databases))
+        words += f"; it has no database {names}: create it there"
     return words

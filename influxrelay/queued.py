@@ -481,7 +481,7 @@ class QueuedRoad(Road):
 
     def missing(self) -> set[bytes]:
         """Return the databases that the backend says it does not have."""
-        return {lane.destination.database for lane in self._lanes.values() if lane.not_ready is not None}
+        return {lane.destination.database for lane in self._lanes.values() if lane.refusals}
 
     def objection(self) -> str:
         """Tell why a write would not be taken by the backend now; empty if it would, as far as is known."""
