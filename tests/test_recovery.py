@@ -18,7 +18,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.servers import LOOPBACK, PROJECT, Influxd, Relay, free_port, send
+from tests.servers import LOOPBACK, PROJECT, Influxd, Relay, find_program, free_port, send
 
 PAGE = PROJECT / "docs" / "recovery.rst"
 PATIENCE = 60.0  # seconds for anything that has to happen
@@ -74,6 +74,7 @@ class RecoveryTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Start the servers and the relay, and let the client write."""
+        find_program("curl", "curl")
         self.base = Path(tempfile.mkdtemp(prefix="recovery-"))
         self.addCleanup(shutil.rmtree, self.base, ignore_errors=True)
         self.good, self.bad = Influxd(self.base / "good"), Influxd(self.base / "bad")
