@@ -55,15 +55,17 @@ def journal_line(event: LogEvent) -> str:
 def json_line(event: LogEvent) -> str:
     """Return an event as a line of JSON."""
     level = event.get("log_level")
+    message = eventAsText(event, includeTimestamp=False, includeSystem=False, includeTraceback=False)
     line = {
         "time": datetime.fromtimestamp(event.get("log_time", 0), UTC).isoformat(timespec="milliseconds"),
         "level": level.name if level is not None else "info",
         "logger": event.get("log_namespace") or "-",
-        "message": eventAsText(event, includeTimestamp=False, includeSystem=False, includeTraceback=False),
+        "message": message,
     }
     line |= {subject: str(event[subject]) for subject in _SUBJECTS if subject in event}
     if "log_failure" in event:
-        line["traceback"] = event["log_failure"].getTraceback()
+        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        line["traceback"] = text.removeprefix(f"{message}\n")
     return json.dumps(line) + "\n"
 
 

@@ -63,20 +63,20 @@ class _Case(SynchronousTestCase):
             text.format(directory=self.directory, url=self.backend.url, **places)
         )
 
-    def with_sockets(self, **options: Any) -> tuple[Manager, int, int]:
+    def with_sockets(self, top: str) -> tuple[Manager, int, int]:
         """Return a manager that owns both listeners' sockets, and their ports."""
-        manager = self.manager(**options)
+        manager = self.manager()
         http, udp = manager.open(), manager.open(socket.SOCK_DGRAM)
-        self.configure(HTTP + UDP, http=f"{LOOPBACK}:{http}", udp=f"{LOOPBACK}:{udp}")
+        self.configure(top + HTTP + UDP, http=f"{LOOPBACK}:{http}", udp=f"{LOOPBACK}:{udp}")
         return manager, http, udp
 
 
 class RestartTests(_Case):
     """Restarts while clients go on."""
 
-    def _under_traffic(self, number: int, times: int) -> dict[str, Any]:
+    def _under_traffic(self, number: int, times: int, top: str = "") -> dict[str, Any]:
         """Restart the relay under traffic, and return what the clients have seen."""
-        manager, http, udp = self.with_sockets()
+        manager, http, udp = self.with_sockets(top)
         manager.start()
         with traffic(http, udp) as found:
             for _ in range(times):
@@ -99,13 +99,19 @@ class RestartTests(_Case):
 
     def test_sigterm(self) -> None:
         """When the relay is restarted no connection is refused, no write fails, and every datagram arrives."""
-        found = self._under_traffic(signal.SIGTERM, 4)
+        found = self._under_traffic(signal.SIGTERM, 3)
+        self.assertEqual((found["refused"], found["failed"]), (0, []))
+        self.assertEqual(self.backend.wait_for("udp", found["datagrams"]), set())
+
+    def test_workers(self) -> None:
+        """The same holds for a relay of several processes."""
+        found = self._under_traffic(signal.SIGTERM, 2, "workers = 2")
         self.assertEqual((found["refused"], found["failed"]), (0, []))
         self.assertEqual(self.backend.wait_for("udp", found["datagrams"]), set())
 
     def test_sigkill(self) -> None:
         """When the relay is killed and started again no connection is refused, and what was acknowledged arrives."""
-        found = self._under_traffic(signal.SIGKILL, 3)
+        found = self._under_traffic(signal.SIGKILL, 2)
         self.assertEqual(found["refused"], 0)
 
 
