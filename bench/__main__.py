@@ -91,6 +91,7 @@ def _arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="a few scenarios, in about a minute: to try, not to publish")
     add("--only", type=_pattern, metavar="REGEX", default="", help="the scenarios in whose names this is found")
     add("--list", action="store_true", help="print the scenarios' names")
+    add("--workers", type=_at_least_one, default=1, help="measure this relay with so many workers, too (default: 1)")
     add("--peer", type=_peer, action="append", default=[], metavar="NAME=COMMAND,URL", help="see below; repeatable")
     add("--output", choices=("text", "rst"), default="text", help="(default: text)")
     add(
@@ -114,6 +115,7 @@ class _Run:
         self._contenders: list[Contender] = [
             influxrelay(),
             influxrelay(journal=True),
+            *(influxrelay(journal=each, workers=arguments.workers) for each in (False, True) if arguments.workers > 1),
             Mirror(),
             *arguments.peer,
             Direct(),

@@ -66,6 +66,7 @@ def _grid(backends: BackendKind, *, zipped: bool = False) -> list[Scenario]:
 def scenarios(*, quick: bool) -> list[Scenario]:
     """Return all scenarios, or those of the quick run. Their names say clients x lines."""
     rss = Scenario(RSS, "sinks", 64, 1000, seconds=4 if quick else 60)
-    every = [*_grid("sinks"), *_grid("sinks", zipped=True), rss, Scenario("udp", "udp"), *_grid("influxd")]
+    many = Scenario("sinks 256x1", "sinks", 256, 1)
+    every = [*_grid("sinks"), many, *_grid("sinks", zipped=True), rss, Scenario("udp", "udp"), *_grid("influxd")]
     few = {"sinks 1x1", "sinks 64x1", "sinks 64x1000", "sinks 64x1000 gzip", RSS, "udp", "influxd 64x1"}
     return [scenario for scenario in every if not quick or scenario.name in few]

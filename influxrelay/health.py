@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import attrs
@@ -206,6 +206,24 @@ async def examine(examiner: Examiner, kind: str, backend: str) -> dict[str, Any]
     else:
         found = await (examiner.health() if kind == "health" else examiner.ready())
     return None if found is None else found.show()
+
+
+def merge_health(answers: Mapping[int, Health], silent: Mapping[int, str]) -> Health:
+    """Return what holds for all workers, if there is any answer or silence at all.
+
+    :param silent: why others have not.
+    """
+    words = [f"worker {number}: {each.message}" for number, each in answers.items() if not each.passed]
+    words += [f"worker {number} {why}" for number, why in silent.items()]
+    checks: dict[tuple[str, str], Check] = {}
+    for number, each in answers.items():
+        for check in each.checks:
+            key = check.listener, check.name
+            told = check if check.passed else attrs.evolve(check, message=f"worker {number}: {check.message}")
+            if key not in checks or (checks[key].passed and not check.passed):
+                checks[key] = told
+    name, message = next(((each.name, each.message) for each in answers.values()), (NAME, ""))
+    return Health(name, not words, "; ".join(words) or message, tuple(checks.values()))
 
 
 def _outline(listener: Listener, road: Road) -> Check:

@@ -243,6 +243,22 @@ def _add_drops(sheet: _Sheet, labels: tuple[str, str], drops: Iterable[Drop]) ->
         sheet.add("influxrelay_dropped_bytes_total", (*labels, reason), drop.bytes if drop else 0)
 
 
+def show_metrics(families: Iterable[Metric]) -> list[Any]:
+    """Return a process's metrics for JSON."""
+    return [[each.name, each.documentation, each.type, [[*sample[:3]] for sample in each.samples]] for each in families]
+
+
+def merge_metrics(answers: Mapping[int, list[Any]]) -> list[Metric]:
+    """Return the metrics of all workers, with a label that tells them apart."""
+    families: dict[str, Metric] = {}
+    for number, shown in answers.items():
+        for name, documentation, kind, samples in shown:
+            family = families.setdefault(name, Metric(name, documentation, kind))
+            for sample, labels, value in samples:
+                family.add_sample(sample, {**labels, "worker": str(number)}, value)
+    return list(families.values())
+
+
 def serve_metrics(root: Resource, collect: Callable[[], Awaitable[list[Metric]]]) -> None:
     """Let a site answer ``/metrics``, in the format that Prometheus asks for.
 

@@ -28,7 +28,7 @@ from influxrelay.shares import ABSENT, Shares
 from influxrelay.worker import DRAINED, FAILED, FIRST
 
 CHECK = 1.0  # seconds between two looks at a worker
-START = 60  # looks until a worker that starts must be well, ...
+START = 300  # looks until a worker that starts must be well, for a journal may be large, ...
 SILENCE = 30  # ... that one which was well may be silent until it is killed, ...
 DEAF = 3  # ... and until the others leave no more connections to it
 _QUICK = 60.0  # seconds: a worker that ends earlier was not well
@@ -152,7 +152,8 @@ class Process(ProcessProtocol):
         for line in lines:
             try:
                 event = eventFromJSON(line.decode())
-            except ValueError:
+                event["log_time"]  # without it, it is none
+            except (ValueError, LookupError, TypeError):
                 self._log.info("worker {worker}: {line!r}", worker=self.number, line=line)
             else:
                 event.update(worker=self.number, log_system=f"worker {self.number}")

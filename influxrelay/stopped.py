@@ -9,20 +9,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from influxrelay import together
 from influxrelay.config_values import Config, HTTPListener, UDPListener
 from influxrelay.errors import JournalError
 from influxrelay.journal import FILE, DeadLetter, Depth, Drop, Journal
 from influxrelay.report import Refused, Request, Row, only, summary, whole
+from influxrelay.split import for_worker, left_over
 
 _PAGE = 16  # dead letters that are read at once
 
 
 def run(config: Config, request: Request, no_relay: str) -> dict[str, Any]:
-    """Do what can be done without a relay.
+    """Do what can be done without a relay, with the journals of all its workers.
 
     :param no_relay: why there is none to ask.
     :raises Refused: it cannot be done.
     """
+    workers = [*range(config.workers), *left_over(config)]
+    if len(workers) == 1:
+        return _run(config, request, no_relay)
+    answers: dict[int, dict[str, Any]] = {}
+    refused: dict[int, str] = {}
+    for number, each in together.split(request, workers).items():
+        try:
+            answers[number] = _run(for_worker(config, number), each, no_relay)
+        except Refused as error:
+            refused[number] = str(error)
+    return together.combine(request, answers, {}, refused, time.time())
+
+
+def _run(config: Config, request: Request, no_relay: str) -> dict[str, Any]:
     command = _COMMANDS.get(request.command)
     if command is None:
         raise Refused(f"{no_relay}; this needs a relay that runs")

@@ -24,7 +24,8 @@ from influxrelay.channel import NoAnswer, Progress
 from influxrelay.config_values import Config, HTTPListener, UDPListener
 from influxrelay.entrance import Entrance
 from influxrelay.errors import ListenError, StartError
-from influxrelay.health import DistantExaminer, Examiner, Health
+from influxrelay.health import DistantExaminer, Examiner, Health, merge_health
+from influxrelay.metrics import merge_metrics
 from influxrelay.notify import Notifier
 from influxrelay.ports import PortService, SiteService, cannot_start
 from influxrelay.process import CHECK, START, Legacy, Process, wait_until_well
@@ -259,7 +260,7 @@ class Supervisor(RelayService):
             if len(absent) < len(self.processes):
                 silent = {number: why for number, why in silent.items() if number not in absent}
         found = {number: Health.parse(each) for number, each in answers.items() if each is not None}
-        return together.merge_health(found, silent).show() if found or silent else None
+        return merge_health(found, silent).show() if found or silent else None
 
     async def describe(self) -> dict[str, Any]:
         """Return how everything is, for JSON that people read."""
@@ -291,7 +292,7 @@ class Supervisor(RelayService):
         for number, process in self.processes.items():
             up.add_metric([str(number)], process.well)
             restarts.add_metric([str(number)], process.restarts)
-        return [*together.merge_metrics(answers), up, restarts]
+        return [*merge_metrics(answers), up, restarts]
 
     async def run(self, request: Request, progress: Progress) -> dict[str, Any]:
         """Do what the operator asks, in every worker that it concerns.
@@ -314,13 +315,7 @@ class Supervisor(RelayService):
             number: self.processes[number].ask(attrs.asdict(each), tell(number)) for number, each in requests.items()
         }
         answers, silent, refused = await _collect(asked)
-        if not answers or (silent and request.command != "queues") or (refused and request.ids):
-            words = [*refused.values()] if len(set(refused.values())) == 1 and not silent else []
-            words = words[:1] or [f"worker {number}: {why}" for number, why in {**refused, **silent}.items()]
-            done_by = f"; done by worker {', '.join(map(str, answers))}" if answers else ""
-            raise Refused("; ".join(words) + done_by)
-        merged = together.merge(request, answers, time.time())
-        return {**merged, "silent": [f"worker {number} {why}" for number, why in silent.items()]} if silent else merged
+        return together.combine(request, answers, silent, refused, time.time())
 
     async def _ask_all(
         self, what: dict[str, Any], patience: float = _PATIENCE, fds: Sequence[int] = ()

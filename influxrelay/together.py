@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
-from prometheus_client.core import Metric
 
-from influxrelay.health import NAME, Check, Health
 from influxrelay.report import Refused, Request, Row
 
 _WORST_FIRST = ("trouble", "paused", "behind", "removed", "stopped", "up")
@@ -33,8 +31,26 @@ def split(request: Request, workers: Iterable[int]) -> dict[int, Request]:
     return {number: attrs.evolve(request, ids=tuple(each)) for number, each in ids.items()}
 
 
-def merge(request: Request, answers: Answers, now: float) -> dict[str, Any]:
-    """Return one answer for all, of which there is at least one."""
+def combine(
+    request: Request, answers: Answers, silent: Mapping[int, str], refused: Mapping[int, str], now: float
+) -> dict[str, Any]:
+    """Return one answer for all that were asked.
+
+    :param silent: why some did not answer: that is only acceptable where nothing changes.
+    :param refused: why some refuse. What is in one worker's journal only is unknown to the others, and that is well.
+    :raises Refused: the answer for all would not be true.
+    """
+    if answers and not (silent and request.command != "queues") and not (refused and request.ids):
+        merged = _merge(request, answers, now)
+        return {**merged, "silent": [f"worker {number} {why}" for number, why in silent.items()]} if silent else merged
+    if not answers and not silent and len(set(refused.values())) == 1:
+        raise Refused(next(iter(refused.values())))
+    words = [f"worker {number}: {why}" for number, why in {**refused, **silent}.items()]
+    done = f"; it is done by worker {', '.join(map(str, answers))}" if answers else ""
+    raise Refused("; ".join(words) + done)
+
+
+def _merge(request: Request, answers: Answers, now: float) -> dict[str, Any]:
     several = list(answers.values())
     if request.command == "queues":
         rows = merge_rows([row for each in several for row in each["queues"]])
@@ -101,37 +117,3 @@ def _merge_two(one: Row, two: Row) -> Row:
 
 def _sum(one: int | None, two: int | None) -> int | None:
     return two if one is None else one if two is None else one + two
-
-
-def merge_health(answers: Mapping[int, Health], silent: Mapping[int, str]) -> Health:
-    """Return what holds for all workers, if there is any answer or silence at all.
-
-    :param silent: why others have not.
-    """
-    words = [f"worker {number}: {each.message}" for number, each in answers.items() if not each.passed]
-    words += [f"worker {number} {why}" for number, why in silent.items()]
-    checks: dict[tuple[str, str], Check] = {}
-    for number, each in answers.items():
-        for check in each.checks:
-            key = check.listener, check.name
-            told = check if check.passed else attrs.evolve(check, message=f"worker {number}: {check.message}")
-            if key not in checks or (checks[key].passed and not check.passed):
-                checks[key] = told
-    name, message = next(((each.name, each.message) for each in answers.values()), (NAME, ""))
-    return Health(name, not words, "; ".join(words) or message, tuple(checks.values()))
-
-
-def show_metrics(families: Iterable[Metric]) -> list[Any]:
-    """Return a process's metrics for JSON."""
-    return [[each.name, each.documentation, each.type, [[*sample[:3]] for sample in each.samples]] for each in families]
-
-
-def merge_metrics(answers: Mapping[int, list[Any]]) -> list[Metric]:
-    """Return the metrics of all workers, with a label that tells them apart."""
-    families: dict[str, Metric] = {}
-    for number, shown in answers.items():
-        for name, documentation, kind, samples in shown:
-            family = families.setdefault(name, Metric(name, documentation, kind))
-            for sample, labels, value in samples:
-                family.add_sample(sample, {**labels, "worker": str(number)}, value)
-    return list(families.values())

@@ -31,13 +31,13 @@ from influxrelay.errors import InfluxRelayError
 from influxrelay.health import DistantExaminer, LocalExaminer, examine
 from influxrelay.keeper import Keeper
 from influxrelay.listeners import HTTPService, UDPService
+from influxrelay.metrics import show_metrics
 from influxrelay.report import Request, iso
 from influxrelay.service import RelayService
 from influxrelay.shares import Shares, Turns
 from influxrelay.sockets import Sockets
 from influxrelay.split import for_worker, remove_journal
 from influxrelay.status import serve_health
-from influxrelay.together import show_metrics
 
 FIRST = 3  # the first socket's descriptor
 FAILED = "failed"  # the only key of a first line that says why there is no start
