@@ -38,9 +38,10 @@ class Output(Protocol):
 
 
 class Submitter(Protocol):
-    """A relay, or a single road."""
+    """A relay."""
 
     name: str
+    lines_unwanted: int
 
     def submit(self, write: Write) -> Deferred[Reply]:
         """Take a batch."""
@@ -412,8 +413,10 @@ class Batcher:
             return
         lines, self._lines, self._size = self._lines, [], 0
         write = Write(self._destination, self._query, b"", b"\n".join(lines) + b"\n")
-        count = len(lines)
-        self.road.submit(write).addCallbacks(self._answered, self._failed, callbackArgs=(count,), errbackArgs=(count,))
+        count, unwanted = len(lines), self.road.lines_unwanted
+        answered = self.road.submit(write)
+        count -= self.road.lines_unwanted - unwanted
+        answered.addCallbacks(self._answered, self._failed, callbackArgs=(count,), errbackArgs=(count,))
 
     def _answered(self, reply: Reply, count: int) -> None:
         if reply.status < 300:

@@ -518,6 +518,7 @@ class ConfigTests(RelayTestCase):
         batcher.flush()  # type: ignore[union-attr]
         self.assertEqual(datagrams, [b'c s="1\n2" 2'])
         self.assertEqual([each.body for each in sent], [b"a v=1 1\nb v=1 4\n"])
+        self.assertEqual(batcher.lines_out, 2)
         self.assertEqual(service.protocol.lines_unwanted, 1)
 
     def test_outputs(self) -> None:

@@ -178,6 +178,8 @@ class FakeReactor(Clock):
 class FakeRoad(Road):
     """A road that is answered by the test."""
 
+    lines_unwanted = 0
+
     def __init__(self) -> None:
         self.name = "road"
         self.submitted: list[tuple[Write, Deferred[Reply]]] = []
