@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.servers import LOOPBACK, PROJECT, Influxd, Relay, find_program, free_port, send
 
 PAGE = PROJECT / "docs" / "recovery.rst"
-PATIENCE = 60.0  # seconds for anything that has to happen
+PATIENCE = 180.0  # seconds for anything that has to happen
 FIXED = time.time_ns() // 10**9 * 10**9  # the timestamp of points that are overwritten again and again
 
 
