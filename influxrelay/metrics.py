@@ -38,9 +38,10 @@ PATIENCE = 1.0  # seconds that a scrape waits for what is counted in another thr
 _USUAL_ANSWERS = (204, 400, 500, 503)  # there from the start: Prometheus does not see how a new series has begun
 _USUAL_FAILURES = ("refused", "reset", "timeout")
 _UDP_REASONS = ("mtu", "send", "unresolved")
+_BATCH_REASONS = ("400", "503")
 
 
-class _Sheet:
+class Sheet:
     """The families of one scrape."""
 
     def __init__(self, families: Iterable[Family]) -> None:
@@ -79,6 +80,7 @@ class Metrics(Service):
     :param listeners: returns those that there are now.
     :param path: of the configuration file.
     :param clock: returns seconds since the epoch.
+    :ivar last_reload_successful: whether what the file says holds, as far as is known.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Metrics(Service):
         self._monotonic = monotonic
         self.lag = ReactorLag(reactor, monotonic)
         self._journals: dict[Keeper, JournalCounts] = {}
+        self.last_reload_successful = True
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
 
@@ -122,16 +125,17 @@ class Metrics(Service):
         }
         counted = DeferredList([each.refresh() for each in self._journals.values()])
         await within(PATIENCE, counted, self._reactor)
-        sheet = _Sheet(FAMILIES)
+        sheet = Sheet(FAMILIES)
         for listener in listeners:
             self._add_listener(sheet, listener)
         sheet.add_histogram("influxrelay_reactor_lag_seconds", (), self.lag.lags)
         versions = (__version__, platform.python_version(), twisted_version)
         sheet.add("influxrelay_build_info", versions, 1)
         sheet.add("influxrelay_config_info", (self._path,), 1)
+        sheet.add("influxrelay_config_last_reload_successful", (), self.last_reload_successful)
         return [*sheet.filled(), *self._registry.collect()]
 
-    def _add_listener(self, sheet: _Sheet, listener: HTTPService | UDPService) -> None:
+    def _add_listener(self, sheet: Sheet, listener: HTTPService | UDPService) -> None:
         name, keeper = listener.name, listener.keeper
         kind = "http" if isinstance(listener, HTTPService) else "udp"
         directory = "" if keeper is None else str(keeper.directory)
@@ -150,21 +154,21 @@ class Metrics(Service):
         if keeper is not None:
             self._add_journal(sheet, listener, keeper, self._journals[keeper])
 
-    def _add_buffer(self, sheet: _Sheet, labels: tuple[str, str], road: QueuedRoad, queue: MemoryQueue) -> None:
+    def _add_buffer(self, sheet: Sheet, labels: tuple[str, str], road: QueuedRoad, queue: MemoryQueue) -> None:
         writes, size = road.waiting()
         sheet.add("influxrelay_queue_limit_bytes", labels, queue.max_bytes)
         self._add_queue(sheet, labels, writes, size, road.oldest())
         _add_drops(sheet, labels, queue.drops.values())
         sheet.add("influxrelay_dead_letters", labels, len(queue.dead_letters))
 
-    def _add_queue(self, sheet: _Sheet, labels: tuple[str, str], writes: int, size: int, oldest: float | None) -> None:
+    def _add_queue(self, sheet: Sheet, labels: tuple[str, str], writes: int, size: int, oldest: float | None) -> None:
         sheet.add("influxrelay_queue_writes", labels, writes)
         sheet.add("influxrelay_queue_bytes", labels, size)
         age = 0.0 if oldest is None else max(0.0, self._clock() - oldest)
         sheet.add("influxrelay_queue_oldest_age_seconds", labels, age)
 
     def _add_journal(
-        self, sheet: _Sheet, listener: HTTPService | UDPService, keeper: Keeper, journal: JournalCounts
+        self, sheet: Sheet, listener: HTTPService | UDPService, keeper: Keeper, journal: JournalCounts
     ) -> None:
         labels = (listener.name,)
         sheet.add_histogram("influxrelay_journal_commit_duration_seconds", labels, keeper.commits)
@@ -183,7 +187,7 @@ class Metrics(Service):
             sheet.add("influxrelay_dead_letters", backend, counts.dead_letters.get(name, 0))
 
 
-def _add_http(sheet: _Sheet, listener: HTTPService) -> None:
+def _add_http(sheet: Sheet, listener: HTTPService) -> None:
     labels = (listener.name,)
     resource, site = listener.writes, listener.site
     sheet.add("influxrelay_writes_total", labels, resource.writes)
@@ -199,7 +203,7 @@ def _add_http(sheet: _Sheet, listener: HTTPService) -> None:
     sheet.add("influxrelay_http_in_flight_bytes", labels, site.guard.held)
 
 
-def _add_udp(sheet: _Sheet, listener: UDPService) -> None:
+def _add_udp(sheet: Sheet, listener: UDPService) -> None:
     labels, protocol = (listener.name,), listener.protocol
     sheet.add("influxrelay_lines_total", labels, protocol.lines_in)
     sheet.add("influxrelay_received_bytes_total", labels, protocol.bytes_in)
@@ -209,12 +213,12 @@ def _add_udp(sheet: _Sheet, listener: UDPService) -> None:
     sheet.add_each("influxrelay_udp_dropped_lines_total", labels, {"invalid": 0, **protocol.dropped})
     for output in listener.outputs:
         backend = (listener.name, output.name)
-        usual = _UDP_REASONS if isinstance(output, UDPOutput) else _USUAL_FAILURES
+        usual = _UDP_REASONS if isinstance(output, UDPOutput) else _BATCH_REASONS
         sheet.add("influxrelay_udp_sent_lines_total", backend, output.lines_out)
         sheet.add_each("influxrelay_udp_unsent_lines_total", backend, {**dict.fromkeys(usual, 0), **output.dropped})
 
 
-def _add_road(sheet: _Sheet, labels: tuple[str, str], road: Road) -> None:
+def _add_road(sheet: Sheet, labels: tuple[str, str], road: Road) -> None:
     queue = "none"
     if isinstance(road, QueuedRoad):
         queue = "journal" if road.queue.on_disk else "memory"
@@ -234,7 +238,7 @@ def _add_road(sheet: _Sheet, labels: tuple[str, str], road: Road) -> None:
     sheet.add_histogram("influxrelay_backend_request_duration_seconds", labels, road.backend.latency)
 
 
-def _add_drops(sheet: _Sheet, labels: tuple[str, str], drops: Iterable[Drop]) -> None:
+def _add_drops(sheet: Sheet, labels: tuple[str, str], drops: Iterable[Drop]) -> None:
     found = {each.reason: each for each in drops}
     reasons = dict.fromkeys((*DROP_REASONS, *found))
     for reason in reasons:

@@ -169,6 +169,8 @@ class RelayService(MultiService):
         finally:
             self._ready()
             self._reloading.release()
+        if not check:
+            self._metrics.last_reload_successful = problem is None
         if problem is not None:
             self.log.error("not reloaded, nothing has changed: {reason}", reason=str(problem))
             raise Refused(str(problem)) from problem

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import quoteStringArgument
@@ -25,7 +25,8 @@ from influxrelay.config_values import Config, HTTPListener, UDPListener
 from influxrelay.entrance import Entrance
 from influxrelay.errors import ListenError, StartError
 from influxrelay.health import DistantExaminer, Examiner, Health, merge_health
-from influxrelay.metrics import merge_metrics
+from influxrelay.metric_families import OF_SUPERVISOR
+from influxrelay.metrics import Sheet, merge_metrics
 from influxrelay.notify import Notifier
 from influxrelay.ports import PortService, SiteService, cannot_start
 from influxrelay.process import CHECK, START, Legacy, Process, wait_until_well
@@ -285,14 +286,14 @@ class Supervisor(RelayService):
     async def collect(self) -> list[Metric]:
         """Return what Prometheus is told."""
         answers, _ = await self._ask_all({"metrics": ""})
-        up = GaugeMetricFamily("influxrelay_worker_up", "1 while this worker runs.", labels=("worker",))
-        restarts = CounterMetricFamily(
-            "influxrelay_worker_restarts_total", "How often this worker was started again.", labels=("worker",)
-        )
+        sheet = Sheet(OF_SUPERVISOR)
+        sheet.add("influxrelay_config_last_reload_successful", (), self._metrics.last_reload_successful)
         for number, process in self.processes.items():
-            up.add_metric([str(number)], process.well)
-            restarts.add_metric([str(number)], process.restarts)
-        return [*merge_metrics(answers), up, restarts]
+            sheet.add("influxrelay_worker_up", (str(number),), process.well)
+            sheet.add("influxrelay_worker_restarts_total", (str(number),), process.restarts)
+        own = sheet.filled()
+        names = {each.name for each in own}
+        return [*(each for each in merge_metrics(answers) if each.name not in names), *own]
 
     async def run(self, request: Request, progress: Progress) -> dict[str, Any]:
         """Do what the operator asks, in every worker that it concerns.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -127,6 +128,8 @@ def makeService(options: Options) -> IService:
     except ConfigError as error:
         sys.exit(f"influxrelay: {error}")
     _reload_on_hangup(service, reactor)
+    gc.collect()
+    gc.freeze()  # all that was imported stays: the collector need not look through it again and again
     return service
 
 

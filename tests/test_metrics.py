@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import re
 import socket
 import sqlite3
 import threading
@@ -22,13 +23,14 @@ from influxrelay.config_values import Admin, Config, HTTPListener, HTTPOutput, J
 from influxrelay.histogram import Histogram
 from influxrelay.journal_counts import JournalCounts
 from influxrelay.listeners import HTTPService, UDPService
-from influxrelay.metric_families import FAMILIES
+from influxrelay.metric_families import FAMILIES, OF_SUPERVISOR
 from influxrelay.metrics import Metrics
 from influxrelay.queued import QueuedRoad
 from influxrelay.reactor_lag import INTERVAL, ReactorLag
 from influxrelay.service import RelayService
 from influxrelay.sockets import Sockets
 from tests.scripted import LINE, LOOPBACK, Hold, RelayTestCase, answer, in_chunks, reactor, request, reset, until
+from tests.servers import PROJECT
 from tests.test_journal import OTHER, PLACE, JournalCase, record, write
 
 NOT_READY = answer(404, b'{"error":"database not found: \\"db\\""}\n')
@@ -524,3 +526,30 @@ class LagTests(SynchronousTestCase):
         self.assertEqual((lag.lags.count, lag.lags.sum), (6, 2.0))
         lag.stopService()
         self.assertEqual(clock.getDelayedCalls(), [])
+
+
+class DocumentationTests(SynchronousTestCase):
+    """``docs/monitoring.rst``."""
+
+    def test_metrics(self) -> None:
+        """The page has every metric with its labels, and no other."""
+        page = (PROJECT / "docs" / "monitoring.rst").read_text()
+        told = re.findall(r"(?m)^``(influxrelay_\w+)``(?: \(([\w, ]+)\))?\n    \S", page)
+        known = [(each.name, ", ".join(each.labels)) for each in {*FAMILIES, *OF_SUPERVISOR}]
+        self.assertEqual(sorted(told), sorted(known))
+
+    def test_alerts(self) -> None:
+        """The page has every alert with its severity and its patience, and what to do."""
+        page = (PROJECT / "docs" / "monitoring.rst").read_text()
+        rules = (PROJECT / "etc" / "alerts.yml").read_text().split("- alert: ")[1:]
+        known = []
+        for rule in rules:
+            facts = [*re.findall(r"severity: (\w+)", rule), *re.findall(r" for: (\w+)", rule)]
+            known.append((rule.split("\n")[0], ", ".join(facts)))
+        self.assertEqual(re.findall(r"(?m)^``(InfluxRelay\w+)`` \(([\w, ]+)\)\n    \S", page), known)
+
+    def test_helps(self) -> None:
+        """Each metric's help is a sentence, and no two metrics have the same name."""
+        self.assertEqual(len({each.name for each in FAMILIES}), len(FAMILIES))
+        for each in (*FAMILIES, *OF_SUPERVISOR):
+            self.assertRegex(each.help, r"^[A-Z01].+\.$", each.name)

@@ -53,6 +53,11 @@ class ReloadCase(RelayTestCase):
             return str(error)
         raise AssertionError("it was not refused")
 
+    async def last_reload_successful(self) -> float:
+        """Return what Prometheus is told of it."""
+        families = {each.name: each for each in await self.service.collect()}
+        return families["influxrelay_config_last_reload_successful"].samples[0].value
+
     @property
     def listener(self) -> Any:
         """The first listener."""
@@ -97,3 +102,6 @@ class OutputTests(ReloadCase):
         self.assertEqual(await self.reload(last), [])
         self.assertIs(self.listener._port, port)
         self.assertIn("bad TOML", await self.refused("["))
+        self.assertEqual(await self.last_reload_successful(), 0)
+        self.assertEqual(await self.reload(last), [])
+        self.assertEqual(await self.last_reload_successful(), 1)

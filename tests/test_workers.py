@@ -368,6 +368,7 @@ class TogetherTests(WorkersCase):
         self.assertEqual(sum(float(each.rpartition(" ")[2]) for each in writes), written)
         for number in "01":
             self.assertIn(f'influxrelay_worker_up{{worker="{number}"}} 1.0', text)
+        self.assertIn("influxrelay_config_last_reload_successful 1.0", text)
 
         for admin in (True, False):
             await until(lambda admin=admin: self.get("/health/backends/b", admin=admin), "the backend in sync")
