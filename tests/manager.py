@@ -180,6 +180,12 @@ class Manager:
     def _ended(self) -> bool:
         return self.process is None or self.process.poll() is not None
 
+    def tell_self(self, message: str) -> None:
+        """Add a message of our own, behind what the service has said so far."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(message.encode(), self._ear.getsockname())
+        self.wait_for(message)
+
     def tail(self) -> str:
         """Return the end of the log."""
         return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""

@@ -16,6 +16,7 @@ from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.logger import LogPublisher, globalLogPublisher
 
+from influxrelay import web
 from influxrelay.config import load
 from influxrelay.service import RelayService
 from influxrelay.sockets import Sockets, describe
@@ -242,6 +243,8 @@ class GentleStopTests(_Case):
 
     async def test_connected_before(self) -> None:
         """A client that was connected before the stop has its write taken, on a new connection or on one it keeps."""
+        self.patch(web, "IDLE_GRACE", 60.0)  # this machine may be slower than any client
+        self.patch(web, "FRESH_GRACE", 60.0)
         given, backend = self.given(), self.backend()
         service = await self.service(http(f"{LOOPBACK}:{given.getsockname()[1]}", backend), given)
         fresh, kept = await self.connect_to(given), await self.connect_to(given)

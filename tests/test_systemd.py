@@ -160,10 +160,10 @@ class NotifyTests(_Case):
         assert manager.process is not None
         manager.process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, manager.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        time.sleep(0.5)
-        before = len(manager.messages)
-        time.sleep(1)
-        self.assertEqual(len(manager.messages), before)
+        manager.tell_self("before")
+        time.sleep(1)  # five times its interval
+        manager.tell_self("after")
+        self.assertEqual(manager.messages[-2:], ["before", "after"])
 
 
 class SocketTests(_Case):
