@@ -12,13 +12,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import deferLater
 
 from influxrelay import __version__
+from influxrelay.errors import JournalError
+from influxrelay.journal import Journal
+from influxrelay.keeper import Keeper
 from influxrelay.queued import QueuedRoad
 from influxrelay.report import Refused, age, count, iso, size, text
 from influxrelay.road import Road
+from influxrelay.within import within
 
 NAME = "influxrelay"
 PATIENCE = 1.0  # seconds that a question about a backend waits for what is under way ...
@@ -100,6 +104,7 @@ class Listener(Protocol):
 
     name: str
     roads: list[Road]
+    keeper: Keeper | None
 
     @property
     def is_ready(self) -> bool:
@@ -125,10 +130,18 @@ class LocalExaminer:
     async def health(self) -> Health:
         """Tell whether a write would be taken now, by every listener."""
         listeners = self._listeners()
+        await gatherResults([self._look_at_disk(each.keeper) for each in listeners if each.keeper is not None])
         checks = [_outline(listener, road) for listener in listeners for road in listener.roads]
         obstacles = [(each.name, each.obstacle() if each.is_ready else NOT_READY) for each in listeners]
         words = "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles if obstacle)
         return Health(NAME, not words, words or "ready for writes", tuple(checks))
+
+    def _look_at_disk(self, keeper: Keeper) -> Deferred[bool]:
+        """Find out whether a journal's trouble is over: while no writes come, nobody else does."""
+        if not keeper.trouble:
+            return succeed(True)
+        tried = keeper.call(Journal.touch).addErrback(lambda failure: failure.trap(JournalError))
+        return Deferred.fromCoroutine(within(PATIENCE, tried, self._reactor))
 
     async def backend(self, name: str) -> Health | None:
         """Tell whether a backend has all that was accepted before this question, from every listener."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -30,6 +31,7 @@ from influxrelay.keeper import Keeper
 from influxrelay.ports import PortService, SiteService, cannot_start, show_address
 from influxrelay.query import parse
 from influxrelay.queued import QueuedRoad
+from influxrelay.queues import Ticket
 from influxrelay.ratelimit import TokenBucket
 from influxrelay.relay import Relay
 from influxrelay.reload import Steps
@@ -38,7 +40,7 @@ from influxrelay.road import Backend, Road
 from influxrelay.sockets import Sockets
 from influxrelay.status import serve_health
 from influxrelay.web import RelaySite
-from influxrelay.write import Destination
+from influxrelay.write import Destination, Write
 
 Backlogs = dict[str, list[tuple[Destination, int]]]
 """Up to where each backend has passed its destinations."""
@@ -296,7 +298,10 @@ class UDPService(Relaying):
         }
         if key not in self._batchers:
             relay = Relay(name, roads, keeper=self.keeper, consistency="any", clock=time.time)
-            return relay, udp.Batcher(relay, self._reactor, where, target.forwarded, **settings)
+            batcher = udp.Batcher(relay, self._reactor, where, target.forwarded, **settings)
+            if key is not None:
+                batcher.on_lost = partial(self._note_lost, key)
+            return relay, batcher
         relay, batcher = self._batchers[key]
         relay.reconfigure(name, roads, consistency="any")
         batcher.reconfigure(where, target.forwarded, **settings)
@@ -364,6 +369,15 @@ class UDPService(Relaying):
             steps.later(self._enter, port)
         if config.read_buffer != self.config.read_buffer:
             steps.later(lambda: self.protocol.set_read_buffer(self._port))
+
+    def _note_lost(self, road: Road, write: Write) -> None:
+        """Count lines that a backend has not taken as lost for it, if another one is well and so may have them."""
+        if any(not other.objection() for other in self.roads if other is not road):
+            now = time.time()
+            if isinstance(road, QueuedRoad):
+                road.queue.lost(Ticket(0, now, write), write, "full")
+            else:
+                road.miss(write, now)
 
     def obstacle(self) -> str:
         """Tell why lines would get nowhere now; datagrams go out whatever becomes of them."""

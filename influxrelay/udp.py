@@ -17,6 +17,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from influxrelay.answers import is_not_ready
 from influxrelay.errors import BackendFailure
 from influxrelay.filters import Filter, divide
 from influxrelay.line_protocol import all_simple, split_valid, stamp
@@ -356,6 +357,7 @@ class Batcher:
     ``interval`` seconds (InfluxDB's ``[[udp]]`` settings ``batch-size`` and ``batch-timeout``).
 
     :ivar dropped: lines that the backend did not take, by reason.
+    :ivar on_lost: is told a batch that the backend did not take, and may have taken at another time.
     """
 
     def __init__(
@@ -372,6 +374,7 @@ class Batcher:
         self.road = road
         self.lines_out = 0
         self.dropped: Counter[str] = Counter()
+        self.on_lost: Callable[[Write], None] = lambda write: None  # noqa: ARG005
         self._reactor = reactor
         self._lines: list[bytes] = []
         self._size = 0
@@ -416,13 +419,15 @@ class Batcher:
         count, unwanted = len(lines), self.road.lines_unwanted
         answered = self.road.submit(write)
         count -= self.road.lines_unwanted - unwanted
-        answered.addCallbacks(self._answered, self._failed, callbackArgs=(count,), errbackArgs=(count,))
+        answered.addCallbacks(self._answered, self._failed, callbackArgs=(count, write), errbackArgs=(count,))
 
-    def _answered(self, reply: Reply, count: int) -> None:
+    def _answered(self, reply: Reply, count: int, write: Write) -> None:
         if reply.status < 300:
             self.lines_out += count
-        else:
-            self.dropped[str(reply.status)] += count
+            return
+        self.dropped[str(reply.status)] += count
+        if reply.status >= 500 or is_not_ready(reply):
+            self.on_lost(write)
 
     def _failed(self, failure: Failure, count: int) -> None:
         problem = failure.value

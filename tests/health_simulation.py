@@ -38,6 +38,7 @@ class FakeListener:
 
     name = "simulation"
     is_ready = True
+    keeper = None
 
     def __init__(self, roads: Iterable[Road]) -> None:
         self.roads = list(roads)

@@ -123,6 +123,9 @@ class RunningTests(CLICase):
         self.assertEqual(await self.good("queues", "drop", "two", "--yes"), "main/two: 1 write dropped (39 B)\n")
         self.assertEqual(await self.good("queues", "drop", "two"), "main/two: 0 writes dropped (0 B)\n")
         self.assertIn("1 (39 B)", await self.good("queues"))
+        repaired = "main/two: 1 write (39 B) no longer counted as lost\n"
+        self.assertEqual(await self.good("queues", "repaired", "two"), repaired)
+        self.assertEqual(await self.refused("queues", "repaired", "x"), "there is no backend x; there is: one, two")
         self.assertEqual(await self.good("queues", "resume", "two"), "main/two: resumed\n")
         self.assertEqual(await self.refused("queues", "pause", "x"), "there is no backend x; there is: one, two")
 
@@ -237,6 +240,9 @@ class StoppedTests(CLICase):
         self.assertEqual(self.rows()["log"], [])
         (row,) = [each for each in (await self.json("queues"))["queues"] if each["backend"] == "two"]
         self.assertEqual((row["writes"], row["drops"][0]["reason"], row["drops"][0]["writes"]), (0, "operator", 2))
+        repaired = "main/two: 2 writes (78 B) no longer counted as lost\n"
+        self.assertEqual(await self.good("queues", "repaired", "two"), repaired)
+        self.assertEqual(self.rows()["drops"], [])
         self.assertEqual(await self.good("dead-letters", "drop", "1"), "1 dead letter dropped\n")
         self.assertEqual(await self.refused("dead-letters", "drop", "1", "2"), "there is no dead letter 1")
         self.assertEqual(await self.good("dead-letters", "drop", "--all", "--yes"), "1 dead letter dropped\n")

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
-from influxrelay import __version__
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from influxrelay import __version__, pinger, stopped
+from influxrelay.config import load
+from influxrelay.config_values import HTTPOutput
+from influxrelay.config_values import Journal as JournalConfig
 from influxrelay.health import Health
+from influxrelay.journal import Journal
 from influxrelay.ports import AdminService
+from influxrelay.report import Request
 from influxrelay.service import RelayService
-from tests.scripted import LINE, LOOPBACK, Answer, Hold, answer, hang, request, until
+from tests.scripted import LINE, LOOPBACK, Answer, Hold, answer, hang, reactor, request, until
+from tests.servers import Influxd
 from tests.test_admin import OperatedCase
 
 ADMIN = f'[admin]\nbind-addr = "{LOOPBACK}:0"\n'
@@ -184,6 +194,215 @@ class SyncTests(HealthCase):
         self.assertEqual((await self.get(self.http(service), b"/health")).status, 200)
 
 
+class PingTests(HealthCase):
+    """Backends without traffic."""
+
+    def setUp(self) -> None:
+        """Ping often."""
+        super().setUp()
+        self.patch(pinger, "INTERVAL", 0.05)
+
+    async def until_answered(self, where: Any, path: bytes, status: int) -> dict[str, Any]:
+        """Ask until the answer is of this status, and return its JSON."""
+        shown: dict[str, Any] = {}
+
+        async def ask() -> bool:
+            nonlocal shown
+            found, shown = await self.told(where, path)
+            return found == status
+
+        deadline = reactor.seconds() + 40
+        while not await ask():
+            self.assertLess(reactor.seconds(), deadline, shown)
+        return shown
+
+    async def test_down_and_up_again(self) -> None:
+        """Without any write it is known that a backend is gone, and that it is back."""
+        backend = self.backend()
+        service = self.operate(self.listener(self.backend(), backend))
+        relay = self.http(service)
+        await self.until_answered(relay, b"/health/backends/two", 200)
+        await backend.stop()
+        shown = await self.until_answered(relay, b"/health/backends/two", 503)
+        self.assertRegex(shown["message"], r"^down: refused: no answer to the ping: ")
+        row = await self.row("two")
+        self.assertEqual((row["state"], row["reason"].split(":")[0]), ("trouble", "refused"))
+        self.assertEqual((await self.told(relay, b"/health"))[0], 200)
+        backend.listen()
+        await self.until_answered(relay, b"/health/backends/two", 200)
+        self.assertEqual(backend.requests, [])
+
+    async def test_after_a_failed_write(self) -> None:
+        """A backend that has failed a write, and is sent no more, is known to be back; it missed nothing."""
+        backend = self.backend()
+        service = self.operate(self.listener(backend, journal=False))
+        relay = self.http(service)
+        await backend.stop()
+        self.assertEqual(await self.write(service), 503)
+        await self.until_answered(relay, b"/health", 503)
+        backend.listen()
+        await self.until_answered(relay, b"/health", 200)
+        await self.until_answered(relay, b"/health/backends/one", 200)
+        self.assertEqual(backend.requests, [])
+
+    async def test_what_is_sent(self) -> None:
+        """A ping is a GET of the ping URL as the output's user, with a time-out of its own."""
+        backend = self.backend()
+        backend.ping = hang
+        output = self.output(backend, "one", token="secret", gzip=True, health_timeout=0.2, timeout=1000.0)
+        relay = self.relay(output)
+        await until(lambda: backend.pings)
+        ping = backend.pings[0]
+        self.assertEqual((ping.method, ping.path, ping.query, ping.body), (b"GET", b"/write/ping", b"", b""))
+        self.assertEqual(ping.header("Authorization"), b"Token secret")
+        self.assertEqual((ping.header("Content-Encoding"), ping.header("Content-Type")), (None, None))
+        shown = await self.until_answered(relay, b"/health/backends/one", 503)
+        while shown["message"] == "not heard of yet":
+            shown = await self.until_answered(relay, b"/health/backends/one", 503)
+        self.assertEqual(shown["message"], "down: timeout: no answer to the ping: no complete answer within 0.2 s")
+
+    async def test_configured(self) -> None:
+        """``health-timeout-ms`` and the ``ping`` endpoint reach the pings."""
+        backend = self.backend()
+        location = backend.url.removesuffix("/write")
+        service = self.operate(
+            f'[[http]]\nname = "main"\nbind-addr = "{LOOPBACK}:0"\nhealth-timeout-ms = 1234\n'
+            f'[[http.output]]\nname = "one"\nlocation = "{location}"\n'
+            f'endpoints = {{write = "/write", ping = "/deep/ping"}}\n'
+        )
+        await until(lambda: backend.pings)
+        self.assertEqual(backend.pings[0].path, b"/deep/ping")
+        self.assertEqual(self.http(service).config.outputs[0].health_timeout, 1.234)
+
+
+class LossTests(HealthCase):
+    """Backends that miss what was acknowledged."""
+
+    async def missing(self, *, journal: bool) -> tuple[RelayService, str]:
+        """Let backend ``two`` lose a write, and return what is told of it."""
+        backend = self.backend(answer(503), answer(204))
+        top = "" if journal else f'admin-socket = "{self.socket}"'
+        self.socket.parent.mkdir(exist_ok=True)
+        service = self.operate(self.listener(self.backend(), backend, journal=journal), top=top)
+        if journal:
+            await self.order("queues pause", backend="two")
+        self.assertEqual(await self.write(service), 204)
+        keeper = self.http(service).keeper
+        if keeper is not None:
+            await keeper.call(lambda journal: journal.expire(time.time() + 1))
+            await self.order("queues resume", backend="two")
+        road = self.http(service).roads[1]
+        await until(road.losses)
+        if not journal:
+            await self.write(service)
+            await until(lambda: road.trouble is None)
+        status, shown = await self.told(self.http(service), b"/health/backends/two")
+        self.assertEqual((status, (await self.told(self.http(service), b"/health"))[0]), (503, 200))
+        return service, shown["message"]
+
+    async def test_no_queue(self) -> None:
+        """A backend that missed a write for lack of a queue is out of sync until somebody says that it was copied."""
+        service, words = await self.missing(journal=False)
+        self.assertRegex(
+            words,
+            rf"^misses 1 write \({len(LINE)} B\) accepted from 20.*Z to 20.*Z \(unqueued\): copy that time from another"
+            " backend, then: influxrelay queues repaired two --listener main$",
+        )
+        row = await self.row("two")
+        self.assertEqual([(each["reason"], each["writes"]) for each in row["drops"]], [("unqueued", 1)])
+        self.assertIn("and has no queue; accepted from", row["advice"][-1])
+        repaired = {"listener": "main", "backend": "two", "writes": 1, "bytes": len(LINE)}
+        self.assertEqual(await self.order("queues repaired", backend="two"), repaired)
+        self.assertEqual((await self.get(self.http(service), b"/health/backends/two")).status, 200)
+        self.assertEqual((await self.row("two"))["drops"], [])
+
+    async def test_journal(self) -> None:
+        """The same holds for what a journal has lost, and after a restart, too."""
+        service, words = await self.missing(journal=True)
+        self.assertRegex(words, r"^misses 1 write .*\(age\): copy")
+        await service.stopService()
+        service = RelayService(load(self.config), reactor)
+        service.startService()
+        self.addCleanup(lambda: Deferred.fromCoroutine(self._end(service)))
+        status, shown = await self.told(self.http(service), b"/health/backends/two")
+        self.assertEqual((status, shown["message"]), (503, words))
+        self.assertEqual((await self.order("queues repaired", backend="two"))["writes"], 1)
+        self.assertEqual((await self.get(self.http(service), b"/health/backends/two")).status, 200)
+        await service.stopService()
+        self.assertEqual(stopped.run(load(self.config), Request("queues"), "")["queues"][1]["drops"], [])
+
+    async def test_stopped(self) -> None:
+        """It may be said while the relay is stopped."""
+        service, _ = await self.missing(journal=True)
+        await service.stopService()
+        asked = Request("queues repaired", backend="two")
+        self.assertEqual(stopped.run(load(self.config), asked, "")["writes"], 1)
+        self.assertEqual(stopped.run(load(self.config), asked, "")["writes"], 0)
+
+    async def test_disk_works_again(self) -> None:
+        """With ``journal-on-error = "refuse"`` a disk that works again is noticed although no write comes."""
+        refuse = 'journal-on-error = "refuse"\n[[http.output]]'
+        service = self.operate(self.listener(self.backend()).replace("[[http.output]]", refuse))
+        relay = self.http(service)
+        keeper = relay.keeper
+        assert keeper is not None
+        keeper.trouble = "disk full"
+        failing = self.patch(Journal, "touch", lambda journal: journal._db.execute("INSERT INTO nowhere VALUES (1)"))
+        status, shown = await self.told(relay, b"/health")
+        self.assertEqual(status, 503)
+        self.assertRegex(shown["message"], "^main: the journal does not work: ")
+        failing.restore()
+        self.assertEqual((await self.told(relay, b"/health"))[0], 200)
+
+
+class UDPTests(HealthCase):
+    """UDP listeners, asked at the admin listener."""
+
+    def udp(self, *outputs: str, interval: str = "1h") -> RelayService:
+        """Start a relay with a UDP listener."""
+        text = f'[[udp]]\nname = "u"\nbind-addr = "{LOOPBACK}:0"\nbatch-timeout = "{interval}"\n'
+        for name, url in zip(("one", "two"), outputs, strict=False):
+            text += f'[[udp.output]]\nname = "{name}"\nlocation = "{url}?db=db"\n'
+        return self.operate(ADMIN, text)
+
+    async def test_what_is_collected(self) -> None:
+        """Lines that are collected for a batch count as accepted: the question sends them on, and waits for them."""
+        held = Hold(answer(204))
+        backend = self.backend(held)
+        service = self.udp(backend.url)
+        await until(lambda: service.listeners[0].roads[0].is_known)
+        service.listeners[0].protocol.datagramReceived(LINE, None)
+        client = await self.client(self.admin(service))
+        client.send(request(b"/health/backends/one", b"", method=b"GET", length=-1))
+        await until(lambda: backend.requests)
+        self.assertEqual(client.unread, b"")
+        held.release()
+        self.assertEqual((await client.answer()).status, 200)
+        self.assertEqual(backend.requests[0].body, LINE)
+
+    async def test_lost(self) -> None:
+        """Lines that one backend took and another one did not are missed by that one."""
+        service = self.udp(self.backend().url, self.backend(answer(503), answer(204)).url, interval="1ms")
+        protocol, road = service.listeners[0].protocol, service.listeners[0].roads[1]
+        protocol.datagramReceived(LINE, None)
+        await until(road.losses)
+        protocol.datagramReceived(LINE, None)
+        await until(lambda: road.trouble is None)
+        status, shown = await self.told(self.admin(service), b"/health/backends/two")
+        self.assertEqual((status, shown["message"].split(" accepted")[0]), (503, f"misses 1 write ({len(LINE)} B)"))
+        self.assertEqual((await self.told(self.admin(service), b"/health/backends/one"))[0], 200)
+
+    async def test_all_down(self) -> None:
+        """Where no backend takes lines, none misses what another one has, and the listener is not well."""
+        service = self.udp((await self.refusing_backend()).url, (await self.refusing_backend()).url, interval="1ms")
+        roads = service.listeners[0].roads
+        await until(lambda: all(road.problem for road in roads))
+        service.listeners[0].protocol.datagramReceived(LINE, None)
+        await until(lambda: all(road.failures for road in roads))
+        self.assertEqual([road.losses() for road in roads], [[], []])
+        self.assertEqual((await self.told(self.admin(service), b"/health"))[0], 503)
+
+
 class StopTests(HealthCase):
     """While the relay stops."""
 
@@ -215,3 +434,72 @@ class StopTests(HealthCase):
         listener.running = 0
         self.assertFalse(listener.is_ready)
         listener.running = 1
+
+
+LINES = 100  # in a write
+
+
+def _lines(written: int) -> bytes:
+    return b"".join(b"m f=1 %d\n" % (written * LINES + number) for number in range(1, LINES + 1))
+
+
+class InfluxdTests(HealthCase):
+    """Two real servers, one of which is killed and comes back."""
+
+    timeout = 180
+
+    async def test_killed(self) -> None:
+        """Whenever a server is said to be in sync it has every point that was acknowledged before the question."""
+        self.patch(pinger, "INTERVAL", 0.2)
+        servers = [Influxd(self.directory / name) for name in ("one", "two")]
+        for server in servers:
+            self.addCleanup(deferToThread, server.kill)
+            await deferToThread(server.start)
+            await deferToThread(server.create_database, "db")
+        outputs = [
+            HTTPOutput(name, each.url, f"{each.url}/write", f"{each.url}/ping", max_batch_kb=1)
+            for name, each in zip(("one", "two"), servers, strict=True)
+        ]
+        self.relay_ = self.relay(*outputs, journal=JournalConfig(str(self.directory / "journal")))
+        self.written = 0
+        writing = Deferred.fromCoroutine(self._write())
+        self.in_sync = [0, 0]
+        for _ in range(5):
+            await self._ask(servers)
+        await deferToThread(servers[1].kill)
+        while (await self.told(self.relay_, b"/health/backends/two"))[0] == 200:
+            await self._ask(servers[:1])
+        before = list(self.in_sync)
+        self.assertGreaterEqual(min(before), 1)
+        mark = self.written
+        while self.written < mark + 100:
+            await self._ask(servers[:1])
+        self.assertGreater(self.in_sync[0], before[0])
+        await deferToThread(servers[1].start)
+        deadline = reactor.seconds() + 60
+        while self.in_sync[1] < before[1] + 5:
+            self.assertLess(reactor.seconds(), deadline, (await self.told(self.relay_, b"/health/backends/two"))[1])
+            await self._ask(servers)
+        self.over = True
+        await writing
+
+    over = False
+
+    async def _write(self) -> None:
+        client = await self.client(self.relay_)
+        while not self.over:
+            found = await client.ask(request(b"/write?db=db", _lines(self.written)))
+            self.assertEqual(found.status, 204)
+            self.written += 1
+
+    async def _ask(self, servers: list[Influxd]) -> None:
+        """Ask about each server, and check the one that is said to be in sync."""
+        for number, (name, server) in enumerate(zip((b"one", b"two"), servers, strict=False)):
+            written = self.written
+            if (await self.told(self.relay_, b"/health/backends/" + name))[0] == 200:
+                found = await deferToThread(
+                    server.query, f"SELECT COUNT(f) FROM m WHERE time <= {written * LINES}", "db"
+                )
+                series = found["results"][0].get("series")
+                self.assertEqual(series[0]["values"][0][1] if series else 0, written * LINES, name)
+                self.in_sync[number] += 1
