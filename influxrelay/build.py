@@ -112,6 +112,8 @@ def reconfigure_road(road: Road, output: HTTPOutput, backend: Backend, relay: st
         if isinstance(road.queue, MemoryQueue):
             road.queue.backend, road.queue.max_bytes = output.name, output.buffer_size_mb * _MB
             road.queue.drop_oldest = output.buffer_full == "drop-oldest"
+    if isinstance(backend, HTTPBackend) and isinstance(road.backend, HTTPBackend):
+        backend.latency = road.backend.latency
     backend.name = output.name
     road.filter = make_filter(output)
     road.reconfigure(backend, relay=relay, **_bounds(output))

@@ -55,15 +55,15 @@ class Pinger:
                 road.pinged(None)  # a write has told that it lives
 
     async def _ping(self, road: Road) -> None:
-        answers = road.answers
+        answers, backend = road.answers, road.backend
         self._under_way.add(road)
         try:
-            problem = _judge(await road.backend.ping())
+            problem = _judge(await backend.ping())
         except BackendFailure as failure:
             problem = BackendFailure(failure.reason, f"no answer to the ping: {failure.detail}")
         finally:
             self._under_way.discard(road)
-        if self._timer is not None and road.answers == answers:  # else a write has told more
+        if self._timer is not None and (road.answers, road.backend) == (answers, backend):  # else more is known
             road.pinged(problem)
 
     def _bug(self, failure: Failure, road: Road) -> None:

@@ -198,5 +198,6 @@ def _keys(old: Any, new: Any, but: tuple[str, ...] = ()) -> Iterator[str]:
             differing -= derived
     if differing.intersection(_ENDPOINTS):
         differing = {*differing.difference(_ENDPOINTS), "endpoints"}
+    names = {} if isinstance(new, HTTPOutput | UDPOutput) else _KEYS
     for field in sorted(differing):
-        yield _KEYS.get(field, field.replace("_", "-"))
+        yield names.get(field, field.replace("_", "-"))

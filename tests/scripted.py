@@ -375,7 +375,8 @@ class Client(Protocol):
 
     def vanish(self) -> None:
         """Break the connection."""
-        self.transport.abortConnection()
+        if not self.closed:
+            self.transport.abortConnection()
 
     async def answer(self, *, to_head: bool = False) -> Answer:
         """Return the next final answer; it must come before the end of the connection.
