@@ -11,15 +11,15 @@ from typing import Any
 
 import attrs
 from prometheus_client.core import Metric
-from twisted.internet.address import UNIXAddress
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.error import CannotListenError
-from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
-from influxrelay import __version__, together
+from influxrelay import __version__, together, udp
 from influxrelay.channel import NoAnswer, Progress
 from influxrelay.config_values import Config, HTTPListener, UDPListener
 from influxrelay.entrance import Entrance
@@ -115,18 +115,28 @@ class _HeldSite(_Held, SiteService):
 class _HeldUDP(_Held):
     """A UDP port, for the first worker."""
 
+    def __init__(self, config: UDPListener, sockets: Sockets) -> None:
+        super().__init__(config, sockets)
+        self._protocol = udp.UDPListener(config.name, sockets, ())
+
     def listen(self) -> None:
         """Open the port."""
         self._open(self.config)
         self._listening = True
 
     def _open(self, config: UDPListener) -> None:
+        self._set_buffer(config)
         try:
-            self.latest = self._sockets.listenUDP(config.port, DatagramProtocol(), interface=config.host)
+            self.latest = self._sockets.listenUDP(config.port, self._protocol, interface=config.host)
         except (CannotListenError, OSError) as error:
             reason = getattr(error, "socketError", error)
             raise ListenError(f"{self.name}: cannot listen on {config.bind_addr}: {reason}") from error
         self.latest.stopReading()
+
+    def _set_buffer(self, config: UDPListener) -> None:
+        given = self._sockets.has(IPv4Address("UDP", config.host, config.port))  # its unit says how large it is
+        size = 0 if given else config.read_buffer
+        self._protocol.reconfigure(config.name, (), precision=config.precision, read_buffer=size)
 
     def move(self, config: UDPListener, steps: Steps) -> None:
         """Open the port of another configuration, to be held instead of the present one."""
@@ -136,6 +146,9 @@ class _HeldUDP(_Held):
             steps.back(self._keeps(before))
             steps.back(self.latest.stopListening)
             steps.later(before.stopListening)
+        elif config.read_buffer != self.config.read_buffer:
+            steps.later(self._set_buffer, config)
+            steps.later(lambda: self._protocol.set_read_buffer(self.latest))
 
     def found(self, config: UDPListener) -> UDPListener:
         """Return a configuration with the port that it has."""
