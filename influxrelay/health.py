@@ -29,6 +29,7 @@ PATIENCE = 1.0  # seconds that a question about a backend waits for what is unde
 STEP = 0.01  # ... and between two looks
 IN_SYNC = "up and in sync"
 UNKNOWN = "not heard of yet"
+SLOW_JOURNAL = "behind: the journal is slow, and what came last is not in it"
 NOT_READY = "it is starting or stopping"
 
 
@@ -113,8 +114,8 @@ class Listener(Protocol):
     def obstacle(self) -> str:
         """Tell why a write would be answered 5xx now; empty if it would not, as far as is known."""
 
-    def hand_over(self) -> None:
-        """Give what has been collected to the roads."""
+    def hand_over(self) -> Deferred[Any]:
+        """Give what has been collected to the roads; fires when they have it."""
 
 
 class LocalExaminer:
@@ -159,9 +160,10 @@ class LocalExaminer:
 
     async def _examine(self, listener: Listener, road: Road) -> Check:
         """Wait for what is under way, for a while."""
-        listener.hand_over()
-        is_past = road.barrier()
         deadline = self._reactor.seconds() + PATIENCE
+        if not await within(PATIENCE, listener.hand_over(), self._reactor):
+            return Check(road.name, listener.name, passed=False, message=SLOW_JOURNAL)
+        is_past = road.barrier()
         while True:
             words = road.objection()
             if not words and road.is_known and is_past():

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.web.resource import Resource
 
@@ -80,8 +80,9 @@ class Relaying(PortService):
         obstacles = [relay.obstacle() for relay in self.relays]
         return "" if "" in obstacles else "; ".join(obstacles)
 
-    def hand_over(self) -> None:
-        """Give what has been collected to the roads."""
+    def hand_over(self) -> Deferred[Any]:
+        """Give what has been collected to the roads; fires when they have it."""
+        return DeferredList([relay.handed_out() for relay in self.relays])
 
     def counters(self) -> dict[str, Any]:
         """Return what has been counted since the start, for JSON."""
@@ -297,7 +298,14 @@ class UDPService(Relaying):
             "interval": config.batch_interval,
         }
         if key not in self._batchers:
-            relay = Relay(name, roads, keeper=self.keeper, consistency="any", clock=time.time)
+            relay = Relay(
+                name,
+                roads,
+                keeper=self.keeper,
+                consistency="any",
+                journal_first=self.keeper is not None,
+                clock=time.time,
+            )
             batcher = udp.Batcher(relay, self._reactor, where, target.forwarded, **settings)
             if key is not None:
                 batcher.on_lost = partial(self._note_lost, key)
@@ -383,11 +391,12 @@ class UDPService(Relaying):
         """Tell why lines would get nowhere now; datagrams go out whatever becomes of them."""
         return "" if self._datagram_outputs else super().obstacle()
 
-    def hand_over(self) -> None:
-        """Give what has been collected to the roads."""
+    def hand_over(self) -> Deferred[Any]:
+        """Give what has been collected to the roads; fires when they have it."""
         self.protocol.flush()
         for _, batcher in self._batchers.values():
             batcher.flush()
+        return super().hand_over()
 
     def counters(self) -> dict[str, Any]:
         """Return what has been counted since the start, for JSON."""
@@ -402,10 +411,9 @@ class UDPService(Relaying):
         }
 
     def stop_listening(self) -> Deferred[Any]:
-        """Receive no more, and send on what was received; fires when the socket is closed."""
+        """Receive no more, and send on what was received; fires when the roads have it, and the socket is closed."""
         self._stopping = True
-        self.hand_over()
-        return maybeDeferred(self._port.stopListening)
+        return DeferredList([self.hand_over(), maybeDeferred(self._port.stopListening)])
 
     def abort(self) -> None:
         """Close the sockets and tell what became of the lines."""

@@ -53,6 +53,8 @@ class Relay:
     :param keeper: the journal's, if there is one.
     :param consistency: of writes that ask for none.
     :param refuse_unjournaled: whether a write that the journal cannot take is refused although a backend has it.
+    :param journal_first: whether a write is in the journal before any backend gets it. Where no client sends again what
+        was under way when the relay died, one backend may not have it alone.
     :param clock: returns seconds since the epoch.
     """
 
@@ -64,10 +66,13 @@ class Relay:
         keeper: Keeper | None = None,
         consistency: str = "one",
         refuse_unjournaled: bool = False,
+        journal_first: bool = False,
         clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.reconfigure(name, roads, consistency=consistency, refuse_unjournaled=refuse_unjournaled)
         self._keeper = keeper
+        self._journal_first = journal_first
+        self._last_append: Deferred[None] = succeed(None)
         self._clock = clock
         self._seq = 0
         self._undecided: dict[int, None] = {}  # the numbers of what is in the journal, or on its way there
@@ -125,8 +130,39 @@ class Relay:
         ticket = self._new_ticket(write)
         committed: Deferred[None] = succeed(None)
         if self._keeper is not None:
-            committed = self._keeper.append(Record(ticket.seq, ticket.time, write))
+            committed = self._last_append = self._keeper.append(Record(ticket.seq, ticket.time, write))
+            if self._journal_first:
+                committed.addBoth(self._give_out_late, ticket, parts, consistency, committed, answer)
             committed.addErrback(self._not_on_disk, ticket)
+        if not self._journal_first:
+            self._give_out(ticket, parts, consistency, committed, answer)
+
+    def _give_out_late(self, result: Any, *arguments: Any) -> Any:
+        """Do it when the journal has the write, or cannot take it; the same failure is told to the roads after that."""
+        try:
+            self._give_out(*arguments)
+        except Exception:  # noqa: BLE001 (it must not keep the journal from telling others)
+            arguments[-1].errback()
+        return result
+
+    def handed_out(self) -> Deferred[None]:
+        """Fire when the roads have everything that was submitted until now."""
+        handed: Deferred[None] = Deferred()
+
+        def tell(result: Any) -> Any:
+            handed.callback(None)
+            return result
+
+        if self._journal_first:
+            self._last_append.addBoth(tell)
+        else:
+            handed.callback(None)
+        return handed
+
+    def _give_out(
+        self, ticket: Ticket, parts: _Parts, consistency: str, committed: Deferred[None], answer: Deferred[Reply]
+    ) -> None:
+        """Give a write to its roads, and have the client told."""
         answers = [road.submit(part, ticket) for road, part in parts]
         if len(parts) < len(self.roads):
             self._skip(ticket, parts)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from influxrelay.errors import BackendFailure
@@ -40,15 +40,13 @@ class FakeListener:
     is_ready = True
     keeper = None
 
-    def __init__(self, roads: Iterable[Road]) -> None:
+    def __init__(self, roads: Iterable[Road], handed_out: Callable[[], Deferred[Any]] = lambda: succeed(None)) -> None:
         self.roads = list(roads)
+        self.hand_over = handed_out
 
     def obstacle(self) -> str:
         """Be asked about something else."""
         return ""
-
-    def hand_over(self) -> None:
-        """Have nothing that was collected."""
 
 
 class Questions:
@@ -78,7 +76,7 @@ class Questions:
         """Ask, and return where the answer will be."""
         self.asked += 1
         before = self._acknowledged(road)
-        examiner = LocalExaminer(lambda: [FakeListener([road])], reactor)
+        examiner = LocalExaminer(lambda: [FakeListener([road], self._world.handed_out)], reactor)
         told: list[Health] = []
 
         def answered(health: Health) -> None:
@@ -123,6 +121,10 @@ class World(simulation.World):
         self.questions.plan([each.road for each in self.roads], self.clock, self._has)
         super().run()
 
+    def handed_out(self) -> Deferred[None]:
+        """Tell that the roads have everything, at once."""
+        return succeed(None)
+
     def _taken(self, _: Road) -> list[Story]:
         return [each for each in self.stories.values() if each.answers and each.answers[0].status < 300]
 
@@ -150,6 +152,11 @@ class QueueWorld(queue_simulation.World):
         super().start()
         assert self.process is not None
         self.questions.plan(list(self.process.roads), self.process.reactor, self._has)
+
+    def handed_out(self) -> Deferred[None]:
+        """Tell when the roads have everything."""
+        assert self.process is not None
+        return self.process.listener.relay.handed_out()
 
     def _taken(self, road: Road) -> list[Story]:
         """Without a journal a process knows nothing of what the one before it has lost."""

@@ -126,6 +126,8 @@ class Server(ModelBackend):
             self.world.note(f"{self.name} gets {numbers}")
         for story in stories:
             assert isinstance(story, QueueStory)
+            if self.world.journal_first and not (story.committed or story.unjournaled):
+                self.world.broken(f"{self.name} got write {story.sequence} before the journal")
             if story.refused and not story.unstruck:
                 self.world.broken(f"{self.name} got write {story.sequence} after {story.answers[0].status}")
         if not (self.configured or self.leaving):
@@ -246,7 +248,7 @@ class WatchedRoad(QueuedRoad):
             self.world.broken(f"{self.name} answered write {story.sequence} twice")
         story.outcomes[self.number] = outcome
         waited = self.world.clock.seconds() - story.submitted
-        limit = 2 * self.backend.timeout
+        limit = 2 * self.backend.timeout + (4 * self.world.commit_delay if self.world.journal_first else 0)
         if waited > limit + EPSILON and not story.answers:
             self.world.broken(f"write {story.sequence} waited {waited:g} s at {self.name}, not {limit:g}")
         return result
@@ -402,7 +404,9 @@ class SimulatedListener(Relaying):
     def __init__(self, config: HTTPListener, reactor: ProcessClock, world: World) -> None:
         self.world = world
         super().__init__(config, reactor)
-        self.relay = Relay(config.name, self.roads, keeper=self.keeper, clock=world.now)
+        self.relay = Relay(
+            config.name, self.roads, keeper=self.keeper, journal_first=world.journal_first, clock=world.now
+        )
         self.relays = [self.relay]
         self.furnish()
 
@@ -479,6 +483,7 @@ class World:
 
     :ivar outputs: which backend is configured under which name, in order.
     :ivar generation: how many processes there were.
+    :ivar journal_first: whether no backend may get a write that the journal does not have.
     """
 
     def __init__(self, seed: int, trace: Callable[[str], object] | None = None) -> None:
@@ -495,6 +500,7 @@ class World:
         self.disk_is_bad = False
         self.commit_delay = rng.choice((0.002, 0.02, MAX_COMMIT))
         self.refuse_unjournaled = rng.random() < 0.5
+        self.journal_first = self.on_disk and random.Random(f"{seed} journal first").random() < 0.3
         self.generation = 0
         self.crashes = self.stops = 0
         self.process: Process | None = None

@@ -127,6 +127,16 @@ class ExamineTests(SynchronousTestCase):
         self.assertEqual(health.passed, health.message == "up and in sync")
         return health.message
 
+    def test_slow_journal(self) -> None:
+        """What the journal is at, and the roads do not have, is waited for as long as what is under way."""
+        handed: Deferred[None] = Deferred()
+        self.listener.hand_over = lambda: handed
+        self.assertIn("the journal is slow", self.message())
+        told = self.ask()
+        self.assertEqual(told, [])
+        handed.callback(None)
+        self.assertTrue(told[0] is not None and told[0].passed)
+
     def test_idle(self) -> None:
         """A backend without work is in sync."""
         self.assertEqual(

@@ -15,6 +15,7 @@ from influxrelay.keeper import Keeper
 from influxrelay.lane import Entry, Lane
 from influxrelay.queued import QueuedLane, QueuedRoad
 from influxrelay.queues import JournalQueue, MemoryQueue, Ticket
+from influxrelay.relay import Relay
 from influxrelay.write import Destination, Reply
 from tests import queue_simulation
 
@@ -134,6 +135,11 @@ def lose_without_a_word(self: Any, ticket: Ticket, reason: str) -> None:
     """Lose a write and do not count it."""
 
 
+def send_at_once(*arguments: Any, journal_first: bool, **named: Any) -> Relay:
+    """Let the backends have a write while the journal is still at it."""
+    return Relay(*arguments, **named)
+
+
 class MistakeTests(SynchronousTestCase):
     """The simulation notices mistakes, each within a bounded number of schedules."""
 
@@ -175,6 +181,10 @@ class MistakeTests(SynchronousTestCase):
     def test_lose_without_a_word(self) -> None:
         """What is dropped and not counted is noticed."""
         self.check(MemoryQueue, "lost", lose_without_a_word, "is lost at")
+
+    def test_send_at_once(self) -> None:
+        """A write that a backend has before the journal, where that may not be, is noticed."""
+        self.check(queue_simulation, "Relay", send_at_once, "before the journal")
 
     def test_sweep_nothing(self) -> None:
         """A log that keeps what all backends have passed is noticed."""

@@ -420,6 +420,45 @@ class KeptTests(SynchronousTestCase):
             self.keeper.commit(JournalError("disk"))
             self.assertEqual((told, self.state()), ([Reply(400)], State.STRUCK))
 
+    def test_journal_first(self) -> None:
+        """Where the journal comes first, no backend gets a write before its commit, nor out of order."""
+        self.build(consistency="any", journal_first=True)
+        told = [self.submit(), self.submit()]
+        handed = self.relay.handed_out()
+        self.assertEqual((self.roads[0].tickets, told, len(self.keeper.records)), ([], [[], []], 2))
+        self.keeper.commit()
+        self.assertEqual(([ticket.seq for ticket in self.roads[1].tickets], told), ([42], [[Reply(204)], []]))
+        self.assertNoResult(handed)
+        self.keeper.commit()
+        self.assertEqual(([ticket.seq for ticket in self.roads[1].tickets], told), ([42, 43], [[Reply(204)]] * 2))
+        self.successResultOf(handed)
+        self.successResultOf(self.relay.handed_out())
+
+    def test_journal_first_fails(self) -> None:
+        """Where the journal comes first and fails, the backends get the write, and who counted on the disk is told."""
+        self.build(consistency="any", journal_first=True)
+        self.roads[1].behind = True
+        told = self.submit()
+        handed = self.relay.handed_out()
+        self.keeper.commit(JournalError("disk"))
+        self.successResultOf(handed)
+        self.assertEqual((self.roads[0].absent, self.roads[1].absent), ([], self.roads[1].tickets))
+        self.assertEqual((told, len(self.roads[0].tickets)), ([], 1))
+        self.roads[0].settle(Reply(204))
+        self.assertEqual((told, self.state()), ([Reply(204)], State.KEPT))
+
+    def test_journal_first_and_a_road_that_raises(self) -> None:
+        """A road's mistake is its write's, and keeps nothing else from going on."""
+        self.build(consistency="any", journal_first=True)
+        failed = self.relay.submit(WRITE)
+        told = self.submit()
+        self.patch(self.roads[1], "submit", lambda *_: 1 / 0)
+        self.keeper.commit()
+        self.failureResultOf(failed, ZeroDivisionError)
+        del self.roads[1].submit
+        self.keeper.commit()
+        self.assertEqual(told, [Reply(204)])
+
     def test_any(self) -> None:
         """With ``any`` a committed write is acknowledged before any backend has answered."""
         self.build()
