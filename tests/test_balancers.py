@@ -281,7 +281,7 @@ class HAProxyTests(ScriptedCase):
     def test_operators(self) -> None:
         """Operators see all parts, also as metrics."""
         _, body = send("GET", f"http://{LOOPBACK}:{self.haproxy.stats_port}/metrics")
-        self.assertIn(b'haproxy_server_status{proxy="relay1_says_behind",server="influx1",state="DOWN"} 1', body)
+        self.assertIn(b'haproxy_server_status{proxy="influx1_is_behind",server="relay1",state="DOWN"} 1', body)
         self.assertEqual(self.haproxy.states()["relays/relay1"], "UP")
 
 
