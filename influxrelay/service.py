@@ -25,8 +25,10 @@ from influxrelay.metrics import Metrics, serve_metrics
 from influxrelay.notify import Notifier
 from influxrelay.pinger import Pinger
 from influxrelay.ports import AdminService, cannot_start
+from influxrelay.queued import QueuedRoad
+from influxrelay.queues import MemoryQueue
 from influxrelay.reload import Steps, compare
-from influxrelay.report import Refused, Request, count, iso, socket_path
+from influxrelay.report import Refused, Request, count, iso, size, socket_path
 from influxrelay.road import Road
 from influxrelay.sockets import Sockets
 from influxrelay.status import serve_health, serve_status
@@ -163,7 +165,8 @@ class RelayService(MultiService):
         try:
             self._notifier.reloading()
             await DeferredList(list(self._leaving))
-            changes = await self._change(read(), check=check)
+            pool = self._reactor.getThreadPool()  # tomlkit takes its time, and clients wait for the reactor
+            changes = await self._change(await deferToThreadPool(self._reactor, pool, read), check=check)
         except (ConfigError, JournalError, ListenError, _StoppingError) as error:
             problem = error
         finally:
@@ -186,6 +189,7 @@ class RelayService(MultiService):
         after: dict[str, Listener] = {}
         try:
             for old, new in plan.kept:
+                self._refuse_at_the_stop()
                 listener: Any = present[old.name]
                 after[new.name] = listener
                 await listener.prepare(new, steps)
@@ -206,6 +210,10 @@ class RelayService(MultiService):
         steps.take()
         return steps.told
 
+    def _refuse_at_the_stop(self) -> None:
+        if self._stopping or not self.running:
+            raise _StoppingError("the relay is shutting down")
+
     async def _agree(self, config: Config, after: dict[str, Any], steps: Steps) -> None:
         """Ask whoever else has a say."""
 
@@ -222,8 +230,7 @@ class RelayService(MultiService):
 
         :raises ListenError: a port cannot be had.
         """
-        if self._stopping or not self.running:
-            raise _StoppingError("the relay is shutting down")
+        self._refuse_at_the_stop()
         for listener, new in kept:
             listener.move(new, steps)
         if config.admin is not None and self.admin is not None:
@@ -271,6 +278,18 @@ class RelayService(MultiService):
     async def _leave(self, listener: Listener, road: Road) -> None:
         """Let a backend that is removed have what waits for it, within the shutdown timeout."""
         await self._drain([road], DeferredList([]))
+        queue = road.queue if isinstance(road, QueuedRoad) else None
+        lost = queue.drops.get("stopped") if isinstance(queue, MemoryQueue) else None
+        if lost is not None:
+            self.log.warn(
+                "{relay}: {backend} is removed without {count} write(s) ({size}), accepted from {first} to {last}",
+                relay=listener.name,
+                backend=road.name,
+                count=lost.writes,
+                size=size(lost.bytes),
+                first=iso(lost.first),
+                last=iso(lost.last),
+            )
         listener.forget(road)
         await road.backend.close()
 

@@ -54,7 +54,9 @@ class ReloadWorld(World):
         prepared.addBoth(self._done)
 
     def _refused(self, failure: object) -> None:
+        """Try again, as an operator does."""
         self.note(f"the reload is refused: {failure}")
+        self.clock.callLater(1.0, self.reload)
 
     def _done(self, _: object) -> None:
         self._busy = False

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate, optionsForClientTLS
+from twisted.logger import formatEvent, globalLogPublisher
 
 from influxrelay.config import load
 from influxrelay.report import Refused
@@ -163,14 +164,20 @@ class OutputTests(ReloadCase):
         self.assertEqual([line for line in lines if line.isdigit()], [b"0", b"1", b"2"])
 
     async def test_removed_for_good(self) -> None:
-        """A removed output that takes nothing is given up after the shutdown timeout, and its connection is broken."""
+        """A removed output that takes nothing is given up after the shutdown timeout; the log says what it lacks."""
+        log: list[str] = []
+        globalLogPublisher.addObserver(observer := lambda event: log.append(formatEvent(event)))
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         one, two = self.backend(hang), self.backend()
         self.start(http(to(one, more="buffer-size-mb = 1"), to(two, "two"), top='shutdown-timeout = "300ms"'))
-        await self.submit()
+        for _ in range(3):
+            await self.submit()
         await until(lambda: one.requests)
         await self.reload(http(to(two, "two"), top='shutdown-timeout = "300ms"'))
         await until(lambda: not one.connections, "the end of the connection")
         await until(lambda: not self.listener.leaving)
+        (line,) = [line for line in log if "is removed" in line]
+        self.assertIn("main: one is removed without 3 write(s) (117 B), accepted from", line)
 
     async def test_renamed_and_swapped(self) -> None:
         """Outputs that are renamed, or exchange their names, keep their roads, with what waits."""
