@@ -90,9 +90,11 @@ class Relaying(PortService):
             "name": self.name,
             "bind_addr": self.bind_addr,
             "ready": self.is_ready,
+            "obstacle": self.obstacle(),
             "backends": [
                 {
                     "name": road.name,
+                    "objection": road.objection(),
                     "writes": road.writes,
                     "requests": road.requests,
                     "failures": dict(road.failures),
