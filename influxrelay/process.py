@@ -52,7 +52,7 @@ class Process(ProcessProtocol):
     """One worker, through all its processes.
 
     :param answer: answers what it asks.
-    :ivar well: whether it has started, and lives.
+    :ivar running: whether there is a process, and ``well`` whether it has started, and lives.
     :ivar done: whether it has nothing more to do, and is not started again.
     :ivar restarts: how often it was started again.
     """
@@ -67,7 +67,7 @@ class Process(ProcessProtocol):
         self._answer = answer
         self._reactor = reactor
         self._channel: Channel | None = None
-        self._running = False
+        self.running = False
         self._stopped: Deferred[None] | None = None
         self._again: IDelayedCall | None = None
         self._began = 0.0
@@ -90,7 +90,7 @@ class Process(ProcessProtocol):
             command = [sys.executable, "-P", "-m", "influxrelay.worker", str(self.number), str(len(legacy.sockets))]
             child_fds = {0: null.fileno(), 1: "r", 2: 2, **dict(enumerate(fds, FIRST))}
             self._reactor.spawnProcess(self, command[0], command, _environment(), childFDs=child_fds)
-        self._running, self.well, self._silent, self._began = True, False, 0, time.monotonic()
+        self.running, self.well, self._silent, self._began = True, False, 0, time.monotonic()
         return ours
 
     def connect(self, ours: socket.socket, *, well: bool = False) -> None:
@@ -137,7 +137,7 @@ class Process(ProcessProtocol):
 
     def check(self) -> None:
         """Kill it if it has been silent for too long. Looks are counted, for this process may have slept itself."""
-        if not self._running:
+        if not self.running:
             return
         self._silent += 1
         if self._silent >= (SILENCE if self.well else START):
@@ -164,7 +164,7 @@ class Process(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """Start it again, unless it was to end."""
         value: Any = reason.value
-        self._running = self.well = False
+        self.running = self.well = False
         self._channel = None
         self._legacy.shares.set(self.number, ABSENT)
         if self._stopped is not None:
@@ -179,7 +179,7 @@ class Process(ProcessProtocol):
         """End it in order; fires when it has."""
         if self._again is not None and self._again.active():
             self._again.cancel()
-        if not self._running:
+        if not self.running:
             return succeed(None)
         self._stopped = Deferred()
         if self._channel is not None:

@@ -232,8 +232,9 @@ class Supervisor(RelayService):
 
     def _kill(self) -> None:
         for process in self.processes.values():
-            self.log.error("worker {number} has not ended in time, and is killed", number=process.number)
-            process.kill()
+            if process.running:
+                self.log.error("worker {number} has not ended in time, and is killed", number=process.number)
+                process.kill()
 
     # -- another configuration
 
