@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Generator, Iterator
+from typing import Final, TypeVar, cast
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+T = TypeVar("T")
 
 PRECISIONS: Final = {
     b"": 1,
@@ -37,6 +37,10 @@ PRECISIONS: Final = {
     b"h": 3600 * 10**9,
 }
 """What ``precision`` may say in a write, in nanoseconds."""
+
+_WINDOW = 64 * 1024  # bytes that the regular expressions below see at once ...
+_LONG = 512 * 1024  # ... up to the end of the line, unless that is so far away ...
+_OFTEN = 64  # ... and the steps of the loops below, each some microseconds, between two pauses
 
 _BLANKS = b" \t\0"
 _QUOTE, _COMMA, _EQUALS, _NEWLINE = b'",=\n'
@@ -70,6 +74,7 @@ _FINISHED = _lines(
     rb'#[^\\"\n]*+' + _END,
     rb"[ \t\0]*+\n",
 )
+_BLANK = _lines(rb'#[^\\"\n]*+' + _END, rb"[ \t\0]*+\n")
 # Valid lines without a timestamp; every newline in a match is the end of a line.
 _BARE = _lines(_SERIES + rb" " + _fields(rb"[0-9]{1,19}+u|" + _IN_RANGE + rb"|" + _ONE_LINE_STRING) + _END)
 
@@ -146,49 +151,118 @@ def stamp(body: bytes, precision: bytes, now: int) -> bytes:
     return prepare(body, precision, now)[0]
 
 
+def is_finished(body: bytes, precision: bytes) -> bool:
+    """Whether every line ends in a timestamp of today's usual width, so that there is nothing to read in them.
+
+    False tells nothing; it is what :func:`prepare` is for.
+    """
+    return (
+        b'"' not in body
+        and b"\\" not in body
+        and _GAP[precision].search(body) is None
+        and (body[-1:] == b"\n" or _LAST[precision].search(body, max(len(body) - 20, 0)) is not None)
+    )
+
+
 def prepare(body: bytes, precision: bytes, now: int) -> tuple[bytes, bool]:
     """Stamp a body, and tell whether another one may be joined to it with nothing but a newline between them.
 
     It may not if its last line is left open by a quote or a backslash: what follows would become part of that line. The
     verdict is about the body as it is, so add a newline where there is none at the end, and strip none.
     """
-    if (
-        b'"' not in body
-        and b"\\" not in body
-        and _GAP[precision].search(body) is None
-        and (body[-1:] == b"\n" or _LAST[precision].search(body, max(len(body) - 20, 0)))
-    ):
-        return body, True
+    return (body, True) if is_finished(body, precision) else run(prepare_slowly(body, precision, now))
+
+
+Steps = Generator[int, None, T]
+"""Work that can be left for a while at each ``yield``, which tells how many bytes more are in memory; its result."""
+
+
+def run(steps: Steps[T]) -> T:
+    """Do all of it."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("T", end.value)
+
+
+def prepare_slowly(body: bytes, precision: bytes, now: int) -> Steps[tuple[bytes, bool]]:
+    """Do what :func:`prepare` does, a millisecond or so at a time, whatever the lines are."""
     suffix = b" " + timestamp(precision, now)
+    done = bytearray()
     pieces: list[bytes] = []
-    mergeable = True
-    copied = position = 0  # what lies between them stays as it is
+    mergeable, changed = True, False
+    copied = position = edge = odd = 0  # what lies between the first two stays as it is
     while position < len(body):
-        if finished := _FINISHED.match(body, position):
+        if position >= edge:
+            edge = _window(body, position)
+            done += b"".join(pieces)
+            pieces.clear()
+            if position:
+                yield 0
+        at_once = edge - position <= _LONG
+        if at_once and (finished := _FINISHED.match(body, position, edge)):
             position = finished.end()
-        elif bare := _BARE.match(body, position):
+        elif at_once and (bare := _BARE.match(body, position, edge)):
             pieces += body[copied:position], bare[0].replace(b"\n", suffix + b"\n")
             copied = position = bare.end()
             if not bare[0].endswith(b"\n"):
                 pieces.append(suffix)
         else:
-            end, closed = _line_end(body, position)
+            odd += 1
+            if odd % _OFTEN == 0:
+                yield 0
+            end, closed = yield from _find_line_end(body, position)
             mergeable = closed and b"\\" not in body[-2:]
             line = body[position:end]
-            stamped = _stamp_line(line, suffix)
+            stamped = yield from _stamp_line(line, suffix)
             if stamped != line:
                 pieces += body[copied:position], stamped
                 copied = end
             position = end + 1
-    if not pieces:
+        changed = changed or bool(pieces)
+    if not changed:
         return body, mergeable
     pieces.append(body[copied:])
-    return b"".join(pieces), mergeable
+    done += b"".join(pieces)
+    return bytes(done), mergeable
+
+
+def _window(body: bytes, position: int) -> int:
+    """Return where to look no further for now: behind the end of a line, so that no line is cut."""
+    if len(body) - position <= _WINDOW:
+        return len(body)
+    return body.find(b"\n", position + _WINDOW) + 1 or len(body)
 
 
 def is_blank(body: bytes) -> bool:
     """Whether there is nothing in the body that InfluxDB would try to read as a point."""
-    return body[:1] in b"# \t\0\n" and not any(_each_line(body))
+    return body[:1] in b"# \t\0\n" and run(is_blank_slowly(body))
+
+
+def is_blank_slowly(body: bytes) -> Steps[bool]:
+    """Do what :func:`is_blank` does, a millisecond or so at a time."""
+    position = edge = 0
+    while position < len(body):
+        if position >= edge:
+            edge = _window(body, position)
+            if position:
+                yield 0
+        blank = _BLANK.match(body, position, edge)
+        if blank is None:
+            break
+        position = blank.end()
+    steps = 0
+    while position < len(body):
+        steps += 1
+        if steps % _OFTEN == 0:
+            yield 0
+        end, _ = yield from _find_line_end(body, position)
+        line = body[position:end].lstrip(_BLANKS)
+        if line and not line.startswith(b"#"):
+            return False
+        position = end + 1
+    return True
 
 
 def split_lines(body: bytes) -> tuple[list[bytes], list[bytes]]:
@@ -275,12 +349,12 @@ def _each_line(body: bytes) -> Iterator[bytes]:
         position = end + 1
 
 
-def _stamp_line(line: bytes, suffix: bytes) -> bytes:
+def _stamp_line(line: bytes, suffix: bytes) -> Steps[bytes]:
     """Stamp one line as :func:`_line_end` delimits it."""
     point = line.lstrip(_BLANKS)
     if point.startswith(b"#"):
         return line
-    end = _parse(point.removesuffix(b"\n"))
+    end = yield from _find_fields_end(point.removesuffix(b"\n"))
     if end is None:
         return line
     end += len(line) - len(point)
@@ -320,9 +394,17 @@ def _skip(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
 
 def _line_end(body: bytes, position: int) -> tuple[int, bool]:
     """Find the end of the line that begins here, as ``scanLine`` does, and whether no quote is open there."""
+    return run(_find_line_end(body, position))
+
+
+def _find_line_end(body: bytes, position: int) -> Steps[tuple[int, bool]]:
+    """Do that bit by bit."""
     position = _skip(_TO_FIELDS, body, position)
-    equals = commas = 0
+    equals = commas = steps = 0
     while position < len(body) and (sign := body[position]) != _NEWLINE:
+        steps += 1
+        if steps % _OFTEN == 0:
+            yield 0
         if sign == _QUOTE and equals > commas:
             position = _skip(_TO_QUOTE, body, position + 1)
             if position == len(body):
@@ -337,12 +419,20 @@ def _line_end(body: bytes, position: int) -> tuple[int, bool]:
 
 def _parse(line: bytes, *, unsigned: bool = True) -> int | None:
     """Find where the fields of a line end, as ``parsePoint`` reads it; None if it is malformed up to there."""
+    return run(_find_fields_end(line, unsigned=unsigned))
+
+
+def _find_fields_end(line: bytes, *, unsigned: bool = True) -> Steps[int | None]:
+    """Do that bit by bit."""
     series = _EXACT_SERIES.match(line)
     if series is None:
         return None
     start = position = series.end()
-    equals = commas = 0
+    equals = commas = steps = 0
     while (sign := line[position : position + 1]) != b" " and sign:
+        steps += 1
+        if steps % _OFTEN == 0:
+            yield 0
         if sign == b"=":
             equals += 1
             position = _after_equals(line, position, unsigned=unsigned)

@@ -7,19 +7,25 @@ import math
 import time
 from collections.abc import Callable
 
+import attrs
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from influxrelay.line_protocol import count_lines, is_blank, prepare
+from influxrelay.errors import InvalidRequest
+from influxrelay.line_protocol import Steps, count_lines, is_blank_slowly, is_finished, prepare_slowly
 from influxrelay.query import flag, parse
 from influxrelay.ratelimit import TokenBucket
 from influxrelay.relay import Relay, json_error
-from influxrelay.web import VERSION, RelayRequest
+from influxrelay.web import RETRY, TOO_MUCH, VERSION, RelayRequest
 from influxrelay.write import Destination, Reply, Write
 
 NO_CONTENT = Reply(204)
 _MEMORY = 4096  # destinations remembered, far more than a site has ...
 _MEMORY_LENGTH = 1024  # ... and the longest query string among them, in bytes
+_QUICK = 512 * 1024  # bytes of a body that are looked at in one go, if all of its lines are as usual
+_AT_ONCE = 2  # slices of the work for a body that is large or odd, which are done before all others
+_MAY_BE_BLANK = b"# \t\0\n"  # how a body begins that may have nothing in it
 _PRECISIONS = {b"": b"ns", b"n": b"ns"}
 
 
@@ -74,15 +80,57 @@ class WriteResource(Resource):
                 retry_after = (b"Retry-After", b"%d" % math.ceil(seconds))
                 request.refuse(json_error(429, "rate limit exceeded", retry_after))
                 return
-        body = request.body.finish()
-        if is_blank(body):
-            request.answer(NO_CONTENT)
+        body = request.body.whole()
+        write = Write(destination, query, authorization, body or b"")
+        if body and len(body) <= _QUICK and body[:1] not in _MAY_BE_BLANK and is_finished(body, precision):
+            self._submit(request, write, consistency, body)
             return
+        work = self._read(request, body, write, precision, consistency)
+        for _ in range(_AT_ONCE):
+            if next(work, None) is None:
+                return
+        request.site.desk.take(work)
+
+    def _read(
+        self, request: RelayRequest, body: bytes | None, write: Write, precision: bytes, consistency: str
+    ) -> Steps[None]:
+        """Do what takes long for a large or an odd body bit by bit, and then submit the write."""
+        try:
+            reading = self._prepare(request, body, write, precision)
+            while not request.is_gone:
+                grown = next(reading)
+                if grown and not request.count(grown):
+                    request.refuse(json_error(503, TOO_MUCH, RETRY))
+                    return
+                yield grown
+        except StopIteration as end:
+            if end.value is None:
+                request.answer(NO_CONTENT)
+            else:
+                prepared, as_it_came = end.value
+                self._submit(request, prepared, consistency, as_it_came)
+        except InvalidRequest as error:
+            request.refuse(json_error(error.status, error.message))
+        except Exception:  # noqa: BLE001 (one request's trouble must not be the desk's)
+            request.fail(Failure())
+
+    def _prepare(
+        self, request: RelayRequest, body: bytes | None, write: Write, precision: bytes
+    ) -> Steps[tuple[Write, bytes] | None]:
+        """Unpack a body and stamp its lines; return None if there are none."""
+        if body is None:
+            body = yield from request.body.finish_slowly()
+        if not body or (body[:1] in _MAY_BE_BLANK and (yield from is_blank_slowly(body))):
+            return None
+        if len(body) <= _QUICK and is_finished(body, precision):
+            return attrs.evolve(write, body=body), body
+        stamped, mergeable = yield from prepare_slowly(body, precision, self._clock())
+        return attrs.evolve(write, body=stamped, mergeable=mergeable), body
+
+    def _submit(self, request: RelayRequest, write: Write, consistency: str, body: bytes) -> None:
         self.writes += 1
         self.lines += count_lines(body)
         self.bytes += len(body)
-        body, mergeable = prepare(body, precision, self._clock())
-        write = Write(destination, query, authorization, body, mergeable)
         answered = self._relay.submit(write, consistency)
         answered.addCallback(_present, request)
         answered.addErrback(request.fail)

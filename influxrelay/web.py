@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from itertools import count
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
@@ -26,6 +27,7 @@ from influxrelay.errors import InvalidRequest
 from influxrelay.guard import Doing, Guard, Limits
 from influxrelay.query import without
 from influxrelay.relay import json_error
+from influxrelay.slices import Desk
 from influxrelay.write import Reply
 
 VERSION = f"relay-{__version__}"
@@ -35,6 +37,11 @@ RETRY = (b"Retry-After", b"1")
 DEAF = 0.2  # seconds for which what follows a malformed head is still read: closing at once would lose the answer
 IDLE_GRACE = 1.0  # seconds that a connection which may be used again has for its last request at a gentle end ...
 FRESH_GRACE = 5.0  # ... and one that has been accepted has for its first
+PATIENCE = 32 * 1024 * 1024  # bytes that are read and dropped behind a final answer
+_BULK = 128 * 1024  # bytes of a body that are taken as they come; the rest has to stand in line ...
+_TINY = 256  # ... and so has a body whose chunks are shorter than this on average ...
+_PIECE = 2048  # ... of which so many bytes are taken at once, as of requests that come before the last is answered
+_OVERHEAD = 16  # bytes of chunks for each byte in them, at the most
 MAX_HEAD = 16 * 1024  # bytes of a request's head ...
 MAX_HEADERS = 100  # ... and the lines in it
 _STATUS_LINES = {code: b"HTTP/1.1 %d %s\r\n" % (code, text) for code, text in RESPONSES.items()}
@@ -53,6 +60,7 @@ class RelayRequest(Request):
     body: Collector
     has_head = False
     complete = False
+    came = 0
     counted = 0
     _refused = False
 
@@ -88,6 +96,11 @@ class RelayRequest(Request):
         self.counted += size
         guard.held += size
         return guard.held <= guard.limits.in_flight or guard.make_room(self)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is nobody any more to answer."""
+        return bool(self._disconnected)
 
     def _let_go(self) -> None:
         guard = self.site.guard
@@ -214,6 +227,7 @@ class RelayChannel(HTTPChannel):
     _raw_head = b""
     _head = b""
     _deaf = False
+    _dropped = 0
     _cut = False
 
     def connectionMade(self) -> None:
@@ -221,6 +235,8 @@ class RelayChannel(HTTPChannel):
         self.site = self.factory
         super().connectionMade()
         self._peer, self._host = super().getPeer(), super().getHost()
+        self._waiting: list[bytes] = []
+        self._working = False
         transport: Any = self.transport
         self._socket: Any = getattr(transport, "transport", transport)  # below TLS
         self.site.guard.admit(self)
@@ -245,32 +261,109 @@ class RelayChannel(HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         """Take what has come; a request that is all there, with a head seen before, needs no parsing."""
         if self._deaf:
-            return
-        if not self.requests and self.line_mode and not self._buffer:
-            if self._head:
-                data = self._head + data
-                self._head = b""
-            end = data.find(b"\r\n\r\n") + 4
-            if end < 4:
-                if self._may_become_a_head(data):
-                    self._head = data
-                    return
+            self._drop(data)
+        elif self.requests:
+            if not self._must_wait(data):
+                super().dataReceived(data)
+        elif self.line_mode and not self._buffer:
+            self._begin(self._head + data if self._head else data)
+        else:
+            super().dataReceived(data)
+
+    def _begin(self, data: bytes) -> None:
+        """Take the beginning of a request, if its head is complete."""
+        self._head = b""
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:
+            if self._may_become_a_head(data):
+                self._head = data
             else:
-                self._raw_head = data[:end]
-                head = self.site.heads.get(self._raw_head)
-                if head is not None and head.length == len(data) - end:
-                    self._replay(head, data[end:])
-                    return
-                if end > MAX_HEAD or self._raw_head.count(b"\r\n") > MAX_HEADERS + 2:
-                    self._refuse_head()
-                    return
-        super().dataReceived(data)
+                super().dataReceived(data)
+            return
+        raw = self._raw_head = data[:end]
+        head = self.site.heads.get(raw)
+        if head is not None and head.length == len(data) - end:
+            self._replay(head, data[end:])
+        elif end > MAX_HEAD or raw.count(b"\r\n") > MAX_HEADERS + 2:
+            self._refuse_head()
+        elif b"chunked" in raw.lower() and end < len(data):
+            super().dataReceived(raw)
+            self.dataReceived(data[end:])
+        else:
+            super().dataReceived(data)
 
     def _may_become_a_head(self, data: bytes) -> bool:
         """Tell whether to wait for the rest; what is wrong already is for the parser, which refuses it."""
         if len(data) > MAX_HEAD or data.count(b"\r\n") > MAX_HEADERS + 1:
             self._refuse_head()
         return self._deaf or data.find(b"\r\n", 2) < 0 or _FIRST_LINE.match(data) is not None
+
+    def _drop(self, data: bytes) -> None:
+        """Read what comes behind a final answer, so that the client gets to see that; but not for ever."""
+        self._dropped += len(data)
+        if data.endswith(b"\r\n0\r\n\r\n"):  # a body in chunks has come to its end
+            self.loseConnection()
+        elif self._dropped > PATIENCE:
+            self._networkProducer.pauseProducing()
+
+    def _must_wait(self, data: bytes) -> bool:
+        """Let a piece of a body that is large, or costs much, wait for its turn among the others of that kind."""
+        request = self.requests[0]
+        if not self._waiting:
+            if request.complete or not request.has_head:
+                return False
+            if not self._is_tiny(data) and request.came + len(data) <= _BULK:
+                request.came += len(data)
+                return False
+        self._put_off(len(self._waiting), data)
+        return True
+
+    def _is_tiny(self, data: bytes) -> bool:
+        return self.length is None and len(data) > _PIECE and data.count(b"\n") * _TINY > 2 * len(data)
+
+    def setLineMode(self, extra: bytes = b"") -> None:
+        """Go on with the next request; one that is there already waits for its turn. Called by the parser."""
+        self.line_mode = 1
+        rest = extra + self.clearLineBuffer()
+        if rest or self._waiting:
+            self._put_off(0, rest)
+
+    def _put_off(self, position: int, data: bytes) -> None:
+        """Keep what has come, and read no more, until it was this connection's turn."""
+        if data:
+            self._waiting.insert(position, data)
+        self._networkProducer.pauseProducing()
+        if not self._working:
+            self._working = True
+            self.site.uploads.take(self._take_in_turn())
+
+    def resumeProducing(self) -> None:
+        """Go on, for the client reads its answers again; called by the transport."""
+        super().resumeProducing()
+        if self._waiting:
+            self._put_off(0, b"")
+
+    def _take_in_turn(self) -> Iterator[None]:
+        waiting = self._waiting
+        while waiting and not (self._deaf or self._cut or self._handlingRequest or self._waitingForTransport):
+            data = waiting[0]
+            request = self.requests[0] if self.requests else None
+            size = _BULK if request is not None and request.has_head and not self._is_tiny(data) else _PIECE
+            waiting[0] = data[size:]
+            if not waiting[0]:
+                del waiting[0]
+            if request is not None:
+                request.came += min(size, len(data))
+                if self.length is None and request.came > _OVERHEAD * request.counted + _BULK:
+                    self._give_up(400, "malformed request")
+                    break
+            super().dataReceived(data[:size])
+            yield
+        self._working = False
+        if self._deaf or self._cut:
+            waiting.clear()
+        if not (waiting or self._handlingRequest or self._waitingForTransport):
+            self._networkProducer.resumeProducing()
 
     def _replay(self, head: _Head, body: bytes) -> None:
         """Do what the parser did with the same bytes before."""
@@ -353,6 +446,7 @@ class RelayChannel(HTTPChannel):
     def linger(self, seconds: float) -> None:
         """Answer no more requests, and break the connection after a while if the client does not close it."""
         self.persistent = 0
+        self._deaf = self.length is None  # chunks need not be told apart any more
         if self._lingering is None:
             self._lingering = self.callLater(seconds, self.cut)
 
@@ -405,6 +499,7 @@ class RelaySite(Site):
     :ivar branches: resources that answer all that begins with their path, as it came.
     :ivar answers: to requests at ``/write``, by status.
     :ivar refused: requests at any path that were answered with an error before a backend was asked, by status.
+    :ivar desk: where the long work for its requests is done, and :attr:`uploads`: that for large bodies as they come.
     :ivar guard: what its clients can make it hold.
     """
 
@@ -428,6 +523,7 @@ class RelaySite(Site):
         self._refusing = False
         self._partings: list[IDelayedCall] = []
         self.guard = Guard(Limits(), reactor)
+        self.desk, self.uploads = Desk(reactor), Desk(reactor)
         self._time = reactor.seconds
         self._second = -1
         self._common_headers = b""

@@ -236,7 +236,8 @@ class BackendConnection(Protocol):
 
     def __init__(self, backend: ScriptedBackend) -> None:
         self._backend = backend
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._wanted = 0  # bytes without which the next request is not complete
         self._later: list[Any] = []
         self.number = backend.connection_count
         backend.connection_count += 1
@@ -266,17 +267,20 @@ class BackendConnection(Protocol):
         if self._backend.early is not None:
             self._backend.early(self)
             return
-        while True:
-            head, end, rest = self._buffer.partition(b"\r\n\r\n")
-            if not end:
+        while len(self._buffer) >= self._wanted:
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0:
                 return
-            (method, target, _), headers = parse_head(head)
+            (method, target, _), headers = parse_head(bytes(self._buffer[:end]))
             length = int(dict(headers).get(b"content-length", b"0"))
-            if len(rest) < length:
+            self._wanted = end + 4 + length
+            if len(self._buffer) < self._wanted:
                 return
-            self._buffer = rest[length:]
+            body = bytes(self._buffer[end + 4 : self._wanted])
+            del self._buffer[: self._wanted]
+            self._wanted = 0
             path, _, query = target.partition(b"?")
-            self._backend.received(Received(headers, rest[:length], method, path, query, self.number), self)
+            self._backend.received(Received(headers, body, method, path, query, self.number), self)
 
 
 class ScriptedBackend(ServerFactory):

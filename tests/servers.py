@@ -226,6 +226,7 @@ class Server:
                 self._process.wait(timeout)
             except subprocess.TimeoutExpired:
                 self.kill()
+                return
         self._ended()
 
     def kill(self) -> None:

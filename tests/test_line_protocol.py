@@ -12,12 +12,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from influxrelay import line_protocol
 from influxrelay.line_protocol import (
     PRECISIONS,
     all_simple,
     count_lines,
     is_blank,
+    is_blank_slowly,
     prepare,
+    prepare_slowly,
+    run,
     split_valid,
     stamp,
     timestamp,
@@ -504,6 +508,20 @@ class PropertyTests(SynchronousTestCase):
         self.assertEqual(stamp(stamped, b"ns", NOW + 1), stamped)
 
     @settings(max_examples=500, deadline=None)
+    @given(st.one_of(RUBBISH, BODIES.map(lambda body: body[0])), st.integers(1, 30), st.integers(0, 40))
+    def test_slices(self, body: bytes, window: int, long: int) -> None:
+        """Wherever the work is cut, the result is the same."""
+        expected = (prepare(body, b"ns", NOW), is_blank(body))
+        before = (line_protocol._WINDOW, line_protocol._LONG, line_protocol._OFTEN)
+        try:
+            line_protocol._WINDOW, line_protocol._LONG, line_protocol._OFTEN = window, long, 1
+            found = (run(prepare_slowly(body, b"ns", NOW)), run(is_blank_slowly(body)))
+        finally:
+            line_protocol._WINDOW, line_protocol._LONG, line_protocol._OFTEN = before
+        self.assertEqual(found[0], expected[0])
+        self.assertEqual(found[1] and body[:1] in b"# \t\0\n", expected[1])
+
+    @settings(max_examples=500, deadline=None)
     @given(RUBBISH, RUBBISH)
     def test_merge_agrees_with_influxdb(self, first: bytes, second: bytes) -> None:
         """InfluxDB reads two bodies joined by a newline as it reads them one after the other."""
@@ -530,6 +548,26 @@ class PropertyTests(SynchronousTestCase):
             self.assertEqual(data.removesuffix(b"\n"), b"\n".join(lines))
             self.assertTrue(all(line.time for line in read))
         self.assertEqual(is_blank(data), not read)
+
+
+class SliceTests(SynchronousTestCase):
+    """Large bodies, a bit at a time."""
+
+    def test_many(self) -> None:
+        """The work for a large body has many slices, whatever its lines are."""
+        for unit in (
+            b"cpu,host=a value=1 1465839830100400200\n",
+            b"cpu,host=a value=1\n",
+            b"cpu,host= value=1\n",
+            b"# comment\n",
+            b'cpu v="\n',
+            b"cpu " + b"f=1," * 20_000 + b"g=bad\n",
+            b"cpu " + b"f=1," * 200_000,
+            b"cpu " + b"," * 500_000,
+        ):
+            body = b"x v=1 1\n" + unit * (1_000_000 // len(unit))
+            self.assertGreater(sum(1 for _ in prepare_slowly(body, b"ns", NOW)), 10, unit[:20])
+        self.assertGreater(sum(1 for _ in is_blank_slowly(b"# comment\n" * 100_000)), 10)
 
 
 class LinearTests(SynchronousTestCase):

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import gzip
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay import guard, web
+from influxrelay import guard, slices, web
 from influxrelay.guard import Doing, Guard, Limits
 from influxrelay.listeners import HTTPService
-from tests.scripted import LINE, Client, Hold, RelayTestCase, ScriptedBackend, answer, reactor, request, until
+from influxrelay.slices import SLICE, Desk
+from tests.scripted import (
+    LINE,
+    Client,
+    Hold,
+    RelayTestCase,
+    ScriptedBackend,
+    answer,
+    in_chunks,
+    reactor,
+    request,
+    until,
+)
 
 _LIMITS = Limits(connections=4, in_flight=1000, header_timeout=10.0, body_timeout=20.0, idle_timeout=60.0)
 
@@ -439,3 +453,131 @@ class BytesInFlightTests(_Case):
         ):
             await self.ask(self.service, data)
             await self.all_is_let_go()
+
+
+class DeskTests(SynchronousTestCase):
+    """Long work, bit by bit."""
+
+    def setUp(self) -> None:
+        """Have a desk, and a reactor that shows what was done in which turn."""
+        self.turns: list[Callable[[], None]] = []
+        self.desk = Desk(self, clock=self._tick)
+        self.done: list[str] = []
+
+    def callLater(self, seconds: float, call: Callable[[], None]) -> None:
+        """Be the reactor."""
+        self.assertEqual(seconds, 0)
+        self.turns.append(call)
+
+    def _tick(self) -> float:
+        """Let each look at the time take just a slice."""
+        self._now = getattr(self, "_now", 0.0) + 2 * SLICE
+        return self._now
+
+    def work(self, name: str, steps: int) -> Iterator[int]:
+        """Note each step; fail at step 3."""
+        for step in range(1, steps + 1):
+            self.done.append(f"{name}{step}")
+            if step == 3:
+                raise ZeroDivisionError
+            yield 0
+
+    def test_in_turns(self) -> None:
+        """Each turn of the reactor does a bit of one work, all have their turns, and one that fails stops no other."""
+        self.desk.take(self.work("a", 2))
+        self.desk.take(self.work("b", 9))
+        self.desk.take(self.work("c", 1))
+        self.assertEqual(self.done, [])
+        turns = 0
+        while self.turns:
+            self.turns.pop()()
+            turns += 1
+            self.assertLessEqual(len(self.done), turns)
+        self.assertEqual(self.done, ["a1", "b1", "c1", "a2", "b2", "b3"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.desk.take(self.work("d", 1))
+        self.turns.pop()()
+        self.assertEqual(self.done[-1], "d1")
+
+
+class LargeBodyTests(_Case):
+    """Bodies that are large, or cost much, beside small ones."""
+
+    def setUp(self) -> None:
+        """Do as little as possible in each turn."""
+        self.patch(slices, "SLICE", 0.0)
+
+    async def test_small_writes_go_on(self) -> None:
+        """While a large body of odd lines is read, others are answered."""
+        self.begin()
+        large, small = await self.clients(2)
+        line = b'cpu,a\\,b=c\\ d s="x\\"y, =z",v=1i\n'
+        body = line * 80_000
+        large.send(request(body=body))
+        await until(lambda: self.service.site.desk._works)
+        answered = 0
+        while all(len(each.body) < 1000 for each in self.server.requests):
+            self.assertEqual((await small.ask(request())).status, 204)
+            answered += 1
+        self.assertGreater(answered, 2)
+        self.assertEqual((await large.answer()).status, 204)
+        self.assertEqual(max(each.body.count(b"v=1i ") for each in self.server.requests), 80_000)
+
+    async def test_vanishing_client(self) -> None:
+        """The work for a client that has gone ends."""
+        self.begin()
+        (large,) = await self.clients(1)
+        large.send(request(b"/write?db=db", gzip.compress(b"cpu,host= v=1\n" * 200_000), b"Content-Encoding: gzip"))
+        await until(lambda: self.service.site.desk._works)
+        large.vanish()
+        await until(lambda: not self.service.site.desk._works)
+        await self.all_is_let_go()
+        self.assertEqual(self.server.requests, [])
+
+    async def test_unpacked_bytes_count(self) -> None:
+        """What a compressed body unpacks to counts as bytes in flight."""
+        hold = Hold(answer(204))
+        self.begin(hold, max_in_flight=300_000, max_body_size=300_000)
+        waiting, late = await self.clients(2)
+        packed = request(b"/write?db=db", gzip.compress(LINE * 5000), b"Content-Encoding: gzip")
+        waiting.send(packed)
+        await until(lambda: self.server.requests)
+        self.assertGreater(self.service.site.guard.held, 195_000)
+        self.assert_error(await late.ask(packed), 503, "too many bytes in flight")
+        hold.release()
+        self.assertEqual((await waiting.answer()).status, 204)
+        await self.all_is_let_go()
+
+    async def test_tiny_chunks(self) -> None:
+        """A body that comes byte by byte is put together, whole requests before and after it, all in order."""
+        self.begin()
+        (client,) = await self.clients(1)
+        body = LINE * 300
+        tiny = in_chunks(b"/write?db=db", *(bytes([byte]) for byte in body))
+        client.send(request(body=b"a v=1 1\n"), tiny, request(body=b"b v=1 1\n"), tiny, request(b"/nothing"))
+        statuses = [(await client.answer()).status for _ in range(5)]
+        self.assertEqual(statuses, [204, 204, 204, 204, 404])
+        self.assertEqual([each.body for each in self.server.requests], [b"a v=1 1\n", body, b"b v=1 1\n", body])
+
+    async def test_little_in_chunks(self) -> None:
+        """Chunks that are hardly more than their extensions are refused."""
+        self.begin()
+        (client,) = await self.clients(1)
+        client.send(request(b"/write?db=db", b"", b"Transfer-Encoding: chunked", length=-1))
+        while not client.unread:
+            client.send((b"1;" + b"a=b;" * 200 + b"\r\n#\r\n") * 10)
+            await deferLater(reactor, 0.001)
+        self.assert_error(await client.answer(), 400, "malformed request")
+        await client.end()
+        await self.all_is_let_go()
+
+    async def test_many_at_once(self) -> None:
+        """A client that sends many requests at once gets one answer in its turn, and keeps no one else waiting."""
+        self.begin()
+        many, other = await self.clients(2)
+        many.send(request(b"/nothing", b"") * 3000)
+        await until(lambda: many.unread)
+        for _ in range(3):
+            self.assertEqual((await other.ask(request())).status, 204)
+        for _ in range(3000):
+            self.assertEqual((await many.answer()).status, 404)
