@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import time
 from typing import Any
 
 from twisted.internet import ssl
@@ -361,9 +362,9 @@ class EncodingTests(_Case):
         def seconds(members: int) -> float:
             collector = Collector(25_000_000, [b"gzip"])
             collector.add(empty * members)
-            start = reactor.seconds()
+            start = time.process_time()
             collector.finish()
-            return float(reactor.seconds() - start)
+            return time.process_time() - start
 
         few = min(seconds(4000) for _ in range(3))
         self.assertLess(seconds(64_000), few * 16 * 4 + 0.1)
