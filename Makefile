@@ -10,10 +10,11 @@ OPTIONS ?=
 
 python := .venv/bin/python
 
-.PHONY: help run test simulate bench docs deb lint format clean
+.PHONY: help run picture test simulate bench docs deb lint format clean
 
 help:
 	@echo 'make run      two InfluxDB servers and the relay before them, until Ctrl-C'
+	@echo 'make picture  two of everything behind load balancers, with a table: kill parts and watch'
 	@echo 'make test     lint, then all tests with their coverage; TESTS=tests.test_servers runs some'
 	@echo 'make simulate a million schedules of backends that fail; a seed that breaks a promise is printed'
 	@echo 'make bench    how fast it is beside nginx and InfluxDB itself; OPTIONS=--help tells more'
@@ -28,6 +29,10 @@ help:
 run: .venv/installed
 	@tools/setup.sh packages run
 	@$(python) -m tools.run $(OPTIONS)
+
+picture: .venv/installed
+	@tools/setup.sh packages picture
+	@$(python) -m tools.picture $(OPTIONS)
 
 test: lint
 	@tools/setup.sh packages test

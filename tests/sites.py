@@ -103,6 +103,7 @@ class HTTPSender(Sender):
     :ivar acknowledged: when, by which relay, by number.
     :ivar failed: when and how a write failed.
     :ivar repeated: how often a write was sent a second time.
+    :ivar began: when the write under way began; 0 between two.
     :ivar longest: the longest time for a write, in seconds; for whoever looks to reset.
     """
 
@@ -115,11 +116,12 @@ class HTTPSender(Sender):
         self.failed: list[tuple[float, str]] = []
         self.repeated = 0
         self.longest = 0.0
+        self.began = 0.0
         self._connection: http.client.HTTPConnection | None = None
 
     def send(self, number: int, line: bytes) -> None:
         """Write one line, and note what became of it."""
-        began = time.monotonic()
+        began = self.began = time.monotonic()
         try:
             status, relay, words = self._try(line)
         except (http.client.HTTPException, OSError) as error:
@@ -132,6 +134,7 @@ class HTTPSender(Sender):
             except (http.client.HTTPException, OSError) as error:
                 status, relay, words = 0, "", f"{words}, and then {error!r}"
                 self.close()
+        self.began = 0.0
         now = time.monotonic()
         self.longest = max(self.longest, now - began)
         if 200 <= status < 300:

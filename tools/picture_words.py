@@ -1,0 +1,152 @@
+"""What the picture's table says: facts in, lines out."""
+
+from __future__ import annotations
+
+import attrs
+
+from tests.picture import RELAYS, SERVERS
+
+KEYS = (
+    "KEYS  1 2 3 4 choose a part   k kill it (kill -9)   f freeze it (SIGSTOP)   r restart it, or let it go on   q end"
+)
+SHOWN_EVENTS = 6
+OTHER = {"relay1": "relay2", "relay2": "relay1", "influx1": "influx2", "influx2": "influx1"}
+
+
+@attrs.define
+class SenderFacts:
+    """A sender: what it has written over HTTP, and how fast now, what failed, and whether something did just now.
+
+    :ivar waits: how long the write under way has waited, in seconds.
+    :ivar relay: who took the last write.
+    """
+
+    name: str
+    through: str
+    written: int
+    rate: float
+    failed: int
+    repeated: int
+    waits: float
+    relay: str
+    failing: bool = False
+
+
+@attrs.define
+class Facts:
+    """How everything is.
+
+    :ivar parts: ``"up"``, ``"killed"``, ``"frozen"`` or ``"starting"``, by name.
+    :ivar votes: what a relay says of a server: the status, 0 for no answer, and its words.
+    :ivar states: HAProxy's, by ``backend/server``.
+    :ivar answers: queries a second, by who answered them, ``"503"`` and ``"broken"`` among them.
+    :ivar alerts: those that fire, by Prometheus.
+    """
+
+    clock: str
+    parts: dict[str, str]
+    votes: dict[tuple[str, str], tuple[int, str]]
+    states: dict[str, str]
+    senders: list[SenderFacts]
+    answers: dict[str, float]
+    datagrams: float
+    alerts: list[str]
+    events: list[str]
+    chosen: str = ""
+    addresses: str = ""
+
+
+def _lags(facts: Facts, server: str) -> list[str]:
+    """Return what the relays that answer object to a server."""
+    return [
+        f"{relay}: {facts.votes[relay, server][1]}"
+        for relay in RELAYS
+        if facts.votes.get((relay, server), (0, ""))[0] not in (0, 200)
+    ]
+
+
+def _gets_queries(facts: Facts, server: str) -> bool:
+    behind = any(facts.states.get(f"{server}_is_behind/{relay}") == "UP" for relay in RELAYS)
+    return facts.states.get(f"influxdb/{server}") == "UP" and not behind
+
+
+def describe_part(facts: Facts, name: str) -> str:
+    """Tell what a part's state means."""
+    return _describe_relay(facts, name) if name in RELAYS else _describe_server(facts, name)
+
+
+def _describe_relay(facts: Facts, name: str) -> str:
+    state = facts.parts[name]
+    if state == "frozen":
+        return f"answers nothing; its clients go to {OTHER[name]} when that is noticed"
+    if state != "up":
+        return f"its clients write to {OTHER[name]}; what it had accepted is in its journal"
+    if facts.states.get(f"relays/{name}") != "UP":
+        return "up, but HAProxy does not give it writes yet"
+    clients = ", ".join(each.name for each in facts.senders if each.relay == name)
+    return f"takes the writes of {clients}" if clients else "ready for writes, has no clients now"
+
+
+def _describe_server(facts: Facts, name: str) -> str:
+    lags = "; ".join(_lags(facts, name))
+    if facts.parts[name] != "up":
+        return f"gets no queries; the relays keep what it misses ({lags or 'nothing yet'})"
+    if lags:
+        return f"behind, so it gets no queries ({lags})"
+    return "in sync, answers queries" if _gets_queries(facts, name) else "in sync, gets queries in a moment"
+
+
+def find_trouble(facts: Facts) -> list[str]:
+    """Say what is wrong, a sentence for each thing; nothing if all is well."""
+    trouble = [f"{name} is {state}" for name, state in facts.parts.items() if state != "up"]
+    trouble += [f"{server} is behind" for server in SERVERS if facts.parts[server] == "up" and _lags(facts, server)]
+    readers = [server for server in SERVERS if _gets_queries(facts, server)]
+    if not readers:
+        trouble.append("no server is in sync and up: queries are answered 503")
+    held = [each.name for each in facts.senders if each.waits > 1]
+    if held:
+        trouble.append(f"writes wait: {', '.join(held)}")
+    failing = [each.name for each in facts.senders if each.failing]
+    if failing:
+        trouble.append(f"writes fail: {', '.join(failing)}")
+    return trouble
+
+
+def table(facts: Facts) -> list[str]:
+    """Return the lines to show."""
+    trouble = find_trouble(facts)
+    verdict = "ALL IS WELL: every write gets to both servers, and both answer queries."
+    lines = [
+        f"influxrelay, the whole picture                                        {facts.clock}   Ctrl-C ends it",
+        "",
+        f"WRONG: {'; '.join(trouble)}." if trouble else verdict,
+        "",
+        "   PART     STATE     WHAT THAT MEANS",
+    ]
+    for number, (name, state) in enumerate(facts.parts.items(), 1):
+        mark = ">" if name == facts.chosen else " "
+        shown = state if state == "up" else state.upper()
+        lines.append(f"{mark}{number} {name:8} {shown:9} {describe_part(facts, name)}")
+    lines += ["", "   SENDER        THROUGH  RELAY   WRITES   PER SECOND  FAILED  REPEATED  WAITS"]
+    for each in facts.senders:
+        waits = f"{each.waits:.1f} s" if each.waits > 0.3 else "-"
+        lines.append(
+            f"   {each.name:13} {each.through:8} {each.relay:7} {each.written:6} {each.rate:12.0f} {each.failed:7}"
+            f" {each.repeated:9}  {waits}"
+        )
+    queries = ", ".join(f"{rate:.0f}/s {_by(who)}" for who, rate in sorted(facts.answers.items()) if rate >= 0.5)
+    lines += [
+        "",
+        f"   QUERIES   {queries or 'none are answered'}",
+        f"   UDP       {facts.datagrams:.0f} lines a second, through nginx; nobody acknowledges them",
+        f"   ALERTS    {', '.join(facts.alerts) or 'none'} (Prometheus)",
+        "",
+        *(f"   {event}" for event in facts.events[-SHOWN_EVENTS:]),
+        "",
+        f"   {facts.addresses}",
+    ]
+    return lines
+
+
+def _by(who: str) -> str:
+    return {"503": "refused: no server is in sync", "broken": "broken"}.get(who, f"answered by {who}")
