@@ -30,7 +30,7 @@ from tests.servers import free_port
 reactor: Any = _reactor
 LOOPBACK = "127.0.0.1"
 LINE = b"cpu,host=a value=1 1465839830100400200\n"
-_PATIENCE = 10.0  # seconds after which a condition that does not come to hold is an error
+_PATIENCE = 60.0  # seconds after which a condition that does not come to hold is an error
 
 HeaderList = tuple[tuple[bytes, bytes], ...]
 

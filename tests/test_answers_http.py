@@ -30,7 +30,7 @@ from tests.scripted import (
     until,
 )
 
-_BRIEF = 0.15  # seconds; the timeout of a backend that is meant to time out
+_BRIEF = 0.8  # seconds; the timeout of a backend that is meant to time out, after the write has reached it
 UNABLE = (503, b'{"error":"unable to write points"}\n', b"application/json", b"unable to write points")
 
 

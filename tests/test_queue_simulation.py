@@ -16,7 +16,7 @@ from influxrelay.lane import Entry, Lane
 from influxrelay.queued import QueuedLane, QueuedRoad
 from influxrelay.queues import JournalQueue, MemoryQueue, Ticket
 from influxrelay.relay import Relay
-from influxrelay.write import Destination, Reply
+from influxrelay.write import Destination, Reply, Write
 from tests import queue_simulation
 
 SCHEDULES = 600
@@ -122,16 +122,16 @@ def put_back_at_the_tail(self: Lane, entries: list[Entry], *, alone: bool) -> No
     self.alone += len(self.waiting) if alone else 0
 
 
-def resume_at_the_end(self: QueuedRoad, backlog: list[tuple[Destination, int]], last_seq: int) -> None:
+def resume_at_the_end(self: QueuedRoad, backlog: list[tuple[Destination, int]], last_seq: int, *more: Any) -> None:
     """Forget the backlog."""
-    resume(self, [(destination, last_seq) for destination, _ in backlog], last_seq)
+    resume(self, [(destination, last_seq) for destination, _ in backlog], last_seq, *more)
 
 
-def bury_nothing(self: Any, ticket: Ticket, reply: Reply) -> None:
+def bury_nothing(self: Any, ticket: Ticket, write: Write, reply: Reply) -> None:
     """Lose what a backend has refused."""
 
 
-def lose_without_a_word(self: Any, ticket: Ticket, reason: str) -> None:
+def lose_without_a_word(self: Any, ticket: Ticket, write: Write, reason: str) -> None:
     """Lose a write and do not count it."""
 
 
