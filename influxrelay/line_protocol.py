@@ -41,6 +41,7 @@ PRECISIONS: Final = {
 _WINDOW = 64 * 1024  # bytes that the regular expressions below see at once ...
 _LONG = 512 * 1024  # ... up to the end of the line, unless that is so far away ...
 _OFTEN = 64  # ... and the steps of the loops below, each some microseconds, between two pauses
+_COUNTED, _SAMPLE = 16384, 2048  # bytes, of count_lines
 
 _BLANKS = b" \t\0"
 _QUOTE, _COMMA, _EQUALS, _NEWLINE = b'",=\n'
@@ -304,9 +305,26 @@ def read_series(series: bytes) -> tuple[bytes, list[bytes]] | None:
 
 
 def count_lines(body: bytes) -> int:
-    """How many lines there are, at the most: newlines in strings, comments and blank lines count too."""
+    """How many lines there are, at the most: newlines in strings, comments and blank lines count too.
+
+    Of a body over 16 KiB they are reckoned from the length of lines at its beginning, middle and end: counting would be
+    3% of all the work for a large write.
+    """
+    size = len(body)
+    if size <= _COUNTED:
+        return _newlines(body) + (body[-1:] not in b"\n")
+    lines = length = 0
+    for start in (0, (size - _SAMPLE) // 2, size - _SAMPLE):
+        sample = body[start : start + _SAMPLE]
+        whole = sample[sample.find(b"\n") + 1 : sample.rfind(b"\n") + 1]
+        lines += _newlines(whole)
+        length += len(whole)
+    return round(size * lines / length) if lines else _newlines(body) + (body[-1:] not in b"\n")
+
+
+def _newlines(body: bytes) -> int:
     # CPython 3.11 deletes bytes at three times the speed at which it counts them.
-    return len(body) - len(body.replace(b"\n", b"")) + (body[-1:] not in b"\n")
+    return len(body) - len(body.replace(b"\n", b""))
 
 
 def all_simple(data: bytes, precision: bytes = b"") -> bool:

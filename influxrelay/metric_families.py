@@ -49,7 +49,7 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         "influxrelay_lines_total",
         "counter",
         _LISTENER,
-        "Lines taken, over HTTP or UDP; newlines in strings and, over HTTP, comments and blank lines count too.",
+        "Lines taken, over HTTP or UDP; over HTTP comments and blank lines count too, and large bodies are reckoned.",
     ),
     (
         "influxrelay_received_bytes_total",

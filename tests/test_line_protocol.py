@@ -7,6 +7,7 @@ has to agree with them, and then serves to check the regular expressions with ar
 from __future__ import annotations
 
 import time
+from random import Random
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -442,6 +443,20 @@ class BlankTests(SynchronousTestCase):
         """Lines are counted by their newlines; the last one needs none."""
         for body, count in ((b"", 0), (b"a", 1), (b"a\n", 1), (b"a\nb", 2), (b"a\nb\n", 2), (b"\n\n", 2)):
             self.assertEqual(count_lines(body), count, body)
+
+    def test_count_many_lines(self) -> None:
+        """Many lines of one length are counted exactly, with and without the last newline; others nearly so."""
+        for length in (2, 7, 155, 1000, 2047, 2049, 5000):
+            for count in (20, 200, 1001):
+                body = (b"x" * (length - 1) + b"\n") * count
+                self.assertEqual(count_lines(body), count, (length, count))
+                self.assertEqual(count_lines(body[:-1]), count, (length, count))
+        self.assertEqual(count_lines(b"x" * 100_000), 1)
+        self.assertEqual(count_lines(b"\n" * 100_000), 100_000)
+        random = Random(5)
+        for _ in range(20):
+            lines = [b"x" * random.randint(50, 200) + b"\n" for _ in range(1000)]
+            self.assertLess(abs(count_lines(b"".join(lines)) - 1000), 200)
 
 
 class SimpleTests(SynchronousTestCase):
