@@ -4,8 +4,8 @@
 and nginx run with the files of ``etc``. The sites write 200 lines a second, over HTTP and UDP, and queries are asked
 through HAProxy all the time. In each scenario one part is killed (``kill -9``, or SIGSTOP) and started again (or
 SIGCONT), and a second one: while the first is down, or soon after it is back. Two relays are never down at the same
-time, nor is the second one killed before HAProxy has seen the first come back: that is an outage, not a failure. What
-is checked:
+time, nor is the second one killed before HAProxy has seen the first come back: that is an outage, not a failure. At
+last each server lags, up and well, because the relays hold back its writes. What is checked:
 
 - No HTTP write has failed for a client that repeats it once when its connection breaks.
 - No query is answered by a server that lacks an acknowledged point: one acknowledged :data:`GRACE` seconds before the
@@ -30,6 +30,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlencode
@@ -291,6 +292,18 @@ class Run:
         self._finish(tally, before)
         return tally
 
+    def run_lag(self, server: str, seconds: float = 6.0) -> Tally:
+        """Let the relays hold back what a server has to get, for so long; return what was noticed."""
+        tally = self.dashboard.begin(f"{server} lags")
+        before = self._counts()
+        self._pause(0.5, 1.0)
+        for word, pause in (("pause", seconds), ("resume", 0.0)):
+            for relay in RELAYS:
+                self.picture.tell(relay, "queues", word, server, "--listener", "http")
+            time.sleep(pause)
+        self._finish(tally, before)
+        return tally
+
     def _pause(self, least: float, most: float) -> None:
         time.sleep(self._rng.uniform(least, most) * self._pace)
 
@@ -386,8 +399,9 @@ def main(arguments: list[str] | None = None) -> int:
     tallies = []
     began = time.monotonic()
     with Run(directory, seed, signal=options.signal) as run:
-        for first, second in itertools.islice(itertools.cycle(chosen), options.pairs):
-            tally = run.run_pair(first, second)
+        scenarios = [partial(run.run_pair, *pair) for pair in itertools.islice(itertools.cycle(chosen), options.pairs)]
+        for scenario in (*scenarios, *(partial(run.run_lag, server) for server in SERVERS)):
+            tally = scenario()
             tallies.append(tally)
             out.write(f"{time.monotonic() - began:.0f} s: {' | '.join(tally.row())}\n")
             out.writelines(f"  WRONG: {each}\n" for each in (*tally.failed, *tally.old, *tally.problems))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 from tests.balancers import HAProxy, Nginx
-from tests.servers import LOOPBACK, Influxd, Relay, Server, free_port, send
+from tests.servers import LOOPBACK, Influxd, Relay, Server, ServerError, free_port, send
 from tests.sites import DATABASE
 
 SERVERS = ("influx1", "influx2")
@@ -126,6 +128,17 @@ class Picture:
         except OSError:
             return 0, {}
         return status, json.loads(body)
+
+    def tell(self, relay: str, *words: str) -> None:
+        """Give an operator's command to a relay."""
+        program = "import sys; from influxrelay.cli import main; sys.exit(main())"
+        part = self.relays[relay]
+        command = [sys.executable, "-c", program, *words, "--config", str(part.config)]
+        told = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, env=part.environment(), cwd=part.directory, check=False
+        )
+        if told.returncode:
+            raise ServerError(f"{command} ended with {told.returncode}: {told.stderr}")
 
     def in_sync(self, relay: str, server: str) -> bool:
         """Say whether a relay has brought a server everything, over HTTP and UDP."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import select
 import socket
 import subprocess
 import threading
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -283,6 +285,21 @@ class HAProxyTests(ScriptedCase):
         _, body = send("GET", f"http://{LOOPBACK}:{self.haproxy.stats_port}/metrics")
         self.assertIn(b'haproxy_server_status{proxy="influx1_is_behind",server="relay1",state="DOWN"} 1', body)
         self.assertEqual(self.haproxy.states()["relays/relay1"], "UP")
+
+
+class TelegrafTests(SynchronousTestCase):
+    """``etc/telegraf.conf``."""
+
+    def test_fits(self) -> None:
+        """It is TOML, writes to the ports that HAProxy and nginx have, and creates no database on one server only."""
+        etc = PROJECT / "etc"
+        text = (etc / "telegraf.conf").read_text()
+        (output,) = tomllib.loads(text)["outputs"]["influxdb"]
+        self.assertEqual((output["urls"], output["skip_database_creation"]), (["http://10.0.0.10:8086"], True))
+        self.assertIn("bind :8086\n", (etc / "haproxy.cfg").read_text())
+        commented = re.findall(r'# (?:urls|address) = .*"udp://10\.0\.0\.10:(\d+)"', text)
+        self.assertEqual(commented, ["8089", "8089"])
+        self.assertIn("listen 8089 udp", (etc / "nginx.conf").read_text())
 
 
 class NginxTests(ScriptedCase):

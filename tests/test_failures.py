@@ -22,6 +22,20 @@ class FailuresTests(SynchronousTestCase):
                 self.assertGreater(tally.written, 20)
                 self.assertGreater(tally.datagrams, tally.lost)
                 self.assertGreater(tally.answers["influx1"] + tally.answers["influx2"], 0)
+            self.check_lag(run)
+
+    def check_lag(self, run: Run) -> None:
+        """Check that a server that lags gets no queries, and gets them again by itself when it does not."""
+
+        def asked() -> set[str]:
+            tally = run.dashboard.begin("lag")
+            failures.wait_until(lambda: sum(tally.answers.values()) >= 10, "answers come")
+            return set(tally.answers)
+
+        run.picture.tell("relay1", "queues", "pause", "influx1", "--listener", "http")
+        failures.wait_until(lambda: asked() == {"influx2"}, "only the one that does not lag is asked")
+        run.picture.tell("relay1", "queues", "resume", "influx1", "--listener", "http")
+        failures.wait_until(lambda: asked() == {"influx1", "influx2"}, "both are asked")
 
 
 class NoticeTests(SynchronousTestCase):
