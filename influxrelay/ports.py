@@ -20,6 +20,7 @@ from influxrelay.sockets import Sockets
 from influxrelay.web import RelaySite
 
 _BACKLOG = 4096  # connections that the system takes before we do; Linux caps it at net.core.somaxconn
+_ACCEPTED_AT_ONCE = 16
 _MAX_ADMIN_BODY = 64 * 1024  # bytes
 _LIMITS = Limits(connections=256, in_flight=4 * 1024 * 1024)  # of the listener for operators
 
@@ -117,6 +118,7 @@ class SiteService(PortService):
         entrance.take_effect()
         if before is None or before.port is not entrance.port:
             address = show_address(entrance.port.getHost())
+            _accept_few(entrance.port)
             entrance.port.socket.listen(_BACKLOG)  # Twisted's is 50: of more clients at once some would wait a second
             self.log.info(self._takes, relay=self.name, address=address, backends=self._backends())
             if before is not None:
@@ -172,6 +174,21 @@ class AdminService(SiteService):
     def reconfigure(self, config: Admin) -> None:
         """Let another configuration hold, but for the port."""
         self.config = config
+
+
+def _accept_few(port: Any) -> None:
+    """Let a port take only some of the connections that wait in each turn of the reactor.
+
+    Twisted takes 100, and ever more while more are waiting. That would hold up those that are there, and go beyond the
+    files that the process may open: what is shed for a new connection is closed in the next turn.
+    """
+    accept = port.doRead
+
+    def accept_few() -> Any:
+        port.numberAccepts = _ACCEPTED_AT_ONCE
+        return accept()
+
+    port.doRead = accept_few
 
 
 def cannot_start(log: Logger, line: str) -> NoReturn:

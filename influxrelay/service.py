@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 from prometheus_client.core import Metric
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, maybeDeferred
@@ -24,7 +25,7 @@ from influxrelay.listeners import HTTPService, UDPService
 from influxrelay.metrics import Metrics, serve_metrics
 from influxrelay.notify import Notifier
 from influxrelay.pinger import Pinger
-from influxrelay.ports import AdminService, cannot_start
+from influxrelay.ports import AdminService, SiteService, cannot_start
 from influxrelay.queued import QueuedRoad
 from influxrelay.queues import MemoryQueue
 from influxrelay.reload import Steps, compare
@@ -32,6 +33,7 @@ from influxrelay.report import Refused, Request, count, iso, size, socket_path
 from influxrelay.road import Road
 from influxrelay.sockets import Sockets
 from influxrelay.status import serve_health, serve_status
+from influxrelay.tuning import file_limit, share_files
 from influxrelay.within import within
 
 _RESERVE = 10.0  # seconds that the end may take after the shutdown timeout, on a busy machine or a slow disk
@@ -102,6 +104,7 @@ class RelayService(MultiService):
         except (CannotListenError, OSError) as error:
             cannot_start(self.log, f"influxrelay: {_no_admin_socket(self._admin_socket.path, error)}")
         self.pinger.start()
+        self._share_files()
         for unused in self._sockets.unused():
             self.log.warn("no listener has the address of an inherited socket: {unused}", unused=unused)
         self._reactor.callWhenRunning(self._ready)
@@ -133,6 +136,22 @@ class RelayService(MultiService):
         if request.command in ("reload", "reload check"):
             return await self.reload(check=request.command != "reload")
         return await run(self.listeners, request, progress)
+
+    def _share_files(self) -> None:
+        """Let clients have no more connections than there are files for them."""
+        guards = [each.site.guard for each in (*self.listeners, self.admin) if isinstance(each, SiteService)]
+        wanted = [guard.limits.connections for guard in guards]
+        files = file_limit()
+        granted = share_files(files, sum(len(listener.roads) for listener in self.listeners), wanted)
+        for guard, number in zip(guards, granted, strict=True):
+            guard.limits = attrs.evolve(guard.limits, connections=number)
+        if granted != wanted:
+            self.log.warn(
+                "the process may open {files} files: clients get {granted} connections, not {wanted}",
+                files=files,
+                granted=sum(granted),
+                wanted=sum(wanted),
+            )
 
     # -- another configuration
 
@@ -264,6 +283,7 @@ class RelayService(MultiService):
                 listener.setServiceParent(self)
             for road in list(listener.leaving):
                 self._let_leave(self._leave(listener, road))
+        self._share_files()
         for listener in before:
             if listener not in self.listeners:
                 listener.disownServiceParent()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from influxrelay.service import RelayService
 from influxrelay.sockets import Sockets, systemd_fds
 from influxrelay.split import left_over
 from influxrelay.supervisor import Supervisor
+from influxrelay.tuning import raise_file_limit, search_less_garbage
 
 _MB = 1024 * 1024
 
@@ -128,8 +128,8 @@ def makeService(options: Options) -> IService:
     except ConfigError as error:
         sys.exit(f"influxrelay: {error}")
     _reload_on_hangup(service, reactor)
-    gc.collect()
-    gc.freeze()  # all that was imported stays: the collector need not look through it again and again
+    raise_file_limit()
+    search_less_garbage()
     return service
 
 

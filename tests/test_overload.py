@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import gzip
+import os
+import resource
+import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
 from twisted.internet.task import Clock, deferLater
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay import guard, slices, web
 from influxrelay.guard import Doing, Guard, Limits
 from influxrelay.listeners import HTTPService
 from influxrelay.slices import SLICE, Desk
+from influxrelay.tuning import share_files
+from tests.hostile import Arena
 from tests.scripted import (
     LINE,
     Client,
@@ -26,6 +33,7 @@ from tests.scripted import (
     request,
     until,
 )
+from tests.servers import LOOPBACK, Relay, free_port, send
 
 _LIMITS = Limits(connections=4, in_flight=1000, header_timeout=10.0, body_timeout=20.0, idle_timeout=60.0)
 
@@ -581,3 +589,109 @@ class LargeBodyTests(_Case):
             self.assertEqual((await other.ask(request())).status, 204)
         for _ in range(3000):
             self.assertEqual((await many.answer()).status, 404)
+
+
+class FileTests(SynchronousTestCase):
+    """How many files there are for clients."""
+
+    def test_shares(self) -> None:
+        """Where there are files enough every listener has what it wants, else all have less, and never none."""
+        self.assertEqual(share_files(65536, 3, [4000, 4000, 256]), [4000, 4000, 256])
+        self.assertEqual(share_files(1024, 2, [4000, 256]), [781, 50])
+        self.assertEqual(share_files(100, 50, [4000, 4000]), [25, 25])
+        self.assertEqual(share_files(10, 1, [4000, 1]), [4, 1])
+
+
+class _FewFiles(Relay):
+    """A relay that may open few files."""
+
+    def command(self) -> list[str]:
+        """Return the command with a limit before it."""
+        return ["sh", "-c", 'ulimit -n 100; exec "$@"', "sh", *super().command()]
+
+
+class OutOfFilesTests(RelayTestCase):
+    """A process without files to open."""
+
+    timeout = 180
+
+    async def run_short(self, settings: str = "") -> _FewFiles:
+        """Start a relay that may open 100 files, before a backend."""
+        backend, port = self.backend(), free_port()
+        config = (
+            f'[[http]]\nname = "main"\nbind-addr = "{LOOPBACK}:{port}"\n{settings}\n'
+            f'[[http.output]]\nlocation = "{backend.url}"\n'
+        )
+        relay = _FewFiles(self.mktemp(), config, port)
+        self.addCleanup(deferToThread, relay.stop)
+        await deferToThread(relay.start, 60)
+        return relay
+
+    def connect(self, relay: _FewFiles, number: int) -> list[socket.socket]:
+        """Connect so often, and send nothing."""
+        port = int(relay.url.rpartition(":")[2])
+        connections = [socket.create_connection((LOOPBACK, port), timeout=60) for _ in range(number)]
+        for connection in connections:
+            self.addCleanup(connection.close)
+        return connections
+
+    async def write(self, relay: _FewFiles) -> int:
+        """Write on a new connection; return the status, 0 for none."""
+        try:
+            status, _ = await deferToThread(send, "POST", f"{relay.url}/write?db=db", LINE, {}, 30)
+        except OSError:
+            return 0
+        return status
+
+    async def test_connections(self) -> None:
+        """With more connections than files, writes are taken as ever: for the backend there are files left."""
+        relay = await self.run_short()
+        await deferToThread(self.connect, relay, 400)
+        await until(lambda: _open_files(relay.pid) < 90)
+        for _ in range(10):
+            self.assertEqual(await self.write(relay), 204)
+        log = relay.log.read_text()
+        self.assertIn("the process may open 100 files: clients get 50 connections, not 4000", log)
+        self.assertNotIn("EMFILE", log)
+        self.assertNotIn("Traceback", log)
+
+    async def test_none_left(self) -> None:
+        """A process that can open nothing more does not spin, and goes on when it can."""
+        relay = await self.run_short()
+        self.assertEqual(await self.write(relay), 204)
+        open_files = _open_files(relay.pid)
+        resource.prlimit(relay.pid, resource.RLIMIT_NOFILE, (open_files, 100))
+        await deferToThread(self.connect, relay, 50)
+        before = _cpu_seconds(relay.pid)
+        await deferLater(reactor, 2)
+        self.assertLess(_cpu_seconds(relay.pid) - before, 1.5)
+        resource.prlimit(relay.pid, resource.RLIMIT_NOFILE, (100, 100))
+        for _ in range(10):
+            self.assertEqual(await self.write(relay), 204)
+
+
+def _open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class HostileTests(SynchronousTestCase):
+    """The harness of ``python -m tests.hostile``, for a short time."""
+
+    def test_some(self) -> None:
+        """Beside some attacks honest clients are all answered, in a time that is not absurd, and memory is bounded."""
+        with Arena(Path(self.mktemp()).resolve()) as arena:
+            for name, count in (
+                ("half-open connections", 300),
+                ("endless chunks of a byte", 10),
+                ("25 MB of bad lines", 3),
+            ):
+                figures = arena.measure(name, 1.5, count=count)
+                self.assertGreater(figures.writes, 5, figures)
+                self.assertLess(figures.p99, 15, figures)
+                self.assertLess(figures.memory, 500e6, figures)
+            self.assertLess(arena.measure("half-open connections", 1.0, admin=True, count=300).p99, 15)
