@@ -11,7 +11,7 @@ from influxrelay.line_protocol import Steps, run
 
 TOO_LARGE = "Request Entity Too Large"
 _PIECE = 64 * 1024  # bytes that are unpacked at once: what follows a member's end is copied ...
-_UNPACKED = 256 * 1024  # ... and into how many at the most
+_UNPACKED = 128 * 1024  # ... and into how many at the most
 _SMALL = 4096  # bytes of a piece that is kept together with others: an object for each would take more than they do
 _GZIP_FORMAT = 31  # zlib's wbits for a gzip header and a 32 KiB window
 

@@ -22,7 +22,7 @@ from influxrelay.web import RelaySite
 _BACKLOG = 4096  # connections that the system takes before we do; Linux caps it at net.core.somaxconn
 _ACCEPTED_AT_ONCE = 16
 _MAX_ADMIN_BODY = 64 * 1024  # bytes
-_LIMITS = Limits(connections=256, in_flight=4 * 1024 * 1024)  # of the listener for operators
+_LIMITS = Limits(in_flight=4 * 1024 * 1024)  # of the listener for operators
 
 
 class PortService(Service):

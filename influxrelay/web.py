@@ -39,6 +39,7 @@ IDLE_GRACE = 1.0  # seconds that a connection which may be used again has for it
 FRESH_GRACE = 5.0  # ... and one that has been accepted has for its first
 PATIENCE = 32 * 1024 * 1024  # bytes that are read and dropped behind a final answer
 _BULK = 128 * 1024  # bytes of a body that are taken as they come; the rest has to stand in line ...
+_BULK_IN_CHUNKS = 16 * 1024  # ... or this, of one in chunks, which have to be told apart ...
 _TINY = 256  # ... and so has a body whose chunks are shorter than this on average ...
 _PIECE = 2048  # ... of which so many bytes are taken at once, as of requests that come before the last is answered
 _OVERHEAD = 16  # bytes of chunks for each byte in them, at the most
@@ -312,7 +313,8 @@ class RelayChannel(HTTPChannel):
         if not self._waiting:
             if request.complete or not request.has_head:
                 return False
-            if not self._is_tiny(data) and request.came + len(data) <= _BULK:
+            bulk = _BULK if self.length is not None else _BULK_IN_CHUNKS
+            if not self._is_tiny(data) and request.came + len(data) <= bulk:
                 request.came += len(data)
                 return False
         self._put_off(len(self._waiting), data)
@@ -348,7 +350,9 @@ class RelayChannel(HTTPChannel):
         while waiting and not (self._deaf or self._cut or self._handlingRequest or self._waitingForTransport):
             data = waiting[0]
             request = self.requests[0] if self.requests else None
-            size = _BULK if request is not None and request.has_head and not self._is_tiny(data) else _PIECE
+            size = _PIECE
+            if request is not None and request.has_head and not self._is_tiny(data):
+                size = _BULK if self.length is not None else _BULK_IN_CHUNKS
             waiting[0] = data[size:]
             if not waiting[0]:
                 del waiting[0]
