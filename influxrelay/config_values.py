@@ -148,7 +148,7 @@ class HTTPListener:
     burst_limit: int = 0
     max_body_size: int = 25_000_000
     max_connections: int = 4000
-    max_in_flight: int = 50 * 1024 * 1024
+    max_in_flight: int = 32 * 1024 * 1024
     header_timeout: float = 10.0
     body_timeout: float = 20.0
     idle_timeout: float = 180.0

@@ -32,7 +32,7 @@ class Limits:
     """
 
     connections: int = 4000
-    in_flight: int = 50 * 1024 * 1024
+    in_flight: int = 32 * 1024 * 1024
     header_timeout: float = 10.0
     body_timeout: float = 20.0
     idle_timeout: float = 180.0

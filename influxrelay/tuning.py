@@ -9,7 +9,7 @@ from collections.abc import Sequence
 MOST_FILES = 65536  # open files that are asked for; more would only cost memory
 _RESERVED = 64  # for the log, the journals, the ports and the commands ...
 _RESERVED_FOR_BACKEND = 64  # ... and for connections to each backend
-_GARBAGE = (50_000, 50, 1000)  # objects more than before, until the youngest are searched; Python's own are 700, 10, 10
+_GARBAGE = (10_000, 20, 100)  # objects more than before, until the youngest are searched; Python's own are 700, 10, 10
 
 
 def raise_file_limit() -> None:
