@@ -6,9 +6,9 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.python.failure import Failure
 
 from influxrelay.answers import Verdict, is_not_ready, is_presentable, judge
@@ -193,10 +193,19 @@ class Relay:
     def _settle(
         self, parts: _Parts, answers: list[Deferred[Reply]], consistency: str, queued: Deferred[Reply] | None
     ) -> Deferred[Reply]:
+        """Combine the roads' answers into the client's, and note who misses the write."""
+        missing = _Missing(self._clock())
+        for answer, part in zip(answers, parts, strict=True):
+            answer.addCallbacks(missing.answered, missing.failed, callbackArgs=part, errbackArgs=part)
+        settled: Deferred[Reply]
         if consistency in ("quorum", "all"):
             needed = len(answers) if consistency == "all" else len(answers) // 2 + 1
-            return _Count(parts, self._clock(), answers, needed).settled
-        return _First(parts, self._clock(), answers, queued).settled
+            settled = _Count(answers, [road.name for road, _ in parts], needed).settled
+        else:
+            ways = answers if queued is None else [*answers, queued]
+            first = DeferredList(ways, fireOnOneCallback=True, consumeErrors=True)
+            settled = cast("Deferred[Reply]", first.addCallback(_pick))
+        return settled.addCallback(missing.settled)
 
     def obstacle(self) -> str:
         """Tell why a write that asks for nothing else would be answered 5xx now; empty if not, as far as is known."""
@@ -258,103 +267,83 @@ class Relay:
         return told
 
 
-class _Outcome:
-    """What becomes of a write, and who has missed it: a road that keeps nothing is told so if another one has taken it.
-
-    :ivar settled: fires with the answer for the client.
-    """
+class _Missing:
+    """Who has missed a write: a road that keeps nothing is told so if another one has taken it."""
 
     def __init__(self, when: float) -> None:
-        self.settled: Deferred[Reply] = Deferred()
         self._when = when
         self._taken = False
-        self._without: _Parts = []
+        self._roads: _Parts = []
 
-    def _settle(self, reply: Reply) -> None:
-        if reply.status < 300:
-            self._taken = True
-            for road, part in self._without:
-                road.miss(part, self._when)
-        self.settled.callback(reply)
+    def answered(self, reply: Reply, road: Road, part: Write) -> Reply:
+        """Note that a backend is not ready for its part; pass the answer on."""
+        if reply.status >= 300 and is_not_ready(reply):
+            self._note(road, part)
+        return reply
 
-    def _missed(self, road: Road, part: Write) -> None:
-        """Note that a road has failed, and so that the backend may miss its part."""
+    def failed(self, failure: Failure, road: Road, part: Write) -> Failure:
+        """Note that a backend may miss its part; pass the failure on."""
+        if not _is_refused(failure):
+            self._note(road, part)
+        return failure
+
+    def _note(self, road: Road, part: Write) -> None:
         if self._taken:
             road.miss(part, self._when)
         else:
-            self._without.append((road, part))
+            self._roads.append((road, part))
+
+    def settled(self, reply: Reply) -> Reply:
+        """Note what the client is told."""
+        if reply.status < 300:
+            self._taken = True
+            for road, part in self._roads:
+                road.miss(part, self._when)
+        return reply
 
 
-class _First(_Outcome):
-    """Waits for the first answer that settles the write, or until all have failed.
+class _Count:
+    """Waits for so many 2xx, or until they can no longer come.
 
-    :param queued: one more way to settle.
+    :ivar settled: fires with 204, or with a 503 that names the backends that failed.
     """
 
-    def __init__(
-        self, parts: _Parts, when: float, answers: list[Deferred[Reply]], queued: Deferred[Reply] | None
-    ) -> None:
-        super().__init__(when)
-        self._failures: list[Failure] = []
-        self._ways = len(answers) + (queued is not None)
-        for answer, part in zip(answers, parts, strict=True):
-            answer.addCallbacks(self._answered, self._failed, callbackArgs=part, errbackArgs=part)
-        if queued is not None:
-            queued.addCallbacks(self._settle_once, self._count_failure)
-
-    def _answered(self, reply: Reply, road: Road, part: Write) -> None:
-        if not self.settled.called:
-            self._settle(reply)
-        elif reply.status >= 300 and is_not_ready(reply):
-            self._missed(road, part)
-
-    def _settle_once(self, reply: Reply) -> None:
-        if not self.settled.called:
-            self._settle(reply)
-
-    def _failed(self, failure: Failure, road: Road, part: Write) -> None:
-        if not _is_refused(failure):
-            self._missed(road, part)
-        self._count_failure(failure)
-
-    def _count_failure(self, failure: Failure) -> None:
-        self._failures.append(failure)
-        if len(self._failures) == self._ways:
-            replies = [reply for each in self._failures if (reply := _shown(each)) is not None]
-            self._settle(max(replies, key=lambda reply: reply.status, default=UNABLE))
-
-
-class _Count(_Outcome):
-    """Waits for so many 2xx, or until they can no longer come: then it is a 503 that names the backends that failed."""
-
-    def __init__(self, parts: _Parts, when: float, answers: list[Deferred[Reply]], needed: int) -> None:
-        super().__init__(when)
+    def __init__(self, answers: list[Deferred[Reply]], names: list[str], needed: int) -> None:
+        self.settled: Deferred[Reply] = Deferred()
         self._needed = needed
         self._spare = len(answers) - needed
         self._failed: list[str] = []
-        for answer, part in zip(answers, parts, strict=True):
-            answer.addCallbacks(self._answered, self._failed_at, callbackArgs=part, errbackArgs=part)
+        for answer, name in zip(answers, names, strict=True):
+            answer.addCallbacks(self._answered, self._failed_at, callbackArgs=(name,), errbackArgs=(name,))
 
-    def _answered(self, reply: Reply, road: Road, part: Write) -> None:
+    def _answered(self, reply: Reply, name: str) -> None:
         if reply.status >= 300:
-            if is_not_ready(reply):
-                self._missed(road, part)
-            self._note_failure(f"{road.name}: {reply.status}")
+            self._note_failure(f"{name}: {reply.status}")
             return
         self._needed -= 1
         if self._needed == 0:
-            self._settle(TAKEN)
+            self._fire(TAKEN)
 
-    def _failed_at(self, failure: Failure, road: Road, part: Write) -> None:
-        if not _is_refused(failure):
-            self._missed(road, part)
+    def _failed_at(self, failure: Failure, name: str) -> None:
         problem = failure.value
-        self._note_failure(f"{road.name}: {problem.reason if isinstance(problem, BackendFailure) else 'error'}")
+        self._note_failure(f"{name}: {problem.reason if isinstance(problem, BackendFailure) else 'error'}")
 
     def _note_failure(self, text: str) -> None:
         self._failed.append(text)
-        if len(self._failed) > self._spare and not self.settled.called:
-            self._settle(json_error(503, f"unable to write points to enough backends ({', '.join(self._failed)})"))
+        if len(self._failed) > self._spare:
+            self._fire(json_error(503, f"unable to write points to enough backends ({', '.join(self._failed)})"))
+
+    def _fire(self, reply: Reply) -> None:
+        if not self.settled.called:
+            self.settled.callback(reply)
+
+
+def _pick(result: Any) -> Reply:
+    """Read what a DeferredList with ``fireOnOneCallback`` fires with: one (reply, index), or all the failures."""
+    if isinstance(result, tuple):
+        return cast("Reply", result[0])
+    replies = [reply for _, failure in result if (reply := _shown(failure)) is not None]
+    return max(replies, key=lambda reply: reply.status, default=UNABLE)
 
 
 def _is_refused(failure: Failure) -> bool:

@@ -19,7 +19,7 @@ from influxrelay.lane import Lane
 from influxrelay.pinger import INTERVAL, Pinger
 from influxrelay.queued import QueuedRoad
 from influxrelay.queues import JournalQueue, MemoryQueue, State, Ticket
-from influxrelay.relay import Relay, _Outcome
+from influxrelay.relay import Relay, _Missing
 from influxrelay.road import FORGIVENESS, Road
 from influxrelay.write import Destination, Reply, Write
 from tests import health_simulation
@@ -79,7 +79,7 @@ class SimulationTests(SynchronousTestCase):
     def test_losses_forgotten(self) -> None:
         """Losses that nobody remembers are noticed: without a queue, in memory, and in the journal."""
         words = "is said to be in sync, and does not have"
-        self.check(health_simulation.World, _Outcome, "_missed", lambda *_: None, words)
+        self.check(health_simulation.World, _Missing, "_note", lambda *_: None, words)
         for queue in (MemoryQueue, JournalQueue):
             self.check(health_simulation.QueueWorld, queue, "losses", lambda _: [], words)
 

@@ -17,7 +17,7 @@ from influxrelay import road as road_module
 from influxrelay.answers import Verdict, judge
 from influxrelay.lane import Entry, Lane
 from influxrelay.queues import Ticket
-from influxrelay.relay import _Outcome
+from influxrelay.relay import _Missing
 from influxrelay.road import Road
 from influxrelay.write import Reply, Write
 from tests import simulation
@@ -25,7 +25,7 @@ from tests import simulation
 SCHEDULES = 3000
 FIRST = 0
 ENOUGH = 400  # schedules in which each mistake must be noticed
-put_back, settle = Lane.put_back, _Outcome._settle  # as they are without a mistake
+put_back, settled = Lane.put_back, _Missing.settled  # as they are without a mistake
 
 
 class SimulationTests(SynchronousTestCase):
@@ -208,23 +208,23 @@ class KeepsLanes(Road):
         pass
 
 
-def settle_anyhow(self: _Outcome, reply: Reply) -> None:
+def settle_anyhow(self: _Missing, reply: Reply) -> Reply:
     """Answer with anything at all."""
-    settle(self, relay_module.UNABLE if reply.status == 204 else reply)
+    return settled(self, relay_module.UNABLE if reply.status == 204 else reply)
 
 
-def miss_if_late(self: _Outcome, road: Road, part: Write) -> None:
+def miss_if_late(self: _Missing, road: Road, part: Write) -> None:
     """Forget who failed before another one took it."""
     if self._taken:
         road.miss(part, self._when)
 
 
-def miss_if_early(self: _Outcome, road: Road, part: Write) -> None:
+def miss_if_early(self: _Missing, road: Road, part: Write) -> None:
     """Forget who fails after another one took it."""
-    self._without.append((road, part))
+    self._roads.append((road, part))
 
 
-def miss_always(self: _Outcome, road: Road, part: Write) -> None:
+def miss_always(self: _Missing, road: Road, part: Write) -> None:
     """Miss what nobody has."""
     road.miss(part, self._when)
 
@@ -307,7 +307,7 @@ class MistakeTests(SynchronousTestCase):
 
     def test_settle_anyhow(self) -> None:
         """A client that gets another answer than the contract's is noticed."""
-        self.check(_Outcome, "_settle", settle_anyhow, "not one of")
+        self.check(_Missing, "settled", settle_anyhow, "not one of")
 
     def test_takes_a_redirect_for_a_success(self) -> None:
         """A write that was acknowledged and not stored is noticed."""
@@ -319,9 +319,9 @@ class MistakeTests(SynchronousTestCase):
 
     def test_misses_nothing(self) -> None:
         """What a backend misses and nobody knows of is noticed, in either order; so is what it does not miss."""
-        self.check(_Outcome, "_missed", miss_if_late, "and it is not known")
-        self.check(_Outcome, "_missed", miss_if_early, "and it is not known")
-        self.check(_Outcome, "_missed", miss_always, "which was not taken")
+        self.check(_Missing, "_note", miss_if_late, "and it is not known")
+        self.check(_Missing, "_note", miss_if_early, "and it is not known")
+        self.check(_Missing, "_note", miss_always, "which was not taken")
 
     def test_without_a_mistake(self) -> None:
         """Without a mistake nothing of this is noticed."""
