@@ -34,6 +34,7 @@ from influxrelay.road import Road
 from influxrelay.sockets import Sockets
 from influxrelay.status import serve_health, serve_status
 from influxrelay.tuning import file_limit, share_files
+from influxrelay.web import RelaySite
 from influxrelay.within import within
 
 _RESERVE = 10.0  # seconds that the end may take after the shutdown timeout, on a busy machine or a slow disk
@@ -139,7 +140,8 @@ class RelayService(MultiService):
 
     def _share_files(self) -> None:
         """Let clients have no more connections than there are files for them."""
-        guards = [each.site.guard for each in (*self.listeners, self.admin) if isinstance(each, SiteService)]
+        sites = [each.site for each in (*self.listeners, self.admin) if isinstance(each, SiteService)]
+        guards = [site.guard for site in sites if isinstance(site, RelaySite)]  # a supervisor serves no clients
         wanted = [guard.limits.connections for guard in guards]
         files = file_limit()
         granted = share_files(files, sum(len(listener.roads) for listener in self.listeners), wanted)
