@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 
 from influxrelay.queues import State, Ticket
 from influxrelay.write import Destination, Reply, Write
@@ -59,6 +60,7 @@ class Lane:
     :ivar held: the numbers of writes that the backend has refused before it was decided whether that matters.
     :ivar not_ready: why a lane waits although its backend is well: it has answered that there is no such database.
     :ivar refusals: how often in a row it has.
+    :ivar retry: when it is asked again.
     """
 
     __slots__ = (
@@ -76,6 +78,7 @@ class Lane:
         "not_ready",
         "noted",
         "refusals",
+        "retry",
         "tally",
         "waiting",
     )
@@ -97,6 +100,7 @@ class Lane:
         self.held: set[int] = set()
         self.not_ready: Reply | None = None
         self.refusals = 0
+        self.retry: IDelayedCall | None = None
 
     @property
     def idle(self) -> bool:

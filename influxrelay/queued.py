@@ -228,13 +228,14 @@ class QueuedRoad(Road):
         lane.not_ready, lane.refusals, self._troubles = None, 0, 0
         super()._landed(lane, entries)
 
-    def _give_back(self, lane: Lane, entries: list[Entry]) -> None:
-        """Let what is kept of a request wait again, or count it where it is too late for that."""
+    def _give_back(self, lane: Lane, entries: list[Entry]) -> list[Entry]:
+        """Let what is kept of a request wait again, or count it where it is too late for that; return what waits."""
         kept = [entry for entry in entries if entry.ticket is not None and not self._is_forgotten(lane, entry)]
-        if self._closed is None:
-            lane.put_back(kept, alone=False)
-        else:
+        if self._closed is not None:
             self._count_unsaved(kept)
+            return []
+        lane.put_back(kept, alone=False)
+        return kept
 
     def _is_forgotten(self, lane: Lane, entry: Entry) -> bool:
         return entry.ticket is not None and entry.ticket.on_disk and entry.ticket.seq <= lane.forgotten
@@ -254,11 +255,14 @@ class QueuedRoad(Road):
             return
         lane.forgotten = max(lane.forgotten, upto)
         problem = BackendFailure("full", "dropped from the journal")
-        for entry in lane.clear():
+        only_here = []
+        while lane.waiting and _seq(lane.waiting[0]) <= lane.forgotten:
+            entry = lane.drop_first()
             if self._is_forgotten(lane, entry):
                 self._fail([entry], problem)
             else:
-                lane.add(entry)
+                only_here.append(entry)
+        lane.put_back(only_here, alone=False)
         self._fail([lane.later.pop(seq) for seq in list(lane.later) if seq <= upto], problem)
         if lane.behind:
             lane.loaded = max(lane.loaded, upto)
@@ -315,7 +319,7 @@ class QueuedRoad(Road):
 
     def _not_ready(self, reply: Reply, lane: Lane, entries: list[Entry]) -> None:
         """Let what is kept wait for its database; the backend is well, and the other lanes go on."""
-        self._give_back(lane, entries)
+        kept = self._give_back(lane, entries)
         self._take_off(lane, entries)
         lane.not_ready = reply
         lane.refusals += 1
@@ -323,9 +327,13 @@ class QueuedRoad(Road):
         self._troubles = 0
         self._recover()
         if self.create_databases and lane.refusals == 1 and lane.waiting:
-            self._live.update((entry, None) for entry in entries if entry.answer is not None)
+            self._live.update((entry, None) for entry in kept if entry.answer is not None)
+            self._fail_expired()
             created = self.backend.create_database(entries[0].write)
             created.addBoth(lambda _: self._try_again(lane))
+            for entry in entries:
+                if entry not in self._live:
+                    self._tell(entry, reply)
             return
         here = [entry for entry in self._live if entry.write.destination == lane.destination]
         for entry in [*entries, *here]:
@@ -336,7 +344,9 @@ class QueuedRoad(Road):
             lane.not_ready = None
         else:
             delay = min(self.max_delay, FIRST_DELAY * 2 ** min(lane.refusals, 20))
-            self._later(self._jittered(delay), lambda: self._try_again(lane))
+            if lane.retry is not None and lane.retry.active():  # of before a reload
+                lane.retry.cancel()
+            lane.retry = self._later(self._jittered(delay), lambda: self._try_again(lane))
         self._tidy(lane)
 
     def _try_again(self, lane: Lane) -> None:
@@ -428,11 +438,14 @@ class QueuedRoad(Road):
             self._bug(failure)
         self._later(REREAD, lambda: self._refill(lane))
 
-    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+    def _later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall | None:
         """Do something in a while, unless the road is closed before."""
         self._timers = [timer for timer in self._timers if timer.active()]
-        if self._closed is None:
-            self._timers.append(self._reactor.callLater(seconds, call))
+        if self._closed is not None:
+            return None
+        timer: IDelayedCall = self._reactor.callLater(seconds, call)
+        self._timers.append(timer)
+        return timer
 
     # -- for the operator
 

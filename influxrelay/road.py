@@ -265,9 +265,7 @@ class Road:
             self._fail(entries, self._closed)
             return
         lane.put_back(entries, alone=True)
-        if self._expiry is not None:
-            self._expiry.cancel()
-        self._expire()
+        self._fail_expired()
         self._landed(lane, entries)
 
     def _refused(self, reply: Reply, lane: Lane, entries: list[Entry], *, at_once: bool) -> None:
@@ -375,6 +373,12 @@ class Road:
     def _woken(self) -> None:
         self._wake = None
         self._probe()
+
+    def _fail_expired(self) -> None:
+        """Look again at who has waited for too long: what was in flight waits again."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expire()
 
     def _expire(self) -> None:
         """Fail what has waited for longer than the backend's timeout."""

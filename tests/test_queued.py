@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.errors import BackendFailure, JournalError
 from influxrelay.journal import Drop, Journal, Record
-from influxrelay.queued import FIRST_DELAY, PAGE, PAGE_GAP, REREAD, QueuedRoad
+from influxrelay.lane import Entry
+from influxrelay.queued import FIRST_DELAY, PAGE, PAGE_GAP, REREAD, QueuedLane, QueuedRoad
 from influxrelay.queues import MAX_DEAD_LETTERS, JournalQueue, MemoryQueue, State, Ticket
 from influxrelay.road import PROBE_GAP
 from influxrelay.write import Destination, Reply, Write
@@ -547,6 +548,45 @@ class MissingDatabaseTests(QueuedCase):
         self.assertEqual(len(self.backend.created), 1)
         self.drain()
 
+    def test_created_for_others(self) -> None:
+        """What is not kept has its answer at once, though the database is created for what waits behind it."""
+        self.build(create_databases=True)
+        replayed = Client(self.road.submit(write(b"1\n")))
+        kept = self.submit(b"2\n")
+        self.answer(MISSING)
+        self.assertEqual((replayed.result, kept.result), (MISSING, None))
+        self.backend.created[0][1].callback(Reply(200))
+        self.answer()
+        self.assertEqual(kept.result, OK)
+        self.assert_idle()
+
+    def test_slowly_created(self) -> None:
+        """A client waits for the database no longer than for anything else."""
+        self.build(create_databases=True)
+        client = self.submit(b"1\n")
+        self.answer(MISSING)
+        self.clock.advance(TIMEOUT)
+        self.assertEqual(client.reason, "timeout")
+        self.backend.created[0][1].callback(Reply(200))
+        self.answer()
+        self.assert_idle()
+
+    def test_reloaded(self) -> None:
+        """However often the configuration changes meanwhile, there is one next time to ask again."""
+        self.submit(b"1\n")
+        self.answer(MISSING)
+        for _ in range(10):
+            self.road.reconfigure(self.backend, relay="test", max_batch=1000, max_in_flight=1, max_waiting=1000)
+            self.answer(MISSING)
+            self.clock.advance(0.04)
+        before = len(self.backend.posts)
+        for _ in range(1000):
+            self.clock.advance(0.1)
+            for post in self.backend.pending:
+                post.answer(MISSING)
+        self.assertLess(len(self.backend.posts) - before, 30)
+        self.drain()
+
     def test_heals_trouble(self) -> None:
         """The answer is a sign of life: the trouble is over for the other lanes."""
         self.submit(b"1\n")
@@ -800,6 +840,24 @@ class PagingTests(JournalCase):
         self.drain()
         self.assertIsNone(client.result)
         self.assertEqual(b"".join(self.backend.bodies), b"0\n1\n2\n")
+
+    def test_forget(self) -> None:
+        """To forget what the journal has dropped costs no more than there is of it, however much waits."""
+        clients = [self.submit(b"%d\n" % number) for number in range(100)]
+        self.break_down()
+        popped: list[Entry] = []
+        pop = QueuedLane._pop
+
+        def count(lane: QueuedLane) -> Entry:
+            popped.append(pop(lane))
+            return popped[-1]
+
+        self.patch(QueuedLane, "_pop", count)
+        self.road.forget(destination(), 3)
+        self.assertEqual([entry.write.body for entry in popped], [b"0\n", b"1\n", b"2\n"])
+        self.drain()
+        self.assertEqual({client.reason for client in clients}, {"refused"})
+        self.assertEqual(b"".join(self.backend.bodies[1:]), b"".join(b"%d\n" % number for number in range(3, 100)))
 
     def test_not_on_disk(self) -> None:
         """A write that is neither in memory nor on disk fails, and is counted if it is acknowledged."""
