@@ -106,6 +106,7 @@ class Keeper:
         self._stopped: Deferred[None] | None = None
         self._next_age_check = 0.0
         self._damage: Exception | None = None  # as long as no new journal could be begun
+        self._aside: Path | None = None  # where the damaged one is, as long as that
 
     @property
     def obstacle(self) -> str:
@@ -147,7 +148,11 @@ class Keeper:
         self.drops = self._journal.drops()
         return self._journal
 
-    def _open(self, backends: dict[str, str]) -> Journal:
+    def _open(self, backends: dict[str, str], *, instead: bool = False) -> Journal:
+        """Open the journal, with these backends.
+
+        :param instead: it is a new one, and nobody knows what a damaged one would have told them.
+        """
         try:
             journal = Journal(self.directory, full_sync=self.full_sync)
         except OSError as error:
@@ -155,6 +160,8 @@ class Keeper:
         try:
             journal.begin()
             journal.register(backends)
+            for name in backends if instead else ():
+                journal.count_drop(name, "damaged", self._clock(), 0)
             journal.commit()
             for name in backends:
                 journal.backlog(name)  # what is damaged should show now
@@ -164,8 +171,14 @@ class Keeper:
         return journal
 
     def _begin_anew(self, error: Exception) -> None:
-        aside = self._move_aside()
-        self._journal = self._open(self._backends)
+        """Move the journal aside, once, and begin a new one; what an earlier try has left of that is removed."""
+        if self._aside is None:
+            self._aside = self._move_aside()
+        else:
+            for path in self._files().values():
+                path.unlink(missing_ok=True)
+        self._journal = self._open(self._backends, instead=True)
+        aside, self._aside = self._aside, None
         self._log.critical(
             "the journal in {directory} is damaged ({error}): it is now {aside}, and a new one is begun",
             directory=str(self.directory),
@@ -173,11 +186,13 @@ class Keeper:
             aside=aside.name,
         )
 
+    def _files(self) -> dict[str, Path]:
+        return {suffix: self.directory / (FILE + suffix) for suffix in ("", "-wal", "-shm")}
+
     def _move_aside(self) -> Path:
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock()))
         aside = self.directory / f"{FILE}.corrupt-{stamp}"
-        for suffix in ("", "-wal", "-shm"):
-            source = self.directory / (FILE + suffix)
+        for suffix, source in self._files().items():
             if source.exists():
                 source.rename(f"{aside}{suffix}")
         return aside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import random
 import sqlite3
@@ -420,9 +421,14 @@ class TroubleTests(KeeperCase):
         self.assertEqual(aside.stat().st_mode & 0o777, 0o600)
         self.assertIn("is damaged (database disk image is malformed)", self.lines(LogLevel.critical)[0])
         self.assertIn(aside.name, self.lines(LogLevel.critical)[0])
+        counted = [(drop.backend, drop.reason, drop.writes, drop.bytes) for drop in self.keeper.drops]
+        self.assertEqual(counted, [("a", "damaged", 1, 0), ("a", "full", 1, 5)])
 
     def test_no_new_journal(self) -> None:
-        """Where a new journal cannot be begun at once, that is tried again with each batch until it can."""
+        """Where a new journal cannot be begun at once, that is tried again with each batch until it can.
+
+        What was moved aside stays as it was.
+        """
         self.append(1)
         self.break_journal("append", failing(CORRUPT))
         self.break_journal("register", failing(DISK_FULL), failing(DISK_FULL))
@@ -433,6 +439,9 @@ class TroubleTests(KeeperCase):
         self.assertNotEqual(self.keeper.trouble, "")
         self.append(4)
         self.assertEqual((self.keeper.trouble, self.seqs()), ("", [4]))
+        (aside,) = self.directory.glob(f"{FILE}.corrupt-*[0-9]")
+        with contextlib.closing(sqlite3.connect(aside)) as db:
+            self.assertEqual(db.execute("SELECT seq FROM log").fetchall(), [(1,)])
 
     def test_stop_without_a_journal(self) -> None:
         """A keeper that could not begin a new journal can be stopped."""
