@@ -68,7 +68,6 @@ class Keeper:
     :ivar commits: the seconds that each transaction took, also those that failed.
     :ivar names: by which name the journal knows each backend, whatever stands for it elsewhere. It belongs to the
         journal's thread, where a name changes between two transactions.
-    :ivar drops: what was lost, as the last transaction has left it.
     """
 
     _log = Logger()
@@ -90,7 +89,7 @@ class Keeper:
         self._committed = (self.names, self._backends)
         self.used = 0
         self.commits = Histogram(LATENCIES)
-        self.drops: list[Drop] = []
+        self._lost: tuple[dict[Any, str], list[Drop]] = (self.names, [])
         self._reactor = reactor
         self.limits = limits
         self.full_sync = full_sync
@@ -117,6 +116,11 @@ class Keeper:
         if limits.max_bytes and self.used >= limits.max_bytes and not limits.drop_oldest:
             return f"the journal is full ({limits.max_bytes} bytes)"
         return ""
+
+    def losses(self, backend: Any) -> list[Drop]:
+        """Return what was lost for a backend, as the last transaction has left it."""
+        names, drops = self._lost  # together: a transaction may be about to change the names
+        return [each for each in drops if each.backend == names.get(backend)]
 
     @property
     def max_bytes(self) -> int:
@@ -145,7 +149,7 @@ class Keeper:
         self._is_open = True
         self.last_seq = self._journal.last_seq
         self.used = self._journal.used()
-        self.drops = self._journal.drops()
+        self._lost = (self.names, self._journal.drops())
         return self._journal
 
     def _open(self, backends: dict[str, str], *, instead: bool = False) -> Journal:
@@ -389,7 +393,7 @@ class Keeper:
         results += [(deferred, self._try(function)) for function, deferred in batch.calls]
         journal.commit()
         if journal.has_new_drops:
-            journal.has_new_drops, self.drops = False, journal.drops()
+            journal.has_new_drops, self._lost = False, (self.names, journal.drops())
         self._dropped.update(journal.dropped)
         self.used = journal.used()
         return results

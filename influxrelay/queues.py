@@ -176,8 +176,7 @@ class JournalQueue:
 
     def losses(self) -> list[Drop]:
         """Return what was lost: all that the journal knows of, and reasons that are not in it yet."""
-        name = self._keeper.names.get(self)
-        written = {each.reason: each for each in self._keeper.drops if each.backend == name}
+        written = {each.reason: each for each in self._keeper.losses(self)}
         return list({**self.drops, **written}.values())
 
     def page(self, destination: Destination, after: int, max_bytes: int) -> Deferred[tuple[list[Record], int]]:

@@ -270,6 +270,25 @@ class RegisterTests(KeeperCase):
         self.assertEqual(self.backlogs("new"), {"new": [1]})
         self.assertEqual(self.keeper.names, {"a": "new"})
 
+    def test_losses(self) -> None:
+        """What was lost is told of the right backend also while two of them exchange their names."""
+        seen: list[dict[str, int]] = []
+        commit = Journal.commit
+
+        def losses() -> dict[str, int]:
+            return {key: len(self.keeper.losses(key)) for key in ("a", "b")}
+
+        def look_and_commit(journal: Journal) -> None:
+            seen.append(losses())
+            commit(journal)
+
+        self.register(a="a", b="b")
+        self.wait(self.keeper.call(lambda journal: journal.count_drop("a", "full", 1.0, 5)))
+        self.patch(Journal, "commit", look_and_commit)
+        self.register(("a", "b"), a="b", b="a")
+        self.wait(self.hold())
+        self.assertEqual([*seen, losses()], [{"a": 1, "b": 0}] * (len(seen) + 1))
+
     def test_removed(self) -> None:
         """A backend that is removed holds nothing back, and what comes of it is ignored."""
         self.append(1)
@@ -421,7 +440,7 @@ class TroubleTests(KeeperCase):
         self.assertEqual(aside.stat().st_mode & 0o777, 0o600)
         self.assertIn("is damaged (database disk image is malformed)", self.lines(LogLevel.critical)[0])
         self.assertIn(aside.name, self.lines(LogLevel.critical)[0])
-        counted = [(drop.backend, drop.reason, drop.writes, drop.bytes) for drop in self.keeper.drops]
+        counted = [(drop.backend, drop.reason, drop.writes, drop.bytes) for drop in self.keeper.losses("a")]
         self.assertEqual(counted, [("a", "damaged", 1, 0), ("a", "full", 1, 5)])
 
     def test_no_new_journal(self) -> None:
