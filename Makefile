@@ -5,7 +5,7 @@ export PYTHON
 # TESTS names modules, classes or methods: make test TESTS=tests.test_servers
 TESTS ?= tests
 
-# OPTIONS are for the demonstration and the bench: make run OPTIONS=--help
+# OPTIONS are for run, picture, simulate and bench: make run OPTIONS=--help
 OPTIONS ?=
 
 python := .venv/bin/python
@@ -16,7 +16,7 @@ help:
 	@echo 'make run      two InfluxDB servers and the relay before them, until Ctrl-C'
 	@echo 'make picture  two of everything behind load balancers, with a table: kill parts and watch'
 	@echo 'make test     lint, then all tests with their coverage; TESTS=tests.test_servers runs some'
-	@echo 'make simulate a million schedules of backends that fail; a seed that breaks a promise is printed'
+	@echo 'make simulate a million schedules of backends, disks and processes that fail; a seed that breaks a promise is printed'
 	@echo 'make bench    how fast it is beside nginx and InfluxDB itself; OPTIONS=--help tells more'
 	@echo 'make docs     the documentation as web pages in build/docs'
 	@echo 'make deb      a package for Debian, with a virtual environment of its own, in dist'

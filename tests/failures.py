@@ -100,7 +100,7 @@ class Tally:
 
 
 HEAD = (
-    "killed",
+    "parts",
     "HTTP writes",
     "failed",
     "repeated",
