@@ -6,10 +6,12 @@ import base64
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,9 +89,9 @@ class _Case(RelayTestCase):
     timeout = 60
 
     def setUp(self) -> None:
-        """Make a directory."""
-        self.directory = Path(self.mktemp()).absolute()
-        self.directory.mkdir()
+        """Make a directory, with a path that leaves room for a socket's name."""
+        self.directory = Path(tempfile.mkdtemp(prefix="relay-"))
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
 
     def write_config(self, *outputs: str, bind: str = f"{LOOPBACK}:0", top: str = "", listener: str = "") -> str:
         """Write a configuration with one HTTP listener, and return its path.

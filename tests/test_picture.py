@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from tools.picture_words import Facts, SenderFacts, describe_part, find_trouble,
 
 LIMIT = 90.0  # seconds that anything may take
 PROGRAM = """
-import fcntl, runpy, termios
+import faulthandler, fcntl, runpy, signal, termios
+faulthandler.register(signal.SIGUSR1, all_threads=True)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # Ctrl-C there is a signal here
 runpy.run_module("tools.picture", run_name="__main__")
 """
@@ -138,7 +140,11 @@ class TerminalTests(SynchronousTestCase):
         while self.process.poll() is None and time.monotonic() < deadline:
             self.read()
         self.read()
-        return self.process.wait(1)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGUSR1)  # it tells where it stands
+            self.read()
+            raise AssertionError(f"it has not ended: {self.written[-20000:].decode(errors='replace')}")
+        return self.process.returncode
 
     def press(self, keys: str) -> None:
         """Press keys."""

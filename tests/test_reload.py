@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -50,9 +51,9 @@ class ReloadCase(RelayTestCase):
     service: RelayService
 
     def setUp(self) -> None:
-        """Make a directory."""
-        self.directory = Path(self.mktemp()).absolute()
-        self.directory.mkdir()
+        """Make a directory, with a path that leaves room for a socket's name."""
+        self.directory = Path(tempfile.mkdtemp(prefix="relay-"))
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         self.path = self.directory / "relay.toml"
 
     def write(self, text: str) -> None:

@@ -36,7 +36,7 @@ LOOK = 0.5  # seconds between two looks
 PLAIN = 10.0  # seconds between two tables where there is no terminal
 JUST_NOW = 5.0  # seconds
 SPAN = 3.0  # seconds that a rate is taken over
-SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the first may be ignored where this is started from a script
 
 
 class Rate:
