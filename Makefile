@@ -42,6 +42,8 @@ simulate: .venv/installed-dev
 	@$(python) -m tests.simulation --count 900000 $(OPTIONS)
 	@$(python) -m tests.queue_simulation --count 100000 $(OPTIONS)
 	@$(python) -m tests.health_simulation --count 10000
+	@$(python) -m tests.reload_simulation --count 10000
+	@$(python) -m tests.filter_simulation --count 10000
 
 bench: .venv/installed
 	@tools/setup.sh packages bench

@@ -164,7 +164,7 @@ class Relay:
     ) -> None:
         """Give a write to its roads, and have the client told."""
         answers = [road.submit(part, ticket) for road, part in parts]
-        if len(parts) < len(self.roads):
+        if len(parts) < len(self.roads) or self._journal_first:  # the roads may be others than when it was divided
             self._skip(ticket, parts)
         queued = None
         if consistency == "any" and all(isinstance(road, QueuedRoad) for road, _ in parts):

@@ -170,10 +170,14 @@ class ModelBackend:
                 self._world.broken(f"{self.name} got a write merged again after it was refused")
             if len(body) > self._world.max_batch + 1:
                 self._world.broken(f"{self.name} got {len(body)} bytes merged")
+        self._check_body(body, stories)
+        return stories
+
+    def _check_body(self, body: bytes, stories: list[Story]) -> None:
+        """Check that these writes, whole and in this order, are what it was sent."""
         sent = b"".join(story.write.body.removesuffix(b"\n") + b"\n" for story in stories)
         if sent.removesuffix(b"\n") != body.removesuffix(b"\n"):
             self._world.broken(f"{self.name} got {body!r} instead of {sent!r}")
-        return stories
 
     def _apply(self, write: Write, body: bytes, stories: list[Story]) -> Reply:
         """Store the good lines, and answer."""
