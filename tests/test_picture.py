@@ -18,7 +18,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.servers import PROJECT
-from tools.picture_words import Facts, SenderFacts, describe_part, find_trouble, table
+from tools.picture_words import KEYS, Facts, SenderFacts, describe_part, find_trouble, fit, table
 
 LIMIT = 90.0  # seconds that anything may take
 PROGRAM = """
@@ -82,7 +82,9 @@ class WordsTests(SynchronousTestCase):
         """Each state of a part is told with what it means for others."""
         lag = {("relay1", "influx1"): (503, "behind: 5 writes")}
         for facts, name, words in (
-            (but(parts={"relay1": "frozen"}), "relay1", "answers nothing; its clients go to relay2"),
+            (but(parts={"relay1": "frozen"}), "relay1", "its clients write to relay2 when that is noticed"),
+            (but(parts={"relay2": "frozen"}), "relay2", "answers nothing; its clients write to relay1"),
+            (but(parts={"relay1": "killed", "relay2": "killed"}), "relay1", "nobody takes its clients' writes; what"),
             (but(parts={"relay2": "killed"}), "relay2", "its clients write to relay1"),
             (but(states={"relays/relay1": "DOWN"}), "relay1", "HAProxy does not give it writes yet"),
             (WELL, "relay2", "has no clients now"),
@@ -91,6 +93,18 @@ class WordsTests(SynchronousTestCase):
             (but(states={"influxdb/influx1": "DOWN"}), "influx1", "gets queries in a moment"),
         ):
             self.assertIn(words, describe_part(facts, name))
+
+    def test_fit(self) -> None:
+        """In a terminal of 80 x 24 everything up to the senders can be read, the keys and what is wrong among it."""
+        lag = (503, "http: down: refused: Connection was refused by other side: 111: Connection refused.")
+        facts = but(parts={"influx1": "killed"}, votes={(relay, "influx1"): lag for relay in ("relay1", "relay2")})
+        shown = fit([KEYS, *table(facts)], 80, 24)
+        self.assertLessEqual((len(shown), max(map(len, shown))), (24, 79))
+        self.assertEqual(shown[0], KEYS)
+        words = " ".join(" ".join(shown).split())
+        for part in (*facts.parts, "north-main"):
+            self.assertIn(part, words)
+        self.assertIn(f"keep what it misses (relay1: {lag[1]}; relay2: {lag[1]})", words)
 
 
 class TerminalTests(SynchronousTestCase):
@@ -152,7 +166,7 @@ class TerminalTests(SynchronousTestCase):
 
     def test_kill_and_freeze(self) -> None:
         """A person kills a server and freezes a relay, reads what is wrong and what follows, and puts it right."""
-        self.see("ALL IS WELL", "answered by influx1", "north-main", "4 choose a part")
+        self.see("ALL IS WELL", "answered by influx1", "north-main", "1-4 choose a part")
         self.press("3k")
         self.see("WRONG: influx1 is killed", "influx1  KILLED    gets no queries", "answered by influx2", "was killed")
         self.press("3r")

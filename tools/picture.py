@@ -29,7 +29,7 @@ from tests.monitoring import Prometheus
 from tests.picture import RELAYS, SERVERS, Picture
 from tests.servers import LOOPBACK, ServerError
 from tests.sites import DATABASE, Sites
-from tools.picture_words import KEYS, Facts, SenderFacts, find_trouble, table
+from tools.picture_words import KEYS, Facts, SenderFacts, find_trouble, fit, table
 
 RATE = 40.0  # writes a second, half of them over UDP
 LOOK = 0.5  # seconds between two looks
@@ -215,9 +215,9 @@ def show_live(watch: Watch, deadline: float) -> None:
     with screen():
         while time.monotonic() < deadline:
             width, height = shutil.get_terminal_size()
-            lines = [KEYS, *table(watch.facts())][:height]
-            sys.stdout.write("\x1b[H" + "".join(f"{line[: width - 1]}\x1b[K\r\n" for line in lines[:-1]))
-            sys.stdout.write(f"{lines[-1][: width - 1]}\x1b[K\x1b[J")
+            lines = fit([KEYS, *table(watch.facts())], width, height)
+            sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\r\n" for line in lines[:-1]))
+            sys.stdout.write(f"{lines[-1]}\x1b[K\x1b[J")
             sys.stdout.flush()
             if select.select([sys.stdin], [], [], LOOK)[0]:
                 for key in os.read(sys.stdin.fileno(), 100).decode(errors="replace"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import attrs
 
 from tests.picture import RELAYS, SERVERS
 
-KEYS = (
-    "KEYS  1 2 3 4 choose a part   k kill it (kill -9)   f freeze it (SIGSTOP)   r restart it, or let it go on   q end"
-)
+KEYS = "KEYS  1-4 choose a part  k kill -9  f freeze (SIGSTOP)  r restart, go on  q end"
+INDENT = " " * 22  # of what does not fit into a line: where the words begin that say what a part's state means
 SHOWN_EVENTS = 6
 OTHER = {"relay1": "relay2", "relay2": "relay1", "influx1": "influx2", "influx2": "influx1"}
 
@@ -76,14 +77,16 @@ def describe_part(facts: Facts, name: str) -> str:
 
 
 def _describe_relay(facts: Facts, name: str) -> str:
-    state = facts.parts[name]
-    if state == "frozen":
-        return f"answers nothing; its clients go to {OTHER[name]} when that is noticed"
+    state, other = facts.parts[name], OTHER[name]
+    clients = ", ".join(each.name for each in facts.senders if each.relay == name)
     if state != "up":
-        return f"its clients write to {OTHER[name]}; what it had accepted is in its journal"
+        where = f"its clients write to {other}" if facts.parts[other] == "up" else "nobody takes its clients' writes"
+        if state != "frozen":
+            return f"{where}; what it had accepted is in its journal"
+        noticed = not clients and not any(each.waits > 1 for each in facts.senders)
+        return f"answers nothing; {where}{'' if noticed else ' when that is noticed'}"
     if facts.states.get(f"relays/{name}") != "UP":
         return "up, but HAProxy does not give it writes yet"
-    clients = ", ".join(each.name for each in facts.senders if each.relay == name)
     return f"takes the writes of {clients}" if clients else "ready for writes, has no clients now"
 
 
@@ -117,7 +120,7 @@ def table(facts: Facts) -> list[str]:
     trouble = find_trouble(facts)
     verdict = "ALL IS WELL: every write gets to both servers, and both answer queries."
     lines = [
-        f"influxrelay, the whole picture                                        {facts.clock}   Ctrl-C ends it",
+        f"influxrelay, the whole picture{facts.clock:>48}",
         "",
         f"WRONG: {'; '.join(trouble)}." if trouble else verdict,
         "",
@@ -139,13 +142,19 @@ def table(facts: Facts) -> list[str]:
         "",
         f"   QUERIES   {queries or 'none are answered'}",
         f"   UDP       {facts.datagrams:.0f} lines a second, through nginx; nobody acknowledges them",
-        f"   ALERTS    {', '.join(facts.alerts) or 'none'} (Prometheus)",
+        f"   ALERTS    {', '.join(facts.alerts) or 'none'} (Prometheus; most come after a minute)",
         "",
         *(f"   {event}" for event in facts.events[-SHOWN_EVENTS:]),
         "",
         f"   {facts.addresses}",
     ]
     return lines
+
+
+def fit(lines: list[str], width: int, height: int) -> list[str]:
+    """Return the lines as a terminal of that size can show them: long ones folded, the last ones left out."""
+    folded = [textwrap.wrap(line, width - 1, subsequent_indent=INDENT) or [""] for line in lines]
+    return [piece for pieces in folded for piece in pieces][:height]
 
 
 def _by(who: str) -> str:
