@@ -299,7 +299,7 @@ class RelayService(MultiService):
 
     async def _leave(self, listener: Listener, road: Road) -> None:
         """Let a backend that is removed have what waits for it, within the shutdown timeout."""
-        await self._drain([road], DeferredList([]))
+        await self._drain([road], listener.hand_over())  # what waits for the journal is its, too
         queue = road.queue if isinstance(road, QueuedRoad) else None
         lost = queue.drops.get("stopped") if isinstance(queue, MemoryQueue) else None
         if lost is not None:

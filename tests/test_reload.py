@@ -692,6 +692,19 @@ class UDPTests(ReloadCase):
         await until(lambda: len(two.requests) == 2)
         self.assertEqual([each.body for each in one.requests], [b"a v=1 1\n", b"a v=1 2\n"])
 
+    async def test_removed_before_the_batch(self) -> None:
+        """What was collected for a backend that is removed is in the journal first, and then gets to it."""
+        one, two = self.backend(), self.backend()
+        listener = f'journal = "{self.directory / "journal"}"'
+        outputs = [f'name = "{name}"\nlocation = "{each.url}?db=d"' for name, each in (("one", one), ("two", two))]
+        self.start(self.packets(*outputs, listener=listener).replace('"1ms"', '"1h"'))
+        self.send(b"a v=1 1")
+        await until(lambda: self.listener.protocol.lines_in)
+        await self.reload(self.packets(outputs[1], listener=listener))
+        await until(lambda: not self.listener.leaving)
+        self.assertEqual([each.body for each in one.requests], [b"a v=1 1\n"])
+        await until(lambda: two.requests)
+
 
 _MOVED = ["packets: output u: location", "packets: output one removed"]
 _BACK = ["packets: output one added", "packets: output u removed"]
