@@ -11,7 +11,7 @@ from typing import Any
 
 import re2
 
-from influxrelay.line_protocol import is_blank, read_series, split_lines
+from influxrelay.line_protocol import Steps, is_blank_slowly, read_series, run, split_lines, split_slowly
 
 MAX_PROGRAM = 5000  # instructions; in the worst case each may cost some nanoseconds for each byte of a name
 _MEMORY = 8192  # series, measurements and keys remembered by each filter ...
@@ -67,12 +67,34 @@ class Filter:
         takes = self._takes
         return [takes[each] for each in series]
 
+    def judge_slowly(self, series: Iterable[bytes]) -> Steps[list[bool]]:
+        """Do what :meth:`judge` does, a name at a time; names seen before take nearly none."""
+        takes, verdicts = self._takes, []
+        for each in series:
+            verdict = takes.get(each)
+            if verdict is None:
+                verdict = yield from self._decide_slowly(each)
+                takes.keep(each, verdict=verdict)
+                yield 0
+            verdicts.append(verdict)
+        return verdicts
+
     def _decide(self, series: bytes) -> bool:
+        return run(self._decide_slowly(series))
+
+    def _decide_slowly(self, series: bytes) -> Steps[bool]:
         names = read_series(series)
         if names is None:
             return True
         measurement, keys = names
-        return self._takes_measurement[measurement] and all(self._takes_tag[key] for key in keys)
+        if not self._takes_measurement[measurement]:
+            return False
+        for key in keys:
+            if key not in self._takes_tag:
+                yield 0
+            if not self._takes_tag[key]:
+                return False
+        return True
 
     def pick(self, lines: Sequence[bytes]) -> list[bytes]:
         """Return which it takes of some valid lines."""
@@ -89,11 +111,15 @@ class _Verdicts(dict[bytes, bool]):
 
     def __missing__(self, text: bytes) -> bool:
         verdict = self._decide(text)
+        self.keep(text, verdict=verdict)
+        return verdict
+
+    def keep(self, text: bytes, *, verdict: bool) -> None:
+        """Remember what is decided about a text, unless that is long."""
         if len(text) <= _MEMORY_LENGTH:
             if len(self) >= _MEMORY:
                 self.clear()
             self[text] = verdict
-        return verdict
 
 
 def _matcher(expressions: Iterable[str]) -> Callable[[bytes], bool]:
@@ -113,12 +139,31 @@ def divide(body: bytes, filters: Sequence[Filter]) -> tuple[list[bytes], int]:
 
     :return: for each filter what is left, empty if that is no line to be stored; and how many lines none of them takes.
     """
-    lines, series = split_lines(body)
-    verdicts = [each.judge(series) for each in filters]
+    return run(divide_slowly(body, filters))
+
+
+def divide_slowly(body: bytes, filters: Sequence[Filter]) -> Steps[tuple[list[bytes], int]]:
+    """Do what :func:`divide` does, a name or a millisecond or so at a time."""
+    kept: list[list[bytes] | None] = [None] * len(filters)  # None as long as nothing is taken out
+    unwanted = 0
+    for start, lines, series in split_slowly(body):
+        grown, verdicts = 0, []
+        for number, each in enumerate(filters):
+            taken = yield from each.judge_slowly(series)
+            verdicts.append(taken)
+            pieces = kept[number]
+            if pieces is None:
+                if all(taken):
+                    continue
+                pieces = kept[number] = [body[: start - 1]] if start else []
+            if any(taken):
+                pieces.append(b"\n".join(compress(lines, taken)))
+                grown += len(pieces[-1])
+        if not any(map(all, verdicts)):
+            unwanted += sum(not any(takers) for takers in zip(*verdicts, strict=True))
+        yield grown
     left = []
-    for taken in verdicts:
-        kept = body if all(taken) else b"\n".join(compress(lines, taken))
-        left.append(b"" if kept is not body and is_blank(kept) else kept)
-    if any(kept is body for kept in left):
-        return left, 0
-    return left, sum(not any(takers) for takers in zip(*verdicts, strict=True))
+    for pieces in kept:
+        rest = body if pieces is None else b"\n".join(pieces)
+        left.append(b"" if pieces is not None and (yield from is_blank_slowly(rest)) else rest)
+    return left, unwanted

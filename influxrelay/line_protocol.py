@@ -272,22 +272,49 @@ def split_lines(body: bytes) -> tuple[list[bytes], list[bytes]]:
     :return: the lines, and for each what may be its series: measurement and tags as they are written, for
         :func:`read_series`.
     """
-    if b'"' not in body and b"\\" not in body and _INDENT.search(body) is None and body[:1] not in _BLANKS:
-        lines = body.split(b"\n")
-        return lines, [line.partition(b" ")[0] for line in lines]
     lines, series = [], []
-    position = 0
+    for _, some, theirs in split_slowly(body):
+        lines += some
+        series += theirs
+    return lines, series
+
+
+def split_slowly(body: bytes) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
+    """Do what :func:`split_lines` does, a millisecond or so and some lines at a time, at times none.
+
+    :return: where the first of these lines begins, and they.
+    """
+    if b'"' not in body and b"\\" not in body and _INDENT.search(body) is None and body[:1] not in _BLANKS:
+        start = end = 0
+        while end >= 0:
+            end = body.find(b"\n", start + _WINDOW)
+            lines = (body[start:] if end < 0 else body[start:end]).split(b"\n")
+            yield start, lines, [line.partition(b" ")[0] for line in lines]
+            start = end + 1
+        return
+    lines, series = [], []
+    start = position = 0
     while position <= len(body):
-        if clean := _CLEAN_LINE.match(body, position):
+        clean = _CLEAN_LINE.match(body, position)
+        if clean:
             end = clean.end()
             series.append(clean[1])
         else:
-            end, _ = _line_end(body, position)
-            found = _LEADING_SERIES.match(body, position, end)
-            series.append(found[1] if found else b"")
+            finding = _find_line_end(body, position)
+            while True:
+                try:
+                    next(finding)
+                except StopIteration as found:
+                    end, _ = found.value
+                    break
+                yield position, [], []
+            leading = _LEADING_SERIES.match(body, position, end)
+            series.append(leading[1] if leading else b"")
         lines.append(body[position:end])
         position = end + 1
-    return lines, series
+        if len(lines) >= _OFTEN or position > len(body):
+            yield start, lines, series
+            lines, series, start = [], [], position
 
 
 def read_series(series: bytes) -> tuple[bytes, list[bytes]] | None:

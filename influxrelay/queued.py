@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,17 +13,21 @@ from twisted.python.failure import Failure
 
 from influxrelay.answers import excerpt, is_not_ready
 from influxrelay.errors import BackendFailure, JournalError
-from influxrelay.filters import divide
+from influxrelay.filters import Filter, divide, divide_slowly
 from influxrelay.journal import Drop, Record
 from influxrelay.lane import Entry, Lane, Tally
+from influxrelay.line_protocol import Steps
 from influxrelay.queues import Queue, State, Ticket
 from influxrelay.road import Road
+from influxrelay.slices import Desk
 from influxrelay.write import Destination, Reply, Write, reduced
 
 FIRST_DELAY = 0.5  # seconds until the first retry for which no client waits; it doubles up to the maximum
 PAGE = 256 * 1024  # bytes that are read from the journal at once: a client may wait for the commit behind it ...
 PAGE_GAP = 0.003  # ... and seconds between two pages, so that a backlog does not take all of the machine: 85 MB/s
 REREAD = 1.0  # seconds until a page that could not be read is tried again
+
+_Page = tuple[list[Record], int]  # writes, and up to which number they are all
 
 
 class QueuedLane(Lane):
@@ -80,6 +84,7 @@ class QueuedRoad(Road):
         self.max_delay = max_delay
         self.create_databases = create_databases
         self._live: dict[Entry, None] = {}  # those who wait on a lane and whose clients wait for them, oldest first
+        self._desk = Desk(self._reactor)
         self._pages = 0  # that are being read
         self._next_page = 0.0
         self._timers: list[IDelayedCall] = []
@@ -395,8 +400,11 @@ class QueuedRoad(Road):
             self._next_page = self._reactor.seconds() + PAGE_GAP
             lane.filling = True
             self._pages += 1
+            parts: dict[int, Write | None] = {}
+            if self.filter is not None:
+                page.addCallback(self._filter_page, self.filter, lane, parts)
             page.addBoth(self._turned)
-            page.addCallbacks(self._filled, self._not_filled, callbackArgs=(lane,), errbackArgs=(lane,))
+            page.addCallbacks(self._filled, self._not_filled, callbackArgs=(lane, parts), errbackArgs=(lane,))
             page.addErrback(self._bug)
 
     def _refill(self, lane: Lane) -> None:
@@ -407,8 +415,34 @@ class QueuedRoad(Road):
         self._pages -= 1
         return result
 
-    def _filled(self, page: tuple[list[Record], int], lane: Lane) -> None:
-        """Take the next page of the backlog into memory."""
+    def _filter_page(self, page: _Page, filter_: Filter, lane: Lane, parts: dict[int, Write | None]) -> Deferred[_Page]:
+        """Find out what is left of its writes, bit by bit: expressions may take long."""
+        filtered: Deferred[_Page] = Deferred()
+
+        def filter_slowly() -> Steps[None]:
+            for record in page[0]:
+                if record.seq not in lane.later:
+                    (body,), _ = yield from divide_slowly(record.write.body, [filter_])
+                    parts[record.seq] = reduced(record.write, body)
+
+        def work() -> Iterator[int]:
+            steps = filter_slowly()
+            try:
+                while self._closed is None and next(steps, None) is not None:
+                    yield 0
+            except Exception:  # noqa: BLE001 (whoever waits for the page is told)
+                filtered.errback()
+                return
+            filtered.callback(page)
+
+        self._desk.take(work())
+        return filtered
+
+    def _filled(self, page: _Page, lane: Lane, parts: dict[int, Write | None]) -> None:
+        """Take the next page of the backlog into memory.
+
+        :param parts: what the filter has left of its writes, by their numbers.
+        """
         lane.filling = False
         if self._closed is not None or not lane.behind:
             return
@@ -418,7 +452,7 @@ class QueuedRoad(Road):
                 continue  # the operator has dropped it while the page was read; or it was not written for this backend
             entry = lane.later.pop(record.seq, None)
             if entry is None:
-                write = self.part_of(record.write)
+                write = parts[record.seq] if record.seq in parts else self.part_of(record.write)
                 if write is None:
                     continue
                 ticket = Ticket(record.seq, record.time, record.write, State.KEPT)

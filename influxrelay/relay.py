@@ -8,14 +8,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.python.failure import Failure
 
 from influxrelay.answers import Verdict, is_not_ready, is_presentable, judge
 from influxrelay.errors import BackendFailure
-from influxrelay.filters import divide
+from influxrelay.filters import Filter, divide_slowly
 from influxrelay.journal import Record
 from influxrelay.keeper import Keeper
+from influxrelay.line_protocol import Steps, run
 from influxrelay.queued import QueuedRoad
 from influxrelay.queues import State, Ticket
 from influxrelay.road import Road
@@ -41,14 +43,26 @@ def json_error(status: int, message: str, *headers: tuple[bytes, bytes]) -> Repl
 
 _Parts = list[tuple[Road, Write]]  # who gets something of a write, and what
 
+AT_ONCE = 512 * 1024  # bytes of a body that are read and submitted in one go ...
+_AT_ONCE_FILTERED = 4096  # ... and where names may take some microseconds for each of them
 UNABLE = json_error(503, "unable to write points")
 TAKEN = Reply(204)
+
+
+@attrs.frozen
+class Division:
+    """What the filters leave of a write, and how many lines none of them takes."""
+
+    left: dict[Filter, Write | None]
+    unwanted: int
 
 
 class Relay:
     """One listener's backends.
 
     :ivar name: the listener's, for the log.
+    :ivar filters: those of the backends, each once.
+    :ivar at_once: up to how many bytes a body may have to be submitted without :meth:`divide_slowly`.
     :ivar lines_unwanted: lines that no backend's filter takes.
     :param keeper: the journal's, if there is one.
     :param consistency: of writes that ask for none.
@@ -88,9 +102,10 @@ class Relay:
         self._consistency = consistency
         self._refuse_unjournaled = refuse_unjournaled
         self._queued = [road for road in roads if isinstance(road, QueuedRoad)]
-        self._filters = list({road.filter: None for road in roads if road.filter is not None})
+        self.filters = list({road.filter: None for road in roads if road.filter is not None})
+        self.at_once = _AT_ONCE_FILTERED if self.filters else AT_ONCE
 
-    def submit(self, write: Write, consistency: str = "") -> Deferred[Reply]:
+    def submit(self, write: Write, consistency: str = "", division: Division | None = None) -> Deferred[Reply]:
         """Send a write to every backend, and fire with the answer for the client. Never fails.
 
         With ``one`` that is the first 2xx or 4xx, at once. When all have failed it is one of their 5xx, else one of
@@ -98,9 +113,10 @@ class Relay:
         nothing of it has no part in it; a write that is for nobody is answered 204.
 
         :param consistency: ``any``, ``one``, ``quorum``, ``all``; empty for the listener's own.
+        :param division: what :meth:`divide_slowly` has found.
         """
         consistency = consistency or self._consistency
-        parts = self._divide(write) if self._filters else [(road, write) for road in self.roads]
+        parts = self._divide(write, division) if self.filters else [(road, write) for road in self.roads]
         if not parts:
             return succeed(TAKEN)
         if not self._queued:
@@ -116,13 +132,20 @@ class Relay:
                 self._submitted.popleft()
         return answer
 
-    def _divide(self, write: Write) -> _Parts:
+    def divide_slowly(self, write: Write) -> Steps[Division]:
+        """Find out bit by bit what the filters leave of a write: it may take long, whatever they are."""
+        filters = self.filters
+        bodies, unwanted = yield from divide_slowly(write.body, filters)
+        left = {each: reduced(write, body) for each, body in zip(filters, bodies, strict=True)}
+        return Division(left, unwanted)
+
+    def _divide(self, write: Write, division: Division | None) -> _Parts:
         """Return who gets something of a write, and what; roads with the same filter get the same object."""
-        bodies, unwanted = divide(write.body, self._filters)
-        left = {each: reduced(write, body) for each, body in zip(self._filters, bodies, strict=True)}
+        if division is None or division.left.keys() != set(self.filters):  # a reload has changed them
+            division = run(self.divide_slowly(write))
         if all(road.filter is not None for road in self.roads):
-            self.lines_unwanted += unwanted
-        parts = [(road, write if road.filter is None else left[road.filter]) for road in self.roads]
+            self.lines_unwanted += division.unwanted
+        parts = [(road, write if road.filter is None else division.left[road.filter]) for road in self.roads]
         return [(road, part) for road, part in parts if part is not None]
 
     def _submit_kept(self, write: Write, parts: _Parts, consistency: str, answer: Deferred[Reply]) -> None:

@@ -16,14 +16,13 @@ from influxrelay.errors import InvalidRequest
 from influxrelay.line_protocol import Steps, count_lines, is_blank_slowly, is_finished, prepare_slowly
 from influxrelay.query import flag, parse
 from influxrelay.ratelimit import TokenBucket
-from influxrelay.relay import Relay, json_error
+from influxrelay.relay import AT_ONCE, Division, Relay, json_error
 from influxrelay.web import RETRY, TOO_MUCH, VERSION, RelayRequest
 from influxrelay.write import Destination, Reply, Write
 
 NO_CONTENT = Reply(204)
 _MEMORY = 4096  # destinations remembered, far more than a site has ...
 _MEMORY_LENGTH = 1024  # ... and the longest query string among them, in bytes
-_QUICK = 512 * 1024  # bytes of a body that are looked at in one go, if all of its lines are as usual
 _AT_ONCE = 2  # slices of the work for a body that is large or odd, which are done before all others
 _MAY_BE_BLANK = b"# \t\0\n"  # how a body begins that may have nothing in it
 _PRECISIONS = {b"": b"ns", b"n": b"ns"}
@@ -82,7 +81,7 @@ class WriteResource(Resource):
                 return
         body = request.body.whole()
         write = Write(destination, query, authorization, body or b"")
-        if body and len(body) <= _QUICK and body[:1] not in _MAY_BE_BLANK and is_finished(body, precision):
+        if body and len(body) <= self._relay.at_once and body[:1] not in _MAY_BE_BLANK and is_finished(body, precision):
             self._submit(request, write, consistency, body)
             return
         work = self._read(request, body, write, precision, consistency)
@@ -107,8 +106,8 @@ class WriteResource(Resource):
             if end.value is None:
                 request.answer(NO_CONTENT)
             else:
-                prepared, as_it_came = end.value
-                self._submit(request, prepared, consistency, as_it_came)
+                prepared, as_it_came, division = end.value
+                self._submit(request, prepared, consistency, as_it_came, division)
         except InvalidRequest as error:
             request.refuse(json_error(error.status, error.message))
         except Exception:  # noqa: BLE001 (one request's trouble must not be the desk's)
@@ -116,22 +115,29 @@ class WriteResource(Resource):
 
     def _prepare(
         self, request: RelayRequest, body: bytes | None, write: Write, precision: bytes
-    ) -> Steps[tuple[Write, bytes] | None]:
-        """Unpack a body and stamp its lines; return None if there are none."""
+    ) -> Steps[tuple[Write, bytes, Division | None] | None]:
+        """Unpack a body, stamp its lines, and look at their names; return None if there are no lines."""
         if body is None:
             body = yield from request.body.finish_slowly()
         if not body or (body[:1] in _MAY_BE_BLANK and (yield from is_blank_slowly(body))):
             return None
-        if len(body) <= _QUICK and is_finished(body, precision):
-            return attrs.evolve(write, body=body), body
-        stamped, mergeable = yield from prepare_slowly(body, precision, self._clock())
-        return attrs.evolve(write, body=stamped, mergeable=mergeable), body
+        if len(body) <= AT_ONCE and is_finished(body, precision):
+            prepared = attrs.evolve(write, body=body)
+        else:
+            stamped, mergeable = yield from prepare_slowly(body, precision, self._clock())
+            prepared = attrs.evolve(write, body=stamped, mergeable=mergeable)
+        division = None
+        if self._relay.filters and len(body) > self._relay.at_once:
+            division = yield from self._relay.divide_slowly(prepared)
+        return prepared, body, division
 
-    def _submit(self, request: RelayRequest, write: Write, consistency: str, body: bytes) -> None:
+    def _submit(
+        self, request: RelayRequest, write: Write, consistency: str, body: bytes, division: Division | None = None
+    ) -> None:
         self.writes += 1
         self.lines += count_lines(body)
         self.bytes += len(body)
-        answered = self._relay.submit(write, consistency)
+        answered = self._relay.submit(write, consistency, division)
         answered.addCallback(_present, request)
         answered.addErrback(request.fail)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay import filters
+from influxrelay import filters, line_protocol, slices
 from influxrelay.build import make_filter
 from influxrelay.config import load
 from influxrelay.config_values import Filter as Rule
@@ -221,6 +223,17 @@ class DivideTests(SynchronousTestCase):
             for name, verdict in zip(series, taken, strict=True):
                 self.assertTrue(verdict or read_series(name) is not None)
 
+    @settings(max_examples=200, deadline=None)
+    @given(st.lists(st.sampled_from([*ALL, b"a v=1", b"b,t=1 v=1", b'c s="x\ny"', b" a,u=2 v=1 5"]), max_size=12))
+    def test_bit_by_bit(self, parts: list[bytes]) -> None:
+        """What is left does not depend on how much of a body is looked at in one go."""
+        body = b"\n".join(parts)
+        chosen = [Filter(["a"], []), Filter([], ["t"]), Filter(["."], ["."]), Filter(["^b"], [])]
+        with patch.multiple(line_protocol, _WINDOW=1 << 20, _OFTEN=1 << 20):
+            whole = divide(body, chosen)
+        with patch.multiple(line_protocol, _WINDOW=4, _OFTEN=1):
+            self.assertEqual(divide(body, chosen), whole)
+
 
 class RelayTests(SynchronousTestCase):
     """Who has a part in a write, and what the client is told."""
@@ -301,8 +314,57 @@ PART = b"a v=1 1\na v=1 3\n"
 BAD = answer(400, b'{"error":"unable to parse"}\n')
 
 
+class Turns:
+    """Stands for an expression that takes everything, and notes in which turns of the reactor it is asked."""
+
+    def __init__(self, case: SynchronousTestCase) -> None:
+        case.patch(filters, "compile_expression", lambda _: self)
+        case.patch(slices, "SLICE", 0.0)
+        self.asked: set[int] = set()
+        self._turn = 0
+        ticking = LoopingCall(self._tick)
+        ticking.start(0)
+        case.addCleanup(ticking.stop)
+
+    def _tick(self) -> None:
+        self._turn += 1
+
+    def search(self, name: bytes) -> bytes:
+        """Find the name."""
+        self.asked.add(self._turn)
+        return name
+
+
+NAMES = b"".join(b"name%04d v=1 1\n" % number for number in range(500))
+
+
 class HTTPTests(RelayTestCase):
     """Through an HTTP listener, without a queue or with one in memory."""
+
+    async def test_many_names(self) -> None:
+        """Names that were never seen are looked at in many turns, and others are served in between."""
+        turns = Turns(self)
+        backend = self.backend()
+        relay = self.relay(self.output(backend, "p", **rules("a")))
+        self.assertEqual((await self.ask(relay, request(b"/write?db=db", NAMES))).status, 204)
+        self.assertGreater(len(turns.asked), 100)
+        self.assertEqual([each.body for each in backend.requests], [NAMES])
+
+    async def test_reload_in_between(self) -> None:
+        """Filters that change while names are looked at hold for the write."""
+        self.patch(slices, "SLICE", 0.0)
+        backend = self.backend()
+        relay = self.relay(self.output(backend, "p", **rules("1")))
+        service: Any = relay
+        asked = Deferred.fromCoroutine(self.ask(relay, request(b"/write?db=db", NAMES)))
+        road = service.roads[0]
+        before = road.filter
+        await until(lambda: len(before._takes) > 5, "the beginning")
+        self.assertLess(len(before._takes), 500)
+        road.filter = Filter(["^name0007$"], [])
+        service._relay.reconfigure("test", service.roads, consistency="one")
+        self.assertEqual((await asked).status, 204)
+        self.assertEqual([each.body for each in backend.requests], [b"name0007 v=1 1\n"])
 
     async def test_bytes(self) -> None:
         """What arrives at a backend are its lines, and one who gets nothing is not asked."""
@@ -360,6 +422,20 @@ class JournalTests(JournalTestCase):
         self.assertEqual(len(good.requests), 5)
         with self.opened() as journal:
             self.assertEqual([each.writes for each in journal.depths()], [0, 0])
+
+    async def test_backlog_of_many_names(self) -> None:
+        """What is read from the disk is looked at in many turns, too."""
+        turns = Turns(self)
+        good, other = self.backend(), self.backend()
+        self.take_down(other)
+        relay = self.start(*self.outputs(good, other, "a"))
+        self.assertEqual((await self.ask(relay, request(body=NAMES))).status, 204)
+        await self.stop(relay)
+        other.rejects = False
+        turns.asked.clear()
+        self.start(*self.outputs(good, other, "a"))
+        await until(lambda: [each.body for each in other.requests] == [NAMES], "the backlog")
+        self.assertGreater(len(turns.asked), 100)
 
     async def test_nothing_stays(self) -> None:
         """Writes of which a backend gets nothing do not wait for it in the journal, up or down."""
