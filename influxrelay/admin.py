@@ -115,6 +115,9 @@ class _Factory(ServerFactory):
     def __init__(self, admin: AdminSocket) -> None:
         self._admin = admin
 
+    def logPrefix(self) -> str:
+        return "The admin socket"
+
     def buildProtocol(self, addr: object) -> AdminProtocol:  # noqa: ARG002 (Twisted's)
         return AdminProtocol(self._admin)
 

@@ -24,6 +24,10 @@ class _Door(Factory):
         """Give the next connections to this factory; those that are there keep what they have."""
         self._behind = factory if certificate is None else TLSMemoryBIOFactory(certificate, False, factory)
 
+    def logPrefix(self) -> str:
+        """Return what Twisted's log calls a port with it."""
+        return "HTTP"
+
     def doStart(self) -> None:
         """Begin; a port does so when it opens."""
         self._factory.doStart()

@@ -202,7 +202,7 @@ class Row:
         where = f" at {self.location}" if self.location else ""
         if self.queue == "none":
             kept = "it has no queue, and what it misses is lost (set buffer-size-mb, or a journal)"
-        elif self.writes is None:
+        elif not self.writes:
             kept = "what it misses is kept"
         else:
             kept = f"{waiting} kept for it, and sent in order when it takes them"

@@ -492,6 +492,9 @@ class WordsTests(RelayTestCase):
             "refused: x): check that it runs and can be reached at http://x; what it misses is kept": Row(
                 state="trouble", reason="refused: x", location="http://x", **shared
             ),
+            "reset: x): check that it runs and can be reached at http://y; what it misses is kept": Row(
+                state="trouble", reason="reset: x", location="http://y", writes=0, **shared
+            ),
             "it is catching up, 1 write to go": Row(state="behind", writes=1, **shared),
             "1 write in the journal: start the relay": Row(state="stopped", writes=1, **shared),
             "resume 'a b' --listener m": Row(state="paused", **{**shared, "queue": "memory"}),

@@ -182,6 +182,7 @@ class StartTests(_Case):
             self.assertEqual([each.body for each in backend.requests], [LINE], name)
             self.assertIn(f"influxrelay {__version__} starts", child.out, name)
             self.assertIn(f"main: takes HTTP on {LOOPBACK}:{child.port} for one", child.out, name)
+            self.assertNotRegex(child.out, r"\b_[A-Z]\w+ starting")  # the name of a class is nothing to an operator
 
     async def test_daemon(self) -> None:
         """As a daemon it leaves a pidfile and a logfile, answers, and ends on SIGTERM with its pidfile removed."""
