@@ -16,9 +16,10 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from influxrelay.damage import files_of, is_corrupt, move_aside
 from influxrelay.errors import JournalError
 from influxrelay.histogram import LATENCIES, Histogram
-from influxrelay.journal import FILE, Drop, Journal, Record
+from influxrelay.journal import Drop, Journal, Record
 from influxrelay.write import Destination
 
 T = TypeVar("T")
@@ -141,7 +142,7 @@ class Keeper:
             try:
                 self._journal = self._open(backends)
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-                if not _is_corrupt(error):
+                if not is_corrupt(error):
                     raise
                 self._begin_anew(error)
         except (sqlite3.DatabaseError, OSError) as error:
@@ -177,9 +178,9 @@ class Keeper:
     def _begin_anew(self, error: Exception) -> None:
         """Move the journal aside, once, and begin a new one; what an earlier try has left of that is removed."""
         if self._aside is None:
-            self._aside = self._move_aside()
+            self._aside = move_aside(self.directory, self._clock())
         else:
-            for path in self._files().values():
+            for path in files_of(self.directory).values():
                 path.unlink(missing_ok=True)
         self._journal = self._open(self._backends, instead=True)
         aside, self._aside = self._aside, None
@@ -189,17 +190,6 @@ class Keeper:
             error=error,
             aside=aside.name,
         )
-
-    def _files(self) -> dict[str, Path]:
-        return {suffix: self.directory / (FILE + suffix) for suffix in ("", "-wal", "-shm")}
-
-    def _move_aside(self) -> Path:
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._clock()))
-        aside = self.directory / f"{FILE}.corrupt-{stamp}"
-        for suffix, source in self._files().items():
-            if source.exists():
-                source.rename(f"{aside}{suffix}")
-        return aside
 
     def start(self) -> None:
         """Begin to work."""
@@ -412,7 +402,7 @@ class Keeper:
         """Get ready for the next try; who waits for a commit or an answer is told that there is none."""
         self.names, self._backends = self._committed
         try:
-            if _is_corrupt(error):
+            if is_corrupt(error):
                 self._journal.close()
                 self._damage = error
                 self._begin_anew(error)
@@ -427,30 +417,6 @@ class Keeper:
         waiting += [deferred for _, deferred in batch.strikes]
         batch.strikes = [(seq, _unheard()) for seq, _ in batch.strikes]
         return [(deferred, problem) for deferred in waiting]
-
-
-_NOT_DAMAGE = frozenset(
-    (
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_NOMEM,
-    )
-)
-
-
-def _is_corrupt(error: Exception) -> bool:
-    """Tell whether what is in the files makes no sense; a disk that is full or fails is no damage."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if isinstance(error, UnicodeDecodeError):
-        return True
-    if isinstance(error, sqlite3.ProgrammingError) or not isinstance(error, sqlite3.DatabaseError):
-        return False
-    return code is None or code & 0xFF not in _NOT_DAMAGE
 
 
 def _unheard() -> Deferred[None]:

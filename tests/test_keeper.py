@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from influxrelay import keeper
 from influxrelay.errors import JournalError
 from influxrelay.journal import FILE, Drop, Journal, Record
 from influxrelay.keeper import CHECK_AGE, LAZY, JournalFullError, Keeper, Limits
@@ -558,7 +559,7 @@ class OpenTests(KeeperCase):
         self.break_journal("register", failing(DISK_FULL))
         self.assertIn("database or disk is full", str(self.assertRaises(JournalError, self.open)))
         self.break_journal("register", failing(CORRUPT))
-        self.patch(Keeper, "_move_aside", lambda _: (self.directory / "missing").rename(self.directory / "x"))
+        self.patch(keeper, "move_aside", lambda *_: (self.directory / "missing").rename(self.directory / "x"))
         self.assertIn("No such file", str(self.assertRaises(JournalError, self.open)))
         self.directory = self.directory / FILE
         self.assertIn("exists", str(self.assertRaises(JournalError, self.open)))
