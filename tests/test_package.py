@@ -105,7 +105,12 @@ class PackageTests(SynchronousTestCase):
     def test_sdist(self) -> None:
         """The source distribution carries what its tests and its users need."""
         names = set(self.names(self.sdist))
-        self.assertLessEqual({"pyproject.toml", "README.rst", "Makefile", "tests/test_package.py"}, names)
+        needed = {"pyproject.toml", "README.rst", "CONTRIBUTING.rst", "Makefile", "tests/test_package.py"}
+        for folder in (".ci", "docs", "etc", "packaging", "tools"):
+            paths = (path for path in (PROJECT / folder).rglob("*") if path.is_file() and path.suffix != ".pyc")
+            needed |= {str(path.relative_to(PROJECT)) for path in paths}
+        self.assertGreater(len(needed), 50)
+        self.assertLessEqual(needed, names)
 
     def test_installed(self) -> None:
         """Installed from the wheel, ``twistd influxrelay`` works from any working directory, with the plugin found."""
