@@ -166,6 +166,8 @@ class Process(ProcessProtocol):
         value: Any = reason.value
         self.running = self.well = False
         self._channel = None
+        if self._line:  # it was killed as it wrote
+            self.outReceived(b"\n")
         self._legacy.shares.set(self.number, ABSENT)
         if self._stopped is not None:
             self._stopped.callback(None)

@@ -442,6 +442,14 @@ class RelayChannel(HTTPChannel):
             line = _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], line)
         super().lineReceived(line)
 
+    def headerReceived(self, line: bytes) -> bool:
+        """Take a line of headers; tell whether it is one. Called by the parser."""
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:  # a length of more digits than Python reads
+            self._respondToBadRequestAndDisconnect()
+            return False
+
     def rawDataReceived(self, data: bytes) -> None:
         """Take a piece of a body; called by the parser."""
         if not self._deaf:

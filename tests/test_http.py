@@ -627,6 +627,7 @@ class HeaderTests(_Case):
         for data in (
             b"nonsense\r\n\r\n",
             request(b"/write?db=db", b"", b"Content-Length: many", length=-1),
+            request(b"/write?db=db", b"", b"Content-Length: " + b"9" * 5000, length=-1),
             request(b"/write?db=db", LINE, b"Content-Length: 5"),
             request(b"/write?db=db", b"zz\r\n\r\n", b"Transfer-Encoding: chunked", length=-1),
             request(b"/write?db=db", LINE, b"Transfer-Encoding: chunked"),
@@ -823,7 +824,7 @@ class ConnectionTests(_Case):
         """A mistake while an answer is made ends in 500 as well."""
         await self.begin()
 
-        def submit(write: object, consistency: str) -> Deferred[Reply]:
+        def submit(*_: object) -> Deferred[Reply]:
             failed: Deferred[Reply] = Deferred()
             failed.errback(Failure(ZeroDivisionError()))
             return failed

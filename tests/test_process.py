@@ -153,15 +153,19 @@ class ProcessTests(SynchronousTestCase):
         theirs.close()
 
     def test_log(self) -> None:
-        """What a worker logs is logged with its number; what is no event too, and a line may come in pieces."""
+        """What a worker logs is logged with its number; what is no event too. A line comes in pieces, or is cut off."""
         events: list[Any] = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
         self.worker.outReceived(b"no ev")
         event = {"log_format": "hello", "log_time": 1.0, "log_level": LogLevel.info, "log_namespace": "test"}
         self.worker.outReceived(b"ent\n5\n{}\n%b\n" % eventAsJSON(event).encode())
+        self.worker.outReceived(b"cut")
+        self.worker.processEnded(ended(DRAINED))
+        self.worker.outReceived(eventAsJSON(event).encode() + b"\n")
         told = [formatEvent(event) for event in events if event.get("worker") == 1]
-        self.assertEqual(told, ["worker 1: b'no event'", "worker 1: b'5'", "worker 1: b'{}'", "hello"])
+        lines = ["worker 1: b'no event'", "worker 1: b'5'", "worker 1: b'{}'", "hello", "worker 1: b'cut'", "hello"]
+        self.assertEqual(told, lines)
 
 
 class ChannelTests(SynchronousTestCase):
