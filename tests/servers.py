@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import http
+import itertools
 import json
 import os
 import random
@@ -35,6 +36,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 # Below the range that Linux gives to outgoing connections: a client's socket cannot sit on a stopped server's port,
 # and a client that knocks at a stopped server's port cannot connect to itself.
 _PORTS = range(20000, 32768)
+_shuffled = itertools.cycle(random.sample(_PORTS, len(_PORTS)))  # so that a process is not given one twice
 
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -57,8 +59,8 @@ def port_is_free(port: int, kind: Literal["tcp", "udp"] = "tcp") -> bool:
 
 
 def free_port(kind: Literal["tcp", "udp"] = "tcp") -> int:
-    """Return a loopback port that nobody listens on, unlikely to be chosen by anyone else."""
-    for port in random.sample(_PORTS, 1000):
+    """Return a loopback port that nobody listens on, not chosen before and unlikely to be chosen by anyone else."""
+    for port in itertools.islice(_shuffled, 1000):
         if port_is_free(port, kind):
             return port
     raise ServerError(f"no free {kind} port on {LOOPBACK}")

@@ -96,15 +96,16 @@ class WordsTests(SynchronousTestCase):
 
     def test_fit(self) -> None:
         """In a terminal of 80 x 24 everything up to the senders can be read, the keys and what is wrong among it."""
-        lag = (503, "http: down: refused: Connection was refused by other side: 111: Connection refused.")
+        refused = "down: refused: Connection was refused by other side: 111: Connection refused"
+        lag = (503, f"http: {refused}; udp: {refused}")
         facts = but(parts={"influx1": "killed"}, votes={(relay, "influx1"): lag for relay in ("relay1", "relay2")})
         shown = fit([KEYS, *table(facts)], 80, 24)
         self.assertLessEqual((len(shown), max(map(len, shown))), (24, 79))
         self.assertEqual(shown[0], KEYS)
-        words = " ".join(" ".join(shown).split())
+        words, told = " ".join(" ".join(shown).split()), "http: down: refused; udp: down: refused"
         for part in (*facts.parts, "north-main"):
             self.assertIn(part, words)
-        self.assertIn(f"keep what it misses (relay1: {lag[1]}; relay2: {lag[1]})", words)
+        self.assertIn(f"keep what it misses (relay1: {told}; relay2: {told})", words)
 
 
 class TerminalTests(SynchronousTestCase):

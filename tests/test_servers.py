@@ -52,6 +52,10 @@ class PortTests(SynchronousTestCase):
             listener.bind((LOOPBACK, port))
             self.assertFalse(port_is_free(port, "udp"))
 
+    def test_each_once(self) -> None:
+        """No port is chosen twice: what has chosen it may be about to listen."""
+        self.assertEqual(len({free_port() for _ in range(500)}), 500)
+
 
 class InfluxdTests(SynchronousTestCase):
     """An InfluxDB as a child process."""

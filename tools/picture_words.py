@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 import attrs
@@ -11,6 +12,7 @@ from tests.picture import RELAYS, SERVERS
 KEYS = "KEYS  1-4 choose a part  k kill -9  f freeze (SIGSTOP)  r restart, go on  q end"
 INDENT = " " * 22  # of what does not fit into a line: where the words begin that say what a part's state means
 SHOWN_EVENTS = 6
+DETAIL = re.compile(r"(?<=down: )([a-z]+): [^;]*")
 OTHER = {"relay1": "relay2", "relay2": "relay1", "influx1": "influx2", "influx2": "influx1"}
 
 
@@ -57,10 +59,14 @@ class Facts:
     addresses: str = ""
 
 
+def _brief(objection: str) -> str:
+    return DETAIL.sub(r"\1", objection)
+
+
 def _lags(facts: Facts, server: str) -> list[str]:
-    """Return what the relays that answer object to a server."""
+    """Return what the relays that answer object to a server; of one that is down the reason in a word."""
     return [
-        f"{relay}: {facts.votes[relay, server][1]}"
+        f"{relay}: {_brief(facts.votes[relay, server][1])}"
         for relay in RELAYS
         if facts.votes.get((relay, server), (0, ""))[0] not in (0, 200)
     ]
