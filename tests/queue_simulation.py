@@ -670,9 +670,12 @@ class World:
             server = self.servers[road.number]
             if isinstance(road.queue, MemoryQueue):
                 self._collect(road.queue, server)
+            # What was stored without an answer may have been overwritten by an older one that was sent again, too.
+            held = {sequence_of(entry.write.body) for lane in road._lanes.values() for entry in lane.entries()}
             for story in self.stories.values():
                 if not self.on_disk:
                     delivered = story.sequence in server.letters or server.has(story)
+                    delivered = delivered and story.sequence not in held
                     if not delivered and not (self.stopping and story.generation == self.generation):
                         story.excused.add(server.number)
                 elif story.unjournaled:
