@@ -27,10 +27,10 @@ from influxrelay.queued import QueuedRoad
 from influxrelay.queues import MemoryQueue
 from influxrelay.reactor_lag import ReactorLag
 from influxrelay.report import DROP_REASONS
+from influxrelay.request import RelayRequest
 from influxrelay.road import STATES, Road
 from influxrelay.status import QuestionResource
 from influxrelay.udp import UDPOutput
-from influxrelay.web import RelayRequest
 from influxrelay.within import within
 from influxrelay.write import Reply
 

@@ -17,7 +17,7 @@ from influxrelay.line_protocol import Steps, count_lines, is_blank_slowly, is_fi
 from influxrelay.query import flag, parse
 from influxrelay.ratelimit import TokenBucket
 from influxrelay.relay import AT_ONCE, Division, Relay, json_error
-from influxrelay.web import RETRY, TOO_MUCH, VERSION, RelayRequest
+from influxrelay.request import RETRY, TOO_MUCH, VERSION, RelayRequest
 from influxrelay.write import Destination, Reply, Write
 
 NO_CONTENT = Reply(204)

@@ -14,7 +14,8 @@ from twisted.web.server import NOT_DONE_YET
 from influxrelay.health import Examiner, Health
 from influxrelay.relay import json_error
 from influxrelay.report import text
-from influxrelay.web import RelayRequest, RelaySite
+from influxrelay.request import RelayRequest
+from influxrelay.web import RelaySite
 from influxrelay.write import Reply
 
 BACKENDS = b"/health/backends/"

@@ -15,11 +15,13 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from influxrelay import __version__, web
+from influxrelay import request as request_module
 from influxrelay.body import Collector
 from influxrelay.config_values import HTTPOutput
 from influxrelay.listeners import HTTPService
 from influxrelay.relay import json_error
-from influxrelay.web import RelayRequest, RelaySite
+from influxrelay.request import RelayRequest
+from influxrelay.web import RelaySite
 from influxrelay.write import Reply
 from tests.certificates import Authority
 from tests.scripted import (
@@ -377,7 +379,7 @@ class LimitTests(_Case):
 
     def setUp(self) -> None:
         """Do not let refused clients go on for long."""
-        self.patch(web, "LINGER", 0.3)
+        self.patch(request_module, "LINGER", 0.3)
 
     async def test_exact(self) -> None:
         """A body of just the limit is taken."""

@@ -15,7 +15,8 @@ from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay import guard, slices, web
+from influxrelay import guard, slices
+from influxrelay.connection import MAX_HEAD
 from influxrelay.guard import Doing, Guard, Limits
 from influxrelay.listeners import HTTPService
 from influxrelay.slices import SLICE, Desk
@@ -367,7 +368,7 @@ class EndlessHeadTests(_Case):
             await deferLater(reactor, 0.001)
             most = max(most, len(channel._head), len(channel._buffer))
         self.assertEqual((await client.answer()).status, 431)
-        self.assertLess(most, web.MAX_HEAD + 1000)
+        self.assertLess(most, MAX_HEAD + 1000)
 
     async def _channels(self, number: int) -> list[Any]:
         await until(lambda: len(self.service.site.channels) == number)
