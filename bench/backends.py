@@ -70,9 +70,8 @@ class Sinks(Nginx, Backends):
     """
 
     def __init__(self, directory: Path) -> None:
-        servers = "\n".join(
-            f" server {{ listen {LOOPBACK}:{port}; location / {{ return 204; }} }}" for port in SINK_PORTS
-        )
+        locations = "location / { return 204; } location = /ping { access_log off; return 204; }"
+        servers = "\n".join(f" server {{ listen {LOOPBACK}:{port}; {locations} }}" for port in SINK_PORTS)
         log = "log_format bodies '$server_port $content_length $http_content_encoding';"
         settings = f" {log} access_log {directory}/bodies.log bodies buffer=64k flush={_FLUSH * 1000:.0f}ms;\n{servers}"
         super().__init__(directory, list(SINK_PORTS), settings)
