@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PYTHON
 
-# TESTS names modules, classes or methods: make test TESTS=tests.test_servers
+# TESTS names modules, classes or methods: make test TESTS=tests.system.test_servers
 TESTS ?= tests
 
 # OPTIONS are for run, picture, simulate and bench: make run OPTIONS=--help
@@ -15,7 +15,7 @@ python := .venv/bin/python
 help:
 	@echo 'make run      two InfluxDB servers and the relay before them, until Ctrl-C'
 	@echo 'make picture  two of everything behind load balancers, with a table: kill parts and watch'
-	@echo 'make test     lint, then all tests with their coverage; TESTS=tests.test_servers runs some'
+	@echo 'make test     lint, then all tests with their coverage; TESTS=tests.system.test_servers runs some'
 	@echo 'make simulate a million schedules of backends, disks and processes that fail; a seed that breaks a promise is printed'
 	@echo 'make bench    how fast it is beside nginx and InfluxDB itself; OPTIONS=--help tells more'
 	@echo 'make docs     the documentation as web pages in build/docs'
@@ -39,11 +39,11 @@ test: lint
 	@$(python) -m tools.run_tests $(TESTS)
 
 simulate: .venv/installed-dev
-	@$(python) -m tests.simulation --count 900000 $(OPTIONS)
-	@$(python) -m tests.queue_simulation --count 100000 $(OPTIONS)
-	@$(python) -m tests.health_simulation --count 10000
-	@$(python) -m tests.reload_simulation --count 10000
-	@$(python) -m tests.filter_simulation --count 10000
+	@$(python) -m tests.simulation.settle --count 900000 $(OPTIONS)
+	@$(python) -m tests.simulation.queue --count 100000 $(OPTIONS)
+	@$(python) -m tests.simulation.health --count 10000
+	@$(python) -m tests.simulation.reload --count 10000
+	@$(python) -m tests.simulation.filter --count 10000
 
 bench: .venv/installed
 	@tools/setup.sh packages bench

@@ -32,7 +32,7 @@ from bench.scenarios import (
     Scenario,
     scenarios,
 )
-from tests.servers import LOOPBACK, ServerError, find_program
+from testing.servers import LOOPBACK, ServerError, find_program
 
 _PEERS = f"""\
 A peer is another relay: --peer "NAME=COMMAND,URL". COMMAND is run by "sh -c 'exec COMMAND'" and must stay in the
@@ -91,7 +91,6 @@ def _arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="a few scenarios, in about a minute: to try, not to publish")
     add("--only", type=_pattern, metavar="REGEX", default="", help="the scenarios in whose names this is found")
     add("--list", action="store_true", help="print the scenarios' names")
-    add("--workers", type=_at_least_one, default=1, help="measure this relay with so many workers, too (default: 1)")
     add("--peer", type=_peer, action="append", default=[], metavar="NAME=COMMAND,URL", help="see below; repeatable")
     add("--output", choices=("text", "rst"), default="text", help="(default: text)")
     add(
@@ -115,7 +114,6 @@ class _Run:
         self._contenders: list[Contender] = [
             influxrelay(),
             influxrelay(journal=True),
-            *(influxrelay(journal=each, workers=arguments.workers) for each in (False, True) if arguments.workers > 1),
             Mirror(),
             *arguments.peer,
             Direct(),

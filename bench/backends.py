@@ -12,7 +12,7 @@ from typing import Self
 
 from bench.processes import udp_socket_drops
 from bench.scenarios import DATABASE, INFLUXD_PORTS, SINK_PORTS, UDP_SINK_PORTS, BackendKind, Scenario, count_lines
-from tests.servers import LOOPBACK, PROJECT, Influxd, Server, ServerError, find_program, port_is_free
+from testing.servers import LOOPBACK, PROJECT, Influxd, Server, ServerError, find_program, port_is_free
 
 _FLUSH = 0.1  # seconds that nginx may keep log lines to itself
 

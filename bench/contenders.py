@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.backends import Backends, InfluxDBs, Nginx
 from bench.processes import udp_socket_drops
 from bench.scenarios import INFLUXD_PORTS, MIRROR_PORT, RELAY_PORT, SINK_PORTS, UDP_SINK_PORTS, BackendKind, Scenario
-from tests.servers import LOOPBACK, PROJECT, Server, send
+from testing.servers import LOOPBACK, PROJECT, Server
 
 # The same receive buffer for all; what is over net.core.rmem_max is cut to it.
 _UDP = """\
@@ -27,7 +27,6 @@ output = [ {{ name = "a", location = "{a}", mtu = 1024 }}, {{ name = "b", locati
 """
 
 _HTTP = """\
-{top}
 [[http]]
 name = "bench"
 bind-addr = "{address}"
@@ -83,16 +82,13 @@ class Relay(Contender):
     and ``{backends}`` for ``sinks``, ``influxd`` or ``udp``. Without either it takes part with the sinks only.
     """
 
-    def __init__(self, name: str, command: str, address: str, *, journal: bool = False, workers: int = 1) -> None:
+    def __init__(self, name: str, command: str, address: str, *, journal: bool = False) -> None:
         super().__init__(name, address)
         self.command = command
         self.journal = journal
-        self.workers = workers
 
     def takes(self, scenario: Scenario) -> bool:
         """Say whether it takes part."""
-        if self.workers > 1 and scenario.backends == "udp":
-            return False
         if self.journal and (scenario.backends == "udp" or scenario.name.startswith("rss")):
             return False
         return scenario.backends == "sinks" or "{config}" in self.command or "{backends}" in self.command
@@ -104,21 +100,19 @@ class Relay(Contender):
         config = directory / f"{scenario.backends}.toml"
         template = _UDP if scenario.backends == "udp" else _HTTP
         settings = f'journal = "{directory / "journal"}"' if self.journal else ""
-        top = f"workers = {self.workers}" if self.workers > 1 else ""
         places = addresses(scenario.backends)
-        config.write_text(template.format(address=self.address, top=top, settings=settings, **places))
+        config.write_text(template.format(address=self.address, settings=settings, **places))
         command = self.command.replace("{config}", shlex.quote(str(config))).replace("{backends}", scenario.backends)
-        process = _Process(directory, command, self.address, udp=scenario.backends == "udp", several=self.workers > 1)
+        process = _Process(directory, command, self.address, udp=scenario.backends == "udp")
         with process:
             yield process.pid
 
 
 class _Process(Server):
-    def __init__(self, directory: Path, command: str, address: str, *, udp: bool, several: bool) -> None:
+    def __init__(self, directory: Path, command: str, address: str, *, udp: bool) -> None:
         host, _, port = address.rpartition(":")
         self._address = (host, int(port))
         self._udp = udp
-        self._several = several
         self._shell = command
         super().__init__(directory, [] if udp else [int(port)])
 
@@ -133,8 +127,6 @@ class _Process(Server):
     def is_ready(self) -> bool:
         if self._udp:
             return udp_socket_drops(self._address[1]) is not None
-        if self._several:  # the port is open before they are ready
-            return send("GET", f"http://{self._address[0]}:{self._address[1]}/ready", timeout=1)[0] == 200
         socket.create_connection(self._address, timeout=1).close()
         return True
 
@@ -175,11 +167,9 @@ class Direct(Contender):
         return nullcontext(backends.servers[0].pid)
 
 
-def influxrelay(*, journal: bool = False, workers: int = 1) -> Relay:
-    """Return this checkout's relay, run by this Python, with a journal or without, as one process or several."""
+def influxrelay(*, journal: bool = False) -> Relay:
+    """Return this checkout's relay, run by this Python, with a journal or without."""
     twistd = shlex.join([sys.executable, str(Path(sysconfig.get_path("scripts")) / "twistd")])
     command = f"{twistd} --nodaemon --pidfile= influxrelay --config {{config}}"
     name = "with a journal" if journal else "influxrelay"
-    if workers > 1:
-        name = f"{workers} workers" + (" with journals" if journal else "")
-    return Relay(name, command, f"{LOOPBACK}:{RELAY_PORT}", journal=journal, workers=workers)
+    return Relay(name, command, f"{LOOPBACK}:{RELAY_PORT}", journal=journal)

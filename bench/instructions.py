@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.backends import Sinks
 from bench.scenarios import SINK_PORTS, Scenario
-from tests.servers import LOOPBACK, PROJECT, Server, find_program, free_port
+from testing.servers import LOOPBACK, PROJECT, Server, find_program, free_port
 
 _CONFIG = """\
 {admin}

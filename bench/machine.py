@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.contenders import Contender, Relay
 from influxrelay import __version__
-from tests.servers import PROJECT, find_program
+from testing.servers import PROJECT, find_program
 
 
 def _output(*command: str) -> str:

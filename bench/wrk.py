@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.scenarios import DATABASE, REQUEST_DIGITS, Scenario
-from tests.servers import ServerError, find_program
+from testing.servers import ServerError, find_program
 
 _HEAD = """\
 wrk.method = "POST"

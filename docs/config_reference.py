@@ -17,10 +17,10 @@ import tomlkit
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-from influxrelay import config_keys
-from influxrelay.config import load
-from influxrelay.config_readers import NotAllowed
-from influxrelay.errors import ConfigError
+from influxrelay.config import schema as config_keys
+from influxrelay.config.loader import load
+from influxrelay.config.readers import NotAllowed
+from influxrelay.core.errors import ConfigError
 
 EXAMPLE = Path(__file__).parent.parent / "etc" / "relay.toml"
 _KEY = re.compile(r"(# )?([a-z_-]+) = (.+)")

@@ -11,11 +11,14 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NoReturn
 
-from influxrelay import __version__, show, stopped
-from influxrelay.config import load
-from influxrelay.config_values import Config
-from influxrelay.errors import ConfigError
-from influxrelay.report import Refused, Request, count, size, socket_path
+from influxrelay import __version__
+from influxrelay.config.loader import load
+from influxrelay.config.settings import Config
+from influxrelay.core.errors import ConfigError
+from influxrelay.core.text import count, size
+from influxrelay.operations import offline as stopped
+from influxrelay.operations import render as show
+from influxrelay.operations.views import Refused, Request, socket_path
 
 CONFIG = "/etc/influxrelay/relay.toml"
 OK, REFUSED, USAGE = 0, 1, 2

@@ -11,16 +11,14 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from influxrelay import __version__
-from influxrelay.config import load
-from influxrelay.config_values import Config, HTTPOutput, Journal, UDPOutput
-from influxrelay.errors import ConfigError
-from influxrelay.notify import Notifier
-from influxrelay.query import without
-from influxrelay.service import RelayService
-from influxrelay.sockets import Sockets, systemd_fds
-from influxrelay.split import left_over
-from influxrelay.supervisor import Supervisor
-from influxrelay.tuning import raise_file_limit, search_less_garbage
+from influxrelay.config.loader import load
+from influxrelay.config.settings import Config, HTTPOutputConfig, JournalConfig, UDPOutputConfig
+from influxrelay.core.errors import ConfigError
+from influxrelay.lineprotocol.query_string import without
+from influxrelay.listeners.inherited_sockets import Sockets, systemd_fds
+from influxrelay.service.process_limits import raise_file_limit, search_less_garbage
+from influxrelay.service.relay_service import RelayService
+from influxrelay.service.systemd import Notifier
 
 _MB = 1024 * 1024
 
@@ -66,8 +64,6 @@ class Options(usage.Options):
 def describe(config: Config) -> str:
     """Say what a configuration does, without its secrets."""
     lines = [f"{config.path}: correct"]
-    if config.workers > 1:
-        lines.append(f"{config.workers} workers")
     for http in config.http:
         lines.append(f"http {http.name}: listens on {http.bind_addr}, consistency {http.consistency}")
         lines += _describe_journal(http.journal)
@@ -76,7 +72,7 @@ def describe(config: Config) -> str:
         lines.append(f"udp {udp.name}: listens on {udp.bind_addr}, precision {udp.precision}")
         lines += _describe_journal(udp.journal)
         for each in udp.outputs:
-            if isinstance(each, HTTPOutput):
+            if isinstance(each, HTTPOutputConfig):
                 batches = f"batches of {udp.batch_lines} lines or {udp.batch_interval:g} s"
                 lines.append(f"  to {_describe_output(each, udp.journal)}, {batches}")
             else:
@@ -84,14 +80,14 @@ def describe(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _describe_journal(journal: Journal | None) -> list[str]:
+def _describe_journal(journal: JournalConfig | None) -> list[str]:
     if journal is None:
         return []
     bounds = f"{journal.max_bytes // _MB} MB, {journal.max_age / 3600:g} h, {journal.full} when full"
     return [f"  journal in {journal.directory}: {bounds}, sync {journal.sync}, {journal.on_error} on error"]
 
 
-def _describe_output(output: HTTPOutput, journal: Journal | None) -> str:
+def _describe_output(output: HTTPOutputConfig, journal: JournalConfig | None) -> str:
     user = "as the client"
     if output.token is not None:
         user = "with a token of its own"
@@ -108,7 +104,7 @@ def _describe_output(output: HTTPOutput, journal: Journal | None) -> str:
     return f"{output.name}: {told}"
 
 
-def _describe_filters(output: HTTPOutput | UDPOutput) -> str:
+def _describe_filters(output: HTTPOutputConfig | UDPOutputConfig) -> str:
     wanted = [f"measurement {each.measurement_expression!r}" for each in output.filters if each.measurement_expression]
     wanted += [f"tags {each.tag_expression!r}" for each in output.filters if each.tag_expression]
     return f", only lines with {' and '.join(wanted)}" if wanted else ""
@@ -121,10 +117,7 @@ def makeService(options: Options) -> IService:
     config, given = options.config, systemd_fds(os.environ)
     sockets, notifier = Sockets(reactor, given), Notifier(os.environ, reactor)
     try:
-        if config.workers > 1 or left_over(config):
-            service: RelayService = Supervisor(config, reactor, sockets=sockets, given=given, notifier=notifier)
-        else:
-            service = RelayService(config, reactor, sockets=sockets, notifier=notifier)
+        service = RelayService(config, reactor, sockets=sockets, notifier=notifier)
     except ConfigError as error:
         sys.exit(f"influxrelay: {error}")
     _reload_on_hangup(service, reactor)

@@ -1,1 +1,1 @@
-"""The tests: run them with `make test`, or some with `make test TESTS=tests.test_lane`."""
+"""The tests: run them with `make test`, or some with `make test TESTS=tests.unit.delivery.test_sender`."""

@@ -25,10 +25,10 @@ from contextlib import ExitStack
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
-from tests.monitoring import Prometheus
-from tests.picture import RELAYS, SERVERS, Picture
-from tests.servers import LOOPBACK, ServerError
-from tests.sites import DATABASE, Sites
+from testing.monitoring import Prometheus
+from testing.picture import RELAYS, SERVERS, Picture
+from testing.servers import LOOPBACK, ServerError
+from testing.sites import DATABASE, Sites
 from tools.picture_words import KEYS, Facts, SenderFacts, find_trouble, fit, table
 
 RATE = 40.0  # writes a second, half of them over UDP

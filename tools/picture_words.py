@@ -7,7 +7,7 @@ import textwrap
 
 import attrs
 
-from tests.picture import RELAYS, SERVERS
+from testing.picture import RELAYS, SERVERS
 
 KEYS = "KEYS  1-4 choose a part  k kill -9  f freeze (SIGSTOP)  r restart, go on  q end"
 INDENT = " " * 22  # of what does not fit into a line: where the words begin that say what a part's state means

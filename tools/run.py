@@ -13,7 +13,7 @@ import time
 from contextlib import ExitStack
 from typing import Literal, NoReturn
 
-from tests.servers import LOOPBACK, PROJECT, Influxd, Relay, ServerError, free_port, port_is_free
+from testing.servers import LOOPBACK, PROJECT, Influxd, Relay, ServerError, free_port, port_is_free
 
 DIRECTORY = PROJECT / ".run"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -1,0 +1,161 @@
+"""What a reload has to do: the difference of two configurations, and the steps from one to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import attrs
+
+from influxrelay.config.schema import ATTRIBUTES
+from influxrelay.config.settings import Config, HTTPListenerConfig, HTTPOutputConfig, UDPListenerConfig, UDPOutputConfig
+from influxrelay.core.errors import ConfigError
+from influxrelay.core.matching import find_again
+
+Listener = HTTPListenerConfig | UDPListenerConfig
+Output = HTTPOutputConfig | UDPOutputConfig
+
+
+@attrs.frozen
+class Plan:
+    """What becomes of the listeners.
+
+    :ivar kept: the listeners that go on, as they were and as they will be.
+    :ivar told: what changes, for people: the places and keys, never the values.
+    """
+
+    kept: tuple[tuple[Listener, Listener], ...]
+    added: tuple[Listener, ...]
+    removed: tuple[Listener, ...]
+    told: tuple[str, ...]
+
+
+def compare(old: Config, new: Config) -> Plan:
+    """Find out what changes.
+
+    :raises ConfigError: something that cannot change while the relay runs.
+    """
+    kept: list[tuple[Listener, Listener]] = []
+    added: list[Listener] = []
+    removed: list[Listener] = []
+    told = list(_keys(old, new, ("http", "udp", "admin")))
+    if old.admin != new.admin:
+        told.append(f"admin: {_change_of(old.admin, new.admin)}")
+    kinds: tuple[tuple[str, Sequence[Listener], Sequence[Listener]], ...] = (
+        ("http", old.http, new.http),
+        ("udp", old.udp, new.udp),
+    )
+    for kind, before, after in kinds:
+        present = {each.name: each for each in before}
+        names = _same_listeners(before, after)
+        for index, listener in enumerate(after):
+            if listener.name not in names:
+                added.append(listener)
+                told.append(f"{listener.name}: added")
+                continue
+            was = present.pop(names[listener.name])
+            _refuse_what_needs_a_restart(f"{new.path}: {kind}[{index}]", was, listener)
+            kept.append((was, listener))
+            told += _differences(was, listener)
+        removed += present.values()
+        told += [f"{name}: removed" for name in present]
+    return Plan(tuple(kept), tuple(added), tuple(removed), tuple(told))
+
+
+def _change_of(old: object, new: object) -> str:
+    if old is None:
+        return "added"
+    return "removed" if new is None else "bind-addr"
+
+
+def _same_listeners(old: Sequence[Listener], new: Sequence[Listener]) -> dict[str, str]:
+    """Return by which name each listener was known before: by its address, else its name, else its journal."""
+    before = find_again({each.name: each.bind_addr for each in old}, {each.name: each.bind_addr for each in new})
+    journals = {each.journal.directory: each.name for each in old if each.journal and each.name not in before.values()}
+    for each in new:
+        if each.name not in before and each.journal and each.journal.directory in journals:
+            before[each.name] = journals.pop(each.journal.directory)
+    return before
+
+
+def _refuse_what_needs_a_restart(place: str, old: Listener, new: Listener) -> None:
+    """Refuse what no running road or keeper can change.
+
+    :raises ConfigError: with the key.
+    """
+    if (old.journal and old.journal.directory) != (new.journal and new.journal.directory):
+        raise ConfigError(f"{place}.journal: another directory, or a journal where there was none, needs a restart")
+    before = pair_outputs(old, new)
+    for index, output in enumerate(new.outputs):
+        if new.journal is None and _has_buffer(output) != _has_buffer(before.get(output.name, output)):
+            raise ConfigError(f"{place}.output[{index}].buffer-size-mb: to begin or end a buffer needs a restart")
+
+
+def pair_outputs(old: Listener, new: Listener) -> dict[str, Output]:
+    """Return what each output was before, by its new name: as the journal finds backends, renamed, swapped or moved."""
+    pairs: dict[str, Output] = {}
+    for kind in (HTTPOutputConfig, UDPOutputConfig):
+        present = {each.name: each for each in old.outputs if isinstance(each, kind)}
+        wanted = {each.name: _place_of(each) for each in new.outputs if isinstance(each, kind)}
+        before = find_again({name: _place_of(each) for name, each in present.items()}, wanted)
+        pairs.update((name, present[was]) for name, was in before.items())
+    return pairs
+
+
+def _has_buffer(output: Output) -> bool:
+    return isinstance(output, HTTPOutputConfig) and output.buffer_size_mb > 0
+
+
+def _place_of(output: Output) -> str:
+    return output.write_url if isinstance(output, HTTPOutputConfig) else output.location
+
+
+# -- in words
+
+
+def _differences(old: Listener, new: Listener) -> Iterator[str]:
+    """Yield what changes in a listener, by place and key."""
+    keys = [*_keys(old, new, ("journal", "outputs")), *(f"journal-{key}" for key in _keys(old.journal, new.journal))]
+    if keys:
+        yield f"{new.name}: {', '.join(keys)}"
+    before = pair_outputs(old, new)
+    for output in new.outputs:
+        if output.name not in before:
+            yield f"{new.name}: output {output.name} added"
+        elif keys := list(_keys(before[output.name], output, ("health_timeout",))):
+            yield f"{new.name}: output {output.name}: {', '.join(keys)}"
+    kept = [each.name for each in before.values()]
+    for output in old.outputs:
+        if output.name not in kept:
+            yield f"{new.name}: output {output.name} removed"
+
+
+_DERIVED = {
+    "bind_addr": {"endpoint", "host", "port"},
+    "location": {"write_url", "write_prom_url", "ping_url", "query", "host", "port"},
+}
+_KEYS = {
+    **{attribute: key for key, attribute in ATTRIBUTES.items()},
+    "max_bytes": "max-mb",
+    "endpoint": "ssl-combined-pem",
+}
+_ENDPOINTS = ("write_url", "write_prom_url", "ping_url", "query")
+
+
+def _keys(old: Any, new: Any, but: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the keys whose values differ; the values may be secrets."""
+    if old is None or new is None:
+        return
+    differing = {
+        field.name
+        for field in attrs.fields(type(new))
+        if field.name not in (*but, "path") and getattr(old, field.name) != getattr(new, field.name)
+    }
+    for attribute, derived in _DERIVED.items():
+        if attribute in differing:
+            differing -= derived
+    if differing.intersection(_ENDPOINTS):
+        differing = {*differing.difference(_ENDPOINTS), "endpoints"}
+    names = {} if isinstance(new, HTTPOutputConfig | UDPOutputConfig) else _KEYS
+    for field in sorted(differing):
+        yield names.get(field, field.replace("_", "-"))

@@ -1,0 +1,352 @@
+"""Readers of single values of the configuration file.
+
+Each takes what TOML says and returns what it means: ``None`` for the default (an empty string, mostly, as in InfluxDB
+Relay and the Veepee fork). Each raises :class:`NotAllowed` for all else. None knows where the value stands.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from influxrelay.config.durations import parse_duration
+from influxrelay.lineprotocol.filters import ExpressionError, compile_expression
+
+LOOPBACK = "127.0.0.1"
+
+
+class NotAllowed(Exception):
+    """A value is not allowed: what is, and what was found where the value itself does not tell."""
+
+    def __init__(self, allowed: str, found: str = "") -> None:
+        super().__init__(allowed, found)
+        self.allowed = allowed
+        self.found = found
+
+
+# How errors show values
+
+
+def kind(value: object) -> str:
+    """Return the name of a value's TOML type."""
+    kinds = {bool: "a boolean", int: "an integer", float: "a float", str: "a string", list: "an array", dict: "a table"}
+    return kinds.get(type(value), "a date or time")
+
+
+def shown(value: object) -> str:
+    """Return a value as an error may echo it: short, printable, without what could be a secret in a URL or table."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        value = re.sub(r"(?s)^([A-Za-z]+://)?.*@", r"\1***@", value)
+        return shortened(repr(re.sub(r"(?s)([?#]).+", r"\1***", value)))
+    return shortened(repr(value)) if isinstance(value, int | float) else kind(value)
+
+
+def shortened(text: str, limit: int = 60) -> str:
+    """Return a text cut to its first ``limit`` characters."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+# Plain values
+
+
+def string(value: object) -> str | None:
+    """Read a text for people, a name or a path."""
+    if not isinstance(value, str) or not value.isprintable():
+        raise NotAllowed("a string without control characters")
+    return value or None
+
+
+def socket_path(value: object) -> str | None:
+    """Read where to make a unix socket; Linux has 108 bytes for its path and the NUL behind it (``unix(7)``)."""
+    path = string(value)
+    if path and len(path.encode()) > 107:
+        raise NotAllowed("a path of at most 107 bytes")
+    return path
+
+
+def username(value: object) -> str | None:
+    """Read a username; HTTP's Basic scheme (RFC 7617) has no way to write a colon in one."""
+    name = string(value)
+    if name and ":" in name:
+        raise NotAllowed("a username without a colon")
+    return name
+
+
+def token(value: object) -> str | None:
+    """Read what goes into an ``Authorization`` header as it is."""
+    secret = string(value)
+    if secret and not secret.isascii():
+        raise NotAllowed("a string of printable ASCII")
+    return secret
+
+
+def boolean(value: object) -> bool:
+    """Read a boolean; 0 and 1 are none."""
+    if not isinstance(value, bool):
+        raise NotAllowed("true or false")
+    return value
+
+
+def integer(lowest: int, highest: int = 2**31 - 1, *, zero_is_default: bool = False) -> Callable[[object], int | None]:
+    """Return a reader of integers within bounds; a boolean is none."""
+
+    def read(value: object) -> int | None:
+        if type(value) is int and zero_is_default and value == 0:
+            return None
+        if type(value) is not int or not lowest <= value <= highest:
+            raise NotAllowed(f"an integer from {lowest} to {highest}{', or 0 for the default' * zero_is_default}")
+        return value
+
+    return read
+
+
+def scaled(read: Callable[[object], int | None], factor: int, divisor: int = 1) -> Callable[[object], float | None]:
+    """Return a reader of numbers in another unit: ``factor`` of ours, or one ``divisor``-th."""
+
+    def convert(value: object) -> float | None:
+        number = read(value)
+        if number is None:
+            return None
+        return number * factor if divisor == 1 else number * factor / divisor
+
+    return convert
+
+
+def duration(value: object) -> float | None:
+    """Read a duration above 0, in seconds."""
+    if value == "":
+        return None
+    try:
+        seconds = parse_duration(value) if isinstance(value, str) else 0.0
+    except ValueError:
+        seconds = 0.0
+    if seconds <= 0:
+        raise NotAllowed('a duration above 0 such as "500ms", "10s" or "1m30s"')
+    return seconds
+
+
+def word(*allowed: str) -> Callable[[object], str | None]:
+    """Return a reader of one of these words, two at least, in any case."""
+
+    def read(value: object) -> str | None:
+        chosen = value.lower() if isinstance(value, str) else value
+        if chosen == "":
+            return None
+        if chosen not in allowed:
+            *others, last = (f'"{each}"' for each in allowed)
+            raise NotAllowed(f"{', '.join(others)} or {last}")
+        return str(chosen)
+
+    return read
+
+
+def precision(value: object) -> str | None:
+    """Read a precision of InfluxDB 1.x' write API, where ``n`` and nothing are ``ns``."""
+    if value not in ("", "n", "ns", "u", "ms", "s", "m", "h"):
+        raise NotAllowed('"n", "ns", "u", "ms", "s", "m" or "h"')
+    return None if value in ("", "n") else str(value)
+
+
+def expression(value: object) -> str | None:
+    """Read a regular expression, as RE2 and Go have them; it is returned as it is."""
+    if value == "":
+        return None
+    allowed = "a regular expression of RE2"
+    if not isinstance(value, str):
+        raise NotAllowed(allowed)
+    try:
+        compile_expression(value)
+    except ExpressionError as error:
+        raise NotAllowed(allowed, f"{shortened(repr(value))}, which is none ({error})") from None
+    return value
+
+
+def names(value: object) -> tuple[str, ...]:
+    """Read some names."""
+    if not isinstance(value, list) or not value or not all(isinstance(each, str) and each for each in value):
+        raise NotAllowed("an array of names, at least one")
+    return tuple(value)
+
+
+def table(value: object) -> dict[str, Any]:
+    """Read a table, as it is."""
+    if not isinstance(value, dict):
+        raise NotAllowed("a table")
+    return value
+
+
+def tables(value: object) -> list[dict[str, Any]]:
+    """Read an array of tables, as it is."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise NotAllowed("an array of tables, each with a header in [[ ]]")
+    return value
+
+
+# Files
+
+
+def from_file(read: Callable[[object], str | None]) -> Callable[[object], str | None]:
+    """Return a reader of the file that a value names, for a secret that ``read`` takes. One last newline is cut off."""
+
+    def content(value: object) -> str | None:
+        path = string(value)
+        if path is None:
+            return None
+        try:
+            secret = read(re.sub(r"\r?\n\Z", "", _content(path)))
+        except NotAllowed as error:
+            found = error.found or f"{shown(path)}, whose content is none"
+            raise NotAllowed(f"a file with {error.allowed}", found) from None
+        if secret is None:
+            raise NotAllowed("a file with a secret in it", f"{shown(path)}, which is empty")
+        return secret
+
+    return content
+
+
+def certificates(value: object) -> str | None:
+    """Read the path of a PEM file with certificates."""
+    path = string(value)
+    if path and "-----BEGIN CERTIFICATE-----" not in _content(path):
+        raise NotAllowed("a PEM file with a certificate", f"{shown(path)} without one")
+    return path
+
+
+def certificate_and_key(value: object) -> str | None:
+    """Read the path of a PEM file with a certificate and its key."""
+    path = certificates(value)
+    if path and not re.search(r"-----BEGIN (?!ENCRYPTED)[A-Z ]*PRIVATE KEY-----(?!\s+Proc-Type:)", _content(path)):
+        raise NotAllowed("a PEM file with a certificate and an unencrypted key", f"{shown(path)} without such a key")
+    return path
+
+
+def _content(path: str) -> str:
+    try:
+        return Path(path).read_bytes().decode()
+    except OSError as error:
+        raise NotAllowed("a readable file", f"{shown(path)}, which cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise NotAllowed("a file in UTF-8", f"{shown(path)}, which is not UTF-8") from None
+
+
+# Addresses
+
+
+def destination_address(value: object) -> tuple[str, int]:
+    """Read where to send datagrams to; without a host that is this one, as in Go's ``net.ResolveUDPAddr``."""
+    allowed = '"host:port" or "[IPv6]:port" with a port from 1 to 65535, or an http:// or https:// URL'
+    host, port = _host_and_port(value, 1, allowed)
+    if host and not _is_host(host) and not _is_ip(host, 6):
+        raise NotAllowed(allowed)
+    return host or LOOPBACK, port
+
+
+def bind_address(value: object) -> tuple[str, int]:
+    """Read where to listen: an IP address or nothing, and a port, 0 for any."""
+    allowed = '"ADDRESS:PORT", ":PORT" or "[IPv6]:PORT" with an IP address and a port from 0 to 65535'
+    host, port = _host_and_port(value, 0, allowed)
+    if host == "localhost":
+        host = LOOPBACK
+    if host and not _is_ip(host, 4) and not _is_ip(host, 6):
+        raise NotAllowed(allowed)
+    return host, port
+
+
+def bind_address_or_endpoint(value: object) -> str | tuple[str, int]:
+    """Read an address, or one of Twisted's endpoint strings, which is returned as it is."""
+    if isinstance(value, str) and value.isprintable() and "://" not in value and not _is_ip(value, 6):
+        known = re.match(r"(?:tcp6?|ssl|unix|systemd):.", value)
+        if known or re.match(r"(?!localhost:)[A-Za-z][A-Za-z0-9_+-]*:.*[:=]", value):
+            return value
+    try:
+        return bind_address(value)
+    except NotAllowed as error:
+        raise NotAllowed(f'{error.allowed}, or a Twisted endpoint such as "unix:/run/relay.sock"') from None
+
+
+def _host_and_port(value: object, lowest: int, allowed: str) -> tuple[str, int]:
+    match = isinstance(value, str) and re.fullmatch(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([0-9]{1,5})", value)
+    if not match or not lowest <= int(match[3]) <= 65535:
+        raise NotAllowed(allowed)
+    if match[1] is None:
+        return match[2], int(match[3])
+    if not _is_ip(match[1], 6):
+        raise NotAllowed(allowed)
+    return str(ipaddress.ip_address(match[1])), int(match[3])
+
+
+def _is_ip(text: str, version: int) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False
+
+
+def _is_host(text: str) -> bool:
+    """Tell a name or IPv4 address; digits and dots alone are no name."""
+    name = re.fullmatch(r"[A-Za-z0-9._-]+", text) and not re.fullmatch(r"[0-9.]+", text)
+    return bool(name) or _is_ip(text, 4)
+
+
+# URLs
+
+
+def url_without_query(value: object) -> SplitResult:
+    """Read the location of a backend."""
+    url = _url(value)
+    if "?" in str(value) or "#" in str(value):
+        raise NotAllowed("a URL without ? and # (each write brings its own query)")
+    return url
+
+
+def url_with_db(value: object) -> SplitResult:
+    """Read the location of a backend together with the database to write to."""
+    url = _url(value)
+    query = dict(parse_qsl(url.query, keep_blank_values=True))
+    if "#" in str(value):
+        raise NotAllowed("a URL without #")
+    if "precision" in query:
+        raise NotAllowed("a URL without precision= (the listener's precision is the one)")
+    if "u" in query or "p" in query:
+        raise NotAllowed("a URL without u= and p= (use the keys username and password)")
+    if not query.get("db"):
+        raise NotAllowed('a URL with a database such as "http://127.0.0.1:8086/write?db=telegraf"')
+    return url
+
+
+def url_path(value: object) -> str | None:
+    """Read the path of an endpoint, with or without its first slash."""
+    if value == "":
+        return None
+    bare = isinstance(value, str) and value.removeprefix("/")
+    if not bare or not re.fullmatch(rf"(?!/)(?:(?![?#]){_URL_CHARACTER})+", bare) or "://" in bare:
+        raise NotAllowed('a path such as "/write"')
+    return bare
+
+
+_URL_CHARACTER = r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})"
+
+
+def _url(value: object) -> SplitResult:
+    wrong = NotAllowed('an http:// or https:// URL such as "http://127.0.0.1:8086/write"')
+    if not isinstance(value, str) or not re.fullmatch(rf"{_URL_CHARACTER}+", value):
+        raise wrong
+    try:
+        url = urlsplit(value)
+        host, port = url.hostname or "", url.port
+    except ValueError:
+        raise wrong from None
+    if "@" in url.netloc:
+        raise NotAllowed("a URL without user:password@ (use the keys username and password)")
+    good_host = _is_ip(host, 6) if "[" in url.netloc else _is_host(host)
+    if url.scheme not in ("http", "https") or not good_host or port == 0 or url.netloc.endswith(":"):
+        raise wrong
+    return url

@@ -1,0 +1,114 @@
+"""The keys of each table of the configuration file, each with the reader of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from influxrelay.config import readers
+
+Keys = dict[str, Callable[[object], Any]]
+
+ATTRIBUTES = {
+    "batch-kb": "batch_bytes",
+    "batch-size": "batch_lines",
+    "batch-timeout": "batch_interval",
+    "health-timeout-ms": "health_timeout",
+    "journal-max-mb": "journal_max_bytes",
+    "max-in-flight-mb": "max_in_flight",
+}
+"""An attribute is named after its key, but for these."""
+
+SECRETS = ("password", "token")
+HIDDEN = ("username", *SECRETS)  # of which errors do not show the value
+
+CONFIG: Keys = {
+    "shutdown-timeout": readers.duration,
+    "admin-socket": readers.socket_path,
+    "admin": readers.table,
+    "http": readers.tables,
+    "udp": readers.tables,
+    "filter": readers.tables,
+}
+ADMIN_ADDRESS = "127.0.0.1:9196"
+ADMIN: Keys = {
+    "bind-addr": readers.bind_address_or_endpoint,
+}
+FILTER: Keys = {
+    "type": readers.string,
+    "measurement-expression": readers.expression,
+    "tag-expression": readers.expression,
+    "outputs": readers.names,
+}
+JOURNAL: Keys = {
+    "journal": readers.string,
+    "journal-max-mb": readers.scaled(readers.integer(1, zero_is_default=True), 1024 * 1024),
+    "journal-max-age": readers.duration,
+    "journal-full": readers.word("reject", "drop-oldest"),
+    "journal-sync": readers.word("normal", "full"),
+    "journal-on-error": readers.word("relay", "refuse"),
+}
+HTTP: Keys = {
+    "name": readers.string,
+    "bind-addr": readers.bind_address_or_endpoint,
+    "ssl-combined-pem": readers.certificate_and_key,
+    "default-retention-policy": readers.string,
+    "default-ping-response": readers.integer(200, 299, zero_is_default=True),
+    "health-timeout-ms": readers.scaled(readers.integer(1, zero_is_default=True), 1, 1000),
+    "rate-limit": readers.integer(0),
+    "burst-limit": readers.integer(0),
+    "max-body-size": readers.integer(0, 2**40),
+    "max-connections": readers.integer(1, zero_is_default=True),
+    "max-in-flight-mb": readers.scaled(readers.integer(1, zero_is_default=True), 1024 * 1024),
+    "header-timeout": readers.duration,
+    "body-timeout": readers.duration,
+    "idle-timeout": readers.duration,
+    "consistency": readers.word("any", "one", "quorum", "all"),
+    "access-log": readers.boolean,
+    **JOURNAL,
+    "output": readers.tables,
+}
+HTTP_OUTPUT: Keys = {
+    "name": readers.string,
+    "location": readers.url_without_query,
+    "endpoints": readers.table,
+    "timeout": readers.duration,
+    "skip-tls-verification": readers.boolean,
+    "ca-file": readers.certificates,
+    "client-certificate": readers.certificate_and_key,
+    "username": readers.username,
+    "password": readers.string,
+    "password-file": readers.from_file(readers.string),
+    "token": readers.token,
+    "token-file": readers.from_file(readers.token),
+    "gzip": readers.boolean,
+    "buffer-size-mb": readers.integer(0),
+    "buffer-full": readers.word("reject", "drop-oldest"),
+    "create-databases": readers.boolean,
+    "max-batch-kb": readers.integer(1, zero_is_default=True),
+    "max-delay-interval": readers.duration,
+    "max-in-flight": readers.integer(1),
+    "max-waiting-mb": readers.integer(1),
+}
+ENDPOINTS: Keys = {
+    "write": readers.url_path,
+    "write_prom": readers.url_path,
+    "ping": readers.url_path,
+    "query": readers.url_path,
+}
+UDP: Keys = {
+    "name": readers.string,
+    "bind-addr": readers.bind_address,
+    "precision": readers.precision,
+    "read-buffer": readers.integer(0),
+    "batch-size": readers.integer(1),
+    "batch-kb": readers.scaled(readers.integer(1), 1024),
+    "batch-timeout": readers.duration,
+    **JOURNAL,
+    "output": readers.tables,
+}
+UDP_OUTPUT: Keys = {
+    "name": readers.string,
+    "location": readers.destination_address,
+    "mtu": readers.integer(1, 65507, zero_is_default=True),
+}

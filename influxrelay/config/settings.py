@@ -1,0 +1,222 @@
+"""What a configuration says, as frozen values: durations in seconds, sizes in bytes unless the name says otherwise.
+
+:mod:`influxrelay.config.loader` reads them from TOML and has checked every bound given here. A default here is the
+default of the file's key.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen
+class JournalConfig:
+    """Where and how a listener keeps what its backends miss.
+
+    :ivar directory: as written, not empty; one for each listener.
+    :ivar max_bytes: on disk, at least 1 MiB; the default is 1 GiB.
+    :ivar max_age: seconds, above 0; the default is a week.
+    :ivar full: ``reject`` or ``drop-oldest``.
+    :ivar sync: ``normal`` (survives the end of the process) or ``full`` (survives power loss).
+    :ivar on_error: when the disk does not take a write that a backend has: ``relay`` (acknowledge it) or ``refuse``.
+    """
+
+    directory: str
+    max_bytes: int = 1024 * 1024 * 1024
+    max_age: float = 7 * 24 * 3600.0
+    full: str = "reject"
+    sync: str = "normal"
+    on_error: str = "relay"
+
+
+@attrs.frozen
+class FilterConfig:
+    """What some outputs take: where an expression is not empty, only lines that have a match for it.
+
+    :ivar measurement_expression: for the line's measurement.
+    :ivar tag_expression: for the keys of all of its tags.
+    :ivar outputs: names, at least one.
+    :ivar type: the Veepee fork's; it means nothing, there and here.
+    """
+
+    outputs: tuple[str, ...]
+    measurement_expression: str = ""
+    tag_expression: str = ""
+    type: str = ""
+
+
+@attrs.frozen
+class HTTPOutputConfig:
+    """A backend that takes writes over HTTP.
+
+    :ivar location: as written; for people, not for requests. No ``repr`` or URL here holds a secret.
+    :ivar write_url: without a query.
+    :ivar write_prom_url: where Prometheus' remote writes go; None where this backend takes none.
+    :ivar timeout: seconds for one write, above 0.
+    :ivar ca_file: a PEM file of authorities to trust instead of the system's.
+    :ivar client_certificate: a PEM file with a certificate and its key, to show to the backend.
+    :ivar username: given if and only if ``password`` is; never together with ``token``.
+    :ivar token: printable ASCII, for ``Authorization: Token``.
+    :ivar gzip: whether bodies travel compressed.
+    :ivar buffer_size_mb: MiB of writes that are kept in memory while the backend is down; 0 keeps none. Of no concern
+        under a journal.
+    :ivar buffer_full: ``reject`` or ``drop-oldest``.
+    :ivar create_databases: whether a database that the backend misses is created; never without a queue.
+    :ivar max_batch_kb: KiB of lines that are merged into one request, at least 1.
+    :ivar max_delay_interval: seconds, above 0; the longest pause between two tries.
+    :ivar max_in_flight: requests at a time for one destination, at least 1; more than 1 gives up order.
+    :ivar max_waiting_mb: MiB for the writes that wait in front of this backend, at least 1. Of no concern where
+        there is a buffer.
+    :ivar health_timeout: seconds it has to answer a ping, above 0; its listener's, if that has such a key.
+    :ivar query: the query string of an output of a UDP listener, with ``db`` and without ``precision``; else empty.
+    :ivar filters: those that name it.
+    """
+
+    name: str
+    location: str
+    write_url: str
+    ping_url: str
+    write_prom_url: str | None = None
+    timeout: float = 10.0
+    skip_tls_verification: bool = False
+    ca_file: str | None = None
+    client_certificate: str | None = None
+    username: str | None = None
+    password: str | None = attrs.field(default=None, repr=False)
+    token: str | None = attrs.field(default=None, repr=False)
+    gzip: bool = False
+    buffer_size_mb: int = 0
+    buffer_full: str = "reject"
+    create_databases: bool = False
+    max_batch_kb: int = 512
+    max_delay_interval: float = 10.0
+    max_in_flight: int = 1
+    max_waiting_mb: int = 32
+    health_timeout: float = 10.0
+    query: str = ""
+    filters: tuple[FilterConfig, ...] = ()
+
+
+@attrs.frozen
+class UDPOutputConfig:
+    """A backend that takes datagrams.
+
+    :ivar host: an address or a name still to be resolved.
+    :ivar port: 1 to 65535.
+    :ivar mtu: bytes of lines in one datagram, 1 to 65507; the default is influxdb-relay's (``relay/udp.go``).
+    :ivar filters: those that name it.
+    """
+
+    name: str
+    location: str
+    host: str
+    port: int
+    mtu: int = 1024
+    filters: tuple[FilterConfig, ...] = ()
+
+
+@attrs.frozen
+class HTTPListenerConfig:
+    """Where HTTP clients write, and the backends that get what they write.
+
+    :ivar bind_addr: as written.
+    :ivar endpoint: the same as Twisted's ``serverFromString`` wants it; empty for one that listens nowhere.
+    :ivar default_retention_policy: for writes without ``rp``; empty leaves the choice to the backend.
+    :ivar default_ping_response: the status for ``/ping``, 200 to 299.
+    :ivar health_timeout: seconds a backend has to answer for ``/health``, above 0.
+    :ivar rate_limit: writes a second; 0 is no limit.
+    :ivar burst_limit: writes at once under a rate limit; 0 leaves it to the limiter (one, in the Veepee fork).
+    :ivar max_body_size: bytes of a body, compressed or not; 0 is no limit.
+    :ivar max_connections: of clients at a time, at least 1; fewer where the process may not open so many files.
+    :ivar max_in_flight: bytes of writes that are being received or not answered yet, at least 1 MiB; never taken as
+        less than ``max_body_size``.
+    :ivar header_timeout: seconds for a request's head, above 0.
+    :ivar body_timeout: seconds for a body, above 0; with each 1000 bytes that have come there is one more.
+    :ivar idle_timeout: seconds between two requests, above 0.
+    :ivar consistency: for writes that ask for none.
+    :ivar access_log: whether each request is logged.
+    :ivar outputs: at least one, names unique.
+    """
+
+    name: str
+    bind_addr: str
+    endpoint: str
+    default_retention_policy: str = ""
+    default_ping_response: int = 204
+    health_timeout: float = 10.0
+    rate_limit: int = 0
+    burst_limit: int = 0
+    max_body_size: int = 25_000_000
+    max_connections: int = 4000
+    max_in_flight: int = 32 * 1024 * 1024
+    header_timeout: float = 10.0
+    body_timeout: float = 20.0
+    idle_timeout: float = 180.0
+    consistency: str = "one"
+    access_log: bool = False
+    journal: JournalConfig | None = None
+    outputs: tuple[HTTPOutputConfig, ...] = ()
+
+
+@attrs.frozen
+class UDPListenerConfig:
+    """Where datagrams arrive, and the backends that get their lines.
+
+    :ivar host: an IP address; empty for all of IPv4.
+    :ivar port: 0 (any free one) to 65535.
+    :ivar precision: of the timestamps: ``ns``, ``u``, ``ms``, ``s``, ``m`` or ``h``.
+    :ivar read_buffer: bytes of the socket's receive buffer; 0 is the system's default.
+    :ivar batch_lines: lines that make a batch full, at least 1. Batches are for HTTP outputs.
+    :ivar batch_bytes: bytes that make a batch full, at least 1024.
+    :ivar batch_interval: seconds a line waits for its batch to fill, above 0.
+    :ivar outputs: at least one, names unique; under a journal HTTP outputs with the same query.
+    """
+
+    name: str
+    bind_addr: str
+    host: str
+    port: int
+    precision: str = "ns"
+    read_buffer: int = 0
+    batch_lines: int = 5000
+    batch_bytes: int = 512 * 1024
+    batch_interval: float = 1.0
+    journal: JournalConfig | None = None
+    outputs: tuple[UDPOutputConfig | HTTPOutputConfig, ...] = ()
+
+
+@attrs.frozen
+class AdminConfig:
+    """Where operators and their tools ask the relay: health, metrics, status.
+
+    :ivar bind_addr: as written.
+    :ivar endpoint: the same as Twisted's ``serverFromString`` wants it.
+    """
+
+    bind_addr: str
+    endpoint: str
+
+
+@attrs.frozen
+class Config:
+    """A whole file.
+
+    :ivar path: the file, as it was named.
+    :ivar shutdown_timeout: seconds, above 0.
+    :ivar admin_socket: the path of a unix socket; empty for ``admin.sock`` in the first journal's directory, if any;
+        None for no such socket.
+    :ivar admin: None for no such listener.
+    :ivar http: and ``udp``: at least one listener between them, names unique.
+    """
+
+    path: str
+    shutdown_timeout: float = 10.0
+    admin_socket: str | None = ""
+    admin: AdminConfig | None = None
+    http: tuple[HTTPListenerConfig, ...] = ()
+    udp: tuple[UDPListenerConfig, ...] = ()
+
+    @property
+    def listeners(self) -> tuple[HTTPListenerConfig | UDPListenerConfig, ...]:
+        """All of them."""
+        return (*self.http, *self.udp)

@@ -1,0 +1,49 @@
+"""Values in words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def text(data: bytes) -> str:
+    """Return bytes as text, whatever they are."""
+    return data.decode("utf-8", "backslashreplace")
+
+
+def shortened(words: str, limit: int) -> str:
+    """Return the beginning of a text."""
+    return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
+def iso(when: float) -> str:
+    """Return a time as ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def size(count_of_bytes: int) -> str:
+    """Return a size in the unit that suits it."""
+    if count_of_bytes < 1024:
+        return f"{count_of_bytes} B"
+    amount = count_of_bytes / 1024
+    for unit in ("KiB", "MiB"):
+        if amount < 1023.95:
+            return f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
+def age(seconds: float) -> str:
+    """Return a span of time in the two units that matter."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours}h"
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def count(number: int, what: str) -> str:
+    """Return so many of something."""
+    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -1,0 +1,1 @@
+"""One write to every backend, in order."""

@@ -1,0 +1,193 @@
+"""What a backend has missed, kept for it: in memory, or in the journal."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.journal.store import Drop, Journal, Record
+from influxrelay.journal.writer import JournalWriter
+
+MAX_DEAD_LETTERS = 1000  # in memory, for each backend
+
+
+class State(enum.Enum):
+    """What has become of a write as a whole."""
+
+    PENDING = "no client has been told yet"
+    KEPT = "a client was told that it is taken: every backend has to get it"
+    STRUCK = "a client was told that it is not: no backend needs to get it any more"
+
+
+class Ticket:
+    """A write on its way to several backends, and what they decide together.
+
+    :ivar seq: its number; higher is later.
+    :ivar time: when it was accepted, in seconds since the epoch.
+    :ivar holders: the roads, and their lanes, that have a refusal of it to bury or to forget.
+    :ivar on_disk: False as soon as it is known that the journal could not take it.
+    :ivar absent: the roads that have it not in memory, and count on the journal.
+    """
+
+    __slots__ = ("_when_kept", "absent", "holders", "on_disk", "seq", "state", "time", "write")
+
+    def __init__(self, seq: int, when: float, write: Write, state: State = State.PENDING) -> None:
+        self.seq = seq
+        self.time = when
+        self.write = write
+        self.state = state
+        self.absent: list[Any] = []
+        self.holders: list[tuple[Any, Any]] = []
+        self.on_disk = True
+        self._when_kept: list[Callable[[], None]] = []
+
+    def when_kept(self, action: Callable[[], None]) -> None:
+        """Do this if the write is one that every backend has to get: now, when that is decided, or never."""
+        if self.state is State.KEPT:
+            action()
+        elif self.state is State.PENDING:
+            self._when_kept.append(action)
+
+    def settle(self, state: State) -> None:
+        """Decide, once."""
+        self.state = state
+        for road in self.absent:
+            road.settled(self)
+        actions, self._when_kept = self._when_kept, []
+        if state is State.KEPT:
+            for action in actions:
+                action()
+        for road, lane in self.holders:
+            road.let_go(self, lane)
+
+
+def count_drop(drops: dict[str, Drop], backend: str, reason: str, when: float, size: int) -> None:
+    """Count a write of this size, accepted at this time, that a backend will not get."""
+    known = drops.get(reason) or Drop(backend, reason, 0, 0, when, when)
+    drops[reason] = attrs.evolve(
+        known,
+        writes=known.writes + 1,
+        bytes=known.bytes + size,
+        first=min(known.first, when),
+        last=max(known.last, when),
+    )
+
+
+class Backlog(Protocol):
+    """What a road asks of whatever keeps its backlog.
+
+    :ivar drops: what this process has counted as lost, by reason.
+    """
+
+    drops: dict[str, Drop]
+
+    max_bytes: int  # in memory; of no concern where it is on disk
+    drop_oldest: bool
+    on_disk: bool
+
+    def passed(self, destination: Destination, seq: int) -> None:
+        """Note that the backend is done with a destination up to this number."""
+
+    def bury(self, ticket: Ticket, write: Write, reply: Reply) -> None:
+        """Keep what the backend has refused of a write for good among the dead letters."""
+
+    def lost(self, ticket: Ticket, write: Write, reason: str) -> None:
+        """Count what the backend will not get of a write."""
+
+    def losses(self) -> list[Drop]:
+        """Return what was lost, by all processes, as far as this one knows."""
+
+    def page(self, destination: Destination, after: int, max_bytes: int) -> Deferred[tuple[list[Record], int]] | None:
+        """Read on in the backlog that is not in memory; None where all of it is."""
+
+
+class MemoryBacklog:
+    """A backlog that lives and dies with the process (``buffer-size-mb``)."""
+
+    on_disk = False
+
+    def __init__(self, backend: str, max_bytes: int, *, drop_oldest: bool = False) -> None:
+        self.backend = backend
+        self.max_bytes = max_bytes
+        self.drop_oldest = drop_oldest
+        self.drops: dict[str, Drop] = {}
+        self.dead_letters: list[tuple[Ticket, Reply]] = []
+
+    def passed(self, destination: Destination, seq: int) -> None:
+        """Nothing to note: what is done is no longer in memory."""
+
+    def bury(self, ticket: Ticket, write: Write, reply: Reply) -> None:
+        """Keep the write, among the last :data:`MAX_DEAD_LETTERS`."""
+        self.dead_letters.append((Ticket(ticket.seq, ticket.time, write, ticket.state), reply))
+        del self.dead_letters[:-MAX_DEAD_LETTERS]
+
+    def lost(self, ticket: Ticket, write: Write, reason: str) -> None:
+        """Count it, with its time."""
+        count_drop(self.drops, self.backend, reason, ticket.time, len(write.body))
+
+    def losses(self) -> list[Drop]:
+        """Return what was lost."""
+        return list(self.drops.values())
+
+    def page(self, destination: Destination, after: int, max_bytes: int) -> None:
+        """All of it is in memory."""
+
+
+class JournalBacklog:
+    """A backend's view of the journal; the keeper knows its present name, and none if it is no longer there."""
+
+    on_disk = True
+    drop_oldest = False
+
+    def __init__(self, backend: str, keeper: JournalWriter) -> None:
+        self.max_bytes = 0
+        self.drops: dict[str, Drop] = {}
+        self._keeper = keeper
+        keeper.names[self] = backend
+
+    def passed(self, destination: Destination, seq: int) -> None:
+        """Move the cursor."""
+        self._keeper.passed(self, destination, seq)
+
+    def bury(self, ticket: Ticket, write: Write, reply: Reply) -> None:
+        """Write it down, before the cursor moves on."""
+        words = reply.body.decode("utf-8", "replace").strip()
+
+        def add(journal: Journal) -> None:
+            if name := self._keeper.names.get(self):
+                journal.add_dead_letter(name, ticket.time, write, reply.status, words)
+
+        self._keeper.insist(add)
+
+    def lost(self, ticket: Ticket, write: Write, reason: str) -> None:
+        """Count it, with its time: here, and in the journal as soon as that takes it."""
+        count_drop(self.drops, self._keeper.names.get(self, ""), reason, ticket.time, len(write.body))
+
+        def count(journal: Journal) -> None:
+            if name := self._keeper.names.get(self):
+                journal.count_drop(name, reason, ticket.time, len(write.body))
+
+        self._keeper.insist(count)
+
+    def losses(self) -> list[Drop]:
+        """Return what was lost: all that the journal knows of, and reasons that are not in it yet."""
+        written = {each.reason: each for each in self._keeper.losses(self)}
+        return list({**self.drops, **written}.values())
+
+    def page(self, destination: Destination, after: int, max_bytes: int) -> Deferred[tuple[list[Record], int]]:
+        """Read on."""
+        last_seq = self._keeper.last_seq  # everything up to here is with the keeper already
+
+        def read(journal: Journal) -> tuple[list[Record], int]:
+            records, upto, damaged = journal.read(destination, after, max_bytes)
+            journal.drop(damaged, "damaged")
+            if upto is None:  # writes may have come since, in the same transaction
+                upto = max(last_seq, records[-1].seq if records else 0)
+            return records, upto
+
+        return self._keeper.call(read)

@@ -1,0 +1,197 @@
+"""From configured outputs and journals to roads and keepers."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import attrs
+
+from influxrelay.config.diff import pair_outputs
+from influxrelay.config.settings import (
+    HTTPListenerConfig,
+    HTTPOutputConfig,
+    JournalConfig,
+    UDPListenerConfig,
+    UDPOutputConfig,
+)
+from influxrelay.delivery.backlog import Backlog, JournalBacklog, MemoryBacklog
+from influxrelay.delivery.buffered_sender import BufferedSender
+from influxrelay.delivery.http_client import HTTPBackend
+from influxrelay.delivery.sender import Backend, Sender
+from influxrelay.delivery.tls import BackendPolicy
+from influxrelay.journal.writer import JournalLimits, JournalWriter
+from influxrelay.lineprotocol.filters import Filter
+
+_KB = 1024
+_MB = 1024 * 1024
+Listener = HTTPListenerConfig | UDPListenerConfig
+
+
+def http_outputs(listener: Listener) -> list[HTTPOutputConfig]:
+    """Return the outputs that have roads."""
+    return [output for output in listener.outputs if isinstance(output, HTTPOutputConfig)]
+
+
+def make_backend(output: HTTPOutputConfig, reactor: Any) -> HTTPBackend:
+    """Build the transport to one HTTP backend.
+
+    :raises ConfigError: a PEM file cannot be used.
+    """
+    authorization = None
+    if output.token is not None:
+        authorization = b"Token " + output.token.encode()
+    elif output.username is not None:
+        authorization = b"Basic " + b64encode(f"{output.username}:{output.password}".encode())
+    policy = BackendPolicy(
+        verify=not output.skip_tls_verification,
+        ca_file=output.ca_file,
+        client_certificate=output.client_certificate,
+    )
+    return HTTPBackend(
+        output.name,
+        output.write_url,
+        reactor,
+        policy,
+        timeout=output.timeout,
+        authorization=authorization,
+        gzip=output.gzip,
+        ping_url=output.ping_url,
+        ping_timeout=output.health_timeout,
+    )
+
+
+def _bounds(output: HTTPOutputConfig) -> dict[str, Any]:
+    return {
+        "max_batch": output.max_batch_kb * _KB,
+        "max_in_flight": output.max_in_flight,
+        "max_waiting": output.max_waiting_mb * _MB,
+    }
+
+
+def make_road(output: HTTPOutputConfig, relay: str, reactor: Any, keeper: JournalWriter | None) -> Sender:
+    """Build the road to one HTTP backend, with a queue if there is a journal or a buffer.
+
+    :raises ConfigError: a PEM file cannot be used.
+    """
+    backend, bounds = make_backend(output, reactor), _bounds(output)
+    road: Sender
+    if keeper is None and not output.buffer_size_mb:
+        road = Sender(backend, reactor, relay=relay, **bounds)
+    else:
+        road = BufferedSender(
+            backend,
+            reactor,
+            relay=relay,
+            queue=_make_queue(output, keeper),
+            max_delay=output.max_delay_interval,
+            create_databases=output.create_databases,
+            **bounds,
+        )
+    road.filter = make_filter(output)
+    return road
+
+
+def _make_queue(output: HTTPOutputConfig, keeper: JournalWriter | None) -> Backlog:
+    if keeper is not None:
+        return JournalBacklog(output.name, keeper)
+    drop_oldest = output.buffer_full == "drop-oldest"
+    return MemoryBacklog(output.name, output.buffer_size_mb * _MB, drop_oldest=drop_oldest)
+
+
+def make_filter(output: HTTPOutputConfig | UDPOutputConfig) -> Filter | None:
+    """Build what decides which lines an output takes; None if it takes all."""
+    measurement = [each.measurement_expression for each in output.filters if each.measurement_expression]
+    tag = [each.tag_expression for each in output.filters if each.tag_expression]
+    return Filter(measurement, tag) if measurement or tag else None
+
+
+def reconfigure_road(road: Sender, output: HTTPOutputConfig, backend: Backend, relay: str) -> None:
+    """Let a road go on with what its output says now; the queue stays, if there is one.
+
+    :param backend: the output's, or the road's own if that would do the same.
+    """
+    if isinstance(road, BufferedSender):
+        road.max_delay, road.create_databases = output.max_delay_interval, output.create_databases
+        if isinstance(road.queue, MemoryBacklog):
+            road.queue.backend, road.queue.max_bytes = output.name, output.buffer_size_mb * _MB
+            road.queue.drop_oldest = output.buffer_full == "drop-oldest"
+    if isinstance(backend, HTTPBackend) and isinstance(road.backend, HTTPBackend):
+        backend.latency = road.backend.latency
+    backend.name = output.name
+    road.filter = make_filter(output)
+    road.reconfigure(backend, relay=relay, **_bounds(output))
+
+
+@attrs.frozen
+class RoadChanges:
+    """What another configuration does to a listener's roads, as soon as :meth:`apply` is called.
+
+    :ivar roads: those that there will be, in order.
+    :ivar kept: those of them that are there already, by their new names.
+    :ivar removed: those that will be no more.
+    :ivar told: what changes beside the configuration itself, for people.
+    """
+
+    roads: list[Sender] = attrs.field(factory=list)
+    kept: dict[str, Sender] = attrs.field(factory=dict)
+    removed: list[Sender] = attrs.field(factory=list)
+    told: list[str] = attrs.field(factory=list)
+    _steps: list[Callable[[], None]] = attrs.field(factory=list)
+
+    @classmethod
+    def between(
+        cls,
+        old: Listener,
+        new: Listener,
+        roads: Sequence[Sender],
+        make_road: Callable[[HTTPOutputConfig, str], Sender],
+        make_backend: Callable[[HTTPOutputConfig], Backend],
+    ) -> RoadChanges:
+        """Find out which roads stay, which come and which go.
+
+        :param roads: of the old outputs, in their order.
+        :raises ConfigError: a PEM file cannot be used.
+        """
+        changes = cls()
+        present = {each.name: (each, road) for each, road in zip(http_outputs(old), roads, strict=True)}
+        before = pair_outputs(old, new)
+        for output in http_outputs(new):
+            if output.name not in before:
+                changes.roads.append(make_road(output, new.name))
+                continue
+            was, road = present.pop(before[output.name].name)
+            changes.roads.append(road)
+            changes.kept[output.name] = road
+            made = make_backend(output)
+            stays = made.does_the_same(road.backend)
+            if not stays or output != was or new.name != old.name:
+                backend = road.backend if stays else made
+                changes._steps.append(partial(reconfigure_road, road, output, backend, new.name))
+            if output == was and not stays:
+                changes.told.append(f"{new.name}: output {output.name}: content of its PEM files")
+        changes.removed.extend(road for _, road in present.values())
+        return changes
+
+    def added(self) -> list[Sender]:
+        """Return those that are new."""
+        return [road for road in self.roads if road not in self.kept.values()]
+
+    def apply(self) -> None:
+        """Let the roads that stay go on with what holds now."""
+        for step in self._steps:
+            step()
+
+
+def make_keeper(journal: JournalConfig | None, reactor: Any) -> JournalWriter | None:
+    """Build what keeps a journal."""
+    if journal is None:
+        return None
+    return JournalWriter(reactor, journal.directory, journal_limits(journal), full_sync=journal.sync == "full")
+
+
+def journal_limits(journal: JournalConfig) -> JournalLimits:
+    """Return how much a journal keeps."""
+    return JournalLimits(journal.max_bytes, journal.max_age, journal.full == "drop-oldest")

@@ -1,0 +1,381 @@
+"""The fan-out to all backends, and the rule by which their answers become the client's."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import attrs
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.python.failure import Failure
+
+from influxrelay.core.errors import BackendFailure
+from influxrelay.core.replies import TAKEN, UNABLE, json_error
+from influxrelay.core.write import Reply, Write, reduced
+from influxrelay.delivery.backlog import State, Ticket
+from influxrelay.delivery.buffered_sender import BufferedSender
+from influxrelay.delivery.responses import Verdict, is_not_ready, is_presentable, judge
+from influxrelay.delivery.sender import Sender
+from influxrelay.journal.store import Record
+from influxrelay.journal.writer import JournalWriter
+from influxrelay.lineprotocol.filters import Filter, divide_slowly
+from influxrelay.lineprotocol.parser import Steps, run
+
+_Parts = list[tuple[Sender, Write]]  # who gets something of a write, and what
+
+AT_ONCE = 512 * 1024  # bytes of a body that are read and submitted in one go ...
+_AT_ONCE_FILTERED = 4096  # ... and where names may take some microseconds for each of them
+
+
+@attrs.frozen
+class Division:
+    """What the filters leave of a write, and how many lines none of them takes."""
+
+    left: dict[Filter, Write | None]
+    unwanted: int
+
+
+class FanOut:
+    """One listener's backends.
+
+    :ivar name: the listener's, for the log.
+    :ivar filters: those of the backends, each once.
+    :ivar at_once: up to how many bytes a body may have to be submitted without :meth:`divide_slowly`.
+    :ivar lines_unwanted: lines that no backend's filter takes.
+    :param keeper: the journal's, if there is one.
+    :param consistency: of writes that ask for none.
+    :param refuse_unjournaled: whether a write that the journal cannot take is refused although a backend has it.
+    :param journal_first: whether a write is in the journal before any backend gets it. Where no client sends again what
+        was under way when the relay died, one backend may not have it alone.
+    :param clock: returns seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        roads: Sequence[Sender],
+        *,
+        keeper: JournalWriter | None = None,
+        consistency: str = "one",
+        refuse_unjournaled: bool = False,
+        journal_first: bool = False,
+        clock: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self.reconfigure(name, roads, consistency=consistency, refuse_unjournaled=refuse_unjournaled)
+        self._keeper = keeper
+        self._journal_first = journal_first
+        self._last_append: Deferred[None] = succeed(None)
+        self._clock = clock
+        self._seq = 0
+        self._undecided: dict[int, None] = {}  # the numbers of what is in the journal, or on its way there
+        self._submitted: deque[tuple[Write, _Parts, str, Deferred[Reply]]] = deque()
+        self.lines_unwanted = 0
+
+    def reconfigure(
+        self, name: str, roads: Sequence[Sender], *, consistency: str, refuse_unjournaled: bool = False
+    ) -> None:
+        """Let other settings hold for the next write; those that are under way keep what they began with."""
+        self.name = name
+        self.roads = tuple(roads)
+        self._consistency = consistency
+        self._refuse_unjournaled = refuse_unjournaled
+        self._queued = [road for road in roads if isinstance(road, BufferedSender)]
+        self.filters = list({road.filter: None for road in roads if road.filter is not None})
+        self.at_once = _AT_ONCE_FILTERED if self.filters else AT_ONCE
+
+    def submit(self, write: Write, consistency: str = "", division: Division | None = None) -> Deferred[Reply]:
+        """Send a write to every backend, and fire with the answer for the client. Never fails.
+
+        With ``one`` that is the first 2xx or 4xx, at once. When all have failed it is one of their 5xx, else one of
+        408, 425 and 429, else 503. Each backend gets the write, whoever was first. One whose filter leaves
+        nothing of it has no part in it; a write that is for nobody is answered 204.
+
+        :param consistency: ``any``, ``one``, ``quorum``, ``all``; empty for the listener's own.
+        :param division: what :meth:`divide_slowly` has found.
+        """
+        consistency = consistency or self._consistency
+        parts = self._divide(write, division) if self.filters else [(road, write) for road in self.roads]
+        if not parts:
+            return succeed(TAKEN)
+        if not self._queued:
+            return self._settle(parts, [road.submit(part) for road, part in parts], consistency, None)
+        answer: Deferred[Reply] = Deferred()
+        self._submitted.append((write, parts, consistency, answer))
+        if len(self._submitted) == 1:  # else this is within the loop below: a client was told, and wrote again at once
+            while self._submitted:
+                try:
+                    self._submit_kept(*self._submitted[0])
+                except Exception:  # noqa: BLE001 (it must not keep the next ones)
+                    self._submitted[0][3].errback()
+                self._submitted.popleft()
+        return answer
+
+    def divide_slowly(self, write: Write) -> Steps[Division]:
+        """Find out bit by bit what the filters leave of a write: it may take long, whatever they are."""
+        filters = self.filters
+        bodies, unwanted = yield from divide_slowly(write.body, filters)
+        left = {each: reduced(write, body) for each, body in zip(filters, bodies, strict=True)}
+        return Division(left, unwanted)
+
+    def _divide(self, write: Write, division: Division | None) -> _Parts:
+        """Return who gets something of a write, and what; roads with the same filter get the same object."""
+        if division is None or division.left.keys() != set(self.filters):  # a reload has changed them
+            division = run(self.divide_slowly(write))
+        if all(road.filter is not None for road in self.roads):
+            self.lines_unwanted += division.unwanted
+        parts = [(road, write if road.filter is None else division.left[road.filter]) for road in self.roads]
+        return [(road, part) for road, part in parts if part is not None]
+
+    def _submit_kept(self, write: Write, parts: _Parts, consistency: str, answer: Deferred[Reply]) -> None:
+        """Give a write that may be kept to every road, before any other write gets to one of them."""
+        ticket = self._new_ticket(write)
+        committed: Deferred[None] = succeed(None)
+        if self._keeper is not None:
+            committed = self._last_append = self._keeper.append(Record(ticket.seq, ticket.time, write))
+            if self._journal_first:
+                committed.addBoth(self._give_out_late, ticket, parts, consistency, committed, answer)
+            committed.addErrback(self._not_on_disk, ticket)
+        if not self._journal_first:
+            self._give_out(ticket, parts, consistency, committed, answer)
+
+    def _give_out_late(self, result: Any, *arguments: Any) -> Any:
+        """Do it when the journal has the write, or cannot take it; the same failure is told to the roads after that."""
+        try:
+            self._give_out(*arguments)
+        except Exception:  # noqa: BLE001 (it must not keep the journal from telling others)
+            arguments[-1].errback()
+        return result
+
+    def handed_out(self) -> Deferred[None]:
+        """Fire when the roads have everything that was submitted until now."""
+        handed: Deferred[None] = Deferred()
+
+        def tell(result: Any) -> Any:
+            handed.callback(None)
+            return result
+
+        if self._journal_first:
+            self._last_append.addBoth(tell)
+        else:
+            handed.callback(None)
+        return handed
+
+    def _give_out(
+        self, ticket: Ticket, parts: _Parts, consistency: str, committed: Deferred[None], answer: Deferred[Reply]
+    ) -> None:
+        """Give a write to its roads, and have the client told."""
+        answers = [road.submit(part, ticket) for road, part in parts]
+        if len(parts) < len(self.roads) or self._journal_first:  # the roads may be others than when it was divided
+            self._skip(ticket, parts)
+        queued = None
+        if consistency == "any" and all(isinstance(road, BufferedSender) for road, _ in parts):
+            everywhere = self._keeper is not None or not any(_has_failed(answer) for answer in answers)
+            queued = _fork(committed) if everywhere else None
+        settled = self._settle(parts, answers, consistency, queued)
+        settled.addCallback(self._decide, ticket, committed)
+        settled.chainDeferred(answer)
+
+    def _new_ticket(self, write: Write) -> Ticket:
+        if self._keeper is not None:
+            self._keeper.last_seq += 1
+            self._seq = self._keeper.last_seq
+            self._undecided[self._seq] = None
+        else:
+            self._seq += 1
+        return Ticket(self._seq, self._clock(), write)
+
+    def _skip(self, ticket: Ticket, parts: _Parts) -> None:
+        """Let the cursors of those who get nothing of a write pass it."""
+        concerned = {road for road, _ in parts}
+        for road in self._queued:
+            if road not in concerned:
+                road.skip(ticket)
+
+    def _settle(
+        self, parts: _Parts, answers: list[Deferred[Reply]], consistency: str, queued: Deferred[Reply] | None
+    ) -> Deferred[Reply]:
+        """Combine the roads' answers into the client's, and note who misses the write."""
+        missing = _Missing(self._clock())
+        for answer, part in zip(answers, parts, strict=True):
+            answer.addCallbacks(missing.answered, missing.failed, callbackArgs=part, errbackArgs=part)
+        settled: Deferred[Reply]
+        if consistency in ("quorum", "all"):
+            needed = len(answers) if consistency == "all" else len(answers) // 2 + 1
+            settled = _Count(answers, [road.name for road, _ in parts], needed).settled
+        else:
+            ways = answers if queued is None else [*answers, queued]
+            first = DeferredList(ways, fireOnOneCallback=True, consumeErrors=True)
+            settled = cast("Deferred[Reply]", first.addCallback(_pick))
+        return settled.addCallback(missing.settled)
+
+    def obstacle(self) -> str:
+        """Tell why a write that asks for nothing else would be answered 5xx now; empty if not, as far as is known."""
+        level, total = self._consistency, len(self.roads)
+        needed = {"quorum": total // 2 + 1, "all": total}.get(level, 1)
+        able = sum(not road.objection() and not road.is_full for road in self.roads)
+        journal = self._keeper.obstacle if self._keeper is not None else ""
+        if journal and self._refuse_unjournaled:
+            return journal
+        if able >= needed:
+            return ""
+        if (
+            level == "any"
+            and not journal
+            and len(self._queued) == total
+            and not any(road.is_full for road in self.roads)
+        ):
+            return ""
+        return f"{able} of {total} backends can take writes, and consistency {level} needs {needed}"
+
+    # -- what is kept
+
+    def decided(self) -> int:
+        """Return up to which number of the journal it is decided whether a write is kept."""
+        last = self._keeper.last_seq if self._keeper is not None else 0
+        return next(iter(self._undecided), last + 1) - 1
+
+    def _not_on_disk(self, failure: Failure, ticket: Ticket) -> Failure:
+        ticket.on_disk = False
+        for road in ticket.absent:
+            road.not_on_disk(ticket)
+        return failure
+
+    def _decide(self, reply: Reply, ticket: Ticket, committed: Deferred[None]) -> Any:
+        """Keep or strike the write, as the client will be told; tell it when that is certain."""
+        taken = reply.status < 300
+        if self._keeper is None:
+            ticket.settle(State.KEPT if taken else State.STRUCK)
+            return reply
+        told: Deferred[Reply] = Deferred()
+
+        keeper = self._keeper
+
+        def on_disk(_: object) -> None:
+            del self._undecided[ticket.seq]
+            ticket.settle(State.KEPT if taken else State.STRUCK)
+            if taken:
+                told.callback(reply)
+            else:
+                keeper.strike(ticket.seq).addBoth(lambda _: told.callback(reply))
+
+        def not_on_disk(failure: Failure) -> None:
+            refuse = taken and self._refuse_unjournaled
+            del self._undecided[ticket.seq]
+            ticket.settle(State.KEPT if taken and not refuse else State.STRUCK)
+            told.callback(json_error(503, f"unable to journal the write: {failure.value}") if refuse else reply)
+
+        committed.addCallbacks(on_disk, not_on_disk)
+        return told
+
+
+class _Missing:
+    """Who has missed a write: a road that keeps nothing is told so if another one has taken it."""
+
+    def __init__(self, when: float) -> None:
+        self._when = when
+        self._taken = False
+        self._roads: _Parts = []
+
+    def answered(self, reply: Reply, road: Sender, part: Write) -> Reply:
+        """Note that a backend is not ready for its part; pass the answer on."""
+        if reply.status >= 300 and is_not_ready(reply):
+            self._note(road, part)
+        return reply
+
+    def failed(self, failure: Failure, road: Sender, part: Write) -> Failure:
+        """Note that a backend may miss its part; pass the failure on."""
+        if not _is_refused(failure):
+            self._note(road, part)
+        return failure
+
+    def _note(self, road: Sender, part: Write) -> None:
+        if self._taken:
+            road.miss(part, self._when)
+        else:
+            self._roads.append((road, part))
+
+    def settled(self, reply: Reply) -> Reply:
+        """Note what the client is told."""
+        if reply.status < 300:
+            self._taken = True
+            for road, part in self._roads:
+                road.miss(part, self._when)
+        return reply
+
+
+class _Count:
+    """Waits for so many 2xx, or until they can no longer come.
+
+    :ivar settled: fires with 204, or with a 503 that names the backends that failed.
+    """
+
+    def __init__(self, answers: list[Deferred[Reply]], names: list[str], needed: int) -> None:
+        self.settled: Deferred[Reply] = Deferred()
+        self._needed = needed
+        self._spare = len(answers) - needed
+        self._failed: list[str] = []
+        for answer, name in zip(answers, names, strict=True):
+            answer.addCallbacks(self._answered, self._failed_at, callbackArgs=(name,), errbackArgs=(name,))
+
+    def _answered(self, reply: Reply, name: str) -> None:
+        if reply.status >= 300:
+            self._note_failure(f"{name}: {reply.status}")
+            return
+        self._needed -= 1
+        if self._needed == 0:
+            self._fire(TAKEN)
+
+    def _failed_at(self, failure: Failure, name: str) -> None:
+        problem = failure.value
+        self._note_failure(f"{name}: {problem.reason if isinstance(problem, BackendFailure) else 'error'}")
+
+    def _note_failure(self, text: str) -> None:
+        self._failed.append(text)
+        if len(self._failed) > self._spare:
+            self._fire(json_error(503, f"unable to write points to enough backends ({', '.join(self._failed)})"))
+
+    def _fire(self, reply: Reply) -> None:
+        if not self.settled.called:
+            self.settled.callback(reply)
+
+
+def _pick(result: Any) -> Reply:
+    """Read what a DeferredList with ``fireOnOneCallback`` fires with: one (reply, index), or all the failures."""
+    if isinstance(result, tuple):
+        return cast("Reply", result[0])
+    replies = [reply for _, failure in result if (reply := _shown(failure)) is not None]
+    return max(replies, key=lambda reply: reply.status, default=UNABLE)
+
+
+def _is_refused(failure: Failure) -> bool:
+    """Tell whether a backend has refused a write for good, although another one may take it."""
+    problem = failure.value
+    reply = problem.reply if isinstance(problem, BackendFailure) else None
+    return reply is not None and judge(reply) is Verdict.PERMANENT
+
+
+def _has_failed(answer: Deferred[Reply]) -> bool:
+    """Tell whether a road has refused a write at once, because its queue is full or it is closed."""
+    return answer.called and isinstance(answer.result, Failure)
+
+
+def _fork(committed: Deferred[None]) -> Deferred[Reply]:
+    """Return one more way to settle: the write is safely in the queue of every backend."""
+    queued: Deferred[Reply] = Deferred()
+
+    def tell(result: Any) -> Any:
+        if isinstance(result, Failure):
+            queued.errback(BackendFailure("journal", str(result.value)))
+        else:
+            queued.callback(TAKEN)
+        return result
+
+    committed.addBoth(tell)
+    return queued
+
+
+def _shown(failure: Failure) -> Reply | None:
+    problem = failure.value
+    reply = problem.reply if isinstance(problem, BackendFailure) else None
+    return reply if reply is not None and is_presentable(reply) else None

@@ -1,0 +1,77 @@
+"""Pings: how backends are while no writes tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from influxrelay.core.errors import BackendFailure
+from influxrelay.core.write import Reply
+from influxrelay.delivery.responses import Verdict, excerpt, judge
+from influxrelay.delivery.sender import Sender
+
+INTERVAL = 2.0  # seconds
+
+
+class Prober:
+    """Asks each backend that has answered no write since the last look whether it lives.
+
+    :param roads: returns them as they are now.
+    """
+
+    _log = Logger()
+
+    def __init__(self, roads: Callable[[], Iterable[Sender]], reactor: Any) -> None:
+        self._roads = roads
+        self._reactor = reactor
+        self._timer: IDelayedCall | None = None
+        self._seen: dict[Sender, int] = {}
+        self._under_way: set[Sender] = set()
+
+    def start(self) -> None:
+        """Look at once, and then again and again."""
+        self._look()
+
+    def stop(self) -> None:
+        """Ask no more; what a ping under way brings is dropped."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = self._reactor.callLater(INTERVAL, self._look)
+        before, self._seen = self._seen, {}
+        for road in self._roads():
+            answers = self._seen[road] = road.answers
+            if before.get(road, answers) == answers:
+                if road not in self._under_way:
+                    Deferred.fromCoroutine(self._ping(road)).addErrback(self._bug, road)
+            elif road.trouble is None:
+                road.pinged(None)  # a write has told that it lives
+
+    async def _ping(self, road: Sender) -> None:
+        answers, backend = road.answers, road.backend
+        self._under_way.add(road)
+        try:
+            problem = _judge(await backend.ping())
+        except BackendFailure as failure:
+            problem = BackendFailure(failure.reason, f"no answer to the ping: {failure.detail}")
+        finally:
+            self._under_way.discard(road)
+        if self._timer is not None and (road.answers, road.backend) == (answers, backend):  # else more is known
+            road.pinged(problem)
+
+    def _bug(self, failure: Failure, road: Sender) -> None:
+        self._log.failure("a ping of {backend}", failure, backend=road.name)
+
+
+def _judge(reply: Reply) -> BackendFailure | None:
+    """Read an answer: whoever says 5xx, or "not now", is not well; to be asked for a password is to be answered."""
+    if reply.status < 400 or (reply.status < 500 and judge(reply) is not Verdict.NOT_NOW):
+        return None
+    return BackendFailure(str(reply.status), f"answered the ping with {excerpt(reply)}", reply)

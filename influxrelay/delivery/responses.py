@@ -1,0 +1,69 @@
+"""What a backend's answer means."""
+
+from __future__ import annotations
+
+import enum
+import re
+from email.utils import parsedate_to_datetime
+from time import time
+
+from influxrelay.core.write import Reply
+
+MAX_RETRY_AFTER = 3600.0  # seconds; a backend that asks for more is asked again after this
+_NOT_NOW = frozenset((408, 425, 429))
+_PERMANENT = re.compile(
+    # InfluxDB 1.x answers these with a 5xx in some versions, and no retry heals them (coordinator/points_writer.go,
+    # tsdb/store.go, tsdb/shard.go).
+    rb"retention policy not found|partial write|unable to parse|points beyond retention policy|field type conflict"
+    rb"|contains invalid UTF-8",
+    re.IGNORECASE,
+)
+
+
+class Verdict(enum.Enum):
+    """What an answer says of the write, and of the backend."""
+
+    TAKEN = "2xx"
+    REFUSED = "4xx: the write is wrong; this settles it, and the client is shown this answer"
+    PERMANENT = "5xx with a text that cannot heal: the write is wrong, but another backend may still take it"
+    NOT_NOW = "anything else: the backend is in trouble, and the same write may be taken later"
+
+
+def judge(reply: Reply) -> Verdict:
+    """Read an answer."""
+    status = reply.status
+    if 200 <= status < 300:
+        return Verdict.TAKEN
+    if 400 <= status < 500 and status not in _NOT_NOW:
+        return Verdict.REFUSED
+    if 500 <= status < 600 and _PERMANENT.search(reply.body):
+        return Verdict.PERMANENT
+    return Verdict.NOT_NOW
+
+
+def is_not_ready(reply: Reply) -> bool:
+    """Tell whether the backend misses the database: it is well, and may get it (``handler.go``, ``serveWrite``)."""
+    return reply.status == 404 and b"database not found" in reply.body
+
+
+def is_presentable(reply: Reply) -> bool:
+    """Tell whether a client may see this answer when every backend has failed: a 5xx, or a 4xx that means "not now"."""
+    return 500 <= reply.status < 600 or reply.status in _NOT_NOW or is_not_ready(reply)
+
+
+def retry_after(reply: Reply) -> float:
+    """Return the seconds to wait by the ``Retry-After`` header (RFC 9110, 10.2.3): 0 without one, an hour at most."""
+    value = dict(reply.headers).get(b"Retry-After", b"").strip()
+    if value.isdigit():
+        return min(float(value), MAX_RETRY_AFTER)
+    try:
+        seconds = parsedate_to_datetime(value.decode("ascii")).timestamp() - time()
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def excerpt(reply: Reply) -> str:
+    """Return status and first words of an answer, for the log."""
+    text = reply.body[:200].decode("utf-8", "replace").strip()
+    return f"{reply.status}: {text}" if text else str(reply.status)

@@ -1,0 +1,188 @@
+"""What answers at each path of a listener."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+
+import attrs
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from influxrelay.core.errors import InvalidRequest
+from influxrelay.core.replies import json_error
+from influxrelay.core.token_bucket import TokenBucket
+from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.delivery.fanout import AT_ONCE, Division, FanOut
+from influxrelay.http.request import RETRY, TOO_MUCH, VERSION, RelayRequest
+from influxrelay.lineprotocol.parser import Steps, count_lines, is_blank_slowly, is_finished, prepare_slowly
+from influxrelay.lineprotocol.query_string import flag, parse
+
+NO_CONTENT = Reply(204)
+_MEMORY = 4096  # destinations remembered, far more than a site has ...
+_MEMORY_LENGTH = 1024  # ... and the longest query string among them, in bytes
+_AT_ONCE = 2  # slices of the work for a body that is large or odd, which are done before all others
+_MAY_BE_BLANK = b"# \t\0\n"  # how a body begins that may have nothing in it
+_PRECISIONS = {b"": b"ns", b"n": b"ns"}
+
+
+class WriteResource(Resource):
+    """``/write``: takes line protocol for the backends.
+
+    :param clock: returns nanoseconds since the epoch; what lines without a timestamp get.
+    :ivar writes: that were given to the backends, with their ``lines`` and ``bytes`` as they came, unpacked.
+    """
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        relay: FanOut,
+        *,
+        default_retention_policy: str = "",
+        limiter: TokenBucket | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        super().__init__()
+        self.writes = 0
+        self.lines = 0
+        self.bytes = 0
+        self._relay = relay
+        self._clock = clock
+        self.reconfigure(default_retention_policy=default_retention_policy, limiter=limiter)
+
+    def reconfigure(self, *, default_retention_policy: str, limiter: TokenBucket | None) -> None:
+        """Let other settings hold for the next request."""
+        self._default_retention_policy = default_retention_policy
+        self._limiter = limiter
+        self._destinations: dict[tuple[bytes, bytes], tuple[Destination, bytes, bytes, str]] = {}
+
+    def render(self, request: RelayRequest) -> int:
+        """Answer a request of any method."""
+        if request.method == b"POST":
+            self._write(request)
+        elif request.method == b"OPTIONS":
+            request.answer(Reply(204, ((b"Allow", b"POST"),)))
+        else:
+            request.refuse(json_error(405, "method not allowed", (b"Allow", b"POST")))
+        return NOT_DONE_YET
+
+    def _write(self, request: RelayRequest) -> None:
+        given = request.requestHeaders.getRawHeaders(b"Authorization")
+        authorization = given[0] if given else b""
+        destination, precision, query, consistency = self._destination(request.query, authorization)
+        if self._limiter is not None:
+            seconds = self._limiter.take()
+            if seconds:
+                retry_after = (b"Retry-After", b"%d" % math.ceil(seconds))
+                request.refuse(json_error(429, "rate limit exceeded", retry_after))
+                return
+        body = request.body.whole()
+        write = Write(destination, query, authorization, body or b"")
+        if body and len(body) <= self._relay.at_once and body[:1] not in _MAY_BE_BLANK and is_finished(body, precision):
+            self._submit(request, write, consistency, body)
+            return
+        work = self._read(request, body, write, precision, consistency)
+        for _ in range(_AT_ONCE):
+            if next(work, None) is None:
+                return
+        request.site.desk.take(work)
+
+    def _read(
+        self, request: RelayRequest, body: bytes | None, write: Write, precision: bytes, consistency: str
+    ) -> Steps[None]:
+        """Do what takes long for a large or an odd body bit by bit, and then submit the write."""
+        try:
+            reading = self._prepare(request, body, write, precision)
+            while not request.is_gone:
+                grown = next(reading)
+                if grown and not request.count(grown):
+                    request.refuse(json_error(503, TOO_MUCH, RETRY))
+                    return
+                yield grown
+        except StopIteration as end:
+            if end.value is None:
+                request.answer(NO_CONTENT)
+            else:
+                prepared, as_it_came, division = end.value
+                self._submit(request, prepared, consistency, as_it_came, division)
+        except InvalidRequest as error:
+            request.refuse(json_error(error.status, error.message))
+        except Exception:  # noqa: BLE001 (one request's trouble must not be the desk's)
+            request.fail(Failure())
+
+    def _prepare(
+        self, request: RelayRequest, body: bytes | None, write: Write, precision: bytes
+    ) -> Steps[tuple[Write, bytes, Division | None] | None]:
+        """Unpack a body, stamp its lines, and look at their names; return None if there are no lines."""
+        if body is None:
+            body = yield from request.body.finish_slowly()
+        if not body or (body[:1] in _MAY_BE_BLANK and (yield from is_blank_slowly(body))):
+            return None
+        if len(body) <= AT_ONCE and is_finished(body, precision):
+            prepared = attrs.evolve(write, body=body)
+        else:
+            stamped, mergeable = yield from prepare_slowly(body, precision, self._clock())
+            prepared = attrs.evolve(write, body=stamped, mergeable=mergeable)
+        division = None
+        if self._relay.filters and len(body) > self._relay.at_once:
+            division = yield from self._relay.divide_slowly(prepared)
+        return prepared, body, division
+
+    def _submit(
+        self, request: RelayRequest, write: Write, consistency: str, body: bytes, division: Division | None = None
+    ) -> None:
+        self.writes += 1
+        self.lines += count_lines(body)
+        self.bytes += len(body)
+        answered = self._relay.submit(write, consistency, division)
+        answered.addCallback(_present, request)
+        answered.addErrback(request.fail)
+
+    def _destination(self, query: bytes, authorization: bytes) -> tuple[Destination, bytes, bytes, str]:
+        """Return destination, precision, forwarded query and consistency; clients send the same few again and again."""
+        key = (query, authorization)
+        known = self._destinations.get(key)
+        if known is None:
+            target = parse(query, self._default_retention_policy)
+            destination = Destination(
+                target.database,
+                target.retention_policy,
+                _PRECISIONS.get(target.precision, target.precision),
+                (authorization, target.username, target.password),
+            )
+            known = (destination, target.precision, target.forwarded, target.consistency)
+            if len(self._destinations) >= _MEMORY:
+                self._destinations.clear()
+            if len(query) <= _MEMORY_LENGTH:
+                self._destinations[key] = known
+        return known
+
+
+def _present(reply: Reply, request: RelayRequest) -> None:
+    """Show a backend's answer: any 2xx as the 204 that InfluxDB gives, everything else as it is."""
+    request.answer(NO_CONTENT if reply.status < 300 else reply)
+
+
+class PingResource(Resource):
+    """``/ping``: tells that the relay itself is there."""
+
+    isLeaf = True
+
+    def __init__(self, status: int = 204) -> None:
+        super().__init__()
+        self._reply = Reply(status)
+
+    def render(self, request: RelayRequest) -> int:
+        """Answer as InfluxDB does (``services/httpd/handler.go``, ``servePing``)."""
+        if request.method not in (b"GET", b"HEAD"):
+            request.refuse(json_error(405, "method not allowed", (b"Allow", b"GET, HEAD")))
+        elif flag(request.query, b"verbose"):
+            body = json.dumps({"version": VERSION}, separators=(",", ":")).encode() + b"\n"
+            request.answer(Reply(200, ((b"Content-Type", b"application/json"),), body))
+        else:
+            request.answer(self._reply)
+        return NOT_DONE_YET

@@ -1,0 +1,1 @@
+"""Line protocol: bytes in, bytes out, no reactor."""

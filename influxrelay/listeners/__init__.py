@@ -1,0 +1,1 @@
+"""A port and what is behind it."""

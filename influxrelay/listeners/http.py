@@ -1,0 +1,62 @@
+"""An HTTP listener."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from twisted.web.resource import Resource
+
+from influxrelay.config.settings import HTTPListenerConfig
+from influxrelay.core.token_bucket import TokenBucket
+from influxrelay.delivery.fanout import FanOut
+from influxrelay.http.overload import ClientLimits
+from influxrelay.http.site import RelaySite
+from influxrelay.http.write_resource import PingResource, WriteResource
+from influxrelay.listeners.inherited_sockets import Sockets
+from influxrelay.listeners.port_service import SiteService
+from influxrelay.listeners.relaying import Relaying
+from influxrelay.operations.health import LocalExaminer
+from influxrelay.operations.resources import serve_health
+
+
+class HTTPService(SiteService, Relaying):
+    """An HTTP listener, its relay and its roads."""
+
+    def __init__(self, config: HTTPListenerConfig, reactor: Any, sockets: Sockets) -> None:
+        Relaying.__init__(self, config, reactor)
+        self._sockets = sockets
+        self._limiter: TokenBucket | None = None
+        self._relay = FanOut(config.name, self.roads, keeper=self.keeper, clock=time.time)
+        self.relays = [self._relay]
+        self.writes = WriteResource(self._relay)
+        self._root = Resource()
+        self._root.putChild(b"write", self.writes)
+        self.site = RelaySite(self._root, reactor, max_body_size=config.max_body_size)
+        serve_health(self.site, self._root, LocalExaminer(lambda: [self], reactor))
+        self.furnish()
+
+    def furnish(self) -> None:
+        """Let what is configured hold for the next request."""
+        config = self.config
+        refuse = config.journal is not None and config.journal.on_error == "refuse"
+        self._relay.reconfigure(config.name, self.roads, consistency=config.consistency, refuse_unjournaled=refuse)
+        limit = (config.rate_limit, config.burst_limit or 1)
+        if not config.rate_limit:
+            self._limiter = None
+        elif self._limiter is None or self._limiter.limit != limit:
+            self._limiter = TokenBucket(*limit, self._reactor.seconds)
+        self.writes.reconfigure(default_retention_policy=config.default_retention_policy, limiter=self._limiter)
+        self._root.putChild(b"ping", PingResource(config.default_ping_response))
+        self.site.max_body_size, self.site.access_log = config.max_body_size, config.access_log
+        self.site.guard.name = config.name
+        self.site.guard.limits = ClientLimits(
+            connections=config.max_connections,
+            in_flight=max(config.max_in_flight, config.max_body_size),
+            header_timeout=config.header_timeout,
+            body_timeout=config.body_timeout,
+            idle_timeout=config.idle_timeout,
+        )
+
+    def _backends(self) -> str:
+        return ", ".join(road.name for road in self.roads)

@@ -1,0 +1,218 @@
+"""A UDP listener."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.error import CannotListenError
+
+from influxrelay.config.settings import HTTPOutputConfig, UDPListenerConfig, UDPOutputConfig
+from influxrelay.core.errors import ListenError
+from influxrelay.core.matching import find_again
+from influxrelay.core.write import Destination, Write
+from influxrelay.delivery.backlog import Ticket
+from influxrelay.delivery.buffered_sender import BufferedSender
+from influxrelay.delivery.factory import (
+    http_outputs,
+    make_filter,
+)
+from influxrelay.delivery.fanout import FanOut
+from influxrelay.delivery.sender import Sender
+from influxrelay.delivery.udp_batcher import LineBatcher
+from influxrelay.delivery.udp_sender import DatagramSender
+from influxrelay.lineprotocol.query_string import parse
+from influxrelay.listeners.inherited_sockets import Sockets
+from influxrelay.listeners.port_service import show_address
+from influxrelay.listeners.relaying import Relaying
+from influxrelay.listeners.transaction import Transaction
+from influxrelay.listeners.udp_protocol import MAX_DATAGRAM, LineReceiver
+
+
+class UDPService(Relaying):
+    """A UDP listener and its outputs."""
+
+    def __init__(self, config: UDPListenerConfig, reactor: Any, sockets: Sockets) -> None:
+        super().__init__(config, reactor)
+        self._sockets = sockets
+        self._port: Any = None
+        self.outputs: list[LineBatcher | DatagramSender] = []
+        self.relays = []
+        self._batchers: dict[Sender | None, tuple[FanOut, LineBatcher]] = {}
+        self._datagram_outputs: dict[str, DatagramSender] = {}
+        self.protocol = LineReceiver(config.name, reactor, (), precision=config.precision)
+        self.furnish()
+
+    def furnish(self) -> None:
+        """Let what is configured hold for the next datagram."""
+        config = self.config
+        batchers: dict[Sender | None, tuple[FanOut, LineBatcher]] = {}
+        if self.keeper is not None:  # one log, and so one batch for all backends
+            batchers[None] = self._batcher(None, http_outputs(config)[0], config.name, self.roads)
+        else:
+            for output, road in zip(http_outputs(config), self.roads, strict=True):
+                batchers[road] = self._batcher(road, output, output.name, [road])
+        self._batchers = batchers
+        self._change_datagram_outputs()
+        self.relays = [relay for relay, _ in batchers.values()]
+        of_roads = iter([batcher for _, batcher in batchers.values()])
+        self.outputs = [
+            self._datagram_outputs[each.name] if isinstance(each, UDPOutputConfig) else next(of_roads)
+            for each in (config.outputs if self.keeper is None else config.outputs[:1])
+        ]
+        # The unit of a socket that was given says how large its buffer is.
+        given = self._sockets.has(IPv4Address("UDP", config.host, config.port))
+        read_buffer = 0 if given else config.read_buffer
+        self.protocol.reconfigure(config.name, self.outputs, precision=config.precision, read_buffer=read_buffer)
+        filters = list(dict.fromkeys(map(make_filter, config.outputs)))
+        self.protocol.filters = [] if None in filters else [each for each in filters if each is not None]
+
+    def _batcher(
+        self, key: Sender | None, output: HTTPOutputConfig, name: str, roads: list[Sender]
+    ) -> tuple[FanOut, LineBatcher]:
+        """Return those that there are, or new ones."""
+        config = self.config
+        target = parse(f"{output.query}&precision={config.precision}".encode())
+        where = Destination(
+            target.database, target.retention_policy, target.precision, (b"", target.username, target.password)
+        )
+        settings = {
+            "batch_lines": config.batch_lines,
+            "batch_bytes": config.batch_bytes,
+            "interval": config.batch_interval,
+        }
+        if key not in self._batchers:
+            relay = FanOut(
+                name,
+                roads,
+                keeper=self.keeper,
+                consistency="any",
+                journal_first=self.keeper is not None,
+                clock=time.time,
+            )
+            batcher = LineBatcher(relay, self._reactor, where, target.forwarded, **settings)
+            if key is not None:
+                batcher.on_lost = partial(self._note_lost, key)
+            return relay, batcher
+        relay, batcher = self._batchers[key]
+        relay.reconfigure(name, roads, consistency="any")
+        batcher.reconfigure(where, target.forwarded, **settings)
+        return relay, batcher
+
+    def _change_datagram_outputs(self) -> None:
+        present, wanted = self._datagram_outputs, [e for e in self.config.outputs if isinstance(e, UDPOutputConfig)]
+        before = find_again(
+            {name: each.location for name, each in present.items()},
+            {each.name: f"{each.host}:{each.port}" for each in wanted},
+        )
+        self._datagram_outputs = {}
+        for each in wanted:
+            old = before.get(each.name)
+            if old is None:
+                output = DatagramSender(self.name, each.name, self._reactor, each.host, each.port, mtu=each.mtu)
+            else:
+                output = present.pop(old)
+                output.reconfigure(self.name, each.name, each.host, each.port, mtu=each.mtu)
+            output.filter = make_filter(each)
+            self._datagram_outputs[each.name] = output
+            if self.running:
+                output.start()
+        for output in present.values():
+            output.stop()
+
+    def listen(self) -> None:
+        """Open the port."""
+        self._enter(self._open(self.config))
+
+    def startService(self) -> None:
+        """Open the port, and look for the backends."""
+        super().startService()
+        for output in self._datagram_outputs.values():
+            output.start()
+
+    def _open(self, config: UDPListenerConfig) -> Any:
+        try:
+            return self._sockets.listenUDP(
+                config.port, self.protocol, interface=config.host, maxPacketSize=MAX_DATAGRAM
+            )
+        except (CannotListenError, OSError) as error:
+            reason = getattr(error, "socketError", error)
+            raise ListenError(f"{self.name}: cannot listen on {config.bind_addr}: {reason}") from error
+
+    def _enter(self, port: Any) -> None:
+        before, self._port, self._listening = self._port, port, True
+        self.log.info(
+            "{relay}: takes UDP on {address} for {backends}",
+            relay=self.name,
+            address=show_address(port.getHost()),
+            backends=", ".join(output.name for output in self.outputs),
+        )
+        if before is not None:
+            before.stopListening()
+
+    def move(self, config: UDPListenerConfig, steps: Transaction) -> None:
+        """Open the port of another configuration, to be used instead of the present one.
+
+        :raises ListenError: it cannot be had.
+        """
+        if (config.host, config.port) != (self.config.host, self.config.port):
+            port = self._open(config)
+            steps.back(port.stopListening)
+            steps.later(self._enter, port)
+        if config.read_buffer != self.config.read_buffer:
+            steps.later(lambda: self.protocol.set_read_buffer(self._port))
+
+    def _note_lost(self, road: Sender, write: Write) -> None:
+        """Count lines that a backend has not taken as lost for it, if another one is well and so may have them."""
+        if any(not other.objection() for other in self.roads if other is not road):
+            now = time.time()
+            if isinstance(road, BufferedSender):
+                road.queue.lost(Ticket(0, now, write), write, "full")
+            else:
+                road.miss(write, now)
+
+    def obstacle(self) -> str:
+        """Tell why lines would get nowhere now; datagrams go out whatever becomes of them."""
+        return "" if self._datagram_outputs else super().obstacle()
+
+    def hand_over(self) -> Deferred[Any]:
+        """Give what has been collected to the roads; fires when they have it."""
+        self.protocol.flush()
+        for _, batcher in self._batchers.values():
+            batcher.flush()
+        return super().hand_over()
+
+    def counters(self) -> dict[str, Any]:
+        """Return what has been counted since the start, for JSON."""
+        return {
+            **super().counters(),
+            "datagrams": self.protocol.datagrams_in,
+            "lines": self.protocol.lines_in,
+            "dropped": dict(self.protocol.dropped),
+            "outputs": [
+                {"name": each.name, "lines": each.lines_out, "dropped": dict(each.dropped)} for each in self.outputs
+            ],
+        }
+
+    def stop_listening(self) -> Deferred[Any]:
+        """Receive no more, and send on what was received; fires when the roads have it, and the socket is closed."""
+        self._stopping = True
+        return DeferredList([self.hand_over(), maybeDeferred(self._port.stopListening)])
+
+    def abort(self) -> None:
+        """Close the sockets and tell what became of the lines."""
+        for output in self._datagram_outputs.values():
+            output.stop()
+        protocol = self.protocol
+        self.log.info(
+            "{relay}: {lines_in} line(s) in, dropped: {dropped}; {outputs}",
+            relay=self.name,
+            lines_in=protocol.lines_in,
+            dropped=dict(protocol.dropped),
+            outputs="; ".join(
+                f"{each.name}: {each.lines_out} out, dropped: {dict(each.dropped)}" for each in self.outputs
+            ),
+        )

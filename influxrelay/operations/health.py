@@ -1,0 +1,221 @@
+"""How the relay and its backends are, for load balancers: values, and who finds them out.
+
+Nothing here is HTTP: :mod:`influxrelay.operations.resources` answers with it. The questions are asked of whatever the
+listeners and their roads are at that moment.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, Self
+
+import attrs
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.task import deferLater
+
+from influxrelay import __version__
+from influxrelay.core.errors import JournalError
+from influxrelay.core.text import age, count, iso, size, text
+from influxrelay.core.timeouts import within
+from influxrelay.delivery.buffered_sender import BufferedSender
+from influxrelay.delivery.sender import Sender
+from influxrelay.journal.store import Journal
+from influxrelay.journal.writer import JournalWriter
+
+NAME = "influxrelay"
+PATIENCE = 1.0  # seconds that a question about a backend waits for what is under way ...
+STEP = 0.01  # ... and between two looks
+IN_SYNC = "up and in sync"
+UNKNOWN = "not heard of yet"
+SLOW_JOURNAL = "behind: the journal is slow, and what came last is not in it"
+NOT_READY = "it is starting or stopping"
+
+
+@attrs.frozen
+class Check:
+    """How one backend of one listener is."""
+
+    name: str
+    listener: str
+    passed: bool
+    message: str
+
+
+@attrs.frozen
+class Health:
+    """An answer in the shape of InfluxDB's ``/health``.
+
+    :ivar name: of what was asked about: the relay, or a backend.
+    """
+
+    name: str
+    passed: bool
+    message: str
+    checks: tuple[Check, ...] = ()
+    version: str = __version__
+
+    def show(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "name": self.name,
+            "status": _status(passed=self.passed),
+            "message": self.message,
+            "checks": [
+                {
+                    "name": each.name,
+                    "listener": each.listener,
+                    "status": _status(passed=each.passed),
+                    "message": each.message,
+                }
+                for each in self.checks
+            ],
+            "version": self.version,
+        }
+
+    @classmethod
+    def parse(cls, shown: dict[str, Any]) -> Self:
+        """Return what :meth:`show` has shown."""
+        checks = (
+            Check(each["name"], each["listener"], each["status"] == "pass", each["message"]) for each in shown["checks"]
+        )
+        return cls(shown["name"], shown["status"] == "pass", shown["message"], tuple(checks), shown["version"])
+
+
+def _status(*, passed: bool) -> str:
+    return "pass" if passed else "fail"
+
+
+class Examiner(Protocol):
+    """Whoever can tell how the relay is."""
+
+    async def health(self) -> Health:
+        """Tell whether a write would be taken now."""
+
+    async def backend(self, name: str) -> Health | None:
+        """Tell whether a backend has all that was accepted before this question; None if there is no such backend."""
+
+    async def ready(self) -> Health:
+        """Tell whether the relay has started, and does not stop."""
+
+
+class Listener(Protocol):
+    """What is asked of a listener."""
+
+    name: str
+    roads: list[Sender]
+    keeper: JournalWriter | None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it listens, its journal is open, and it does not stop."""
+
+    def obstacle(self) -> str:
+        """Tell why a write would be answered 5xx now; empty if it would not, as far as is known."""
+
+    def hand_over(self) -> Deferred[Any]:
+        """Give what has been collected to the roads; fires when they have it."""
+
+
+class LocalExaminer:
+    """Looks at the listeners of this process.
+
+    :param listeners: returns them as they are now.
+    """
+
+    def __init__(self, listeners: Callable[[], Sequence[Listener]], reactor: Any) -> None:
+        self._listeners = listeners
+        self._reactor = reactor
+
+    async def health(self) -> Health:
+        """Tell whether a write would be taken now, by every listener."""
+        listeners = self._listeners()
+        await gatherResults([self._look_at_disk(each.keeper) for each in listeners if each.keeper is not None])
+        checks = [_outline(listener, road) for listener in listeners for road in listener.roads]
+        obstacles = [(each.name, each.obstacle() if each.is_ready else NOT_READY) for each in listeners]
+        words = "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles if obstacle)
+        return Health(NAME, not words, words or "ready for writes", tuple(checks))
+
+    def _look_at_disk(self, keeper: JournalWriter) -> Deferred[bool]:
+        """Find out whether a journal's trouble is over: while no writes come, nobody else does."""
+        if not keeper.trouble:
+            return succeed(True)
+        tried = keeper.call(Journal.touch).addErrback(lambda failure: failure.trap(JournalError))
+        return Deferred.fromCoroutine(within(PATIENCE, tried, self._reactor))
+
+    async def backend(self, name: str) -> Health | None:
+        """Tell whether a backend has all that was accepted before this question, from every listener."""
+        found = [(each, road) for each in self._listeners() for road in each.roads if road.name == name]
+        if not found:
+            return None
+        looks = [Deferred.fromCoroutine(self._examine(listener, road)) for listener, road in found]
+        checks: list[Check] = await gatherResults(looks)
+        words = [
+            each.message if len(found) == 1 else f"{each.listener}: {each.message}"
+            for each in checks
+            if not each.passed
+        ]
+        return Health(name, not words, "; ".join(words) or IN_SYNC, tuple(checks))
+
+    async def _examine(self, listener: Listener, road: Sender) -> Check:
+        """Wait for what is under way, for a while."""
+        deadline = self._reactor.seconds() + PATIENCE
+        if not await within(PATIENCE, listener.hand_over(), self._reactor):
+            return Check(road.name, listener.name, passed=False, message=SLOW_JOURNAL)
+        is_past = road.barrier()
+        while True:
+            words = road.objection()
+            if not words and road.is_known and is_past():
+                words = missed(listener, road)
+                return Check(road.name, listener.name, not words, words or IN_SYNC)
+            if words or self._reactor.seconds() >= deadline:
+                words = words or (behind(road, time.time()) if road.is_known else UNKNOWN)
+                return Check(road.name, listener.name, passed=False, message=words)
+            await deferLater(self._reactor, STEP)
+
+    async def ready(self) -> Health:
+        """Tell whether all listeners are ready."""
+        late = "; ".join(f"{each.name}: {NOT_READY}" for each in self._listeners() if not each.is_ready)
+        return Health(NAME, not late, late or "ready")
+
+
+def _outline(listener: Listener, road: Sender) -> Check:
+    """Tell how a backend is, without waiting for what is under way."""
+    words = road.objection()
+    if not words and isinstance(road, BufferedSender) and road.is_behind():
+        return Check(road.name, listener.name, passed=True, message=f"up, but {behind(road, time.time())}")
+    return Check(road.name, listener.name, not words, words or "up")
+
+
+def missed(listener: Listener, road: Sender) -> str:
+    """Tell what a backend will never get by itself; what an operator has dropped on purpose is no matter."""
+    losses = [each for each in road.losses() if each.reason != "operator"]
+    if not losses:
+        return ""
+    first, last = min(each.first for each in losses), max(each.last for each in losses)
+    lost = count(sum(each.writes for each in losses), "write")
+    command = f"influxrelay queues repaired {shlex.quote(road.name)} --listener {shlex.quote(listener.name)}"
+    return (
+        f"misses {lost} ({size(sum(each.bytes for each in losses))}) accepted from {iso(first)} to {iso(last)}"
+        f" ({', '.join(each.reason for each in losses)}): copy that time from another backend, then: {command}"
+    )
+
+
+def behind(road: Sender, now: float) -> str:
+    """Tell what a backend does not have yet."""
+    writes, waiting, oldest = road.backlog()
+    databases: set[bytes] = set()
+    more = False
+    if isinstance(road, BufferedSender):
+        databases, more = road.missing(), road.is_on_disk()
+    words = f"behind: {count(writes, 'write')} ({size(waiting)})"
+    if more:
+        words += " and more on disk"
+    words += " is under way or waits" if writes == 1 and not more else " are under way or wait"
+    if oldest is not None:
+        words += f", the oldest for {age(max(0.0, now - oldest))}"
+    if databases:
+        names = ", ".join(f'"{text(each)}"' for each in sorted(databases))
+        words += f"; it has no database {names}: create it there"
+    return words

@@ -1,0 +1,272 @@
+"""What Prometheus is told: plain attributes of everything that works, read when it asks."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.process_collector import ProcessCollector
+from twisted.application.service import Service
+from twisted.copyright import version as twisted_version
+from twisted.internet.defer import DeferredList
+from twisted.web.resource import Resource
+
+from influxrelay import __version__
+from influxrelay.core.histogram import Histogram
+from influxrelay.core.timeouts import within
+from influxrelay.core.write import Reply
+from influxrelay.delivery.backlog import MemoryBacklog
+from influxrelay.delivery.buffered_sender import BufferedSender
+from influxrelay.delivery.sender import STATES, Sender
+from influxrelay.delivery.udp_sender import DatagramSender
+from influxrelay.http.request import RelayRequest
+from influxrelay.journal.statistics import JournalCounts
+from influxrelay.journal.store import Drop
+from influxrelay.journal.writer import JournalWriter
+from influxrelay.listeners.http import HTTPService
+from influxrelay.listeners.udp import UDPService
+from influxrelay.operations.metric_families import FAMILIES, Family
+from influxrelay.operations.reactor_lag import ReactorLag
+from influxrelay.operations.resources import QuestionResource
+from influxrelay.operations.views import DROP_REASONS
+
+PATIENCE = 1.0  # seconds that a scrape waits for what is counted in another thread
+_USUAL_ANSWERS = (204, 400, 500, 503)  # there from the start: Prometheus does not see how a new series has begun
+_USUAL_FAILURES = ("refused", "reset", "timeout")
+_UDP_REASONS = ("mtu", "send", "unresolved")
+_BATCH_REASONS = ("400", "503")
+
+
+class Sheet:
+    """The families of one scrape."""
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = {each.name: _make(each) for each in families}
+
+    def add(self, name: str, labels: Sequence[str], value: float) -> None:
+        """Add a sample of a counter or gauge."""
+        self._families[name].add_metric(labels, value)
+
+    def add_each(self, name: str, labels: Sequence[str], counts: Mapping[Any, float]) -> None:
+        """Add a sample for each key of a counter; the key is the last label."""
+        for key, value in counts.items():
+            self._families[name].add_metric([*labels, str(key)], value)
+
+    def add_histogram(self, name: str, labels: Sequence[str], histogram: Histogram) -> None:
+        """Add a histogram."""
+        self._families[name].add_metric(labels, histogram.buckets(), histogram.sum)
+
+    def filled(self) -> list[Metric]:
+        """Return the families that have samples."""
+        return [family for family in self._families.values() if family.samples]
+
+
+def _make(family: Family) -> Any:
+    kinds: dict[str, Any] = {
+        "counter": CounterMetricFamily,
+        "gauge": GaugeMetricFamily,
+        "histogram": HistogramMetricFamily,
+    }
+    return kinds[family.kind](family.name, family.help, labels=family.labels)
+
+
+class Metrics(Service):
+    """Reads everything there is to tell of one process.
+
+    :param listeners: returns those that there are now.
+    :param path: of the configuration file.
+    :param clock: returns seconds since the epoch.
+    :ivar last_reload_successful: whether what the file says holds, as far as is known.
+    """
+
+    def __init__(
+        self,
+        listeners: Callable[[], Sequence[HTTPService | UDPService]],
+        reactor: Any,
+        *,
+        path: str = "",
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._listeners = listeners
+        self._reactor = reactor
+        self._path = path
+        self._clock = clock
+        self._monotonic = monotonic
+        self.lag = ReactorLag(reactor, monotonic)
+        self._journals: dict[JournalWriter, JournalCounts] = {}
+        self.last_reload_successful = True
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+
+    def startService(self) -> None:
+        """Begin to measure the reactor's lag."""
+        super().startService()
+        self.lag.startService()
+
+    def stopService(self) -> None:
+        """End what is under way."""
+        super().stopService()
+        self.lag.stopService()
+        for journal in self._journals.values():
+            journal.interrupt()
+
+    async def collect(self) -> list[Metric]:
+        """Return all that is known now; of what is in a journal, all that is known within a second."""
+        listeners = self._listeners()
+        keepers = [each.keeper for each in listeners if each.keeper is not None]
+        known = self._journals
+        self._journals = {
+            each: known.get(each) or JournalCounts(each.directory, self._reactor, self._monotonic) for each in keepers
+        }
+        counted = DeferredList([each.refresh() for each in self._journals.values()])
+        await within(PATIENCE, counted, self._reactor)
+        sheet = Sheet(FAMILIES)
+        for listener in listeners:
+            self._add_listener(sheet, listener)
+        sheet.add_histogram("influxrelay_reactor_lag_seconds", (), self.lag.lags)
+        versions = (__version__, platform.python_version(), twisted_version)
+        sheet.add("influxrelay_build_info", versions, 1)
+        sheet.add("influxrelay_config_info", (self._path,), 1)
+        sheet.add("influxrelay_config_last_reload_successful", (), self.last_reload_successful)
+        return [*sheet.filled(), *self._registry.collect()]
+
+    def _add_listener(self, sheet: Sheet, listener: HTTPService | UDPService) -> None:
+        name, keeper = listener.name, listener.keeper
+        kind = "http" if isinstance(listener, HTTPService) else "udp"
+        directory = "" if keeper is None else str(keeper.directory)
+        sheet.add("influxrelay_healthy", (name,), listener.is_ready and not listener.obstacle())
+        sheet.add("influxrelay_listener_info", (name, kind, listener.bind_addr, directory), 1)
+        if isinstance(listener, HTTPService):
+            _add_http(sheet, listener)
+        else:
+            _add_udp(sheet, listener)
+        for road in listener.roads:
+            _add_road(sheet, (name, road.name), road)
+            if isinstance(road, BufferedSender) and isinstance(road.queue, MemoryBacklog):
+                self._add_buffer(sheet, (name, road.name), road, road.queue)
+            elif not isinstance(road, BufferedSender):
+                _add_drops(sheet, (name, road.name), road.losses())
+        if keeper is not None:
+            self._add_journal(sheet, listener, keeper, self._journals[keeper])
+
+    def _add_buffer(self, sheet: Sheet, labels: tuple[str, str], road: BufferedSender, queue: MemoryBacklog) -> None:
+        writes, size = road.waiting()
+        sheet.add("influxrelay_queue_limit_bytes", labels, queue.max_bytes)
+        self._add_queue(sheet, labels, writes, size, road.oldest())
+        _add_drops(sheet, labels, queue.drops.values())
+        sheet.add("influxrelay_dead_letters", labels, len(queue.dead_letters))
+
+    def _add_queue(self, sheet: Sheet, labels: tuple[str, str], writes: int, size: int, oldest: float | None) -> None:
+        sheet.add("influxrelay_queue_writes", labels, writes)
+        sheet.add("influxrelay_queue_bytes", labels, size)
+        age = 0.0 if oldest is None else max(0.0, self._clock() - oldest)
+        sheet.add("influxrelay_queue_oldest_age_seconds", labels, age)
+
+    def _add_journal(
+        self, sheet: Sheet, listener: HTTPService | UDPService, keeper: JournalWriter, journal: JournalCounts
+    ) -> None:
+        labels = (listener.name,)
+        sheet.add_histogram("influxrelay_journal_commit_duration_seconds", labels, keeper.commits)
+        sheet.add("influxrelay_journal_used_bytes", labels, keeper.used)
+        sheet.add("influxrelay_journal_limit_bytes", labels, keeper.max_bytes)
+        sheet.add("influxrelay_journal_trouble", labels, bool(keeper.trouble))
+        counts = journal.known
+        if counts is None:
+            return
+        sheet.add("influxrelay_journal_counts_age_seconds", labels, journal.age())
+        for name, depth in counts.depths.items():
+            backend = (listener.name, name)
+            if depth.active:
+                self._add_queue(sheet, backend, depth.writes, depth.bytes, depth.oldest)
+            _add_drops(sheet, backend, (each for each in counts.drops if each.backend == name))
+            sheet.add("influxrelay_dead_letters", backend, counts.dead_letters.get(name, 0))
+
+
+def _add_http(sheet: Sheet, listener: HTTPService) -> None:
+    labels = (listener.name,)
+    resource, site = listener.writes, listener.site
+    sheet.add("influxrelay_writes_total", labels, resource.writes)
+    sheet.add("influxrelay_lines_total", labels, resource.lines)
+    sheet.add("influxrelay_received_bytes_total", labels, resource.bytes)
+    sheet.add("influxrelay_unwanted_lines_total", labels, sum(each.lines_unwanted for each in listener.relays))
+    answers = {**dict.fromkeys(_USUAL_ANSWERS, 0), **site.answers}
+    sheet.add_each("influxrelay_http_answers_total", labels, answers)
+    sheet.add_each("influxrelay_http_refused_total", labels, site.refused)
+    sheet.add("influxrelay_http_connections", labels, len(site.guard.clients))
+    sheet.add("influxrelay_http_accepted_connections_total", labels, site.guard.accepted)
+    sheet.add_each("influxrelay_http_closed_connections_total", labels, site.guard.closed)
+    sheet.add("influxrelay_http_in_flight_bytes", labels, site.guard.held)
+
+
+def _add_udp(sheet: Sheet, listener: UDPService) -> None:
+    labels, protocol = (listener.name,), listener.protocol
+    sheet.add("influxrelay_lines_total", labels, protocol.lines_in)
+    sheet.add("influxrelay_received_bytes_total", labels, protocol.bytes_in)
+    sheet.add("influxrelay_unwanted_lines_total", labels, protocol.lines_unwanted)
+    sheet.add("influxrelay_udp_datagrams_total", labels, protocol.datagrams_in)
+    sheet.add("influxrelay_udp_overflows_total", labels, protocol.overflows())
+    sheet.add_each("influxrelay_udp_dropped_lines_total", labels, {"invalid": 0, **protocol.dropped})
+    for output in listener.outputs:
+        backend = (listener.name, output.name)
+        usual = _UDP_REASONS if isinstance(output, DatagramSender) else _BATCH_REASONS
+        sheet.add("influxrelay_udp_sent_lines_total", backend, output.lines_out)
+        sheet.add_each("influxrelay_udp_unsent_lines_total", backend, {**dict.fromkeys(usual, 0), **output.dropped})
+
+
+def _add_road(sheet: Sheet, labels: tuple[str, str], road: Sender) -> None:
+    queue = "none"
+    if isinstance(road, BufferedSender):
+        queue = "journal" if road.queue.on_disk else "memory"
+    sheet.add("influxrelay_backend_info", (*labels, queue), 1)
+    sheet.add_each("influxrelay_backend_state", labels, {each: each == road.state for each in STATES})
+    sheet.add("influxrelay_backend_requests_total", labels, road.requests)
+    sheet.add("influxrelay_backend_requests_in_flight", labels, road.in_flight)
+    sheet.add("influxrelay_backend_writes_total", labels, road.writes)
+    sheet.add("influxrelay_backend_sent_writes_total", labels, road.sent)
+    sheet.add("influxrelay_backend_merged_writes_total", labels, road.merged)
+    usual = dict.fromkeys(_USUAL_FAILURES, 0)
+    sheet.add_each("influxrelay_backend_request_failures_total", labels, {**usual, **road.failed_requests})
+    sheet.add_each("influxrelay_backend_failed_writes_total", labels, {**usual, **road.failures})
+    writes, size = road.waiting()
+    sheet.add("influxrelay_backend_waiting_writes", labels, writes)
+    sheet.add("influxrelay_backend_waiting_bytes", labels, size)
+    sheet.add_histogram("influxrelay_backend_request_duration_seconds", labels, road.backend.latency)
+
+
+def _add_drops(sheet: Sheet, labels: tuple[str, str], drops: Iterable[Drop]) -> None:
+    found = {each.reason: each for each in drops}
+    reasons = dict.fromkeys((*DROP_REASONS, *found))
+    for reason in reasons:
+        drop = found.get(reason)
+        sheet.add("influxrelay_dropped_writes_total", (*labels, reason), drop.writes if drop else 0)
+        sheet.add("influxrelay_dropped_bytes_total", (*labels, reason), drop.bytes if drop else 0)
+
+
+def serve_metrics(root: Resource, collect: Callable[[], Awaitable[list[Metric]]]) -> None:
+    """Let a site answer ``/metrics``, in the format that Prometheus asks for.
+
+    :param collect: returns what there is to tell.
+    """
+
+    async def metrics(request: RelayRequest) -> Reply:
+        accepted = b",".join(request.requestHeaders.getRawHeaders(b"Accept", []))
+        encode, kind = choose_encoder(accepted.decode("latin-1"))
+        return Reply(200, ((b"Content-Type", kind.encode()),), encode(_Collected(await collect())))
+
+    root.putChild(b"metrics", QuestionResource(metrics))
+
+
+class _Collected:
+    """What prometheus_client takes for a registry."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families

@@ -1,0 +1,145 @@
+"""The command line's answers as text for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from influxrelay.core.text import age, count, shortened, size
+
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # all but the newline: a terminal would obey them
+_WORDS = 60  # characters of a backend's words in a list
+
+
+def safe(words: str) -> str:
+    """Return a text without anything that a terminal would obey."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", words)
+
+
+def queues(answer: dict[str, Any]) -> str:
+    """Show the queues as a table, and below it what is wrong and what to do."""
+    rows = answer["queues"]
+    lines = ["The relay does not run; this is what its journals hold."] if answer["relay"] == "stopped" else []
+    silent = answer.get("silent", [])
+    if not rows:
+        return "\n".join([*lines, *silent, "There are no queues."])
+    table = [("LISTENER", "BACKEND", "STATE", "QUEUE", "WRITES", "SIZE", "OLDEST", "DROPPED", "DEAD LETTERS")]
+    for row in rows:
+        writes, dropped = sum(each["writes"] for each in row["drops"]), sum(each["bytes"] for each in row["drops"])
+        table.append(
+            (
+                row["listener"],
+                row["backend"],
+                row["state"],
+                row["queue"],
+                _known(row["writes"]),
+                _known(row["bytes"], size),
+                _known(row["oldest_age"], age),
+                f"{writes} ({size(dropped)})" if writes else "0",
+                _known(row["dead_letters"]),
+            )
+        )
+    lines += [*_aligned(table), ""]
+    advice = [f"{row['listener']}/{row['backend']}: {each}" for row in rows for each in row["advice"]]
+    advice[:0] = [f"{each}: what it keeps is missing here" for each in silent]
+    if not advice and answer["relay"] == "running":
+        advice = ["Nothing is wrong."]
+    return "\n".join([*lines, *advice]).rstrip("\n")
+
+
+def _known(value: Any, shown: Callable[[Any], str] = str) -> str:
+    return "-" if value is None else shown(value)
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    table = [[safe(cell).replace("\n", "\\n") for cell in row] for row in table]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def dropped_queue(answer: dict[str, Any]) -> str:
+    """Say what was dropped."""
+    name = f"{answer['listener']}/{answer['backend']}"
+    if answer["forgotten"]:
+        return f"{name}: forgotten"
+    return f"{name}: {count(answer['writes'], 'write')} dropped ({size(answer['bytes'])})"
+
+
+def repaired(answer: dict[str, Any]) -> str:
+    """Say what is forgiven."""
+    lost = f"{count(answer['writes'], 'write')} ({size(answer['bytes'])})"
+    return f"{answer['listener']}/{answer['backend']}: {lost} no longer counted as lost"
+
+
+def paused(answer: dict[str, Any]) -> str:
+    """Say whether a queue is paused."""
+    name = f"{answer['listener']}/{answer['backend']}"
+    return f"{name}: paused, until it is resumed or the relay is restarted" if answer["paused"] else f"{name}: resumed"
+
+
+def letters(answer: dict[str, Any]) -> str:
+    """Show the dead letters as a table."""
+    if not answer["dead_letters"]:
+        return "There are no dead letters."
+    table = [("ID", "TIME", "LISTENER", "BACKEND", "DESTINATION", "STATUS", "WORDS", "FIRST LINE")]
+    table += [
+        (
+            each["id"],
+            each["time"],
+            each["listener"],
+            each["backend"],
+            _destination(each),
+            str(each["status"]),
+            shortened(each["words"], _WORDS),
+            shortened(each["first_line"], _WORDS),
+        )
+        for each in answer["dead_letters"]
+    ]
+    return "\n".join(_aligned(table))
+
+
+def _destination(letter: dict[str, Any]) -> str:
+    """Return database, retention policy if one was given, and precision."""
+    policy = f".{letter['retention_policy']}" if letter["retention_policy"] else ""
+    return f"{letter['database']}{policy} ({letter['precision']})"
+
+
+def letter(answer: dict[str, Any]) -> str:
+    """Show a dead letter with its lines."""
+    fields = {
+        "id": answer["id"],
+        "time": answer["time"],
+        "listener": answer["listener"],
+        "backend": answer["backend"],
+        "database": answer["database"],
+        "retention policy": answer["retention_policy"] or "(the default)",
+        "precision": answer["precision"],
+        "query": answer["query"],
+        "status": str(answer["status"]),
+        "words": answer["words"],
+        "size": size(answer["bytes"]),
+    }
+    return "\n".join(
+        [*_aligned([(f"{name}:", value) for name, value in fields.items()]), "", safe(answer["lines"]).rstrip("\n")]
+    )
+
+
+def replayed(answer: dict[str, Any]) -> str:
+    """Say which dead letters were taken, and why the others were not."""
+    lines = [f"{count(len(answer['replayed']), 'dead letter')} replayed, {len(answer['failed'])} not taken"]
+    lines += [f"{each['id']} ({each['listener']}/{each['backend']}): {each['reason']}" for each in answer["failed"]]
+    return "\n".join(lines)
+
+
+def dropped_letters(answer: dict[str, Any]) -> str:
+    """Say how many were dropped."""
+    return f"{count(answer['dropped'], 'dead letter')} dropped"
+
+
+def reloaded(answer: dict[str, Any]) -> str:
+    """Show what a reload has changed, or would change."""
+    checked, changes = answer["checked"], answer["changes"]
+    if not changes:
+        return "Nothing would change." if checked else "Nothing has changed."
+    return "\n".join(["This would change:" if checked else "Changed:", *(f"  {each}" for each in changes)])

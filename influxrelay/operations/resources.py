@@ -1,0 +1,85 @@
+"""What answers load balancers and operators: ``/health``, ``/health/backends/NAME``, ``/ready``, ``/status``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.defer import Deferred
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from influxrelay.core.replies import json_error
+from influxrelay.core.text import text
+from influxrelay.core.write import Reply
+from influxrelay.http.request import RelayRequest
+from influxrelay.http.site import RelaySite
+from influxrelay.operations.health import Examiner, Health
+
+BACKENDS = b"/health/backends/"
+_HEADERS = ((b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store"))
+
+
+def json_reply(status: int, shown: Any) -> Reply:
+    """Return an answer in JSON."""
+    return Reply(status, _HEADERS, json.dumps(shown, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+
+
+class QuestionResource(Resource):
+    """Answers GET and HEAD with what a coroutine finds out.
+
+    :param ask: is told the request, and returns the answer.
+    """
+
+    isLeaf = True
+
+    def __init__(self, ask: Callable[[RelayRequest], Awaitable[Reply]]) -> None:
+        super().__init__()
+        self._ask = ask
+
+    def render(self, request: RelayRequest) -> int:
+        """Answer a request of any method."""
+        if request.method not in (b"GET", b"HEAD"):
+            request.refuse(json_error(405, "method not allowed", (b"Allow", b"GET, HEAD")))
+        else:
+            answered = Deferred.fromCoroutine(self._answer(request))
+            answered.addErrback(request.fail)
+        return NOT_DONE_YET
+
+    async def _answer(self, request: RelayRequest) -> None:
+        request.answer(await self._ask(request))
+
+
+def serve_health(site: RelaySite, root: Resource, examiner: Examiner) -> None:
+    """Let a site answer for what an examiner finds: ``/health``, ``/health/backends/NAME``, ``/ready``."""
+
+    async def health(_: RelayRequest) -> Reply:
+        return _present(await examiner.health())
+
+    async def ready(_: RelayRequest) -> Reply:
+        return _present(await examiner.ready())
+
+    async def backend(request: RelayRequest) -> Reply:
+        name = text(unquote_to_bytes(request.path[len(BACKENDS) :]))
+        found = await examiner.backend(name)
+        return json_error(404, f'there is no backend "{name}"') if found is None else _present(found)
+
+    root.putChild(b"health", QuestionResource(health))
+    root.putChild(b"ready", QuestionResource(ready))
+    site.branches[BACKENDS] = QuestionResource(backend)
+
+
+def _present(health: Health) -> Reply:
+    return json_reply(200 if health.passed else 503, health.show())
+
+
+def serve_status(root: Resource, ask: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+    """Let a site answer ``/status``, for people."""
+
+    async def status(_: RelayRequest) -> Reply:
+        shown = json.dumps(await ask(), ensure_ascii=False, indent=2)
+        return Reply(200, _HEADERS, shown.encode("utf-8", "backslashreplace") + b"\n")
+
+    root.putChild(b"status", QuestionResource(status))

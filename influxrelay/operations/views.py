@@ -1,0 +1,287 @@
+"""What the operator is told of queues and dead letters, as plain values for JSON; and what is asked for.
+
+The relay that runs (:mod:`influxrelay.operations.admin_socket`) and the command line that reads a stopped relay's
+journal (:mod:`influxrelay.operations.offline`) say it in the same words.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.parse import quote, quote_plus
+
+import attrs
+
+from influxrelay.config.settings import Config, HTTPListenerConfig, UDPListenerConfig
+from influxrelay.core.errors import InfluxRelayError
+from influxrelay.core.text import count, iso, shortened, size, text
+from influxrelay.core.write import Write
+from influxrelay.journal.store import DeadLetter, Drop
+from influxrelay.lineprotocol.query_string import without
+
+T = TypeVar("T")
+
+_FIRST_LINE = 200  # characters of it in a list
+DROP_REASONS = {
+    "full": "the queue was full",
+    "age": "they were older than a queue may keep",
+    "operator": "an operator dropped them",
+    "damaged": "they were damaged on disk",
+    "stopped": "the relay stopped, and they were in memory only",
+    "unqueued": "it failed while another backend took them, and has no queue",
+}
+
+
+MAX_SOCKET_PATH = 107  # bytes
+
+
+def socket_path(config: Config) -> str:
+    """Return where the admin socket is; empty for nowhere.
+
+    A journal whose path is too long for a socket (unix(7)) has none, unless ``admin-socket`` names a place for it.
+    """
+    if config.admin_socket is None or config.admin_socket:
+        return config.admin_socket or ""
+    listeners: list[HTTPListenerConfig | UDPListenerConfig] = [*config.http, *config.udp]
+    journals = [each.journal for each in listeners if each.journal is not None]
+    path = str(Path(journals[0].directory) / "admin.sock") if journals else ""
+    return path if len(path.encode()) <= MAX_SOCKET_PATH else ""
+
+
+class Refused(InfluxRelayError):
+    """A command that cannot be done; ``str()`` is one line for the operator."""
+
+
+@attrs.frozen
+class Request:
+    """What the operator asks for.
+
+    :ivar listener: empty for all.
+    :ivar backend: a name, or empty for all.
+    :ivar ids: of dead letters, as they were listed.
+    :ivar all: every dead letter instead of ``ids``.
+    """
+
+    command: str
+    listener: str = ""
+    backend: str = ""
+    ids: tuple[str, ...] = ()
+    all: bool = False
+
+    @classmethod
+    def parse(cls, line: bytes) -> Request:
+        """Read it from a line of JSON.
+
+        :raises Refused: it is none.
+        """
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError):
+            raise Refused("the request is no JSON") from None
+        if not isinstance(fields, dict):
+            raise Refused("the request is no JSON object")
+        ids = fields.get("ids") or []
+        command, listener, backend = (fields.get(name) or "" for name in ("command", "listener", "backend"))
+        if not isinstance(ids, list) or not all(isinstance(each, str) for each in (command, listener, backend)):
+            raise Refused("the request has a field of a wrong type")
+        return cls(command, listener, backend, tuple(map(str, ids)), fields.get("all") is True)
+
+    def line(self) -> bytes:
+        """Return it as a line of JSON."""
+        return json.dumps(attrs.asdict(self)).encode() + b"\n"
+
+
+@attrs.frozen(kw_only=True)
+class Row:
+    """One backend's queue.
+
+    :ivar state: ``up``, ``trouble``, ``paused``, ``behind``, ``removed``, ``stopped``.
+    :ivar reason: of its trouble; a backend that is paused may have one, too.
+    :ivar queue: ``journal``, ``memory`` or ``none``.
+    :ivar writes: that wait, and their ``bytes``; None where it is not known, or where there is no queue.
+    :ivar oldest: when the oldest of them was accepted.
+    :ivar missing: databases that the backend does not have.
+    """
+
+    listener: str
+    backend: str
+    state: str
+    queue: str
+    reason: str = ""
+    location: str = ""
+    writes: int | None = None
+    bytes: int | None = None
+    oldest: float | None = None
+    drops: tuple[Drop, ...] = ()
+    dead_letters: int | None = None
+    journal: str = ""
+    journal_trouble: str = ""
+    missing: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, shown: dict[str, Any]) -> Self:
+        """Return what :meth:`show` has shown."""
+        fields = {name: shown[name] for name in attrs.fields_dict(cls)}
+        drops = (
+            Drop(
+                shown["backend"],
+                each["reason"],
+                each["writes"],
+                each["bytes"],
+                _when(each["first"]),
+                _when(each["last"]),
+            )
+            for each in shown["drops"]
+        )
+        oldest = None if shown["oldest"] is None else _when(shown["oldest"])
+        return cls(**{**fields, "drops": tuple(drops), "oldest": oldest, "missing": tuple(shown["missing"])})
+
+    def show(self, now: float) -> dict[str, Any]:
+        """Return it for JSON, with what is wrong in words; times are ISO 8601 in UTC, ages seconds."""
+        shown = attrs.asdict(self)
+        shown["oldest"] = None if self.oldest is None else iso(self.oldest)
+        shown["oldest_age"] = None if self.oldest is None else round(max(0.0, now - self.oldest), 3)
+        shown["drops"] = [
+            {
+                "reason": each.reason,
+                "writes": each.writes,
+                "bytes": each.bytes,
+                "first": iso(each.first),
+                "last": iso(each.last),
+            }
+            for each in self.drops
+        ]
+        shown["advice"] = list(self._advice())
+        return shown
+
+    def _advice(self) -> Iterable[str]:
+        """Say what is wrong, and what to do."""
+        waiting = count(self.writes or 0, "write")
+        if self.state == "removed":
+            yield (
+                "it is no longer in the configuration, and gets no writes: put it back there, or forget it with:"
+                f" {self._command('queues drop')}"
+            )
+        if self.state == "stopped" and self.writes:
+            yield f"{waiting} in the journal: start the relay, and they are sent in order"
+        if self.state == "paused":
+            kept = (
+                "what comes is kept" if self.queue == "journal" else "what comes is kept in memory as long as it fits"
+            )
+            yield f"an operator has paused it; {kept}: let it go on with: {self._command('queues resume')}"
+        if self.reason:
+            yield self._advice_on_trouble(waiting)
+        if self.missing:
+            names = ", ".join(f'"{each}"' for each in self.missing)
+            yield f"it has no database {names}: create it there, and what waits for it is sent"
+        elif self.state == "behind":
+            yield f"it is catching up, {waiting} to go: nothing to do, unless the number keeps growing"
+        if self.journal_trouble:
+            yield (
+                f"the journal in {self.journal} does not work ({self.journal_trouble}): see to the disk's space and"
+                " permissions; until then what a backend misses may be lost"
+            )
+        for each in self.drops:
+            why = DROP_REASONS.get(each.reason, each.reason)
+            yield (
+                f"{count(each.writes, 'write')} ({size(each.bytes)}) will never get there, because {why}; accepted"
+                f" from {iso(each.first)} to {iso(each.last)}: copy that time from another backend, then:"
+                f" {self._command('queues repaired')}"
+            )
+        if self.dead_letters:
+            yield (
+                f"it has refused {count(self.dead_letters, 'write')} for good: see why with: influxrelay dead-letters"
+                f" list --backend {shlex.quote(self.backend)} --listener {shlex.quote(self.listener)}"
+            )
+
+    def _advice_on_trouble(self, waiting: str) -> str:
+        where = f" at {self.location}" if self.location else ""
+        if self.queue == "none":
+            kept = "it has no queue, and what it misses is lost (set buffer-size-mb, or a journal)"
+        elif not self.writes:
+            kept = "what it misses is kept"
+        else:
+            kept = f"{waiting} kept for it, and sent in order when it takes them"
+        return f"it takes no writes ({self.reason}): check that it runs and can be reached{where}; {kept}"
+
+    def _command(self, words: str) -> str:
+        return f"influxrelay {words} {shlex.quote(self.backend)} --listener {shlex.quote(self.listener)}"
+
+
+def only(found: list[tuple[str, T]], what: str, listener: str, known: Iterable[str] = ()) -> T:
+    """Return what was found in one listener only.
+
+    :param found: with the names of the listeners.
+    :param known: what there is instead.
+    :raises Refused: there is none, or more than one.
+    """
+    if not found:
+        there_is = ", ".join(sorted(set(known)))
+        place = f" in listener {listener}" if listener else ""
+        raise Refused(f"there is no {what}{place}" + (f"; there is: {there_is}" if there_is else ""))
+    if len(found) > 1:
+        raise Refused(f"{what} is in more than one listener: add --listener {' or '.join(name for name, _ in found)}")
+    return found[0][1]
+
+
+# -- dead letters
+
+
+def summary(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
+    """Return one line of the list of dead letters, without credentials."""
+    first = next((line for line in letter.write.body.splitlines() if line.strip()), b"")
+    return {
+        "id": number,
+        "time": iso(letter.time),
+        "listener": listener,
+        "backend": letter.backend,
+        "database": text(letter.write.destination.database),
+        "retention_policy": text(letter.write.destination.retention_policy),
+        "precision": text(letter.write.destination.precision),
+        "status": letter.status,
+        "words": _without_secrets(_told(letter.words), letter.write),
+        "bytes": len(letter.write.body),
+        "first_line": shortened(text(first), _FIRST_LINE),
+    }
+
+
+def whole(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
+    """Return a dead letter with its lines, without credentials; ``base64`` is there if the lines are not UTF-8."""
+    body = letter.write.body
+    shown = summary(listener, number, letter)
+    del shown["first_line"]
+    shown["query"] = text(without(letter.write.query, b"u", b"p"))
+    shown["lines"] = text(body)
+    if "\\x" in shown["lines"] and shown["lines"].encode() != body:
+        shown["base64"] = base64.b64encode(body).decode()
+    return shown
+
+
+def _told(words: str) -> str:
+    """Return the text in InfluxDB's JSON, or all the words of another server."""
+    try:
+        error = json.loads(words)["error"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return words
+    return error if isinstance(error, str) else words
+
+
+def _without_secrets(words: str, write: Write) -> str:
+    """Remove the client's secrets from a text in which a server may have repeated them."""
+    authorization, _, password = (text(each) for each in write.destination.credentials)
+    for secret in (authorization, authorization.rpartition(" ")[2], password):
+        for spelling in (secret, quote(secret), quote_plus(secret)) if secret else ():
+            words = words.replace(spelling, "***")
+    return words
+
+
+# -- words
+
+
+def _when(shown: str) -> float:
+    return datetime.fromisoformat(shown).timestamp()

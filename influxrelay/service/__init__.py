@@ -1,0 +1,1 @@
+"""The composition root: one process with everything in it."""

@@ -1,0 +1,371 @@
+"""The whole relay: its listeners, its admin socket, the reload, and the ordered stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+from prometheus_client.core import Metric
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from influxrelay import __version__
+from influxrelay.config.diff import compare
+from influxrelay.config.loader import load
+from influxrelay.config.settings import AdminConfig, Config, HTTPListenerConfig, UDPListenerConfig
+from influxrelay.core.errors import ConfigError, JournalError, ListenError
+from influxrelay.core.text import count, iso, size
+from influxrelay.core.timeouts import within
+from influxrelay.delivery.backlog import MemoryBacklog
+from influxrelay.delivery.buffered_sender import BufferedSender
+from influxrelay.delivery.prober import Prober
+from influxrelay.delivery.sender import Sender
+from influxrelay.http.site import RelaySite
+from influxrelay.listeners.http import HTTPService
+from influxrelay.listeners.inherited_sockets import Sockets
+from influxrelay.listeners.port_service import AdminService, SiteService, cannot_start
+from influxrelay.listeners.transaction import Transaction
+from influxrelay.listeners.udp import UDPService
+from influxrelay.operations.admin_socket import AdminSocket
+from influxrelay.operations.commands import Progress, list_queues, run
+from influxrelay.operations.health import Examiner, LocalExaminer
+from influxrelay.operations.metrics import Metrics, serve_metrics
+from influxrelay.operations.resources import serve_health, serve_status
+from influxrelay.operations.views import Refused, Request, socket_path
+from influxrelay.service.process_limits import file_limit, share_files
+from influxrelay.service.systemd import Notifier
+
+_RESERVE = 10.0  # seconds that the end may take after the shutdown timeout, on a busy machine or a slow disk
+_LAST_WORDS = 0.5  # seconds of the shutdown timeout that are kept for answering whoever still waits
+Listener = HTTPService | UDPService
+
+
+class RelayService(MultiService):
+    """The whole relay.
+
+    :param config: a loaded configuration.
+    :param sockets: opens the ports; without it, the reactor does.
+    :param notifier: hears when the relay is ready and when it stops.
+    :raises ConfigError: it names a file that cannot be used.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, config: Config, reactor: Any, *, sockets: Sockets | None = None, notifier: Notifier | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self._reactor = reactor
+        self._sockets = sockets or Sockets(reactor)
+        self._notifier = notifier or Notifier({}, reactor)
+        self.listeners = [self._make_listener(each) for each in config.listeners]
+        for listener in self.listeners:
+            listener.setServiceParent(self)
+        self._metrics = Metrics(lambda: self.listeners, reactor, path=config.path)
+        self.admin: AdminService | None = None
+        if config.admin is not None:
+            self._set_admin(self._make_admin(config.admin))
+        self._started = time.time()
+        self._stopping = False
+        self.pinger = Prober(lambda: [road for listener in self.listeners for road in listener.roads], reactor)
+        self._reloading = DeferredLock()
+        self._leaving: set[Deferred[None]] = set()
+        self._admin_socket = AdminSocket(socket_path(config), self.run, reactor)
+
+    def _make_listener(self, config: HTTPListenerConfig | UDPListenerConfig) -> Listener:
+        if isinstance(config, HTTPListenerConfig):
+            return HTTPService(config, self._reactor, self._sockets)
+        return UDPService(config, self._reactor, self._sockets)
+
+    def _make_admin(self, config: AdminConfig) -> AdminService:
+        admin = AdminService(config, self._reactor, self._sockets)
+        serve_health(admin.site, admin.root, self._make_examiner())
+        serve_status(admin.root, self.describe)
+        serve_metrics(admin.root, self.collect)
+        return admin
+
+    def _make_examiner(self) -> Examiner:
+        return LocalExaminer(lambda: self.listeners, self._reactor)
+
+    def _set_admin(self, admin: AdminService) -> None:
+        self.admin = admin
+        admin.setServiceParent(self)
+        self._metrics.setServiceParent(self)
+
+    def startService(self) -> None:
+        """Begin to work."""
+        self._started = time.time()
+        self.log.info("influxrelay {version} starts", version=__version__)
+        super().startService()
+        try:
+            self._admin_socket.start()
+        except (CannotListenError, OSError) as error:
+            cannot_start(self.log, f"influxrelay: {_no_admin_socket(self._admin_socket.path, error)}")
+        self.pinger.start()
+        self._share_files()
+        for unused in self._sockets.unused():
+            self.log.warn("no listener has the address of an inherited socket: {unused}", unused=unused)
+        self._reactor.callWhenRunning(self._ready)
+
+    def _ready(self) -> None:
+        """Tell the service manager; every port listens and every journal is open, or the start had failed."""
+        if self.running:
+            self._notifier.ready(f"at work, {count(len(self.listeners), 'listener')}")
+
+    async def describe(self) -> dict[str, Any]:
+        """Return how everything is, for JSON that people read."""
+        return {
+            "version": __version__,
+            "started": iso(self._started),
+            "uptime": round(time.time() - self._started, 3),
+            "listeners": [listener.counters() for listener in self.listeners],
+            "queues": (await list_queues(self.listeners, Request("queues"), lambda done, total: None))["queues"],  # noqa: ARG005
+        }
+
+    async def collect(self) -> list[Metric]:
+        """Return what Prometheus is told."""
+        return await self._metrics.collect()
+
+    async def run(self, request: Request, progress: Progress) -> dict[str, Any]:
+        """Do what the operator asks.
+
+        :raises Refused: that cannot be done.
+        """
+        if request.command in ("reload", "reload check"):
+            return await self.reload(check=request.command != "reload")
+        return await run(self.listeners, request, progress)
+
+    def _share_files(self) -> None:
+        """Let clients have no more connections than there are files for them."""
+        sites = [each.site for each in (*self.listeners, self.admin) if isinstance(each, SiteService)]
+        guards = [site.guard for site in sites if isinstance(site, RelaySite)]
+        wanted = [guard.limits.connections for guard in guards]
+        files = file_limit()
+        granted = share_files(files, sum(len(listener.roads) for listener in self.listeners), wanted)
+        for guard, number in zip(guards, granted, strict=True):
+            guard.limits = attrs.evolve(guard.limits, connections=number)
+        if granted != wanted:
+            self.log.warn(
+                "the process may open {files} files: clients get {granted} connections, not {wanted}",
+                files=files,
+                granted=sum(granted),
+                wanted=sum(wanted),
+            )
+
+    # -- another configuration
+
+    def hang_up(self) -> None:
+        """Read the configuration again, as SIGHUP asks for; before the start and at the stop, do nothing."""
+        if self.running and not self._stopping:
+            Deferred.fromCoroutine(self.reload()).addErrback(self._not_reloaded)
+
+    def _not_reloaded(self, failure: Any) -> None:
+        if not failure.check(Refused):  # which the log knows already
+            self.log.failure("the reload", failure)
+
+    async def reload(self, *, check: bool = False) -> dict[str, Any]:
+        """Read the configuration again, and do as :meth:`change`."""
+        return await self.change(lambda: load(self.config.path), check=check)
+
+    async def change(self, read: Callable[[], Config], *, check: bool) -> dict[str, Any]:
+        """Let all of another configuration hold, or nothing. One change waits for the other.
+
+        What an earlier one has removed is finished first: if it returns, it must not overtake itself.
+
+        :param read: returns it.
+        :param check: try everything, and leave it as it was.
+        :return: ``changes``, each in words for people.
+        :raises Refused: nothing has changed, for this reason.
+        """
+        await self._reloading.acquire()
+        problem: Exception | None = None
+        changes: list[str] = []
+        try:
+            self._notifier.reloading()
+            await DeferredList(list(self._leaving))
+            pool = self._reactor.getThreadPool()  # tomlkit takes its time, and clients wait for the reactor
+            changes = await self._change(await deferToThreadPool(self._reactor, pool, read), check=check)
+        except (ConfigError, JournalError, ListenError, _StoppingError) as error:
+            problem = error
+        finally:
+            self._ready()
+            self._reloading.release()
+        if not check:
+            self._metrics.last_reload_successful = problem is None
+        if problem is not None:
+            self.log.error("not reloaded, nothing has changed: {reason}", reason=str(problem))
+            raise Refused(str(problem)) from problem
+        if not check:
+            self.log.info("reloaded: {changes}", changes="; ".join(changes) or "nothing has changed")
+        return {"checked": check, "changes": changes}
+
+    async def _change(self, config: Config, *, check: bool) -> list[str]:
+        plan = compare(self.config, config)
+        steps = Transaction()
+        steps.told += plan.told
+        present = {each.name: each for each in self.listeners}
+        after: dict[str, Listener] = {}
+        try:
+            for old, new in plan.kept:
+                self._refuse_at_the_stop()
+                listener: Any = present[old.name]
+                after[new.name] = listener
+                await listener.prepare(new, steps)
+            for new in plan.added:
+                after[new.name] = await self._prepare_new(new, steps)
+            # From here on all happens in one turn of the reactor.
+            self._open_ports(config, [(after[new.name], new) for _, new in plan.kept], steps)
+            for new in plan.added:
+                after[new.name].listen_for(steps)
+        except BaseException:
+            steps.take_back()
+            raise
+        if check:
+            steps.take_back()
+            return steps.told
+        steps.later(self._set_listeners, config, after)
+        steps.take()
+        return steps.told
+
+    def _refuse_at_the_stop(self) -> None:
+        if self._stopping or not self.running:
+            raise _StoppingError("the relay is shutting down")
+
+    async def _prepare_new(self, config: HTTPListenerConfig | UDPListenerConfig, steps: Transaction) -> Listener:
+        listener = self._make_listener(config)
+        if listener.keeper is not None:
+            steps.back(listener.keeper.stop)
+            opened = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), listener.open_journal)
+            steps.later(listener.resume, await opened)
+        return listener
+
+    def _open_ports(self, config: Config, kept: list[tuple[Any, Any]], steps: Transaction) -> None:
+        """Open all that is new of ports.
+
+        :raises ListenError: a port cannot be had.
+        """
+        self._refuse_at_the_stop()
+        for listener, new in kept:
+            listener.move(new, steps)
+        if config.admin is not None and self.admin is not None:
+            self.admin.move(config.admin, steps)
+            steps.later(self.admin.reconfigure, config.admin)
+        elif config.admin is not None:
+            admin = self._make_admin(config.admin)
+            admin.listen_for(steps)
+            steps.later(self._set_admin, admin)
+        elif self.admin is not None:
+            steps.later(self._remove_admin, self.admin)
+        path = socket_path(config)
+        try:
+            self._admin_socket.move(path, steps)
+        except (CannotListenError, OSError) as error:
+            raise ListenError(_no_admin_socket(path, error)) from error
+
+    def _remove_admin(self, admin: AdminService) -> None:
+        self.admin = None
+        admin.disownServiceParent()
+        self._metrics.disownServiceParent()
+        self._let_leave(_close(admin))
+
+    def _set_listeners(self, config: Config, after: dict[str, Listener]) -> None:
+        """Go on with these listeners, and without the others."""
+        before = list(self.listeners)
+        self.config = config
+        self.listeners[:] = [after[each.name] for each in config.listeners]
+        for listener in self.listeners:
+            if listener not in before:
+                listener.setServiceParent(self)
+            for road in list(listener.leaving):
+                self._let_leave(self._leave(listener, road))
+        self._share_files()
+        for listener in before:
+            if listener not in self.listeners:
+                listener.disownServiceParent()
+                self._let_leave(self._end([listener]))
+
+    def _let_leave(self, work: Any) -> None:
+        leaving: Deferred[None] = Deferred.fromCoroutine(work)
+        self._leaving.add(leaving)
+        leaving.addErrback(lambda failure: self.log.failure("something that is removed", failure))
+        leaving.addBoth(lambda _: self._leaving.discard(leaving))
+
+    async def _leave(self, listener: Listener, road: Sender) -> None:
+        """Let a backend that is removed have what waits for it, within the shutdown timeout."""
+        await self._drain([road], listener.hand_over())  # what waits for the journal is its, too
+        queue = road.queue if isinstance(road, BufferedSender) else None
+        lost = queue.drops.get("stopped") if isinstance(queue, MemoryBacklog) else None
+        if lost is not None:
+            self.log.warn(
+                "{relay}: {backend} is removed without {count} write(s) ({size}), accepted from {first} to {last}",
+                relay=listener.name,
+                backend=road.name,
+                count=lost.writes,
+                size=size(lost.bytes),
+                first=iso(lost.first),
+                last=iso(lost.last),
+            )
+        listener.forget(road)
+        await road.backend.close()
+
+    # -- the end
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop listening, answer what is in flight, settle what waits; fires within the shutdown timeout."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        self._notifier.stopping(within=self.config.shutdown_timeout + _RESERVE)
+        self.pinger.stop()
+        no_socket = self._admin_socket.stop()
+        await self._end(self.listeners)
+        stopped: list[Deferred[Any]] = [no_socket, *self._leaving]
+        if self.admin is not None:  # the last to go: a stop can be watched
+            stopped.append(Deferred.fromCoroutine(_close(self.admin)))
+        await DeferredList(stopped)
+        await maybeDeferred(MultiService.stopService, self)
+        self._notifier.stopped()
+        self.log.info("influxrelay has stopped")
+
+    async def _end(self, listeners: Sequence[Listener]) -> None:
+        """Let listeners take no more, answer what is in flight, and settle what waits; then close all they have."""
+        roads = [road for listener in listeners for road in (*listener.roads, *listener.leaving)]
+        await self._drain(roads, DeferredList([listener.stop_listening() for listener in listeners]))
+        for listener in listeners:
+            listener.abort()
+        closed: Deferred[Any] = DeferredList([road.backend.close() for road in roads])
+        keepers = [listener.keeper for listener in listeners if listener.keeper is not None]
+        await DeferredList([closed, *(keeper.stop() for keeper in keepers)])
+
+    async def _drain(self, roads: Sequence[Sender], settled: Deferred[Any]) -> None:
+        """Wait for something, and until nothing waits in the roads, within the shutdown timeout; then close them."""
+        settled.addCallback(lambda _: DeferredList([road.drained() for road in roads]))
+        timeout = self.config.shutdown_timeout
+        limit = max(timeout - _LAST_WORDS, timeout / 2)
+        if not await within(limit, settled, self._reactor):
+            self.log.warn("not everything could be settled within {seconds:g} s", seconds=limit)
+        for road in roads:
+            road.close()  # whoever still waits is told so
+            road.abort()
+        await within(timeout - limit, settled, self._reactor)
+
+
+class _StoppingError(Exception):
+    """There is nothing any more that could be reloaded."""
+
+
+async def _close(admin: AdminService) -> None:
+    stopped = admin.stop_listening()
+    admin.abort()
+    await stopped
+
+
+def _no_admin_socket(path: str, error: Any) -> str:
+    return f"cannot open the admin socket {path}: {getattr(error, 'socketError', error)}"

@@ -1,0 +1,1 @@
+"""Servers and doubles for the tests, the benchmarks and the tools."""

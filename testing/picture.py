@@ -1,0 +1,145 @@
+"""The picture of the documentation as processes: two InfluxDB servers, two relays with journals, HAProxy and nginx."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from testing.balancers import HAProxy, Nginx
+from testing.servers import LOOPBACK, Influxd, Relay, Server, ServerError, free_port, send
+from testing.sites import DATABASE
+
+SERVERS = ("influx1", "influx2")
+RELAYS = ("relay1", "relay2")
+
+CONFIGURATION = """\
+[admin]
+bind-addr = "{host}:{admin}"
+
+[[http]]
+name = "http"
+bind-addr = "{host}:{port}"
+consistency = "any"
+journal = "{directory}/http"
+
+[[http.output]]
+name = "influx1"
+location = "{influx1}/write"
+max-delay-interval = "1s"
+
+[[http.output]]
+name = "influx2"
+location = "{influx2}/write"
+max-delay-interval = "1s"
+
+[[udp]]
+name = "udp"
+bind-addr = "{host}:{udp}"
+journal = "{directory}/udp"
+batch-timeout = "100ms"
+
+[[udp.output]]
+name = "influx1"
+location = "{influx1}/write?db={database}"
+max-delay-interval = "1s"
+
+[[udp.output]]
+name = "influx2"
+location = "{influx2}/write?db={database}"
+max-delay-interval = "1s"
+"""
+
+
+class Picture:
+    """All of it.
+
+    :ivar servers: the InfluxDB servers, by name.
+    :ivar relays: the relays, by name.
+    :ivar places: the relays' names, by what an ``X-Served-By`` may say.
+    :ivar admin: the relays' ports for operators, by name.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory).resolve()
+        self._stack = ExitStack()
+        self.servers = {name: Influxd(self.directory / name) for name in SERVERS}
+        self.admin: dict[str, int] = {}
+        self.relays: dict[str, Relay] = {}
+        self.places: dict[str, str] = {}
+        http_places, udp_places = [], []
+        for name in RELAYS:
+            port, udp_port, admin = free_port(), free_port("udp"), free_port()
+            text = CONFIGURATION.format(
+                host=LOOPBACK,
+                admin=admin,
+                port=port,
+                udp=udp_port,
+                directory=self.directory / name,
+                database=DATABASE,
+                **{server: each.url for server, each in self.servers.items()},
+            )
+            self.relays[name] = Relay(self.directory / name, text, port)
+            self.admin[name] = admin
+            http_places.append(f"{LOOPBACK}:{port}")
+            self.places[http_places[-1]] = self.places[name] = name
+            udp_places.append(f"{LOOPBACK}:{udp_port}")
+        server_places = [f"{LOOPBACK}:{server.http_port}" for server in self.servers.values()]
+        self.haproxy = HAProxy(self.directory / "haproxy", http_places, server_places)
+        self.nginx = Nginx(self.directory / "nginx", http_places, udp_places)
+
+    @property
+    def parts(self) -> dict[str, Server]:
+        """What can be killed: servers and relays."""
+        return {**self.servers, **self.relays}
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for server in self.servers.values():
+                stack.enter_context(server).create_database(DATABASE)
+            for relay in self.relays.values():
+                stack.enter_context(relay)
+            stack.enter_context(self.haproxy)
+            stack.enter_context(self.nginx)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def is_settled(self) -> bool:
+        """Say whether HAProxy has all parts up, and every relay says that every server is in sync."""
+        states = self.haproxy.states()
+        up = [*(f"relays/{name}" for name in RELAYS), *(f"influxdb/{name}" for name in SERVERS)]
+        down = [f"{server}_is_behind/{relay}" for relay in RELAYS for server in SERVERS]
+        return (
+            all(states[each] == "UP" for each in up)
+            and all(states[each] == "DOWN" for each in down)
+            and all(self.in_sync(relay, server) for relay in RELAYS for server in SERVERS)
+        )
+
+    def health(self, relay: str, path: str = "/health") -> tuple[int, dict[str, Any]]:
+        """Ask a relay's listener for operators; 0 if it does not answer."""
+        try:
+            status, body = send("GET", f"http://{LOOPBACK}:{self.admin[relay]}{path}", timeout=3)
+        except OSError:
+            return 0, {}
+        return status, json.loads(body)
+
+    def tell(self, relay: str, *words: str) -> None:
+        """Give an operator's command to a relay."""
+        program = "import sys; from influxrelay.cli import main; sys.exit(main())"
+        part = self.relays[relay]
+        command = [sys.executable, "-c", program, *words, "--config", str(part.config)]
+        told = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, env=part.environment(), cwd=part.directory, check=False
+        )
+        if told.returncode:
+            raise ServerError(f"{command} ended with {told.returncode}: {told.stderr}")
+
+    def in_sync(self, relay: str, server: str) -> bool:
+        """Say whether a relay has brought a server everything, over HTTP and UDP."""
+        return self.health(relay, f"/health/backends/{server}")[0] == 200

@@ -1,0 +1,1 @@
+"""Parts over loopback, with scripted backends."""

@@ -1,0 +1,385 @@
+"""The settle rule over real sockets: what a client is answered, for what the backends answer in which order."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from itertools import permutations, product
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredSemaphore
+
+from influxrelay.config.settings import HTTPOutputConfig
+from testing.scripted import (
+    LINE,
+    Action,
+    Answer,
+    Hold,
+    RelayTestCase,
+    ScriptedBackend,
+    answer,
+    chunked,
+    garbage,
+    gzipped,
+    hang,
+    lengthless,
+    raw,
+    request,
+    reset,
+    together,
+    until,
+)
+
+_BRIEF = 0.8  # seconds; the timeout of a backend that is meant to time out, after the write has reached it
+UNABLE = (503, b'{"error":"unable to write points"}\n', b"application/json", b"unable to write points")
+
+
+def _error(status: int) -> Action:
+    text = b"words of %d" % status
+    return answer(
+        status,
+        b'{"error":"%b"}\n' % text,
+        (b"Content-Type", b"application/json; of=%d" % status),
+        (b"X-Influxdb-Error", text),
+    )
+
+
+ACTIONS: dict[str, Action] = {
+    "200": answer(200, b"fine"),
+    "204": answer(204),
+    **{str(status): _error(status) for status in (302, 400, 401, 404, 408, 413, 425, 429, 500, 503)},
+    "reset": reset,
+    "garbage": garbage(),
+    "timeout": hang,
+}
+KINDS = (*ACTIONS, "refused")
+_NOT_NOW = ("408", "425", "429")
+
+
+def _is_decisive(kind: str) -> bool:
+    return kind[0] in "24" and kind not in _NOT_NOW
+
+
+def acceptable(kinds: Sequence[str]) -> list[tuple[int, bytes, bytes | None, bytes | None]]:
+    """Return the answers that the contract allows when the backends answer in this order."""
+    decisive = [kind for kind in kinds if _is_decisive(kind)][:1]
+    if decisive and decisive[0].startswith("2"):
+        return [(204, b"", None, None)]
+    shown = decisive or [kind for kind in kinds if kind.startswith("5")] or [kind for kind in kinds if kind in _NOT_NOW]
+    return [
+        (
+            int(kind),
+            b'{"error":"words of %b"}\n' % kind.encode(),
+            b"application/json; of=" + kind.encode(),
+            b"words of " + kind.encode(),
+        )
+        for kind in shown
+    ] or [UNABLE]
+
+
+def summary(found: Answer) -> tuple[int, bytes, bytes | None, bytes | None]:
+    """Return what a settled answer is compared by."""
+    return found.status, found.body, found.header("Content-Type"), found.header("X-Influxdb-Error")
+
+
+class SettleTableTests(RelayTestCase):
+    """The first table of the contract's section 1."""
+
+    async def _backend(self, kind: str) -> tuple[ScriptedBackend, Hold]:
+        if kind == "refused":
+            return await self.refusing_backend(), Hold(hang)
+        hold = Hold(ACTIONS[kind])
+        return self.backend(hold), hold
+
+    def _output(self, number: int, kind: str, backend: ScriptedBackend) -> HTTPOutputConfig:
+        timeout = _BRIEF * (number + 1) if kind == "timeout" else 10.0
+        return self.output(backend, f"{number}-{kind}", timeout=timeout)
+
+    async def _settle(self, *kinds: str) -> str:
+        """Have the backends answer one after the other; return what is wrong, or nothing."""
+        made = [await self._backend(kind) for kind in kinds]
+        relay = self.relay(
+            *[
+                self._output(number, kind, backend)
+                for number, (kind, (backend, _)) in enumerate(zip(kinds, made, strict=True))
+            ]
+        )
+        client = await self.client(relay)
+        client.send(request())
+        for kind, (backend, _) in zip(kinds, made, strict=True):
+            if kind != "refused":
+                await until(lambda backend=backend: backend.requests, "the arrival of the write")
+        found = None
+        for position, (kind, (_, hold)) in enumerate(zip(kinds, made, strict=True)):
+            hold.release()
+            road = relay.roads[position]
+            await until(lambda road=road: not road._lanes, f"the end of {kind}")
+            if found is None and any(map(_is_decisive, kinds[: position + 1])):
+                found = await client.answer()  # at once: the others still wait to be released
+        found = found or await client.answer()
+        client.vanish()
+        problems = []
+        if summary(found) not in acceptable(kinds):
+            problems.append(f"{kinds}: {summary(found)}, not one of {acceptable(kinds)}")
+        for kind, (backend, _) in zip(kinds, made, strict=True):
+            if kind != "refused" and [each.body for each in backend.requests] != [LINE]:
+                problems.append(f"{kinds}: {kind} got {backend.requests}")
+        await relay.parent.stopService()
+        for backend, _ in made:
+            await backend.stop()
+        return "; ".join(problems)
+
+    async def _settle_all(self, rows: Sequence[Sequence[str]]) -> None:
+        some = DeferredSemaphore(16)
+        problems = await together(*[self._one_of(some, row) for row in rows])
+        self.assertEqual([problem for problem in problems if problem], [])
+
+    async def _one_of(self, some: DeferredSemaphore, row: Sequence[str]) -> Any:
+        return await some.run(lambda: Deferred.fromCoroutine(self._settle(*row)))
+
+    async def test_one_backend(self) -> None:
+        """One backend's answer of any kind becomes what the table says."""
+        await self._settle_all([(kind,) for kind in KINDS])
+
+    async def test_two_backends(self) -> None:
+        """Two backends' answers settle in each order as the table says, at once if the first is decisive."""
+        await self._settle_all(list(product(KINDS, repeat=2)))
+
+    async def test_three_backends(self) -> None:
+        """Three backends' answers settle in each order as the table says."""
+        triples = [
+            ("204", "400", "500"),
+            ("204", "refused", "reset"),
+            ("204", "429", "503"),
+            ("204", "302", "timeout"),
+            ("400", "500", "refused"),
+            ("400", "404", "429"),
+            ("401", "garbage", "reset"),
+            ("500", "503", "429"),
+            ("503", "refused", "timeout"),
+            ("500", "302", "garbage"),
+            ("429", "refused", "reset"),
+            ("408", "425", "429"),
+            ("refused", "reset", "garbage"),
+        ]
+        rows = [order for triple in triples for order in permutations(triple)]
+        await self._settle_all([*rows, ("302",) * 3, ("500",) * 3, ("204",) * 3, ("400",) * 3])
+
+
+class AtOnceTests(RelayTestCase):
+    """An answer that settles a write does not wait for slower backends, and they still get the write."""
+
+    async def _slow_and(self, action: Action) -> tuple[Answer, ScriptedBackend]:
+        slow, other = self.backend(hang), self.backend(action)
+        relay = self.relay(slow, other)
+        client = await self.client(relay)
+        return await client.ask(request()), slow
+
+    async def test_success(self) -> None:
+        """A 2xx of the second backend is shown while the first one hangs."""
+        found, slow = await self._slow_and(answer(204))
+        self.assertEqual(found.status, 204)
+        await until(lambda: slow.requests)
+        self.assertEqual(slow.requests[0].body, LINE)
+
+    async def test_refusal(self) -> None:
+        """A 4xx of the second backend is shown while the first one hangs."""
+        found, slow = await self._slow_and(ACTIONS["404"])
+        self.assertEqual(summary(found), acceptable(["404"])[0])
+        await until(lambda: slow.requests)
+        self.assertEqual(slow.requests[0].body, LINE)
+
+    async def test_backend_that_reads_nothing(self) -> None:
+        """A backend that accepts connections and never reads does not keep a client waiting."""
+        slow, other = self.backend(), self.backend()
+        slow.deaf = True
+        relay = self.relay(slow, other)
+        body = LINE * 100_000
+        self.assertEqual((await self.ask(relay, request(body=body))).status, 204)
+        self.assertEqual(other.requests[0].body, body)
+
+    async def test_connect_reset(self) -> None:
+        """A backend that breaks connections as soon as they are there has not answered."""
+        backend = self.backend()
+        backend.rejects = True
+        self.assert_unable(await self.ask(self.relay(backend), request()))
+
+    async def test_reset_within_the_request(self) -> None:
+        """A backend that breaks off while it is sent a large write has not answered."""
+        backend = self.backend()
+        backend.early = reset
+        relay = self.relay(backend)
+        self.assert_unable(await self.ask(relay, request(body=LINE * 100_000)))
+        self.assertEqual(dict(relay.roads[0].failures), {"reset": 1})
+
+    async def test_all_hang(self) -> None:
+        """When all backends time out, the client is told after the longest timeout."""
+        outputs = [self.output(self.backend(hang), str(timeout), timeout=timeout) for timeout in (0.1, 0.2)]
+        relay = self.relay(*outputs)
+        self.assert_unable(await self.ask(relay, request()))
+        self.assertEqual([dict(road.failures) for road in relay.roads], [{"timeout": 1}] * 2)
+
+    async def test_recovery(self) -> None:
+        """A backend that has failed gets the next write."""
+        backend = self.backend(ACTIONS["503"], answer(204))
+        client = await self.client(self.relay(backend))
+        statuses = [(await client.ask(request())).status for _ in range(3)]
+        self.assertEqual(statuses, [503, 204, 204])
+
+    async def test_backend_that_comes_back(self) -> None:
+        """A backend whose port was closed gets writes again when it is open."""
+        backend = self.backend()
+        client = await self.client(self.relay(backend))
+        self.assertEqual((await client.ask(request())).status, 204)
+        await backend.stop()
+        self.assert_unable(await client.ask(request()))
+        backend.listen()
+        self.assertEqual((await client.ask(request())).status, 204)
+
+
+class ShownAnswerTests(RelayTestCase):
+    """A backend's answer goes to the client unchanged."""
+
+    async def _shown(self, *actions: Action, **settings: Any) -> Answer:
+        outputs = [self.output(self.backend(each), str(number), **settings) for number, each in enumerate(actions)]
+        return await self.ask(self.relay(*outputs), request())
+
+    async def test_any_success_is_204(self) -> None:
+        """Any 2xx is shown as 204 without body, Content-Length and the backend's headers."""
+        for status in (200, 201, 202, 206, 299):
+            found = await self._shown(
+                answer(status, b"fine", (b"Content-Type", b"text/plain"), (b"X-Influxdb-Error", b"none"))
+            )
+            self.assertEqual(summary(found), (204, b"", None, None), status)
+            self.assertIsNone(found.header("Content-Length"))
+
+    async def test_chunked(self) -> None:
+        """A chunked answer is shown with its whole body."""
+        found = await self._shown(chunked(400, b'{"error":', b'"bad"}', headers=[(b"Content-Type", b"a/b")]))
+        self.assertEqual(summary(found), (400, b'{"error":"bad"}', b"a/b", None))
+
+    async def test_without_length(self) -> None:
+        """An answer that ends with its connection is shown with its whole body."""
+        found = await self._shown(lengthless(400, b"bad", (b"Content-Type", b"a/b")))
+        self.assertEqual(summary(found), (400, b"bad", b"a/b", None))
+
+    async def test_without_body(self) -> None:
+        """An answer without body is shown so."""
+        found = await self._shown(answer(404))
+        self.assertEqual((summary(found), found.header("Content-Length")), ((404, b"", None, None), b"0"))
+
+    async def test_binary(self) -> None:
+        """A body of any bytes is shown byte for byte."""
+        body = bytes(range(256)) * 1000
+        self.assertEqual((await self._shown(answer(400, body))).body, body)
+
+    async def test_gzip(self) -> None:
+        """A compressed answer is shown as it is, and says so."""
+        found = await self._shown(gzipped(400, b"bad", (b"Content-Type", b"a/b")))
+        self.assertEqual(gzip.decompress(found.body), b"bad")
+        self.assertEqual(found.header("Content-Encoding"), b"gzip")
+
+    async def test_retry_after(self) -> None:
+        """Retry-After of a shown answer passes through."""
+        for status in (429, 503):
+            found = await self._shown(answer(status, b"later", (b"Retry-After", b"7")))
+            self.assertEqual((found.status, found.header("Retry-After")), (status, b"7"))
+
+    async def test_retry_after_date(self) -> None:
+        """Retry-After may be a date, or nonsense, and passes through unchanged."""
+        for value in (b"Fri, 31 Dec 1999 23:59:59 GMT", b"soon", b"\xff", b""):
+            found = await self._shown(answer(503, b"later", (b"Retry-After", value)))
+            self.assertEqual((found.status, found.header("Retry-After")), (503, value))
+
+    async def test_failure_that_cannot_heal(self) -> None:
+        """A 5xx that no retry heals is shown if all fail, and is not shown if another backend takes the write."""
+        for text in (b"partial write: field type conflict", b"retention policy not found: x"):
+            broken = answer(500, b'{"error":"%b"}\n' % text, (b"X-Influxdb-Error", text))
+            self.assertEqual((await self._shown(broken)).header("X-Influxdb-Error"), text)
+            self.assertEqual((await self._shown(broken, answer(204))).status, 204)
+            self.assertEqual((await self._shown(answer(503, b"down"), broken)).status // 100, 5)
+
+    async def test_credentials_wanted(self) -> None:
+        """WWW-Authenticate of a 401 passes through."""
+        found = await self._shown(answer(401, b"who?", (b"WWW-Authenticate", b'Basic realm="InfluxDB"')))
+        self.assertEqual(found.header("WWW-Authenticate"), b'Basic realm="InfluxDB"')
+
+    async def test_other_headers(self) -> None:
+        """A backend's own version, date, request id, connection and cookies stay behind."""
+        found = await self._shown(
+            answer(
+                400,
+                b"bad",
+                (b"X-Influxdb-Version", b"9.9"),
+                (b"Request-Id", b"theirs"),
+                (b"X-Request-Id", b"theirs"),
+                (b"Connection", b"close"),
+                (b"Set-Cookie", b"a=b"),
+                (b"Date", b"then"),
+            )
+        )
+        self.assertTrue((found.header("X-Influxdb-Version") or b"").startswith(b"relay-"))
+        self.assertNotIn(b"theirs", [*found.all("Request-Id"), *found.all("X-Request-Id")])
+        self.assertEqual([found.header("Connection"), found.header("Set-Cookie")], [None, None])
+        self.assertNotEqual(found.header("Date"), b"then")
+
+    async def test_interim_answers(self) -> None:
+        """Answers of 1xx before the final one do not count."""
+        for interim in (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"):
+            found = await self._shown(raw(interim + b"HTTP/1.1 400 No\r\nContent-Length: 3\r\n\r\nbad"))
+            self.assertEqual((found.status, found.body), (400, b"bad"))
+
+    async def test_only_interim_answers(self) -> None:
+        """A 1xx that nothing follows is no answer."""
+        for interim in (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 101 Switching Protocols\r\n\r\n"):
+            self.assert_unable(await self._shown(raw(interim), timeout=0.1))
+            self.assert_unable(await self._shown(raw(interim, end="close")))
+
+    async def test_redirects(self) -> None:
+        """A redirect is not followed, and is no answer."""
+        elsewhere = self.backend()
+        for status in (300, 301, 302, 303, 304, 307, 308):
+            found = await self._shown(answer(status, b"", (b"Location", elsewhere.url.encode())))
+            self.assert_unable(found)
+        self.assertEqual(elsewhere.requests, [])
+
+    async def test_unreal_statuses(self) -> None:
+        """A status that no answer can have is garbage, and is not shown."""
+        for status in (0, 42, 600, 999, 12345):
+            self.assert_unable(await self._shown(answer(status, b"?")))
+
+    async def test_unusual_statuses(self) -> None:
+        """A 4xx or 5xx that no list has is shown as it is."""
+        for status in (418, 499, 520, 599):
+            found = await self._shown(answer(status, b"?"))
+            self.assertEqual((found.status, found.body), (status, b"?"))
+
+    async def test_garbage(self) -> None:
+        """Whatever is not HTTP is no answer."""
+        for data in (
+            b"\r\n\r\n",
+            b"HTTP/1.1 abc No\r\n\r\n",
+            b"HTTP/one 204 No\r\n\r\n",
+            b"HTTP/1.1 400 No\r\nContent-Length: many\r\n\r\n",
+            b"HTTP/1.1 400 No\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+            b"HTTP/1.1 400 No\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+            b"HTTP/1.1 400 No\r\nTransfer-Encoding: rot13\r\n\r\nxyz\r\n",
+            b"\x16\x03\x01\x00\x05",
+            bytes(range(256)) * 4,
+        ):
+            with self.subTest(data=data):
+                self.assert_unable(await self._shown(raw(data, end="close")))
+
+    async def test_broken_header_of_a_backend(self) -> None:
+        """A backend cannot put a header of its own making into our answer by a stray line end."""
+        found = await self._shown(
+            raw(b"HTTP/1.1 400 No\r\nContent-Length: 3\r\nX-Influxdb-Error: a\rSet-Cookie: b\r\n\r\nbad")
+        )
+        self.assertEqual(found.all("Set-Cookie"), [])
+        self.assertFalse([value for _, value in found.headers if b"\r" in value or b"\n" in value])
+
+    async def test_incomplete(self) -> None:
+        """An answer that breaks off is no answer, whatever its status."""
+        for head in (b"HTTP/1.1 400 No\r\nContent-Length: 30\r\n\r\nbad", b"HTTP/1.1 500 No\r\nContent-Le"):
+            for end in ("close", "reset"):
+                self.assert_unable(await self._shown(raw(head, end=end)))

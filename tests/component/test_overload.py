@@ -1,0 +1,698 @@
+"""What clients that are slow, endless or many can do to a listener, and what not."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
+
+from influxrelay.core import slices
+from influxrelay.core.slices import SLICE, Desk
+from influxrelay.http import overload as guard
+from influxrelay.http.connection import MAX_HEAD
+from influxrelay.http.overload import ClientLimits, Doing, Guard
+from influxrelay.listeners.http import HTTPService
+from influxrelay.service.process_limits import share_files
+from testing.scripted import (
+    LINE,
+    Client,
+    Hold,
+    RelayTestCase,
+    ScriptedBackend,
+    answer,
+    in_chunks,
+    reactor,
+    request,
+    until,
+)
+from testing.servers import LOOPBACK, Relay, free_port, send
+from tests.soak.hostile import Arena
+
+_LIMITS = ClientLimits(connections=4, in_flight=1000, header_timeout=10.0, body_timeout=20.0, idle_timeout=60.0)
+
+
+class _Fake:
+    """A client's connection that does what the test says."""
+
+    def __init__(self, doing: Doing = Doing.HEAD, answered: int = 0) -> None:
+        self.answered = answered
+        self.seen = (Doing.IDLE, -1)
+        self.since = -1.0
+        self.now_doing = doing
+        self.size = 0
+        self.ended: Doing | str = ""
+
+    def doing(self) -> Doing:
+        return Doing.CLOSING if self.ended else self.now_doing
+
+    def body_size(self) -> int:
+        return self.size
+
+    def expire(self, doing: Doing) -> None:
+        self.ended = self.ended or doing
+
+    def cut(self) -> None:
+        self.ended = "cut"
+
+
+class _Upload:
+    """A body that is being received."""
+
+    def __init__(self, of: Guard, size: int) -> None:
+        self.counted = size
+        self.refused = False
+        self._guard = of
+        of.held += size
+        of.uploads.add(self)
+
+    def refuse_for_memory(self) -> None:
+        self.refused = True
+        self._guard.uploads.discard(self)
+        self._guard.held -= self.counted
+        self.counted = 0
+
+
+class _GuardCase(SynchronousTestCase):
+    """A guard on a clock."""
+
+    def setUp(self) -> None:
+        """Have both."""
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.guard = Guard(_LIMITS, self.clock)
+
+    def admitted(self, *clients: _Fake) -> None:
+        """Let clients connect, a second one after the other."""
+        for client in clients:
+            self.guard.admit(client)
+            self.pass_time(1)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass in small steps."""
+        self.clock.pump([0.25] * int(seconds * 4))
+
+
+class TimeTests(_GuardCase):
+    """How long a client may take."""
+
+    def test_patience(self) -> None:
+        """Each thing that a client may wait with has its time, and is over soon after it."""
+        for doing, seconds in (
+            (Doing.HEAD, 10),
+            (Doing.BODY, 20),
+            (Doing.IDLE, 60),
+            (Doing.UNREAD, guard.UNREAD),
+            (Doing.CLOSING, guard.CLOSING),
+        ):
+            client = _Fake(doing, answered=1)
+            self.admitted(client)
+            self.pass_time(seconds - 2)
+            self.assertEqual(client.ended, "", doing)
+            self.pass_time(4)
+            self.assertEqual(client.ended, doing)
+            self.assertEqual(self.guard.closed[doing.value], 1)
+            self.guard.gone(client)
+
+    def test_our_own_time(self) -> None:
+        """A client that waits for its answer is never closed."""
+        client = _Fake(Doing.ANSWER)
+        self.admitted(client)
+        self.pass_time(3600)
+        self.assertEqual(client.ended, "")
+
+    def test_slow_body(self) -> None:
+        """A body that makes 1000 bytes a second has all the time it needs; a slower one has not."""
+        slow, slower = _Fake(Doing.BODY), _Fake(Doing.BODY)
+        self.admitted(slow, slower)
+        for _ in range(300):
+            slow.size += 1000
+            slower.size += 900
+            self.pass_time(1)
+        self.assertEqual((slow.ended, slower.ended), ("", Doing.BODY))
+
+    def test_busy_client(self) -> None:
+        """Time begins anew with each request, whatever the client is seen to do."""
+        client = _Fake(Doing.IDLE)
+        self.admitted(client)
+        for _ in range(40):
+            client.answered += 1
+            self.pass_time(30)
+        self.assertEqual(client.ended, "")
+
+    def test_no_clients(self) -> None:
+        """Without clients there is no timer, and with many there is one."""
+        clients = [_Fake(), _Fake(), _Fake()]
+        self.admitted(*clients)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        for client in clients:
+            self.guard.gone(client)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.guard.gone(clients[0])
+
+
+class NumberTests(_GuardCase):
+    """How many clients there may be."""
+
+    def test_who_goes(self) -> None:
+        """Those without a request go first, the oldest of them; then the longest idle; then the slowest to write."""
+        writing, idle, longer, silent, half = (
+            _Fake(Doing.BODY, 3),
+            _Fake(Doing.IDLE, 1),
+            _Fake(Doing.IDLE, 1),
+            _Fake(Doing.HEAD),
+            _Fake(Doing.BODY),
+        )
+        everyone = [writing, idle, longer, silent]
+        self.admitted(*everyone)
+        idle.answered += 1
+        self.pass_time(2)
+        for gone in (silent, half, longer, idle, writing):
+            newcomer = half if gone is silent else _Fake(Doing.ANSWER)
+            self.admitted(newcomer)
+            self.assertEqual(gone.ended, "cut")
+            self.guard.gone(gone)
+            self.assertEqual(newcomer.ended, "")
+        self.assertEqual(self.guard.closed["full"], 5)
+        self.assertEqual(self.guard.accepted, 9)
+
+    def test_all_are_busy(self) -> None:
+        """A new connection goes itself where all others wait for answers."""
+        clients = [_Fake(Doing.ANSWER) for _ in range(4)]
+        newcomer = _Fake()
+        self.admitted(*clients, newcomer)
+        self.assertEqual([each.ended for each in (*clients, newcomer)], ["", "", "", "", "cut"])
+
+    def test_many_at_once(self) -> None:
+        """Where there are many, several go at once, and those that are on their way out count no more."""
+        self.guard.limits = ClientLimits(connections=320)
+        clients = [_Fake() for _ in range(330)]
+        for client in clients:
+            self.guard.admit(client)
+        self.assertEqual([index for index, each in enumerate(clients) if each.ended], list(range(10)))
+        self.assertEqual(self.guard.closed["full"], 10)
+
+
+class MemoryTests(_GuardCase):
+    """How many bytes may be in flight."""
+
+    def test_largest_first(self) -> None:
+        """The largest bodies are refused, as many as it takes, and the small ones stay."""
+        small, middle, large, larger = (_Upload(self.guard, size) for size in (100, 200, 350, 450))
+        self.assertTrue(self.guard.make_room(small))
+        self.assertEqual([each.refused for each in (small, middle, large, larger)], [False, False, False, True])
+
+    def test_nothing_to_refuse(self) -> None:
+        """What waits for its answer is not refused; what is new is."""
+        self.guard.held = 900
+        asker = _Upload(self.guard, 200)
+        self.guard.uploads.clear()
+        self.assertFalse(self.guard.make_room(asker))
+
+    def test_alone(self) -> None:
+        """A body that is alone may be larger: max-body-size is its bound."""
+        alone = _Upload(self.guard, 5000)
+        self.assertTrue(self.guard.make_room(alone))
+        self.assertFalse(alone.refused)
+
+
+class _Case(RelayTestCase):
+    """One relay with one backend."""
+
+    server: ScriptedBackend
+    service: HTTPService
+
+    def begin(self, *script: Any, **settings: Any) -> None:
+        """Start both."""
+        self.server = self.backend(*script)
+        self.service = self.relay(self.server, **settings)
+
+    async def clients(self, number: int) -> list[Client]:
+        """Connect so often."""
+        return [await self.client(self.service) for _ in range(number)]
+
+    async def all_is_let_go(self) -> None:
+        """Wait until no memory is counted any more."""
+        guard = self.service.site.guard
+        await until(lambda: guard.held == 0 and not guard.uploads)
+
+
+class SlowClientTests(_Case):
+    """Clients that take their time."""
+
+    def setUp(self) -> None:
+        """Look at clients often."""
+        self.patch(guard, "_LOOK", 0.1)
+
+    def hurry(self, **limits: float) -> None:
+        """Shorten the time that clients have, now that they have begun."""
+        its = self.service.site.guard
+        its.limits = attrs.evolve(its.limits, **limits)
+
+    async def has_begun(self) -> None:
+        """Wait until the relay has a part of a head."""
+        await until(lambda: any(channel._head for channel in self.service.site.channels))
+
+    async def test_half_open(self) -> None:
+        """A connection on which nothing comes is closed without a word."""
+        self.begin()
+        client, other = await self.clients(2)
+        self.assertEqual((await other.ask(request())).status, 204)
+        self.hurry(header_timeout=0.1)
+        self.assertEqual(await client.end(), b"")
+        self.assertEqual((await other.ask(request())).status, 204)
+        self.assertEqual(self.service.site.guard.closed["header-timeout"], 1)
+
+    async def test_slow_head(self) -> None:
+        """A head that does not end is answered 408, however steadily it comes."""
+        for data in (request()[:20], request(b"/write?db=db", b"", *[b"X-%d: 1" % number for number in range(90)])):
+            self.begin()
+            (client,) = await self.clients(1)
+            client.send(data[:10])
+            await self.has_begun()
+            self.hurry(header_timeout=0.3)
+            for byte in data[10:-4]:
+                client.send(bytes([byte]))
+                await deferLater(reactor, 0.01)
+                if client.unread:
+                    break
+            self.assert_error(await client.answer(), 408, "the request takes too long")
+            self.assertEqual(await client.end(), b"")
+
+    async def test_slow_second_head(self) -> None:
+        """A client that had its answers before is treated the same."""
+        self.begin()
+        (client,) = await self.clients(1)
+        self.assertEqual((await client.ask(request())).status, 204)
+        client.send(request()[:20])
+        await self.has_begun()
+        self.hurry(header_timeout=0.1)
+        self.assert_error(await client.answer(), 408, "the request takes too long")
+
+    async def test_slow_body(self) -> None:
+        """A body that does not come is answered 408, and what had come of it is let go."""
+        chunk = request(b"/write?db=db", b"5\r\ncpu", b"Transfer-Encoding: chunked", length=-1)
+        for data in (request(length=1000), chunk):
+            self.begin()
+            (client,) = await self.clients(1)
+            client.send(data)
+            await until(lambda: self.service.site.guard.uploads)
+            self.hurry(body_timeout=0.1)
+            found = await client.answer()
+            self.assert_error(found, 408, "the body takes too long")
+            self.assertEqual(found.header("Connection"), b"close")
+            await self.all_is_let_go()
+            self.assertEqual(self.server.requests, [])
+
+    async def test_unread_answers(self) -> None:
+        """A client that does not read its answers is cut off, and the relay has read no more requests meanwhile."""
+        self.patch(guard, "UNREAD", 0.5)
+        self.begin()
+        (client,) = await self.clients(1)
+        client.transport.pauseProducing()
+        ping = request(b"/ping?verbose=1", b"", method=b"GET")
+        (channel,) = self.service.site.channels
+        while channel.doing() is not Doing.UNREAD:
+            client.send(ping * 500)
+            await deferLater(reactor, 0.001)
+        await until(lambda: not self.service.site.channels)
+        self.assertEqual(self.service.site.guard.closed["unread"], 1)
+
+
+class EndlessHeadTests(_Case):
+    """Heads that are too long."""
+
+    async def test_too_long(self) -> None:
+        """A head with too many lines, a long one, or too much in all is answered 431, whole or as it comes."""
+        self.begin()
+        for headers in (
+            [b"X-%d: 1" % number for number in range(200)],
+            [b"X-%d: 1" % number for number in range(20_000)],
+            [b"X: " + b"x" * 100_000],
+            [b"X-%d: " % number + b"x" * 1000 for number in range(20)],
+        ):
+            data = request(b"/write?db=db", LINE, *headers)
+            for part, prefix in ((data, b""), (data[: -len(LINE) - 4], b""), (data, request(b"/write"))):
+                (client,) = await self.clients(1)
+                client.send(prefix + part)
+                if prefix:
+                    self.assertEqual((await client.answer()).status, 400)
+                self.assert_error(await client.answer(), 431, "request header fields too large")
+                await client.end()
+        self.assertEqual(self.server.requests, [])
+        self.assertEqual(self.service.site.refused[431], 12)
+
+    async def test_long_enough(self) -> None:
+        """A hundred headers, or 15 KB of them, are taken."""
+        self.begin()
+        (client,) = await self.clients(1)
+        for headers in ([b"X-%d: 1" % number for number in range(98)], [b"X: " + b"x" * 15_000]):
+            self.assertEqual((await client.ask(request(b"/write?db=db", LINE, *headers))).status, 204)
+
+    async def test_no_end(self) -> None:
+        """Of a head without end the relay keeps no more than its limit."""
+        self.begin()
+        (client,) = await self.clients(1)
+        client.send(b"GET /ping HTTP/1.1\r\n")
+        (channel,) = await self._channels(1)
+        most = 0
+        while not client.unread:
+            client.send(b"X-A: b\r\n" * 10)
+            await deferLater(reactor, 0.001)
+            most = max(most, len(channel._head), len(channel._buffer))
+        self.assertEqual((await client.answer()).status, 431)
+        self.assertLess(most, MAX_HEAD + 1000)
+
+    async def _channels(self, number: int) -> list[Any]:
+        await until(lambda: len(self.service.site.channels) == number)
+        return list(self.service.site.channels)
+
+
+class ManyClientsTests(_Case):
+    """``max-connections``."""
+
+    async def test_half_open(self) -> None:
+        """Connections without a request give way to those with one, old and new, however many they are."""
+        self.begin(max_connections=8)
+        (honest,) = await self.clients(1)
+        self.assertEqual((await honest.ask(request())).status, 204)
+        silent = await self.clients(40)
+        for _ in range(5):
+            self.assertEqual((await honest.ask(request())).status, 204)
+            self.assertEqual((await self.ask(self.service, request())).status, 204)
+        await until(lambda: len(self.service.site.channels) <= 8)
+        self.assertFalse(honest.closed)
+        await until(lambda: sum(client.closed for client in silent) >= 33)
+        self.assertGreaterEqual(self.service.site.guard.closed["full"], 33)
+
+    async def test_answers_come(self) -> None:
+        """A client that waits for its answer is not closed by those that come later."""
+        hold = Hold(answer(204))
+        self.begin(hold, max_connections=2)
+        waiting = await self.clients(2)
+        for client in waiting:
+            client.send(request())
+        await until(lambda: self.server.requests)
+        await until(lambda: all(each.doing() is Doing.ANSWER for each in self.service.site.channels))
+        late = await self.clients(3)
+        for client in late:
+            await client.end()
+        hold.release()
+        self.assertEqual([(await client.answer()).status for client in waiting], [204, 204])
+
+
+class BytesInFlightTests(_Case):
+    """``max-in-flight-mb``."""
+
+    async def test_small_writes_go_on(self) -> None:
+        """With many large bodies half received the largest are refused, and small writes are taken as ever."""
+        self.begin(max_in_flight=1_000_000, max_body_size=900_000)
+        uploads = await self.clients(4)
+        guard = self.service.site.guard
+        for number, client in enumerate(uploads, 1):
+            client.send(request(body=b"#" * (100_000 * number), length=800_000))
+            await until(lambda expected=number: len(guard.uploads) == expected)
+            await until(lambda expected=number: guard.held == 50_000 * expected * (expected + 1))
+        (honest,) = await self.clients(1)
+        self.assertEqual((await honest.ask(request())).status, 204)
+        found = await uploads[-1].answer()
+        self.assert_error(found, 503, "too many bytes in flight")
+        self.assertEqual((found.header("Retry-After"), found.header("Connection")), (b"1", b"close"))
+        self.assertEqual([client.closed for client in uploads[:-1]], [False] * 3)
+        for client in uploads[1:]:
+            client.vanish()
+        await until(lambda: len(guard.uploads) == 1)
+        uploads[0].send(b"#" * 700_000)
+        self.assertEqual((await uploads[0].answer()).status, 204)
+        await self.all_is_let_go()
+
+    async def test_unanswered_writes(self) -> None:
+        """Writes that wait for their answers count, and a new one that does not fit is answered 503."""
+        hold = Hold(answer(204))
+        self.begin(hold, max_in_flight=100_000, max_body_size=90_000)
+        waiting, late = await self.clients(2)
+        body = LINE * 2000
+        waiting.send(request(body=body))
+        await until(lambda: self.server.requests)
+        found = await late.ask(request(body=body))
+        self.assert_error(found, 503, "too many bytes in flight")
+        self.assertEqual(self.service.site.refused[503], 1)
+        hold.release()
+        self.assertEqual((await waiting.answer()).status, 204)
+        await self.all_is_let_go()
+        self.assertEqual((await self.ask(self.service, request(body=body))).status, 204)
+
+    async def test_every_end(self) -> None:
+        """Whatever becomes of a request, its bytes are let go."""
+        self.begin(answer(204), answer(400, b"bad"), answer(503), max_body_size=1000)
+        for data in (
+            *[request()] * 3,
+            request(b"/nothing"),
+            request(body=b""),
+            request(body=b"#" * 1001),
+            request(b"/write?db=db", LINE, b"Content-Encoding: gzip"),
+            request(b"/write?db=db", b"zz\r\n", b"Transfer-Encoding: chunked", length=-1),
+        ):
+            await self.ask(self.service, data)
+            await self.all_is_let_go()
+
+
+class DeskTests(SynchronousTestCase):
+    """Long work, bit by bit."""
+
+    def setUp(self) -> None:
+        """Have a desk, and a reactor that shows what was done in which turn."""
+        self.turns: list[Callable[[], None]] = []
+        self.desk = Desk(self, clock=self._tick)
+        self.done: list[str] = []
+
+    def callLater(self, seconds: float, call: Callable[[], None]) -> None:
+        """Be the reactor."""
+        self.assertEqual(seconds, 0)
+        self.turns.append(call)
+
+    def _tick(self) -> float:
+        """Let each look at the time take just a slice."""
+        self._now = getattr(self, "_now", 0.0) + 2 * SLICE
+        return self._now
+
+    def work(self, name: str, steps: int) -> Iterator[int]:
+        """Note each step; fail at step 3."""
+        for step in range(1, steps + 1):
+            self.done.append(f"{name}{step}")
+            if step == 3:
+                raise ZeroDivisionError
+            yield 0
+
+    def test_in_turns(self) -> None:
+        """Each turn of the reactor does a bit of one work, all have their turns, and one that fails stops no other."""
+        self.desk.take(self.work("a", 2))
+        self.desk.take(self.work("b", 9))
+        self.desk.take(self.work("c", 1))
+        self.assertEqual(self.done, [])
+        turns = 0
+        while self.turns:
+            self.turns.pop()()
+            turns += 1
+            self.assertLessEqual(len(self.done), turns)
+        self.assertEqual(self.done, ["a1", "b1", "c1", "a2", "b2", "b3"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.desk.take(self.work("d", 1))
+        self.turns.pop()()
+        self.assertEqual(self.done[-1], "d1")
+
+
+class LargeBodyTests(_Case):
+    """Bodies that are large, or cost much, beside small ones."""
+
+    def setUp(self) -> None:
+        """Do as little as possible in each turn."""
+        self.patch(slices, "SLICE", 0.0)
+
+    async def test_small_writes_go_on(self) -> None:
+        """While a large body of odd lines is read, others are answered."""
+        self.begin()
+        large, small = await self.clients(2)
+        body = b"cpu value=1 \n" * 200_000  # the blank at the end makes them odd
+        large.send(request(body=body))
+        await until(lambda: self.service.site.desk._works)
+        answered = 0  # a body that is read in one go is never seen on the desk
+        while all(len(each.body) < 1000 for each in self.server.requests):
+            self.assertEqual((await small.ask(request())).status, 204)
+            answered += 1
+        self.assertGreater(answered, 0)
+        self.assertEqual((await large.answer()).status, 204)
+        self.assertEqual(max(each.body.count(b"cpu value=1 1") for each in self.server.requests), 200_000)
+
+    async def test_vanishing_client(self) -> None:
+        """The work for a client that has gone ends."""
+        self.begin()
+        (large,) = await self.clients(1)
+        large.send(request(b"/write?db=db", gzip.compress(b"cpu,host= v=1\n" * 200_000), b"Content-Encoding: gzip"))
+        await until(lambda: self.service.site.desk._works)
+        large.vanish()
+        await until(lambda: not self.service.site.desk._works)
+        await self.all_is_let_go()
+        self.assertEqual(self.server.requests, [])
+
+    async def test_unpacked_bytes_count(self) -> None:
+        """What a compressed body unpacks to counts as bytes in flight."""
+        hold = Hold(answer(204))
+        self.begin(hold, max_in_flight=300_000, max_body_size=300_000)
+        waiting, late = await self.clients(2)
+        packed = request(b"/write?db=db", gzip.compress(LINE * 5000), b"Content-Encoding: gzip")
+        waiting.send(packed)
+        await until(lambda: self.server.requests)
+        self.assertGreater(self.service.site.guard.held, 195_000)
+        self.assert_error(await late.ask(packed), 503, "too many bytes in flight")
+        hold.release()
+        self.assertEqual((await waiting.answer()).status, 204)
+        await self.all_is_let_go()
+
+    async def test_tiny_chunks(self) -> None:
+        """A body that comes byte by byte is put together, whole requests before and after it, all in order."""
+        self.begin()
+        (client,) = await self.clients(1)
+        body = LINE * 300
+        tiny = in_chunks(b"/write?db=db", *(bytes([byte]) for byte in body))
+        client.send(request(body=b"a v=1 1\n"), tiny, request(body=b"b v=1 1\n"), tiny, request(b"/nothing"))
+        statuses = [(await client.answer()).status for _ in range(5)]
+        self.assertEqual(statuses, [204, 204, 204, 204, 404])
+        self.assertEqual([each.body for each in self.server.requests], [b"a v=1 1\n", body, b"b v=1 1\n", body])
+
+    async def test_little_in_chunks(self) -> None:
+        """Chunks that are hardly more than their extensions are refused."""
+        self.begin()
+        (client,) = await self.clients(1)
+        client.send(request(b"/write?db=db", b"", b"Transfer-Encoding: chunked", length=-1))
+        while not client.unread:
+            client.send((b"1;" + b"a=b;" * 200 + b"\r\n#\r\n") * 10)
+            await deferLater(reactor, 0.001)
+        self.assert_error(await client.answer(), 400, "malformed request")
+        await client.end()
+        await self.all_is_let_go()
+
+    async def test_many_at_once(self) -> None:
+        """A client that sends many requests at once gets one answer in its turn, and keeps no one else waiting."""
+        self.begin()
+        many, other = await self.clients(2)
+        many.send(request(b"/nothing", b"") * 3000)
+        await until(lambda: many.unread)
+        for _ in range(3):
+            self.assertEqual((await other.ask(request())).status, 204)
+        for _ in range(3000):
+            self.assertEqual((await many.answer()).status, 404)
+
+
+class FileTests(SynchronousTestCase):
+    """How many files there are for clients."""
+
+    def test_shares(self) -> None:
+        """Where there are files enough every listener has what it wants, else all have less, and never none."""
+        self.assertEqual(share_files(65536, 3, [4000, 4000, 256]), [4000, 4000, 256])
+        self.assertEqual(share_files(1024, 2, [4000, 256]), [781, 50])
+        self.assertEqual(share_files(100, 50, [4000, 4000]), [25, 25])
+        self.assertEqual(share_files(10, 1, [4000, 1]), [4, 1])
+
+
+class _FewFiles(Relay):
+    """A relay that may open few files."""
+
+    def command(self) -> list[str]:
+        """Return the command with a limit before it."""
+        return ["sh", "-c", 'ulimit -n 100; exec "$@"', "sh", *super().command()]
+
+
+class OutOfFilesTests(RelayTestCase):
+    """A process without files to open."""
+
+    timeout = 180
+
+    async def run_short(self, settings: str = "") -> _FewFiles:
+        """Start a relay that may open 100 files, before a backend."""
+        backend, port = self.backend(), free_port()
+        config = (
+            f'[[http]]\nname = "main"\nbind-addr = "{LOOPBACK}:{port}"\n{settings}\n'
+            f'[[http.output]]\nlocation = "{backend.url}"\n'
+        )
+        relay = _FewFiles(self.mktemp(), config, port)
+        self.addCleanup(deferToThread, relay.stop)
+        await deferToThread(relay.start, 60)
+        return relay
+
+    def connect(self, relay: _FewFiles, number: int) -> list[socket.socket]:
+        """Connect so often, and send nothing."""
+        port = int(relay.url.rpartition(":")[2])
+        connections = [socket.create_connection((LOOPBACK, port), timeout=60) for _ in range(number)]
+        for connection in connections:
+            self.addCleanup(connection.close)
+        return connections
+
+    async def write(self, relay: _FewFiles) -> int:
+        """Write on a new connection; return the status, 0 for none."""
+        try:
+            status, _ = await deferToThread(send, "POST", f"{relay.url}/write?db=db", LINE, {}, 30)
+        except OSError:
+            return 0
+        return status
+
+    async def test_connections(self) -> None:
+        """With more connections than files, writes are taken as ever: for the backend there are files left."""
+        relay = await self.run_short()
+        await deferToThread(self.connect, relay, 400)
+        await until(lambda: _open_files(relay.pid) < 90)
+        for _ in range(10):
+            self.assertEqual(await self.write(relay), 204)
+        log = relay.log.read_text()
+        self.assertIn("the process may open 100 files: clients get 50 connections, not 4000", log)
+        self.assertNotIn("EMFILE", log)
+        self.assertNotIn("Traceback", log)
+
+    async def test_none_left(self) -> None:
+        """A process that can open nothing more does not spin, and goes on when it can."""
+        relay = await self.run_short()
+        self.assertEqual(await self.write(relay), 204)
+        open_files = _open_files(relay.pid)
+        resource.prlimit(relay.pid, resource.RLIMIT_NOFILE, (open_files, 100))
+        await deferToThread(self.connect, relay, 50)
+        before = _cpu_seconds(relay.pid)
+        await deferLater(reactor, 2)
+        self.assertLess(_cpu_seconds(relay.pid) - before, 1.5)
+        resource.prlimit(relay.pid, resource.RLIMIT_NOFILE, (100, 100))
+        for _ in range(10):
+            self.assertEqual(await self.write(relay), 204)
+
+
+def _open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class HostileTests(SynchronousTestCase):
+    """The harness of ``python -m tests.soak.hostile``, for a short time."""
+
+    def test_some(self) -> None:
+        """Beside some attacks honest clients are all answered, in a time that is not absurd, and memory is bounded."""
+        with Arena(Path(self.mktemp()).resolve()) as arena:
+            for name, count in (
+                ("half-open connections", 300),
+                ("endless chunks of a byte", 10),
+                ("25 MB of bad lines", 3),
+            ):
+                figures = arena.measure(name, 1.5, count=count)
+                self.assertGreater(figures.writes, 5, figures)
+                self.assertLess(figures.p99, 15, figures)
+                self.assertLess(figures.memory, 500e6, figures)
+            self.assertLess(arena.measure("half-open connections", 1.0, admin=True, count=300).p99, 15)

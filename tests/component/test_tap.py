@@ -1,0 +1,449 @@
+"""The command line, and the service it builds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IServiceMaker
+from twisted.plugin import getPlugins
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from influxrelay import __version__
+from influxrelay.config.settings import Config, HTTPListenerConfig, HTTPOutputConfig, UDPListenerConfig, UDPOutputConfig
+from influxrelay.core.errors import StartError
+from influxrelay.delivery.factory import make_road
+from influxrelay.delivery.http_client import HTTPBackend
+from influxrelay.service.relay_service import RelayService
+from influxrelay.tap import Options, makeService
+from testing.scripted import LINE, LOOPBACK, Hold, RelayTestCase, ScriptedBackend, answer, hang, reactor, request, until
+from testing.servers import PROJECT
+from tests.component.test_udp import watch_log
+
+TWISTD = str(Path(sysconfig.get_path("scripts")) / "twistd")
+
+WHOLE = """
+[[http]]
+name = "web"
+bind-addr = "127.0.0.1:9096"
+[[http.output]]
+name = "a"
+location = "http://127.0.0.1:8086/write"
+username = "relay"
+password = "SECRET-password"
+timeout = "500ms"
+[[http.output]]
+name = "b"
+location = "https://10.0.0.2:8086/write"
+token = "SECRET-token"
+[[http.output]]
+name = "c"
+location = "http://10.0.0.3:8086"
+buffer-size-mb = 100
+
+[[http]]
+name = "kept"
+bind-addr = "127.0.0.1:9098"
+consistency = "quorum"
+journal = "/var/lib/relay"
+journal-max-age = "90m"
+[[http.output]]
+name = "f"
+location = "http://10.0.0.6:8086"
+buffer-size-mb = 100
+create-databases = true
+
+[[udp]]
+name = "packets"
+bind-addr = "127.0.0.1:9097"
+precision = "s"
+[[udp.output]]
+name = "d"
+location = "10.0.0.4:8089"
+mtu = 512
+[[udp.output]]
+name = "e"
+location = "http://10.0.0.5:8086/write?db=telegraf&rp=weekly"
+username = "relay"
+password = "SECRET-udp"
+"""
+
+SHOWN = """{path}: correct
+http web: listens on 127.0.0.1:9096, consistency one
+  to a: http://127.0.0.1:8086/write, as user relay, timeout 0.5 s
+  to b: https://10.0.0.2:8086/write, with a token of its own, timeout 10 s
+  to c: http://10.0.0.3:8086/write, as the client, timeout 10 s, buffer of 100 MB, reject when full
+http kept: listens on 127.0.0.1:9098, consistency quorum
+  journal in /var/lib/relay: 1024 MB, 1.5 h, reject when full, sync normal, relay on error
+  to f: http://10.0.0.6:8086/write, as the client, timeout 10 s, creates databases
+udp packets: listens on 127.0.0.1:9097, precision s
+  to d: 10.0.0.4:8089, MTU 512
+  to e: http://10.0.0.5:8086/write (db=telegraf&rp=weekly), as user relay, timeout 10 s, batches of 5000 lines or 1 s
+"""
+
+BROKEN_PEM = """-----BEGIN CERTIFICATE-----
+rubbish
+-----END CERTIFICATE-----
+-----BEGIN PRIVATE KEY-----
+rubbish
+-----END PRIVATE KEY-----
+"""
+
+
+def write_config(case: SynchronousTestCase, text: str) -> str:
+    """Write a configuration file, and return its path."""
+    path = Path(case.mktemp()).absolute()
+    path.write_text(text)
+    return str(path)
+
+
+class OptionsTests(SynchronousTestCase):
+    """The command line, read in this process."""
+
+    def exit(self, *arguments: str) -> tuple[Any, str, str]:
+        """Read a command line that ends the process; return what it exits with, and what it prints."""
+        out, err = StringIO(), StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            error = self.assertRaises(SystemExit, Options().parseOptions, arguments)
+        return error.code, out.getvalue(), err.getvalue()
+
+    def test_help(self) -> None:
+        """The help says what the program is for, how it is called, and what each option does."""
+        code, out, _ = self.exit("--help")
+        self.assertFalse(code)
+        self.assertIn("[options] influxrelay --config FILE [--check]", out)
+        text = " ".join(out.split())
+        for sentence in (
+            "-c, --config= The configuration file.",
+            "--check Read the configuration, say what it would do, and exit.",
+            "--version Show the version of influxrelay, and exit.",
+            "Relays InfluxDB line protocol, taken over HTTP and UDP, to every configured backend.",
+        ):
+            self.assertIn(sentence, text)
+
+    def test_version(self) -> None:
+        """--version shows the product's version and exits with 0, with no configuration at all."""
+        self.assertEqual(self.exit("--version"), (0, f"influxrelay {__version__}\n", ""))
+
+    def test_check(self) -> None:
+        """--check shows listeners and backends, each in a line, and no secret; then it exits with 0."""
+        path = write_config(self, WHOLE)
+        code, out, err = self.exit("--config", path, "--check")
+        self.assertEqual((code, out, err), (0, SHOWN.format(path=path), ""))
+
+    def test_no_config(self) -> None:
+        """Without --config one line asks for it."""
+        self.assertEqual(self.exit(), ("influxrelay: --config FILE is required", "", ""))
+        self.assertEqual(self.exit("--check")[0], "influxrelay: --config FILE is required")
+
+    def test_bad_config(self) -> None:
+        """A configuration that cannot be used is one line with the file in it, with --check and without."""
+        path = write_config(self, WHOLE.replace("mtu = 512", "mtu = 0.5"))
+        for arguments in (["-c", path], ["-c", path, "--check"]):
+            code, out, err = self.exit(*arguments)
+            self.assertRegex(code, rf"^influxrelay: {path}: udp\[0\]\.output\[0\]\.mtu: .*0\.5.*$")
+            self.assertEqual((out, err), ("", ""))
+
+    def test_bad_secrets(self) -> None:
+        """An error about a secret, or about a URL with one in it, does not show it."""
+        for old, new in (
+            ('"SECRET-token"', '["SECRET-token"]'),
+            ('"SECRET-token"', '"SECRET-tøken"'),
+            ('token = "SECRET-token"', 'token = "SECRET-token"\npassword = "SECRET-password"'),
+            ("http://10.0.0.3:8086", "http://me:SECRET-url@10.0.0.3:8086"),
+            ("db=telegraf", "db=telegraf&u=me&p=SECRET-query"),
+            ("http://10.0.0.3:8086", "http://10.0.0.3:8086/write?u=me&p=SECRET-query"),
+        ):
+            code, _, _ = self.exit("--config", write_config(self, WHOLE.replace(old, new)))
+            self.assertTrue(code.startswith("influxrelay: "), code)
+            self.assertNotIn("SECRET", code)
+
+    def test_unusable_pem(self) -> None:
+        """A PEM file that only looks like one is one line, from --check and from a start."""
+        pem = write_config(self, BROKEN_PEM)
+        path = write_config(self, WHOLE.replace('name = "b"', f'name = "b"\nclient-certificate = "{pem}"'))
+        code, out, _ = self.exit("--config", path, "--check")
+        self.assertTrue(code.startswith(f"influxrelay: {pem}: not a usable PEM file"), code)
+        self.assertEqual(out, "")
+        options = Options()
+        options.parseOptions(["--config", path])
+        error = self.assertRaises(SystemExit, makeService, options)
+        self.assertEqual(error.code, code)
+        self.assertEqual(len(str(code).splitlines()), 1)
+
+    def test_unknown_option(self) -> None:
+        """An unknown option is a usage error, which twistd shows."""
+        self.assertRaises(UsageError, Options().parseOptions, ["--no-such-option"])
+
+    def test_plugin(self) -> None:
+        """Twisted finds the plugin, and it leads here."""
+        (maker,) = [each for each in getPlugins(IServiceMaker) if each.tapname == "influxrelay"]
+        verifyObject(IServiceMaker, maker)
+        self.assertIs(maker.options, Options)
+        self.assertIs(maker.makeService, makeService)
+
+
+class CommandTests(SynchronousTestCase):
+    """The command line, as a shell sees it."""
+
+    def run_twistd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run ``twistd influxrelay`` to its end."""
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        command = [sys.executable, TWISTD, "--nodaemon", "--pidfile=", "influxrelay", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment, check=False)
+
+    def test_check(self) -> None:
+        """A good configuration: exit code 0, and standard output says what it does."""
+        path = write_config(self, WHOLE)
+        ended = self.run_twistd("--config", path, "--check")
+        self.assertEqual((ended.returncode, ended.stdout, ended.stderr), (0, SHOWN.format(path=path), ""))
+
+    def test_bad_config(self) -> None:
+        """A bad one: another exit code, and standard error has exactly one line, which names the file."""
+        path = write_config(self, "[[http]]\nbind-addr = 5\n")
+        for arguments in (["--config", path], ["--config", path, "--check"]):
+            ended = self.run_twistd(*arguments)
+            self.assertNotEqual(ended.returncode, 0)
+            self.assertEqual(ended.stdout, "")
+            self.assertRegex(ended.stderr, rf"\Ainfluxrelay: {path}: [^\n]+\n\Z")
+
+    def test_missing_config(self) -> None:
+        """No --config, or a file that is not there: one line, and an exit code that is not 0."""
+        for arguments in ([], ["--config", "/no/such/file"]):
+            ended = self.run_twistd(*arguments)
+            self.assertNotEqual(ended.returncode, 0)
+            self.assertRegex(ended.stderr, r"\Ainfluxrelay: [^\n]+\n\Z")
+
+    def test_help(self) -> None:
+        """--help of twistd lists the relay with its one-line description."""
+        command = [sys.executable, TWISTD, "--help"]
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "200"}
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment, check=True)
+        self.assertRegex(ended.stdout, r"influxrelay +High availability for InfluxDB: relays writes to every backend")
+
+
+class ServiceTests(RelayTestCase):
+    """The service, in this process."""
+
+    def start(self, service: Any) -> None:
+        """Start a service as twistd does; it stops with the test."""
+        service.privilegedStartService()
+        service.startService()
+        self.addCleanup(lambda: service.stopService() if service.running else None)
+
+    def udp_relay(
+        self, *outputs: UDPOutputConfig | HTTPOutputConfig, shutdown_timeout: float = 2.0, **settings: Any
+    ) -> RelayService:
+        """Start a relay with a UDP listener."""
+        listener = UDPListenerConfig(
+            name="packets", bind_addr="test", host=LOOPBACK, port=0, outputs=tuple(outputs), **settings
+        )
+        service = RelayService(Config(path="test", shutdown_timeout=shutdown_timeout, udp=(listener,)), reactor)
+        self.start(service)
+        return service
+
+    def udp_output(self, backend: ScriptedBackend, query: str = "db=d", **settings: Any) -> HTTPOutputConfig:
+        """Return an HTTP output of a UDP listener."""
+        return self.output(backend, query=query, **settings)
+
+    def send(self, service: RelayService, *datagrams: bytes) -> None:
+        """Send datagrams to the first listener."""
+        listener: Any = service.listeners[0]
+        with socket.socket(type=socket.SOCK_DGRAM) as sender:
+            for datagram in datagrams:
+                sender.sendto(datagram, (LOOPBACK, listener._port.getHost().port))
+
+    async def test_from_file_to_write(self) -> None:
+        """makeService() opens nothing; what it returns listens from its start on, relays, and stops."""
+        backend = self.backend()
+        path = write_config(
+            self,
+            f"""
+            [[http]]
+            name = "web"
+            bind-addr = "{LOOPBACK}:0"
+            output = [{{ name = "one", location = "{backend.url}" }}]
+            [[udp]]
+            name = "packets"
+            bind-addr = "{LOOPBACK}:0"
+            batch-timeout = "1ms"
+            output = [
+                {{ name = "one", location = "{backend.url}?db=d", username = "me", password = "p" }},
+                {{ name = "two", location = "localhost:9" }},
+            ]
+            """,
+        )
+        options = Options()
+        options.parseOptions(["--config", path])
+        log = watch_log(self)
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
+        service: Any = makeService(options)
+        web, packets = service.listeners
+        self.assertEqual((web._port, packets._port), (None, None))
+        self.start(service)
+        self.assertEqual((await self.ask(web, request(b"/ping", b"", method=b"GET"))).status, 204)
+        self.assertEqual((await self.ask(web, request())).status, 204)
+        with socket.socket(type=socket.SOCK_DGRAM) as sender:
+            sender.sendto(LINE, (LOOPBACK, packets._port.getHost().port))
+        await until(lambda: len(backend.requests) == 2)
+        self.assertEqual([each.body for each in backend.requests], [LINE, LINE])
+        self.assertEqual([each.query for each in backend.requests], [b"db=db", b"db=d&precision=ns"])
+        self.assertEqual(backend.requests[1].header("Authorization"), b"Basic bWU6cA==")
+        await until(lambda: any("backend two is at" in line for line in log))
+        transport: Any = packets.outputs[1].transport
+        await service.stopService()
+        self.assertFalse(service.running)
+        self.assertEqual(log[-1], "influxrelay has stopped")
+        await until(lambda: transport.disconnected, "the closed socket")
+
+    async def test_udp_to_udp(self) -> None:
+        """With only UDP listeners the relay starts and stops too, and its last words are the counts."""
+        log = watch_log(self)
+        service = self.udp_relay(UDPOutputConfig(name="out", location="x", host=LOOPBACK, port=9))
+        self.send(service, b"rubbish")
+        listener: Any = service.listeners[0]
+        await until(lambda: listener.protocol.lines_in)
+        transport: Any = listener.outputs[0].transport
+        await service.stopService()
+        self.assertIn("packets: 1 line(s) in, dropped: {'invalid': 1}; out: 0 out, dropped: {}", log)
+        await until(lambda: transport.disconnected, "the closed socket")
+
+    async def test_batches_are_settled(self) -> None:
+        """What was received before the stop is sent and answered before it ends, and counted."""
+        held = Hold(answer(204))
+        backend = self.backend(held)
+        log = watch_log(self)
+        service = self.udp_relay(self.udp_output(backend), batch_interval=3600.0)
+        self.send(service, LINE, LINE)
+        listener: Any = service.listeners[0]
+        await until(lambda: listener.protocol.datagrams_in == 2)
+        self.assertEqual(backend.requests, [])
+        stopped = service.stopService()
+        await until(lambda: backend.requests)
+        self.assertFalse(stopped.called)
+        held.release()
+        await stopped
+        self.assertEqual([each.body for each in backend.requests], [LINE * 2])
+        self.assertIn("packets: 2 line(s) in, dropped: {}; one: 2 out, dropped: {}", log)
+
+    async def test_batches_are_given_up(self) -> None:
+        """A backend that never answers does not hold up the stop: the lines are counted as lost."""
+        backend = self.backend(hang)
+        log = watch_log(self)
+        service = self.udp_relay(self.udp_output(backend), batch_interval=0.001, shutdown_timeout=0.2)
+        self.send(service, LINE)
+        await until(lambda: backend.requests)
+        begun = reactor.seconds()
+        await service.stopService()
+        self.assertLess(reactor.seconds() - begun, 1.0)
+        self.assertIn("not everything could be settled within 0.1 s", log)
+        self.assertIn("packets: 1 line(s) in, dropped: {}; one: 0 out, dropped: {'503': 1}", log)
+
+    async def test_hanging_write(self) -> None:
+        """A write that hangs at its backend is answered 503 when the time for stopping is over."""
+        backend = self.backend(hang)
+        relay = self.relay(backend, shutdown_timeout=0.2)
+        client = await self.client(relay)
+        client.send(request())
+        await until(lambda: backend.requests)
+        await relay.parent.stopService()
+        self.assert_unable(await client.answer())
+
+    async def test_unix_socket(self) -> None:
+        """A listener on a Unix socket says so in the log, and answers."""
+        path = f"/tmp/influxrelay-{os.getpid()}.sock"  # short: the system allows 107 bytes
+        log = watch_log(self)
+        relay = self.relay(self.backend(), endpoint=f"unix:{path}")
+        self.assertTrue(any("takes HTTP on" in line and path in line for line in log), log)
+        self.assertEqual((await self.ask(relay, request())).status, 204)
+
+    async def test_rate_limit(self) -> None:
+        """With a rate-limit writes beyond it are answered 429."""
+        relay = self.relay(self.backend(), rate_limit=1, burst_limit=2)
+        found = [(await self.ask(relay, request())).status for _ in range(3)]
+        self.assertEqual(found, [204, 204, 429])
+
+    def stderr(self) -> StringIO:
+        """Return what stands for the process's standard error until the test ends."""
+        stderr = StringIO()
+        self.patch(sys, "__stderr__", stderr)
+        return stderr
+
+    async def test_bad_endpoints(self) -> None:
+        """An endpoint string that Twisted cannot read stops the start with one line."""
+        log = watch_log(self)
+        lines = []
+        stderr = self.stderr()
+        for endpoint in ("nonsense:1", "tcp:port", "tcp:1:no=such", "unix"):
+            service = self.service_on(endpoint)
+            error = self.assertRaises(StartError, service.privilegedStartService)
+            self.assertTrue(str(error).startswith("influxrelay: web: cannot listen on test: "), str(error))
+            self.assertIn(str(error), log)
+            lines.append(str(error))
+        self.assertEqual(stderr.getvalue().splitlines(), lines)
+
+    async def test_bad_certificate(self) -> None:
+        """A server's PEM file that cannot be used, or read, stops the start with one line."""
+        self.stderr()
+        pem = write_config(self, BROKEN_PEM)
+        for path in (pem, "/no/such/file.pem"):
+            service = self.service_on(f"ssl:0:interface={LOOPBACK}:privateKey={path}:certKey={path}")
+            error = self.assertRaises(StartError, service.privilegedStartService)
+            self.assertTrue(str(error).startswith("influxrelay: web: cannot listen on test: "), str(error))
+            self.assertEqual(len(str(error).splitlines()), 1)
+
+    async def test_taken_port(self) -> None:
+        """A taken port stops the start: starting raises the line that ends the process."""
+        self.stderr()
+        with socket.create_server((LOOPBACK, 0)) as taken:
+            port = taken.getsockname()[1]
+            service = self.service_on(f"tcp:{port}:interface={LOOPBACK}")
+            error = self.assertRaises(StartError, service.privilegedStartService)
+        self.assertIn("influxrelay: web: cannot listen on test: ", str(error))
+        self.assertIn("in use", str(error))
+
+    async def test_taken_udp_port(self) -> None:
+        """The same holds for UDP."""
+        self.stderr()
+        with socket.socket(type=socket.SOCK_DGRAM) as taken:
+            taken.bind((LOOPBACK, 0))
+            output = UDPOutputConfig(name="out", location="x", host=LOOPBACK, port=9)
+            listener = UDPListenerConfig(
+                name="packets", bind_addr="test", host=LOOPBACK, port=taken.getsockname()[1], outputs=(output,)
+            )
+            service = RelayService(Config(path="test", udp=(listener,)), reactor)
+            error = self.assertRaises(StartError, service.privilegedStartService)
+        self.assertIn("influxrelay: packets: cannot listen on test: ", str(error))
+
+    def service_on(self, endpoint: str) -> RelayService:
+        """Return a service, not started, that listens on an endpoint."""
+        output = HTTPOutputConfig(name="a", location="x", write_url="http://127.0.0.1:1/write", ping_url="x")
+        listener = HTTPListenerConfig(name="web", bind_addr="test", endpoint=endpoint, outputs=(output,))
+        return RelayService(Config(path="test", http=(listener,)), reactor)
+
+    def test_road(self) -> None:
+        """An output's token, and its name and password, become the header that its backend gets."""
+        for settings, expected in (
+            ({"token": "t"}, b"Token t"),
+            ({"username": "u", "password": "pä:"}, b"Basic dTpww6Q6"),
+            ({}, None),
+        ):
+            road = make_road(
+                HTTPOutputConfig(name="a", location="x", write_url="http://h/write", ping_url="x", **settings),  # type: ignore[arg-type]
+                "relay",
+                reactor,
+                None,
+            )
+            backend = road.backend
+            self.assertIsInstance(backend, HTTPBackend)
+            self.assertEqual(backend._authorization, expected)  # type: ignore[attr-defined]

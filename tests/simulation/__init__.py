@@ -1,0 +1,1 @@
+"""Seeded schedules of the real objects on a Clock."""

@@ -1,0 +1,191 @@
+"""The simulation of relays with queues runs, and it would notice."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.delivery.backlog import JournalBacklog, MemoryBacklog, Ticket
+from influxrelay.delivery.buffered_sender import BufferedQueue, BufferedSender
+from influxrelay.delivery.destination_queue import DestinationQueue, Entry
+from influxrelay.delivery.fanout import FanOut
+from influxrelay.journal.store import Journal
+from influxrelay.journal.writer import JournalWriter
+from tests.simulation import queue as queue_simulation
+
+SCHEDULES = 600
+FOUND_BEFORE = (67, 148, 191, 239, 965, 1000, 1398, 1440)  # schedules that once broke a promise
+ENOUGH = 300  # schedules in which each mistake must be noticed
+passed = DestinationQueue.passed  # as it is without a mistake
+resume = BufferedSender.resume
+
+
+class QueueSimulationTests(SynchronousTestCase):
+    """The contract under hundreds of schedules."""
+
+    def test_contract(self) -> None:
+        """Sections 1, 2 and 3 of the contract hold in every schedule."""
+        problems: list[str] = []
+        queue_simulation.run(0, SCHEDULES, lambda seed, problem: problems.append(f"seed {seed}: {problem}"))
+        self.assertEqual(problems, [], "run `python -m tests.simulation.queue SEED`")
+
+    def test_found_before(self) -> None:
+        """The schedules that once lost, reordered or kept too much are well."""
+        problems: list[str] = []
+        for seed in FOUND_BEFORE:
+            queue_simulation.run(seed, 1, lambda seed, problem: problems.append(f"seed {seed}: {problem}"))
+        self.assertEqual(problems, [], "run `python -m tests.simulation.queue SEED`")
+
+    def test_deterministic(self) -> None:
+        """A seed tells the same story each time, and different seeds tell different ones."""
+
+        def story(seed: int) -> object:
+            world = queue_simulation.World(seed)
+            world.run()
+            return [(each.sequence, each.submitted, each.write.body, each.answers) for each in world.stories.values()]
+
+        self.assertEqual([story(seed) for seed in range(10)], [story(seed) for seed in range(10)])
+        self.assertNotEqual(story(1), story(2))
+
+    def test_it_is_eventful(self) -> None:
+        """The schedules hold what they are made for: crashes, stops, trouble of the disk, drops, dead letters."""
+        seen = dict.fromkeys(("crashed", "stopped", "unjournaled", "excused", "gone", "refused", "poisoned"), 0)
+        for seed in range(150):
+            world = queue_simulation.World(seed)
+            try:
+                world.run()
+            except queue_simulation.Violation:
+                continue
+            stories = world.stories.values()
+            seen["crashed"] += world.crashes
+            seen["stopped"] += world.stops
+            seen["unjournaled"] += sum(story.unjournaled for story in stories)
+            seen["excused"] += sum(bool(story.excused) for story in stories)
+            seen["gone"] += sum(story.gone for story in stories)
+            seen["refused"] += sum(story.refused for story in stories)
+            seen["poisoned"] += sum(story.poisoned and story.taken for story in stories)
+        self.assertGreater(min(seen.values()), 20, seen)
+
+
+class CommandLineTests(SynchronousTestCase):
+    """``python -m tests.simulation.queue``."""
+
+    def run_main(self, *arguments: str) -> tuple[int, str]:
+        """Run the command in this process."""
+        out = io.StringIO()
+        self.patch(sys, "stdout", out)
+        return queue_simulation.main(list(arguments)), out.getvalue()
+
+    def test_one(self) -> None:
+        """A seed is replayed with a trace."""
+        code, text = self.run_main("1")
+        self.assertEqual(code, 0)
+        self.assertIn("process 1 starts", text)
+
+    def test_many(self) -> None:
+        """Many seeds are counted."""
+        code, text = self.run_main("--count", "5", "--first", "1")
+        self.assertEqual(code, 0)
+        self.assertRegex(text, r"\A5 schedule\(s\) in [0-9.]+ s, 0 broken\n\Z")
+
+    def test_failing_seed(self) -> None:
+        """A seed that fails is printed, and fails again in the same words when run alone."""
+        self.patch(DestinationQueue, "passed", passed_too_high)
+        code, text = self.run_main("--count", "100")
+        self.assertEqual(code, 1)
+        line = text.splitlines()[0]
+        seed = line.split(":")[0].removeprefix("seed ")
+        code, text = self.run_main(seed)
+        self.assertEqual((code, text.splitlines()[-1]), (1, line))
+
+
+def passed_too_high(self: DestinationQueue) -> int:
+    """Say that the backend is done with one more than it is."""
+    return passed(self) + 1
+
+
+def strike_nothing(self: JournalWriter, seq: int) -> Deferred[None]:
+    """Leave in the journal what no client was told was taken."""
+    return succeed(None)
+
+
+def put_back_at_the_tail(self: DestinationQueue, entries: list[Entry], *, alone: bool) -> None:
+    """Return writes behind the newer ones."""
+    for entry in entries:
+        self.add(entry)
+    self.alone += len(self.waiting) if alone else 0
+
+
+def resume_at_the_end(self: BufferedSender, backlog: list[tuple[Destination, int]], last_seq: int, *more: Any) -> None:
+    """Forget the backlog."""
+    resume(self, [(destination, last_seq) for destination, _ in backlog], last_seq, *more)
+
+
+def bury_nothing(self: Any, ticket: Ticket, write: Write, reply: Reply) -> None:
+    """Lose what a backend has refused."""
+
+
+def lose_without_a_word(self: Any, ticket: Ticket, write: Write, reason: str) -> None:
+    """Lose a write and do not count it."""
+
+
+def send_at_once(*arguments: Any, journal_first: bool, **named: Any) -> FanOut:
+    """Let the backends have a write while the journal is still at it."""
+    return FanOut(*arguments, **named)
+
+
+class MistakeTests(SynchronousTestCase):
+    """The simulation notices mistakes, each within a bounded number of schedules."""
+
+    def assert_noticed(self, pattern: str, seeds: Iterable[int] = range(ENOUGH)) -> None:
+        """Check that a schedule breaks for the reason that is expected."""
+        seen: list[str] = []
+        for seed in seeds:
+            queue_simulation.run(seed, 1, lambda _, problem: seen.append(str(problem)))
+            if seen and pattern in seen[-1]:
+                return
+        self.fail(f"{pattern!r} was not noticed, but {sorted(set(seen))[:5]}")
+
+    def check(self, owner: Any, name: str, mistake: Callable[..., Any], pattern: str) -> None:
+        """Make a mistake and check that it is noticed, in these words."""
+        self.patch(owner, name, mistake)
+        self.assert_noticed(pattern)
+
+    def test_passed_too_high(self) -> None:
+        """A cursor that moves past what the backend does not have is noticed."""
+        self.check(DestinationQueue, "passed", passed_too_high, "is lost at")
+
+    def test_strike_forgotten(self) -> None:
+        """A write that stays in the journal although its client was told 4xx or 5xx is noticed."""
+        self.check(queue_simulation.SimulatedKeeper, "strike", strike_nothing, "and is in the journal")
+
+    def test_put_back_at_the_tail(self) -> None:
+        """Writes that come back behind newer ones are noticed."""
+        self.check(BufferedQueue, "put_back", put_back_at_the_tail, "overwrote")
+
+    def test_resume_at_the_end(self) -> None:
+        """A backlog that is forgotten at the start is noticed."""
+        self.check(BufferedSender, "resume", resume_at_the_end, "has something left")
+
+    def test_bury_nothing(self) -> None:
+        """Dead letters that are lost are noticed, in the journal and in memory."""
+        for queue in (JournalBacklog, MemoryBacklog):
+            self.check(queue, "bury", bury_nothing, "is lost at")
+
+    def test_lose_without_a_word(self) -> None:
+        """What is dropped and not counted is noticed."""
+        self.check(MemoryBacklog, "lost", lose_without_a_word, "is lost at")
+
+    def test_send_at_once(self) -> None:
+        """A write that a backend has before the journal, where that may not be, is noticed."""
+        self.check(queue_simulation, "FanOut", send_at_once, "before the journal")
+
+    def test_sweep_nothing(self) -> None:
+        """A log that keeps what all backends have passed is noticed."""
+        self.check(Journal, "sweep", lambda _: None, "the log has something left")

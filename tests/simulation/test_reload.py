@@ -1,0 +1,93 @@
+"""The simulation of reloads runs, and it would notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from influxrelay.delivery.buffered_sender import BufferedSender
+from influxrelay.delivery.fanout import FanOut
+from influxrelay.delivery.sender import Sender
+from influxrelay.journal.writer import JournalWriter
+from influxrelay.listeners.relaying import Relaying
+from tests.simulation import queue as queue_simulation
+from tests.simulation.queue import WatchedRoad
+from tests.simulation.reload import ReloadWorld
+
+SCHEDULES = 150
+FOUND_BEFORE = (60, 132, 201, 6258)  # schedules that once broke a promise
+ENOUGH = 300  # schedules in which each mistake must be noticed
+register = JournalWriter.register
+reconfigure = Sender.reconfigure
+
+
+class ReloadSimulationTests(SynchronousTestCase):
+    """The contract, while the configuration changes."""
+
+    def test_contract(self) -> None:
+        """Order and what is kept hold in every schedule with reloads, and all kinds of them happen."""
+        problems: list[str] = []
+        seen: dict[str, int] = {}
+        for seed in (*range(SCHEDULES), *FOUND_BEFORE):
+            world = ReloadWorld(seed)
+            try:
+                world.run()
+            except queue_simulation.Violation as problem:
+                problems.append(f"seed {seed}: {problem}")
+            for change, count in world.reloads.items():
+                seen[change] = seen.get(change, 0) + count
+        self.assertEqual(problems, [], "run `python -m tests.simulation.reload SEED`")
+        self.assertGreater(min(seen.values()), 20, seen)
+
+    def check(self, owner: Any, name: str, mistake: Callable[..., Any], *patterns: str) -> None:
+        """Make a mistake and check that it is noticed, in one of these words."""
+        self.patch(owner, name, mistake)
+        seen: list[str] = []
+        for seed in range(ENOUGH):
+            queue_simulation.run(seed, 1, lambda _, problem: seen.append(str(problem)), ReloadWorld)
+            if seen and any(pattern in seen[-1] for pattern in patterns):
+                return
+        self.fail(f"{patterns} was not noticed, but {sorted(set(seen))[:5]}")
+
+    def test_names_at_once(self) -> None:
+        """A name that changes before the journal has changed it is noticed."""
+
+        def at_once(self: JournalWriter, backends: Any, known: Any) -> None:
+            register(self, backends, known)
+            self.names = {**self.names, **{key: name for key, (name, _) in backends.items()}}
+
+        self.check(JournalWriter, "register", at_once, "has something left", "is lost at", "in the journal")
+
+    def test_not_registered(self) -> None:
+        """A journal that is not told of other backends is noticed."""
+        self.check(JournalWriter, "register", lambda *_: None, "has something left", "is lost at", "in the journal")
+
+    def test_undecided(self) -> None:
+        """A backend that returns and gets what no client was told is taken is noticed."""
+        self.check(FanOut, "decided", lambda self: self._keeper.last_seq, "after 503", "after 400")
+
+    def test_not_resumed(self) -> None:
+        """A backend that returns, and does not read on where it was, is noticed."""
+        resume = BufferedSender.resume
+
+        def not_resumed(self: BufferedSender, backlog: Any, last_seq: int, decided: int) -> None:
+            resume(self, [(where, last_seq) for where, _ in backlog], last_seq, decided)
+
+        self.check(BufferedSender, "resume", not_resumed, "has something left", "is lost at")
+
+    def test_lanes_forgotten(self) -> None:
+        """Lanes that do not live on are noticed."""
+
+        def forget_lanes(self: WatchedRoad, *arguments: Any, **named: Any) -> None:
+            self._lanes.clear()
+            reconfigure(self, *arguments, **named)
+
+        self.check(
+            Sender, "reconfigure", forget_lanes, "has something left", "is lost at", "in flight", "got 0 answers"
+        )
+
+    def test_left_in_the_journal(self) -> None:
+        """A backend that is removed and holds back what others have passed is noticed."""
+        self.check(Relaying, "forget", lambda self, road: self.leaving.pop(road), "has something left")

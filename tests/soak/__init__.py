@@ -1,0 +1,1 @@
+"""Campaigns that are run by hand."""

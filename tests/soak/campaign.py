@@ -1,0 +1,594 @@
+"""A campaign of kills and faults against real servers, and a count of what is missing afterwards.
+
+``python -m tests.soak.campaign --rounds 200 [--seed N]``. Two influxd stand behind one relay with a journal, each
+behind a proxy of ours that misbehaves as networks and servers do. Writers write all the time. In each round the proxies
+get new moods, the relay is killed (``kill -9``) at some moment or, now and then, stopped in order, and sometimes an
+influxd is killed or frozen, too. In the end all is well again, the journal drains, and both servers are compared with
+what the writers were told.
+
+A writer numbers its writes. Each sets one point of its own that no other write touches, and one point of the round
+that it shares with the writer's other writes of that round, both to the write's number. It never sends a write twice,
+sends the next one only after the answer to the last, and notes what it was told: *acknowledged* (2xx), *refused* (4xx,
+5xx) or *unknown* (the connection broke). What is checked, for each server:
+
+- An acknowledged write's own point is there. Or the server refused it with a 400 (the second one's proxy refuses what
+  holds the word "poison"), and it is among that backend's dead letters, with the server's words.
+- A shared point has the number of the last acknowledged write to it, or that of a later write to it that was refused or
+  unknown: such a one may be on both servers, on one or on none, for each is sent to both before its fate is known. It
+  never has an older one, so wherever the last write was acknowledged, both servers are equal.
+- No point has a number that its writer did not give to it.
+- The journal is empty, has dropped nothing, and has no dead letters but of poisoned writes.
+- Each write got its answer, or the end of its connection, within :data:`PATIENCE` seconds.
+
+The seed fixes what is done to the servers, not how the processes' threads fall in with it: a failing seed is likely to
+fail again, not sure to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import enum
+import http.client
+import random
+import re
+import shutil
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import attrs
+
+from influxrelay.journal.store import FILE, Journal
+from testing.servers import LOOPBACK, Influxd, Relay, free_port
+
+PATIENCE = 15.0  # seconds for one answer; the backends' timeout is a second
+DRAIN = 60.0  # seconds
+TIMEOUT = 1.0  # the backends', in the relay's configuration
+EPOCH = 1_600_000_000
+NAMES = ("one", "two")
+POISONED = "two"  # the backend that refuses poison
+PLACES: tuple[dict[str, str], ...] = (
+    {"db": "a"},
+    {"db": "a", "precision": "s"},
+    {"db": "b", "rp": "autogen"},
+)
+CONSISTENCIES = ("", "", "one", "any", "any", "quorum", "all")
+
+# What a proxy does to a request. "refuse" and "half-open" are done to connections, and so only as moods.
+FAULTS = (
+    "reset",
+    "reset-after",
+    "cut-after",
+    "hang",
+    "hang-after",
+    "500",
+    "503",
+    "429",
+    "garbage",
+    "404",
+    "delay",
+)
+MOODS = ("well",) * 5 + ("refuse", "refuse", "half-open", "mixed", "mixed", *FAULTS)
+CANNED = {
+    "500": (500, "", '{"error":"engine is closed"}'),
+    "503": (503, "Retry-After: 1\r\n", '{"error":"timeout"}'),
+    "429": (429, "", '{"error":"too many"}'),
+    "404": (404, "", '{"error":"database not found: \\"a\\""}'),
+    "400": (400, "", '{"error":"unable to parse: poison"}'),
+}
+
+
+class Fate(enum.Enum):
+    """What a writer was told of a write."""
+
+    ACKNOWLEDGED = "acknowledged"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+@attrs.frozen
+class Told:
+    """A write, and what its writer was told."""
+
+    number: int
+    round: int
+    poisoned: bool
+    fate: Fate
+    words: str
+
+
+# -- the network
+
+
+class Proxies:
+    """A thread with an asyncio loop, in which the proxies live."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="proxies", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Any) -> Any:
+        """Run a coroutine there, and return what it returns."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+
+    def stop(self) -> None:
+        """End the loop."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class FaultProxy:
+    """Stands in front of one server and takes whole requests, to pass them on or not.
+
+    What it has not passed on when the relay gives up the connection it never passes on: a request that arrives after
+    its sender has given it up and gone on would be a fault that no sender can do anything about.
+
+    :ivar port: the relay's way in.
+    :ivar done: how often which fault was done.
+    """
+
+    def __init__(self, name: str, proxies: Proxies, upstream: int, rng: random.Random) -> None:
+        self.name = name
+        self.port = free_port()
+        self.mood = "well"
+        self.done: Counter[str] = Counter()
+        self._proxies = proxies
+        self._upstream = upstream
+        self._rng = rng
+        self._share = 1.0  # of the requests that the mood is for
+        self._server: asyncio.Server | None = None
+        self._changed = asyncio.Event()
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def feel(self, mood: str, share: float = 1.0) -> None:
+        """Change the mood, now; who hangs in the old one is reset."""
+        self._proxies.run(self._feel(mood, share))
+
+    async def _feel(self, mood: str, share: float) -> None:
+        self.mood, self._share = mood, share
+        self._changed.set()
+        self._changed = asyncio.Event()
+        if mood in ("refuse", "end"):
+            if self._server is not None:
+                self._server.close()
+                self._server = None
+            for writer in list(self._writers):
+                writer.transport.abort()
+        elif self._server is None:
+            self._server = await asyncio.start_server(self._serve, LOOPBACK, self.port, limit=2**20)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while True:
+                if self.mood == "half-open":
+                    self.done["half-open"] += 1
+                    writer.transport.pause_reading()  # type: ignore[attr-defined]
+                    await self._changed.wait()
+                    break
+                head = await reader.readuntil(b"\r\n\r\n")
+                found = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+                body = await reader.readexactly(int(found[1]) if found else 0)
+                if self.mood != "half-open":  # it was read too soon: it waits for its mood's end like the rest
+                    await self._treat(head, body, reader, writer)
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            writer.transport.abort()
+            self._writers.discard(writer)
+
+    async def _treat(
+        self, head: bytes, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        fault = self._choose_fault()
+        if fault == "hang":
+            await self._hang(reader)
+        elif fault in CANNED:
+            writer.write(_canned(fault))
+        elif fault == "garbage":
+            writer.write(b"220 mail.example.org ESMTP\r\n\r\n")
+            raise ConnectionAbortedError
+        elif fault != "reset":
+            if fault == "delay":
+                await asyncio.sleep(self._rng.uniform(0.01, TIMEOUT / 2))
+                if reader.at_eof():
+                    raise ConnectionAbortedError
+            answer = _canned("400")
+            if self.name != POISONED or b"poison" not in body:
+                answer = await self._ask(head, body)
+            await self._give_back(fault, answer, reader, writer)
+        else:
+            raise ConnectionAbortedError
+
+    def _choose_fault(self) -> str:
+        rng, fault = self._rng, self.mood
+        if fault == "mixed":
+            fault = rng.choice(FAULTS)
+        if rng.random() > self._share:
+            fault = "well"
+        if fault != "well":
+            self.done[fault] += 1
+        return fault
+
+    async def _give_back(
+        self, fault: str, answer: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Do with the server's answer what comes to mind: the server has done its work."""
+        if fault == "reset-after":
+            raise ConnectionAbortedError
+        if fault == "cut-after":
+            writer.write(answer[: self._rng.randrange(1, len(answer))])
+            await asyncio.sleep(0.01)
+            raise ConnectionAbortedError
+        if fault == "hang-after":
+            await self._hang(reader)
+        writer.write(answer)
+
+    async def _hang(self, reader: asyncio.StreamReader) -> None:
+        """Wait until somebody loses patience, and break the connection."""
+        waits = [asyncio.ensure_future(each) for each in (self._changed.wait(), reader.read(1))]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        raise ConnectionAbortedError
+
+    async def _ask(self, head: bytes, body: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection(LOOPBACK, self._upstream)
+        try:
+            writer.write(head[:-2] + b"Connection: close\r\n\r\n" + body)
+            answer = await reader.read()
+        finally:
+            writer.transport.abort()
+        if not answer:
+            raise ConnectionAbortedError
+        return answer.replace(b"Connection: close\r\n", b"", 1)
+
+
+def _canned(fault: str) -> bytes:
+    status, header, body = CANNED[fault]
+    return f"HTTP/1.1 {status} Whatever\r\n{header}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+# -- the writers
+
+
+class Writer(threading.Thread):
+    """Writes one write after the other, and notes what it is told.
+
+    :ivar told: by number.
+    """
+
+    def __init__(self, number: int, campaign: Campaign, rng: random.Random) -> None:
+        super().__init__(name=f"writer {number}", daemon=True)
+        self.number = number
+        self.place = PLACES[number % len(PLACES)]
+        self.told: dict[int, Told] = {}
+        self.unanswered = 0
+        self._campaign = campaign
+        self._rng = rng
+
+    def run(self) -> None:
+        """Write until the campaign's end."""
+        rng, number = self._rng, 0
+        connection = None
+        while not self._campaign.over.is_set():
+            time.sleep(rng.uniform(0.0, 0.04))
+            if connection is None:
+                connection = http.client.HTTPConnection(LOOPBACK, self._campaign.port, timeout=PATIENCE)
+                try:
+                    connection.connect()
+                except OSError:  # nothing was sent
+                    connection = None
+                    continue
+            number += 1
+            at = self._campaign.round
+            poisoned = rng.random() < 0.01
+            parameters = {**self.place, "consistency": rng.choice(CONSISTENCIES)}
+            body = self.body(number, at, poisoned=poisoned, padding=30_000 if rng.random() < 0.05 else 0)
+            fate, words = Fate.UNKNOWN, ""
+            try:
+                connection.request("POST", f"/write?{urlencode(parameters)}", body)
+                answer = connection.getresponse()
+                words = f"{answer.status} {answer.read().decode().strip()}"
+                fate = Fate.ACKNOWLEDGED if answer.status < 300 else Fate.REFUSED
+            except (http.client.HTTPException, OSError) as error:
+                words = repr(error)
+                self.unanswered += isinstance(error, TimeoutError)
+                connection.close()
+                connection = None
+            self.told[number] = Told(number, at, poisoned, fate, words)
+
+    def body(self, number: int, at: int, *, poisoned: bool, padding: int) -> bytes:
+        """Return the lines of a write."""
+        unit = 1 if "precision" in self.place else 1_000_000_000
+        more = ',p="poison"' if poisoned else ""
+        if padding:
+            more += f',pad="{"." * padding}"'
+        return (
+            f"own,w={self.number} v={number}i{more} {(EPOCH + number) * unit}\n"
+            f"shared,w={self.number} v={number}i {(EPOCH + at) * unit}\n"
+        ).encode()
+
+
+# -- the campaign
+
+
+class Campaign:
+    """The servers, the writers, and what is done to them.
+
+    :ivar round: the number of the round.
+    :ivar counts: what was done.
+    """
+
+    def __init__(self, directory: str | Path, seed: int, *, writers: int = 8) -> None:
+        self.seed = seed
+        self.directory = Path(directory).resolve()
+        self.over = threading.Event()
+        self.round = 0
+        self.counts: Counter[str] = Counter()
+        self._frozen: set[str] = set()
+        self._rng = random.Random(seed)
+        self._proxies = Proxies()
+        self.servers = {name: Influxd(self.directory / name) for name in NAMES}
+        self.proxies = {
+            name: FaultProxy(name, self._proxies, server.http_port, random.Random(f"{seed} {name}"))
+            for name, server in self.servers.items()
+        }
+        self.port = free_port()
+        self.journal = self.directory / "journal"
+        self.relay = Relay(self.directory / "relay", self._configuration(), self.port)
+        self.writers = [Writer(number, self, random.Random(f"{seed} {number}")) for number in range(writers)]
+
+    def _configuration(self) -> str:
+        lines = [
+            "[[http]]",
+            'name = "campaign"',
+            f'bind-addr = "{LOOPBACK}:{self.port}"',
+            f'journal = "{self.journal}"',
+        ]
+        for name, proxy in self.proxies.items():
+            lines += [
+                "[[http.output]]",
+                f'name = "{name}"',
+                f'location = "http://{LOOPBACK}:{proxy.port}/write"',
+                f'timeout = "{TIMEOUT:g}s"',
+                'max-delay-interval = "1s"',
+                "max-waiting-mb = 1",
+            ]
+        return "\n".join([*lines, ""])
+
+    def __enter__(self) -> Self:
+        for server in self.servers.values():
+            server.start()
+            for name in sorted({place["db"] for place in PLACES}):
+                server.create_database(name)
+        self.heal()
+        self.relay.start()
+        for writer in self.writers:
+            writer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.relay.kill()
+        for writer in self.writers:
+            writer.join()
+        for server in self.servers.values():
+            server.kill()
+        for proxy in self.proxies.values():
+            proxy.feel("end")
+        self._proxies.stop()
+
+    def heal(self) -> None:
+        """Let the network be well."""
+        for proxy in self.proxies.values():
+            proxy.feel("well")
+
+    def run_round(self) -> None:
+        """Do a round's harm, and have all processes run again."""
+        rng = self._rng
+        self.round += 1
+        for proxy in self.proxies.values():
+            proxy.feel(rng.choice(MOODS), rng.choice((0.3, 1.0)))
+        harms: list[tuple[float, Any]] = []
+        if rng.random() < 0.85:
+            harms.append((rng.uniform(0.1, 0.9), self._kill_relay))
+        elif rng.random() < 0.5:
+            harms.append((rng.uniform(0.1, 0.9), self._restart_relay))
+        for name in NAMES:
+            chance = rng.random()
+            if chance < 0.08:
+                harms.append((rng.uniform(0.0, 0.9), lambda name=name: self._kill_server(name)))
+            elif chance < 0.16:
+                harms.append((rng.uniform(0.0, 0.9), lambda name=name: self._freeze(name)))
+        began = time.monotonic()
+        for when, harm in sorted(harms, key=lambda each: each[0]):
+            time.sleep(max(0.0, began + when - time.monotonic()))
+            harm()
+        time.sleep(max(0.0, began + 1.0 - time.monotonic()))
+        self._wake_servers()
+        if not self.relay.is_running:
+            self.relay.start()
+
+    def _kill_relay(self) -> None:
+        self.relay.kill()
+        self.counts["kill -9 relay"] += 1
+        if self._rng.random() < 0.8:
+            self.relay.start()
+
+    def _restart_relay(self) -> None:
+        self.relay.restart()
+        self.counts["stop relay"] += 1
+
+    def _kill_server(self, name: str) -> None:
+        self.servers[name].kill()
+        self.counts[f"kill -9 {name}"] += 1
+
+    def _freeze(self, name: str) -> None:
+        """Stop a server in its tracks, until the round's end; what waits in its sockets it reads then."""
+        self.servers[name].pause()
+        self.counts[f"SIGSTOP {name}"] += 1
+        self._frozen.add(name)
+
+    def _wake_servers(self) -> None:
+        for server in self.servers.values():
+            if not server.is_running:
+                server.start()
+        if self._frozen:
+            # What was sent before it froze is applied before what is sent from now on: nobody can say in which order
+            # a server reads two connections.
+            for name in self._frozen:
+                self.proxies[name].feel("refuse")
+                self.servers[name].resume()
+            time.sleep(0.3)
+            self._frozen.clear()
+
+    # -- the end
+
+    def finish(self) -> list[str]:
+        """Heal everything, let the journal drain, and return what is wrong, a line for each thing."""
+        self.heal()
+        time.sleep(0.5)
+        self.over.set()
+        for writer in self.writers:
+            writer.join()
+        problems = [
+            f"writer {writer.number}: {writer.unanswered} write(s) without an answer for {PATIENCE:g} s"
+            for writer in self.writers
+            if writer.unanswered
+        ]
+        if not self._drained():
+            problems.append(f"the journal has not drained within {DRAIN:g} s: {self._rows()} write(s) are left")
+        self.relay.stop()
+        dead = self._check_journal(problems)
+        for name, server in self.servers.items():
+            for writer in self.writers:
+                self._check_writer(name, server, writer, dead, problems)
+        return problems
+
+    def _rows(self) -> int:
+        with contextlib.closing(sqlite3.connect(f"file:{self.journal / FILE}?mode=ro", uri=True)) as db:
+            (count,) = db.execute("SELECT COUNT(*) FROM log").fetchone()
+        return int(count)
+
+    def _drained(self) -> bool:
+        deadline = time.monotonic() + DRAIN
+        while self._rows():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def _check_journal(self, problems: list[str]) -> set[tuple[int, int]]:
+        """Look at what the relay has left; return the dead letters, as writer and number."""
+        journal = Journal(self.journal)
+        try:
+            problems += [f"waiting: {depth}" for depth in journal.depths() if depth.writes or not depth.active]
+            problems += [f"dropped: {drop}" for drop in journal.drops()]
+            dead: Counter[tuple[int, int]] = Counter()
+            for letter in journal.dead_letters():
+                found = re.match(rb"own,w=(\d+) v=(\d+)i", letter.write.body)
+                if found is None or b"poison" not in letter.write.body or letter.backend != POISONED:
+                    problems.append(f"a dead letter that should be none: {letter}")
+                elif letter.status != 400 or "unable to parse: poison" not in letter.words:
+                    problems.append(f"a dead letter with other words than the backend's: {letter}")
+                else:
+                    dead[int(found[1]), int(found[2])] += 1
+        finally:
+            journal.close()
+        self.counts["dead letters"] = len(dead)
+        self.counts["dead letters twice"] = sum(count > 1 for count in dead.values())
+        return set(dead)
+
+    def _check_writer(
+        self, name: str, server: Influxd, writer: Writer, dead: set[tuple[int, int]], problems: list[str]
+    ) -> None:
+        """Compare one server with what one writer was told."""
+        where = f"server {name}, writer {writer.number} ({urlencode(writer.place)})"
+        own, shared = (self._points(server, measurement, writer) for measurement in ("own", "shared"))
+        last: dict[int, int] = {}  # by round: the last number that must be there
+        maybe: dict[int, set[int]] = {}  # by round: later ones that may be there
+        for told in writer.told.values():
+            there = own.pop(told.number, None)
+            if there not in (None, told.number):
+                problems.append(f"{where}: the point of write {told.number} has the value {there}")
+            if name == POISONED and told.poisoned:
+                if there is not None:
+                    problems.append(f"{where}: there, although the server refused it: {told}")
+                elif told.fate is Fate.ACKNOWLEDGED and (writer.number, told.number) not in dead:
+                    problems.append(f"{where}: no dead letter: {told}")
+            elif told.fate is Fate.ACKNOWLEDGED:
+                last[told.round], maybe[told.round] = told.number, set()
+                if there is None:
+                    problems.append(f"{where}: missing: {told}")
+            else:
+                maybe.setdefault(told.round, set()).add(told.number)
+                self.counts[f"{told.fate.value}, {'on' if there is not None else 'not on'} {name}"] += 1
+        problems += [f"{where}: a point {number} that was never written" for number in own]
+        for at in sorted(shared.keys() | last.keys()):
+            value, allowed = shared.get(at), {last.get(at), *maybe.get(at, ())}
+            if value not in allowed:
+                told_of = [writer.told.get(each or 0) for each in (value, last.get(at))]
+                problems.append(f"{where}: round {at} ended with {value} ({told_of[0]}) instead of {told_of[1]}")
+
+    def _points(self, server: Influxd, measurement: str, writer: Writer) -> dict[int, int]:
+        """Return a writer's points: the value by what its timestamp says, a write's or a round's number."""
+        rows = server.rows(f"SELECT v FROM {measurement} WHERE w = '{writer.number}'", writer.place["db"])
+        return {stamp // 1_000_000_000 - EPOCH: value for stamp, value in rows}
+
+    def summary(self) -> str:
+        """Return what was done, in some lines."""
+        told = Counter(each.fate.value for writer in self.writers for each in writer.told.values())
+        faults: Counter[str] = sum((proxy.done for proxy in self.proxies.values()), Counter())
+        return "\n".join(
+            f"{title}: " + ", ".join(f"{count} {what}" for what, count in sorted(counter.items()))
+            for title, counter in (("writes", told), ("harm and state", self.counts), ("faults", faults))
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a campaign from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.soak.campaign", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=None, help="default: a new one")
+    parser.add_argument("--keep", action="store_true", help="keep the servers' directories even if all is well")
+    options = parser.parse_args(arguments)
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+    directory = tempfile.mkdtemp(prefix="campaign-")
+    began = time.monotonic()
+    out = sys.stdout
+    out.write(f"seed {seed}, in {directory}\n")
+    with Campaign(directory, seed) as campaign:
+        for number in range(1, options.rounds + 1):
+            campaign.run_round()
+            if number % 20 == 0:
+                out.write(f"{number} rounds, {time.monotonic() - began:.0f} s\n")
+                out.flush()
+        problems = campaign.finish()
+        out.write(f"{campaign.summary()}\n{options.rounds} rounds in {time.monotonic() - began:.0f} s\n")
+    for problem in problems:
+        out.write(f"WRONG: {problem}\n")
+    if problems:
+        out.write(f"seed {seed}: {len(problems)} problem(s); see {directory}\n")
+        return 1
+    if not options.keep:
+        shutil.rmtree(directory, ignore_errors=True)
+    out.write("nothing is wrong\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Real servers, and twistd as a child process."""

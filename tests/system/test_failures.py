@@ -1,0 +1,75 @@
+"""The whole picture, with parts that are killed and frozen; ``python -m tests.soak.failures`` is the long run."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.soak import failures
+from tests.soak.failures import Run, Tally, Voters
+from tests.system.test_campaign import short_directory
+
+
+class FailuresTests(SynchronousTestCase):
+    """Nobody notices that a part fails."""
+
+    def test_pairs(self) -> None:
+        """No write fails, no answer lacks a point, and both servers are equal, when a relay and a server fail."""
+        with Run(short_directory(self), 1, grace=20.0, pace=0.3) as run:
+            for signal, first, second in (("KILL", "relay1", "influx1"), ("STOP", "influx2", "relay2")):
+                run.signal = signal
+                tally = run.run_pair(first, second)
+                self.assertEqual((tally.failed, tally.old, tally.problems), ([], [], []), tally)
+                self.assertGreater(tally.written, 20)
+                self.assertGreater(tally.datagrams, tally.lost)
+                self.assertGreater(tally.answers["influx1"] + tally.answers["influx2"], 0)
+            self.check_lag(run)
+
+    def check_lag(self, run: Run) -> None:
+        """Check that a server that lags gets no queries, and gets them again by itself when it does not."""
+
+        def asked() -> set[str]:
+            tally = run.dashboard.begin("lag")
+            failures.wait_until(lambda: sum(tally.answers.values()) >= 10, "answers come")
+            return set(tally.answers)
+
+        run.picture.tell("relay1", "queues", "pause", "influx1", "--listener", "http")
+        failures.wait_until(lambda: asked() == {"influx2"}, "only the one that does not lag is asked")
+        run.picture.tell("relay1", "queues", "resume", "influx1", "--listener", "http")
+        failures.wait_until(lambda: asked() == {"influx1", "influx2"}, "both are asked")
+
+
+class NoticeTests(SynchronousTestCase):
+    """The run would notice."""
+
+    def test_lost_and_unequal(self) -> None:
+        """A point that only one server has, and an acknowledged one that none has, are found; an old answer, too."""
+        with Run(short_directory(self), 1, grace=0.0, pace=0.3) as run:
+            tally = Tally("nothing")
+            run.sites.pause()
+            before = {sender.name: 0 for sender in run.sites.all()}
+            sender = run.sites.http[0]
+            number = sender.sent = sender.sent + 1
+            sender.acknowledged[number] = 0.0, "relay1"
+            run.dashboard.first[sender.source.name] = number
+            failures.wait_until(lambda: run.dashboard.tally.old, "an answer is old", 60)
+            run.compare(tally, before, limit=1)
+            self.assertIn("acknowledged and lost", str(tally.problems))
+            run.picture.servers["influx1"].write(
+                f"http,sender={sender.source.name} n={number}i {run.dashboard.since + 1}", failures.DATABASE
+            )
+            tally = Tally("nothing")
+            run.compare(tally, before, limit=1)
+            self.assertIn(f"[{number}] only on one", str(tally.problems))
+
+    def test_dead_relay(self) -> None:
+        """What a dead relay has acknowledged need not be known, until it is back."""
+        voters = Voters({"relay1": 5.0, "relay2": None})
+        self.assertEqual([voters.counts_from("relay1", at) for at in (3.0, 7.0)], [5.0, 7.0])
+        self.assertIsNone(voters.counts_from("relay2", 3.0))
+
+    def test_table(self) -> None:
+        """The table is one of reStructuredText, with a row for each scenario."""
+        lines = list(failures.table([Tally("one then two").row()]))
+        self.assertEqual((len(lines), lines[0], lines[2], lines[-1]), (5, lines[0], lines[0], lines[0]))
+        self.assertTrue(lines[3].startswith("one then two"))
+        self.assertEqual(len(failures.pairs()), 12)

@@ -1,0 +1,1 @@
+"""Pure modules, by tables and properties, on a Clock."""

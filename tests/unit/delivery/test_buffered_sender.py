@@ -1,0 +1,1137 @@
+"""The road that forgets nothing: order, clients, bounds, trouble, missing databases, paging and the end."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from influxrelay.core.errors import BackendFailure, JournalError
+from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.delivery.backlog import MAX_DEAD_LETTERS, JournalBacklog, MemoryBacklog, State, Ticket
+from influxrelay.delivery.buffered_sender import FIRST_DELAY, PAGE, PAGE_GAP, REREAD, BufferedQueue, BufferedSender
+from influxrelay.delivery.destination_queue import Entry
+from influxrelay.delivery.sender import PROBE_GAP
+from influxrelay.journal.store import Drop, Journal, Record
+from tests.unit.delivery.test_sender import (
+    BAD,
+    BROKEN,
+    OK,
+    TIMEOUT,
+    Client,
+    FakeBackend,
+    destination,
+    retry_later,
+    write,
+)
+
+MISSING = Reply(404, (), b'{"error":"database not found: \\"db\\""}\n')
+PERMANENT = Reply(500, (), b'{"error":"partial write: x"}\n')
+
+
+class CreatingBackend(FakeBackend):
+    """A fake backend that can be asked to create databases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.created: list[tuple[Write, Deferred[Reply]]] = []
+
+    def create_database(self, write: Write) -> Deferred[Reply]:
+        """Record it."""
+        self.created.append((write, Deferred()))
+        return self.created[-1][1]
+
+
+class FakeKeeper:
+    """A keeper that does everything at once on a real journal, or when the test says so.
+
+    :ivar held: the calls that wait, if there is a list.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.journal = Journal(directory)
+        self.journal.begin()
+        self.journal.register({"fake": "http://fake"})
+        self.journal.commit()
+        self.last_seq = self.journal.last_seq
+        self.names: dict[Any, str] = {}
+        self.cursors: list[tuple[Destination, int]] = []
+        self.calls = 0
+        self.problems: list[Exception] = []
+        self.held: list[tuple[Callable[[Journal], Any], Deferred[Any]]] | None = None
+
+    def do(self, function: Callable[[Journal], Any]) -> Any:
+        """Do something in one transaction."""
+        self.journal.begin()
+        result = function(self.journal)
+        self.journal.commit()
+        return result
+
+    def append(self, record: Record) -> None:
+        """Write a write down."""
+        self.do(lambda journal: journal.append([record]))
+
+    def strike(self, seq: int) -> None:
+        """Strike it."""
+        self.do(lambda journal: journal.strike([seq]))
+
+    def passed(self, backend: Any, where: Destination, seq: int) -> None:
+        """Move a cursor, and check that it never moves back."""
+        assert all(seq >= known for place, known in self.cursors if place == where)
+        self.cursors.append((where, seq))
+        self.do(lambda journal: (journal.advance({(self.names[backend], where): seq}), journal.sweep()))
+
+    def insist(self, function: Callable[[Journal], None]) -> None:
+        """Do it."""
+        self.do(function)
+
+    def call(self, function: Callable[[Journal], Any]) -> Deferred[Any]:
+        """Do it now or later."""
+        self.calls += 1
+        if self.problems:
+            return fail(self.problems.pop(0))
+        if self.held is not None:
+            self.held.append((function, Deferred()))
+            return self.held[-1][1]
+        return succeed(self.do(function))
+
+    def release(self) -> None:
+        """Do what was held."""
+        held, self.held = self.held or [], None
+        for function, result in held:
+            result.callback(self.do(function))
+
+    def left(self) -> list[bytes]:
+        """Return the bodies that are still to be delivered."""
+        bodies = []
+        for where, passed in self.journal.backlog("fake"):
+            bodies += [record.write.body for record in self.journal.read(where, passed, 1 << 30)[0]]
+        return bodies
+
+
+class QueuedCase(SynchronousTestCase):
+    """A road with a queue on a Clock to a fake backend."""
+
+    def setUp(self) -> None:
+        """Build the default road, with a queue in memory."""
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.seq = 0
+        self.build()
+
+    def build(self, max_bytes: int = 10_000, *, drop_oldest: bool = False, **settings: Any) -> None:
+        """Build a road with other settings."""
+        self.queue: Any = MemoryBacklog("fake", max_bytes, drop_oldest=drop_oldest)
+        self.build_road(**settings)
+
+    def build_road(self, **settings: Any) -> None:
+        """Build the road itself."""
+        self.backend = CreatingBackend()
+        settings = {"relay": "test", "jitter": lambda: 0.0, "queue": self.queue, **settings}
+        self.road = BufferedSender(self.backend, self.clock, **settings)
+
+    def ticket(self, body: bytes, to: Destination | None = None, **more: Any) -> Ticket:
+        """Return a ticket for a new write."""
+        self.seq += 1
+        return Ticket(self.seq, float(self.seq), write(body, to, **more))
+
+    def give(self, ticket: Ticket) -> Client:
+        """Submit a write that has a ticket."""
+        return Client(self.road.submit(ticket.write, ticket))
+
+    def submit(self, body: bytes, to: Destination | None = None, state: State = State.KEPT, **more: Any) -> Client:
+        """Submit a write, of which it is decided already what becomes of it."""
+        ticket = self.ticket(body, to, **more)
+        if state is not State.PENDING:
+            ticket.settle(state)
+        return self.give(ticket)
+
+    def answer(self, reply: Reply = OK) -> None:
+        """Answer the request in flight, of which there is one."""
+        (post,) = self.backend.pending
+        post.answer(reply)
+
+    def break_down(self, reason: str = "refused") -> None:
+        """Let the request in flight fail, of which there is one."""
+        (post,) = self.backend.pending
+        post.fail(reason)
+
+    def drain(self) -> None:
+        """Let the backend take whatever comes, until all is quiet."""
+        for _ in range(1000):
+            for post in self.backend.pending:
+                post.answer()
+            if not self.road._lanes:
+                break
+            self.clock.advance(0.1)
+        self.assert_idle()
+
+    def assert_idle(self) -> None:
+        """Check that the road has forgotten everything, and that its last timers end."""
+        self.assertEqual(self.backend.pending, [])
+        self.assertEqual(self.road._tally.bytes, 0)
+        self.assertEqual(self.road._in_flight, 0)
+        self.assertEqual(self.road._lanes, {})
+        self.assertEqual(self.road._live, {})
+        self.successResultOf(self.road.drained())
+        self.clock.advance(2 * TIMEOUT)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class OrderTests(QueuedCase):
+    """A new write never overtakes an older one."""
+
+    def test_through_every_failure(self) -> None:
+        """Through every kind of failure, writes arrive in order, and each arrives."""
+        for outcome in ("refused", "timeout", "reset", BROKEN, Reply(503), Reply(429), Reply(302)):
+            self.build()
+            bodies = [b"%d\n" % number for number in range(6)]
+            for body in bodies[:3]:
+                self.submit(body)
+            if isinstance(outcome, str):
+                self.break_down(outcome)
+            else:
+                self.answer(outcome)
+            for body in bodies[3:]:
+                self.submit(body)
+            self.assertEqual(self.backend.pending, [])
+            self.drain()
+            self.assertEqual(b"".join(self.backend.bodies), b"0\n" + b"".join(bodies), outcome)
+
+    def test_probe_has_one_write(self) -> None:
+        """A probe carries one write, and what waits behind it is merged once it has landed."""
+        for number in range(4):
+            self.submit(b"%d\n" % number)
+        self.break_down()
+        self.clock.advance(FIRST_DELAY)
+        self.answer()
+        self.assertEqual(self.backend.bodies, [b"0\n", b"0\n", b"1\n2\n3\n"])
+        self.answer()
+        self.assert_idle()
+
+    def test_out_of_order_failures(self) -> None:
+        """With two requests in flight, what comes back is in order again, whichever fails first."""
+        for first in (0, 1):
+            self.build(max_in_flight=2)
+            self.submit(b"1\n")
+            self.submit(b"2\n")
+            self.submit(b"3\n")
+            for index in (first, 0):
+                self.backend.pending[index].fail()
+            (lane,) = self.road._lanes.values()
+            self.assertEqual([entry.write.body for entry in lane.waiting], [b"1\n", b"2\n", b"3\n"])
+            self.assertEqual(lane.passed(), self.seq - 3)
+            self.drain()
+
+    def test_struck_is_never_sent_again(self) -> None:
+        """A struck write is not sent again, at the head or in the middle of what is merged."""
+        tickets = [self.ticket(b"%d\n" % number) for number in range(6)]
+        for ticket in tickets:
+            self.give(ticket)
+        self.break_down()
+        for number, ticket in enumerate(tickets):
+            ticket.settle(State.STRUCK if number in (0, 1, 3) else State.KEPT)
+        self.drain()
+        self.assertEqual(self.backend.bodies, [b"0\n", b"2\n", b"4\n5\n"])
+
+    def test_all_struck(self) -> None:
+        """Where all that waits is struck, the road is empty, and the next write is the probe."""
+        self.submit(b"1\n", state=State.STRUCK)
+        self.submit(b"2\n", state=State.STRUCK)
+        self.break_down()
+        self.assert_idle()
+        self.submit(b"3\n")
+        self.assertEqual(len(self.backend.posts), 2)
+        self.answer()
+
+    def test_struck_waits_for_nothing(self) -> None:
+        """A struck write that is passed over keeps nobody waiting, at the head or in the middle."""
+        self.submit(b"0\n")
+        for state in (State.STRUCK, State.KEPT, State.STRUCK, State.KEPT):
+            self.submit(b"1\n", state=state)
+        self.answer()
+        self.assertEqual((len(self.road._live), self.backend.bodies), (0, [b"0\n", b"1\n1\n"]))
+        self.answer()
+        self.assert_idle()
+
+    def test_without_a_ticket(self) -> None:
+        """A write without a ticket is treated as on a road without a queue."""
+        client = Client(self.road.submit(write(b"1\n")))
+        waiting = Client(self.road.submit(write(b"2\n")))
+        self.break_down()
+        self.assertEqual(client.reason, "refused")
+        self.clock.advance(TIMEOUT)
+        self.answer()
+        self.assertIsNotNone(waiting.result)
+        self.assert_idle()
+
+    def test_unmerged(self) -> None:
+        """A merged request that is refused is sent write by write, and each client has its own answer."""
+        self.submit(b"0\n")
+        clients = [self.submit(b"%d\n" % number) for number in (1, 2)]
+        self.answer()
+        self.answer(BAD)
+        self.answer(BAD)
+        self.answer()
+        self.assertEqual([client.result for client in clients], [BAD, OK])
+        self.assertEqual(self.backend.bodies, [b"0\n", b"1\n2\n", b"1\n", b"2\n"])
+        self.assertEqual([ticket.seq for ticket, _ in self.queue.dead_letters], [2])
+        self.assert_idle()
+
+
+class ClientTests(QueuedCase):
+    """When clients are told."""
+
+    def test_told_at_once(self) -> None:
+        """When a request fails, its client and all who wait are told at once, and their writes are kept."""
+        clients = [self.submit(b"%d\n" % number, destination(b"%d" % (number % 2))) for number in range(4)]
+        self.backend.pending[0].fail("reset")
+        self.assertEqual([client.result is not None for client in clients], [True, False, True, True])
+        self.backend.pending[0].answer()
+        self.assertEqual(clients[1].result, OK)
+        self.drain()
+
+    def test_not_held_until_the_drain(self) -> None:
+        """A client waits for its backend's timeout at the most, however long its write is kept."""
+        self.submit(b"1\n")
+        client = self.submit(b"2\n")
+        self.clock.advance(TIMEOUT)
+        self.assertEqual(client.reason, "timeout")
+        self.break_down("timeout")
+        self.clock.advance(100)
+        self.drain()
+
+    def test_timers_rest(self) -> None:
+        """What is kept for longer than any client waits keeps no timer busy."""
+        self.submit(b"1\n")
+        self.break_down()
+        self.submit(b"2\n")
+        calls = 0
+        call_later = self.clock.callLater
+
+        def count(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            self.assertLess(calls, 100)
+            return call_later(*arguments)
+
+        self.patch(self.clock, "callLater", count)
+        self.clock.advance(PROBE_GAP)
+        self.clock.advance(3 * TIMEOUT)
+        self.break_down("timeout")
+        self.drain()
+
+    def test_client_of_a_probe(self) -> None:
+        """Clients that come in trouble are told when the probe fails, or get their answer when it lands."""
+        self.submit(b"1\n")
+        self.break_down()
+        clients = [self.submit(b"2\n"), self.submit(b"3\n")]
+        self.clock.advance(PROBE_GAP)
+        self.break_down()
+        self.assertEqual([client.reason for client in clients], ["refused"] * 2)
+        client = self.submit(b"4\n")
+        self.clock.advance(PROBE_GAP)
+        self.answer()
+        self.answer()
+        self.assertEqual(client.result, OK)
+        self.assert_idle()
+
+
+class DelayTests(QueuedCase):
+    """When a backend in trouble is asked again."""
+
+    def failures_at(self, count: int) -> list[float]:
+        """Let probes fail; return the pauses between them."""
+        pauses = []
+        for _ in range(count):
+            self.break_down()
+            before = self.clock.seconds()
+            while not self.backend.pending:
+                self.clock.advance(0.05)
+                self.assertLess(self.clock.seconds() - before, 100)
+            pauses.append(self.clock.seconds() - before)
+        return pauses
+
+    def test_back_off(self) -> None:
+        """While nobody waits, the pauses double from half of 0.5 s up to the maximum, by the jitter."""
+        for jitter, factor in ((0.0, 0.5), (0.999, 0.9995)):
+            self.build(max_delay=4.0, jitter=lambda jitter=jitter: jitter)
+            self.submit(b"1\n")
+            pauses = self.failures_at(6)
+            for pause, full in zip(pauses, (0.5, 1, 2, 4, 4, 4), strict=True):
+                self.assertLess(abs(pause - full * factor), 0.06)
+            self.answer()
+            self.assert_idle()
+
+    def test_forgotten_when_well(self) -> None:
+        """After the backend was well, the pauses begin anew."""
+        self.submit(b"1\n")
+        self.failures_at(4)
+        self.answer()
+        self.submit(b"2\n")
+        self.assertLess(self.failures_at(1)[0], 0.4)
+        self.answer()
+        self.assert_idle()
+
+    def test_clients_make_it_sooner(self) -> None:
+        """While a client waits the gap is all there is to wait for."""
+        self.submit(b"1\n")
+        self.failures_at(5)
+        self.break_down()
+        self.submit(b"2\n")
+        self.clock.advance(PROBE_GAP)
+        self.answer()
+        self.answer()
+        self.assert_idle()
+
+    def test_retry_after(self) -> None:
+        """A Retry-After is obeyed, whoever waits."""
+        self.submit(b"1\n")
+        self.answer(retry_later(5))
+        self.submit(b"2\n")
+        self.clock.advance(4.9)
+        self.assertEqual(self.backend.pending, [])
+        self.clock.advance(0.1)
+        self.answer()
+        self.answer()
+        self.assert_idle()
+
+
+class BoundTests(QueuedCase):
+    """How much is kept in memory, and what is counted."""
+
+    def fill(self, *states: State) -> list[Ticket]:
+        """Let a request of two bytes fail, and these writes of two bytes wait behind it."""
+        tickets = [self.ticket(b"%d\n" % number) for number in range(len(states) + 1)]
+        self.clients = [self.give(tickets[0])]
+        self.break_down()
+        tickets[0].settle(State.KEPT)
+        for ticket, state in zip(tickets[1:], states, strict=True):
+            self.clients.append(self.give(ticket))
+            if state is not State.PENDING:
+                ticket.settle(state)
+        return tickets
+
+    def test_reject(self) -> None:
+        """A write beyond the bound fails, and is counted with its time if it is acknowledged, now or later."""
+        self.build(6)
+        tickets = self.fill(State.KEPT, State.KEPT, State.KEPT, State.STRUCK, State.PENDING)
+        self.assertEqual([client.reason for client in self.clients[3:]], ["full"] * 3)
+        self.assertEqual(self.queue.drops, {"full": Drop("fake", "full", 1, 2, 4.0, 4.0)})
+        tickets[5].settle(State.KEPT)
+        self.assertEqual(self.queue.drops, {"full": Drop("fake", "full", 2, 4, 4.0, 6.0)})
+        self.drain()
+        self.assertEqual(b"".join(self.backend.bodies), b"0\n0\n1\n2\n")
+
+    def test_drop_oldest(self) -> None:
+        """The oldest write makes room, and is counted with its time."""
+        self.build(6, drop_oldest=True)
+        self.fill(*[State.KEPT] * 4)
+        self.assertEqual(self.queue.drops, {"full": Drop("fake", "full", 2, 4, 1.0, 2.0)})
+        self.drain()
+        self.assertEqual(b"".join(self.backend.bodies), b"0\n2\n3\n4\n")
+
+    def test_drop_the_last(self) -> None:
+        """A write that takes the place of the only other one of its destination is delivered."""
+        self.build(2, drop_oldest=True)
+        self.fill(State.KEPT)
+        self.drain()
+        self.assertEqual(self.backend.bodies, [b"0\n", b"1\n"])
+
+    def test_too_large_for_any_room(self) -> None:
+        """A write larger than the queue fails, and drives nothing out."""
+        self.build(6, drop_oldest=True)
+        self.fill(State.KEPT)
+        self.assertEqual(self.submit(b"1234567\n").reason, "full")
+        self.assertEqual(self.queue.drops["full"].writes, 1)
+        self.drain()
+        self.assertEqual(b"".join(self.backend.bodies), b"0\n0\n1\n")
+
+    def test_drop_oldest_while_paused(self) -> None:
+        """Also where nothing may be sent, the oldest write makes room for a new one."""
+        self.build(2, drop_oldest=True)
+        self.road.pause()
+        self.submit(b"1\n")
+        self.submit(b"2\n")
+        self.assertEqual(self.queue.drops["full"].first, 1.0)
+        self.road.unpause()
+        self.drain()
+        self.assertEqual(self.backend.bodies, [b"2\n"])
+
+    def test_dead_letters_are_bounded(self) -> None:
+        """In memory only the last dead letters are kept."""
+        ticket = self.ticket(b"1\n")
+        for _ in range(MAX_DEAD_LETTERS + 5):
+            self.queue.bury(ticket, ticket.write, BAD)
+        self.assertEqual(len(self.queue.dead_letters), MAX_DEAD_LETTERS)
+        self.assertIsNone(self.queue.page(destination(), 0, 1))
+
+
+class DeadLetterTests(QueuedCase):
+    """What a backend refuses for good."""
+
+    def test_only_what_was_acknowledged(self) -> None:
+        """A refused write is a dead letter once it is acknowledged, and none when it is struck."""
+        for reply in (BAD, Reply(401), PERMANENT):
+            for state in State:
+                self.build()
+                ticket = self.ticket(b"1\n")
+                client = self.give(ticket)
+                self.answer(reply)
+                self.assertEqual(self.queue.dead_letters, [])
+                if state is not State.PENDING:
+                    ticket.settle(state)
+                wanted = [(ticket.seq, ticket.write, reply)] if state is State.KEPT else []
+                found = [(each.seq, each.write, words) for each, words in self.queue.dead_letters]
+                self.assertEqual(found, wanted)
+                self.assertIsNotNone(client.result)
+                self.assert_idle()
+
+    def test_queued(self) -> None:
+        """A write that is refused when it was kept for long is a dead letter, and the next one goes on."""
+        self.submit(b"1\n")
+        self.submit(b"2\n")
+        self.break_down()
+        self.clock.advance(1)
+        self.answer(PERMANENT)
+        self.answer()
+        self.assertEqual([(ticket.seq, reply) for ticket, reply in self.queue.dead_letters], [(1, PERMANENT)])
+        self.assert_idle()
+
+
+class MissingDatabaseTests(QueuedCase):
+    """A backend that is back but not ready."""
+
+    def test_waits(self) -> None:
+        """The lane waits and is tried again, other lanes go on, and clients have the backend's answer."""
+        clients = [self.submit(b"1\n"), self.submit(b"2\n")]
+        self.answer(MISSING)
+        self.assertEqual([client.result for client in clients], [MISSING] * 2)
+        self.assertEqual(self.road.missing(), {b"db"})
+        self.assertTrue(self.road.is_behind())
+        self.assertEqual(self.submit(b"3\n").reason, "not ready")
+        other = self.submit(b"4\n", destination(b"other"))
+        self.answer()
+        self.assertEqual(other.result, OK)
+        self.clock.advance(FIRST_DELAY)
+        self.answer(MISSING)
+        self.clock.advance(2 * FIRST_DELAY)
+        self.answer()
+        self.assertEqual(b"".join(self.backend.bodies), b"1\n4\n1\n2\n3\n1\n2\n3\n")
+        self.assertEqual(self.queue.dead_letters, [])
+        self.assert_idle()
+
+    def test_struck(self) -> None:
+        """Where nobody needs what is refused so, nothing waits."""
+        self.submit(b"1\n", state=State.STRUCK)
+        self.answer(MISSING)
+        self.assert_idle()
+
+    def test_created(self) -> None:
+        """The database is created and the write sent again before its client is told."""
+        self.build(create_databases=True)
+        client = self.submit(b"1\n")
+        self.answer(MISSING)
+        late = self.submit(b"2\n")
+        ((asked, created),) = self.backend.created
+        self.assertEqual(asked.body, b"1\n")
+        self.assertEqual((client.result, late.result), (None, None))
+        created.callback(Reply(200))
+        self.answer()
+        self.assertEqual((client.result, late.result), (OK, OK))
+        self.assert_idle()
+
+    def test_not_created(self) -> None:
+        """Where it cannot be created the client is told, and the lane waits."""
+        self.build(create_databases=True)
+        client = self.submit(b"1\n")
+        self.answer(MISSING)
+        self.backend.created[0][1].errback(Failure(BackendFailure("refused", "x")))
+        self.answer(MISSING)
+        self.assertEqual(client.result, MISSING)
+        self.assertEqual(self.submit(b"2\n").reason, "not ready")
+        self.assertEqual(len(self.backend.created), 1)
+        self.drain()
+
+    def test_created_for_others(self) -> None:
+        """What is not kept has its answer at once, though the database is created for what waits behind it."""
+        self.build(create_databases=True)
+        replayed = Client(self.road.submit(write(b"1\n")))
+        kept = self.submit(b"2\n")
+        self.answer(MISSING)
+        self.assertEqual((replayed.result, kept.result), (MISSING, None))
+        self.backend.created[0][1].callback(Reply(200))
+        self.answer()
+        self.assertEqual(kept.result, OK)
+        self.assert_idle()
+
+    def test_slowly_created(self) -> None:
+        """A client waits for the database no longer than for anything else."""
+        self.build(create_databases=True)
+        client = self.submit(b"1\n")
+        self.answer(MISSING)
+        self.clock.advance(TIMEOUT)
+        self.assertEqual(client.reason, "timeout")
+        self.backend.created[0][1].callback(Reply(200))
+        self.answer()
+        self.assert_idle()
+
+    def test_reloaded(self) -> None:
+        """However often the configuration changes meanwhile, there is one next time to ask again."""
+        self.submit(b"1\n")
+        self.answer(MISSING)
+        for _ in range(10):
+            self.road.reconfigure(self.backend, relay="test", max_batch=1000, max_in_flight=1, max_waiting=1000)
+            self.answer(MISSING)
+            self.clock.advance(0.04)
+        before = len(self.backend.posts)
+        for _ in range(1000):
+            self.clock.advance(0.1)
+            for post in self.backend.pending:
+                post.answer(MISSING)
+        self.assertLess(len(self.backend.posts) - before, 30)
+        self.drain()
+
+    def test_heals_trouble(self) -> None:
+        """The answer is a sign of life: the trouble is over for the other lanes."""
+        self.submit(b"1\n")
+        self.submit(b"2\n", destination(b"other"))
+        self.backend.pending[0].fail()
+        self.backend.pending[0].fail()
+        self.clock.advance(FIRST_DELAY)
+        self.answer(MISSING)
+        self.answer()
+        self.drain()
+
+    def test_trouble_while_it_waits(self) -> None:
+        """A lane that waits for its database is not probed, and is tried again in trouble too."""
+        self.submit(b"1\n")
+        self.answer(MISSING)
+        self.submit(b"2\n", destination(b"other"))
+        self.break_down()
+        self.clock.advance(PROBE_GAP)
+        self.drain()
+
+    def test_closed(self) -> None:
+        """An answer after the end sets no timer, and what is lost is counted."""
+        self.submit(b"1\n")
+        self.road.close()
+        self.answer(MISSING)
+        self.assertEqual(self.queue.drops["stopped"].writes, 1)
+        self.assert_idle()
+
+
+class OperatorTests(QueuedCase):
+    """Pause, and giving up."""
+
+    def test_pause(self) -> None:
+        """A paused road sends nothing, new destinations neither, and goes on in order."""
+        self.submit(b"0\n")
+        self.road.pause()
+        self.answer()
+        client = self.submit(b"1\n")
+        self.submit(b"2\n", destination(b"other"))
+        self.clock.advance(TIMEOUT)
+        self.assertEqual(client.reason, "timeout")
+        self.assertEqual(self.backend.bodies, [b"0\n"])
+        self.assertEqual(self.road.waiting(), (2, 4))
+        self.assertEqual(self.road.oldest(), 2.0)
+        self.road.unpause()
+        self.drain()
+
+    def test_pause_in_trouble(self) -> None:
+        """A paused road is not probed."""
+        self.submit(b"1\n")
+        self.break_down()
+        self.road.pause()
+        self.clock.advance(100)
+        self.assertEqual(self.backend.pending, [])
+        self.road.unpause()
+        self.drain()
+
+    def test_give_up(self) -> None:
+        """What waits is forgotten, counted, and its clients are told; what is in flight goes on."""
+        first = self.submit(b"1\n")
+        client = self.submit(b"2\n")
+        self.road.give_up()
+        self.assertEqual(client.reason, "operator")
+        self.assertEqual(self.queue.drops, {"operator": Drop("fake", "operator", 1, 2, 2.0, 2.0)})
+        self.answer()
+        self.assertEqual(first.result, OK)
+        self.assertIsNone(self.road.oldest())
+        self.assert_idle()
+
+
+class EndTests(QueuedCase):
+    """How a road with a queue in memory ends."""
+
+    def test_drained(self) -> None:
+        """It is drained when all that is kept is delivered."""
+        self.submit(b"1\n")
+        drained = self.road.drained()
+        self.break_down()
+        self.assertNoResult(drained)
+        self.clock.advance(FIRST_DELAY)
+        self.answer()
+        self.successResultOf(drained)
+        self.assert_idle()
+
+    def test_close(self) -> None:
+        """What is lost at the end is counted: what waits and what is in flight, if it is acknowledged."""
+        tickets = [self.ticket(b"%d\n" % number) for number in range(4)]
+        clients = [self.give(ticket) for ticket in tickets]
+        tickets[0].settle(State.KEPT)
+        tickets[1].settle(State.KEPT)
+        self.road.close()
+        self.backend.abort()
+        tickets[2].settle(State.KEPT)
+        tickets[3].settle(State.STRUCK)
+        self.assertEqual([client.reason for client in clients], ["stopped"] * 4)
+        self.assertEqual(self.queue.drops, {"stopped": Drop("fake", "stopped", 3, 6, 1.0, 3.0)})
+        self.assertEqual(self.submit(b"late\n", destination(b"other")).reason, "stopped")
+        self.assert_idle()
+
+    def test_refused_after_close(self) -> None:
+        """A merged request that is refused after the end is lost, and counted."""
+        self.submit(b"0\n")
+        self.submit(b"1\n")
+        self.submit(b"2\n")
+        self.answer()
+        self.road.close()
+        self.answer(BAD)
+        self.assertEqual(self.queue.drops["stopped"].writes, 2)
+        self.assert_idle()
+
+    def test_closed_while_paused(self) -> None:
+        """A paused road that is closed refuses what comes."""
+        self.road.pause()
+        self.submit(b"1\n")
+        self.road.close()
+        self.assertEqual(self.submit(b"2\n").reason, "stopped")
+        self.assert_idle()
+
+
+class JournalCase(QueuedCase):
+    """A road whose backlog is in a journal."""
+
+    def build(self, **settings: Any) -> None:  # type: ignore[override]
+        """Build a road with a new journal."""
+        self.keeper = FakeKeeper(self.mktemp())
+        self.addCleanup(self.keeper.journal.close)
+        self.queue = JournalBacklog("fake", self.keeper)  # type: ignore[arg-type]
+        self.build_road(**settings)
+
+    def give(self, ticket: Ticket) -> Client:
+        """Submit a write that is in the journal."""
+        self.keeper.last_seq = ticket.seq
+        self.keeper.append(Record(ticket.seq, ticket.time, ticket.write))
+        return super().give(ticket)
+
+    def restart(self, **settings: Any) -> None:
+        """Go on with the same journal as another process would."""
+        self.build_road(**settings)
+        self.road.resume(self.keeper.journal.backlog("fake"), self.keeper.last_seq)
+
+    def assert_idle(self) -> None:
+        """Check that nothing is left on disk either."""
+        super().assert_idle()
+        if self.road._closed is None:
+            self.assertEqual(self.keeper.left(), [])
+
+
+class PagingTests(JournalCase):
+    """A lane whose backlog is larger than memory."""
+
+    def test_order_across_the_switch(self) -> None:
+        """From live to behind and back to live, everything arrives once and in order."""
+        self.build(max_waiting=6, max_batch=4)
+        clients = [self.submit(b"%02d\n" % number) for number in range(20)]
+        self.assertTrue(self.road.is_behind())
+        self.assertLessEqual(self.road.waiting()[1], 6)
+        for number in range(20, 40):
+            self.clock.advance(PAGE_GAP)
+            self.answer()
+            clients.append(self.submit(b"%02d\n" % number))
+            self.assertLessEqual(self.road.waiting()[1], 9)
+        self.drain()
+        self.assertEqual(b"".join(self.backend.bodies), b"".join(b"%02d\n" % number for number in range(40)))
+        self.assertEqual([client.result for client in clients], [OK] * 40)
+        self.assertFalse(self.road.is_behind())
+
+    def test_trouble_while_behind(self) -> None:
+        """A lane that is behind keeps order through trouble, and memory within its bound."""
+        self.build(max_waiting=6, max_batch=4)
+        for number in range(10):
+            self.submit(b"%d\n" % number)
+        self.break_down()
+        for number in range(10, 20):
+            self.submit(b"%d\n" % number)
+            self.assertLessEqual(self.road.waiting()[1], 9)
+        self.drain()
+        seen = b"".join(self.backend.bodies).split()
+        self.assertEqual(seen[seen.index(b"1") :], [b"%d" % number for number in range(1, 20)])
+
+    def test_many_lanes(self) -> None:
+        """Many lanes with a backlog share the memory: none has more than a write beyond the bound."""
+        body = b"x" * (PAGE // 4) + b"\n"
+        for number in range(12):
+            for _ in range(3):
+                self.seq += 1
+                self.keeper.append(Record(self.seq, 1.0, write(body, destination(b"%d" % number))))
+        self.keeper.last_seq = self.seq
+        self.restart(max_waiting=PAGE, max_batch=1)
+        self.road.pause()
+        self.assertLessEqual(self.road.waiting()[1], PAGE + 13 * len(body))
+        self.road.unpause()
+        self.drain()
+        self.assertEqual(len(self.backend.posts), 36)
+
+    def test_page_under_way(self) -> None:
+        """Writes that come while a page is read are neither lost nor sent twice nor out of order."""
+        self.build(max_waiting=2)
+        self.submit(b"0\n")
+        self.submit(b"1\n")
+        self.keeper.held = []
+        self.submit(b"2\n")
+        self.answer()
+        struck = self.ticket(b"3\n")
+        self.give(struck)
+        self.submit(b"4\n")
+        self.assertEqual(len(self.keeper.held), 1)
+        held, self.keeper.held = self.keeper.held, None
+        function, result = held[0]
+        page = self.keeper.do(function)  # it holds what came after it was asked for, and is struck after it was read
+        struck.settle(State.STRUCK)
+        self.keeper.strike(struck.seq)
+        result.callback(page)
+        self.drain()
+        self.assertEqual(b"".join(self.backend.bodies), b"0\n1\n2\n4\n")
+
+    def test_page_errors(self) -> None:
+        """A page that cannot be read is tried again."""
+        self.build(max_waiting=2)
+        self.submit(b"0\n")
+        self.submit(b"1\n")
+        self.submit(b"2\n")
+        self.keeper.problems = [JournalError("disk"), ZeroDivisionError()]
+        self.drain()
+        self.assertEqual(b"".join(self.backend.bodies), b"0\n1\n2\n")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_page_errors_after_the_end(self) -> None:
+        """A page that comes or fails after the end changes nothing."""
+        for outcome in (([], 9), Failure(JournalError("x"))):
+            self.build(max_waiting=2)
+            for _ in range(3):
+                self.submit(b"1\n")
+            self.keeper.held = []
+            self.answer()
+            self.road.close()
+            self.keeper.held[0][1].callback(outcome)
+            self.backend.abort()
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            self.assert_idle()
+            self.assertEqual(REREAD, 1.0)
+
+    def test_settled_while_behind(self) -> None:
+        """A write whose client is told by another backend is delivered from disk, and nobody waits for it."""
+        self.build(max_waiting=2)
+        self.submit(b"0\n")
+        self.submit(b"1\n")
+        ticket = self.ticket(b"2\n")
+        client = self.give(ticket)
+        ticket.settle(State.KEPT)
+        self.assertEqual(len(self.road._live), 1)
+        self.drain()
+        self.assertIsNone(client.result)
+        self.assertEqual(b"".join(self.backend.bodies), b"0\n1\n2\n")
+
+    def test_forget(self) -> None:
+        """To forget what the journal has dropped costs no more than there is of it, however much waits."""
+        clients = [self.submit(b"%d\n" % number) for number in range(100)]
+        self.break_down()
+        popped: list[Entry] = []
+        pop = BufferedQueue._pop
+
+        def count(lane: BufferedQueue) -> Entry:
+            popped.append(pop(lane))
+            return popped[-1]
+
+        self.patch(BufferedQueue, "_pop", count)
+        self.road.forget(destination(), 3)
+        self.assertEqual([entry.write.body for entry in popped], [b"0\n", b"1\n", b"2\n"])
+        self.drain()
+        self.assertEqual({client.reason for client in clients}, {"refused"})
+        self.assertEqual(b"".join(self.backend.bodies[1:]), b"".join(b"%d\n" % number for number in range(3, 100)))
+
+    def test_not_on_disk(self) -> None:
+        """A write that is neither in memory nor on disk fails, and is counted if it is acknowledged."""
+        self.build(max_waiting=2)
+        self.submit(b"0\n")
+        self.submit(b"1\n")
+        ticket = self.ticket(b"2\n")
+        client = self.give(ticket)
+        self.keeper.strike(ticket.seq)
+        self.assertEqual(ticket.absent, [self.road])
+        self.road.not_on_disk(ticket)
+        self.assertEqual(client.reason, "full")
+        ticket.settle(State.KEPT)
+        self.assertEqual([(drop.reason, drop.writes) for drop in self.keeper.journal.drops()], [("full", 1)])
+        self.drain()
+        lost = self.ticket(b"3\n", destination(b"gone"))
+        lost.settle(State.KEPT)
+        self.road.not_on_disk(lost)
+        self.assertEqual(self.keeper.journal.drops()[0].writes, 2)
+
+    def test_struck_on_disk(self) -> None:
+        """A client whose write is no longer in the journal is told, and not held."""
+        self.build(max_waiting=2)
+        self.submit(b"0\n")
+        self.submit(b"1\n")
+        ticket = self.ticket(b"2\n")
+        client = self.give(ticket)
+        self.keeper.strike(ticket.seq)
+        self.drain()
+        self.assertEqual(client.reason, "struck")
+
+    def test_damaged(self) -> None:
+        """A damaged write is passed over and counted."""
+        self.build(max_waiting=2)
+        self.submit(b"0\n")
+        self.submit(b"1\n")
+        self.submit(b"2\n")
+        self.submit(b"3\n")
+        self.keeper.journal._db.execute("UPDATE log SET body = x'41' WHERE seq = 3")
+        self.drain()
+        self.assertEqual(b"".join(self.backend.bodies), b"0\n1\n3\n")
+        self.assertEqual(self.keeper.journal.drops(), [Drop("fake", "damaged", 1, 1, 3.0, 3.0)])
+
+
+class CursorTests(JournalCase):
+    """The cursor never passes what is not delivered."""
+
+    def assert_left(self, *bodies: bytes) -> None:
+        """Check what another process would deliver."""
+        self.assertEqual(self.keeper.left(), list(bodies))
+
+    def test_live(self) -> None:
+        """The cursor moves with what is delivered, and stays before what is not."""
+        self.submit(b"1\n")
+        self.submit(b"2\n")
+        self.assert_left(b"1\n", b"2\n")
+        self.answer()
+        self.assert_left(b"2\n")
+        self.break_down()
+        self.submit(b"3\n")
+        self.assert_left(b"2\n", b"3\n")
+        self.drain()
+
+    def test_two_in_flight(self) -> None:
+        """With two requests in flight the older one holds the cursor, whichever lands, fails or is refused first."""
+        for how in ("land", "fail", "refuse"):
+            self.build(max_in_flight=2)
+            self.seq = 0
+            for number in range(4):
+                self.submit(b"%d\n" % number)
+            first, second = self.backend.pending
+            if how == "land":
+                second.answer()
+            elif how == "fail":
+                second.fail()
+                first.fail()
+            else:
+                second.answer(BAD)
+            self.assertIn(b"0\n", self.keeper.left())
+            self.drain()
+
+    def test_back_in_the_wrong_order(self) -> None:
+        """Where the older request fails first, the cursor does not pass it when the newer one fails."""
+        self.build(max_in_flight=2)
+        self.submit(b"0\n")
+        self.submit(b"1\n")
+        self.backend.pending[0].fail()
+        self.backend.pending[0].fail()
+        self.assert_left(b"0\n", b"1\n")
+        self.drain()
+
+    def test_unmerge(self) -> None:
+        """The cursor waits for each write of a merged request that was refused; the refused ones are dead letters."""
+        self.submit(b"0\n")
+        self.submit(b"1\n")
+        self.submit(b"2\n")
+        self.answer()
+        self.answer(BAD)
+        self.assert_left(b"1\n", b"2\n")
+        self.answer(BAD)
+        self.assert_left(b"2\n")
+        (letter,) = self.keeper.journal.dead_letters()
+        self.assertEqual((letter.status, letter.write.body, letter.time), (400, b"1\n", 2.0))
+        self.answer()
+        self.assert_idle()
+
+    def test_not_ready(self) -> None:
+        """A lane that waits for its database holds its own cursor and no other."""
+        self.submit(b"1\n")
+        self.answer(MISSING)
+        self.submit(b"2\n", destination(b"other"))
+        self.answer()
+        self.assert_left(b"1\n")
+        self.drain()
+
+    def test_close(self) -> None:
+        """The end moves no cursor: what waits, is in flight, or is only on disk, is delivered after a restart."""
+        self.build(max_waiting=2)
+        clients = [self.submit(b"%d\n" % number) for number in range(5)]
+        self.road.close()
+        self.assert_left(*[b"%d\n" % number for number in range(5)])
+        self.backend.abort()
+        self.assert_left(*[b"%d\n" % number for number in range(5)])
+        self.assertEqual([client.reason for client in clients], ["stopped"] * 5)
+        self.assertEqual(self.keeper.journal.drops(), [])
+        self.assert_idle()
+        self.restart()
+        self.drain()
+        self.assertEqual(b"".join(self.backend.bodies), b"0\n1\n2\n3\n4\n")
+
+    def test_close_with_a_merged_refusal(self) -> None:
+        """A merged request that is refused after the end stays in the journal."""
+        for number in range(3):
+            self.submit(b"%d\n" % number)
+        self.answer()
+        self.road.close()
+        self.answer(BAD)
+        self.assert_left(b"1\n", b"2\n")
+        self.assert_idle()
+
+    def test_resume(self) -> None:
+        """After a restart old writes go before new ones."""
+        for number in range(3):
+            self.submit(b"%d\n" % number)
+        self.answer()
+        self.keeper.held = []
+        self.restart()
+        client = self.submit(b"3\n")
+        self.keeper.release()
+        self.drain()
+        self.assertEqual(b"".join(self.backend.bodies), b"1\n2\n3\n")
+        self.assertEqual(client.result, OK)
+
+    def test_drained(self) -> None:
+        """What is on disk can wait: the road is drained when nothing is in flight and no client waits."""
+        self.submit(b"1\n")
+        client = self.submit(b"2\n")
+        drained = self.road.drained()
+        self.assertNoResult(drained)
+        self.break_down()
+        self.assertEqual(client.reason, "refused")
+        self.successResultOf(drained)
+        self.drain()
+
+    def test_give_up(self) -> None:
+        """What waits on disk is passed, and the journal does the counting."""
+        self.build(max_waiting=2)
+        self.submit(b"0\n")
+        clients = [self.submit(b"%d\n" % number) for number in range(1, 4)]
+        self.road.give_up()
+        self.assertEqual([client.reason for client in clients], ["dropped"] * 3)
+        self.assertEqual(self.keeper.journal.drops(), [])
+        self.answer()
+        self.assert_idle()
+
+
+class RandomTests(JournalCase):
+    """Order and completeness, whatever happens."""
+
+    def story(self, seed: int) -> None:  # noqa: C901, PLR0912, PLR0915 (one loop of many events)
+        """Let random things happen on a journal with little memory, and check what the backend has in the end."""
+        rng = random.Random(seed)
+        settings: dict[str, Any] = {"max_waiting": rng.choice((2, 6, 20, 1000)), "max_batch": rng.choice((5, 9, 100))}
+        self.build(**settings)
+        self.seq = 0
+        places = [destination(b"%d" % number) for number in range(rng.choice((1, 2)))]
+        pending: list[Ticket] = []
+        kept: dict[Destination, list[int]] = {place: [] for place in places}
+        taken: dict[Destination, list[int]] = {place: [] for place in places}
+        struck_at: dict[int, int] = {}
+        restarted = False
+
+        def take(post: Any) -> None:
+            taken[post.write.destination] += [int(line) for line in post.body.split()]
+            post.answer()
+
+        def settle(ticket: Ticket) -> None:
+            if rng.random() < 0.7:
+                kept[ticket.write.destination].append(ticket.seq)
+                ticket.settle(State.KEPT)
+            else:
+                struck_at[ticket.seq] = len(self.backend.posts)
+                ticket.settle(State.STRUCK)
+                self.keeper.strike(ticket.seq)
+
+        for _ in range(120):
+            action = rng.random()
+            if action < 0.4:
+                ticket = self.ticket(b"%d\n" % (self.seq + 1), rng.choice(places))
+                self.give(ticket)
+                pending.append(ticket)
+            elif action < 0.55 and self.backend.pending:
+                take(rng.choice(self.backend.pending))
+            elif action < 0.7 and self.backend.pending:
+                post = rng.choice(self.backend.pending)
+                if rng.random() < 0.3:
+                    post.answer(rng.choice((BROKEN, MISSING)))
+                else:
+                    post.fail("reset")
+            elif action < 0.85 and pending:
+                settle(pending.pop(rng.randrange(len(pending))))
+            elif action < 0.9:
+                self.clock.advance(rng.random())
+            elif action < 0.95:
+                if self.keeper.held is None:
+                    self.keeper.held = []
+                else:
+                    self.keeper.release()
+            elif action < 0.96:
+                self.keeper.held = None
+                self.road.close()
+                self.backend.abort()
+                self.check_struck(struck_at)
+                struck_at.clear()
+                while pending:
+                    settle(pending.pop())
+                struck_at.clear()
+                restarted = True
+                self.restart(**settings)
+        if self.keeper.held is not None:
+            self.keeper.release()
+        while pending:
+            settle(pending.pop())
+        for _ in range(1000):
+            if not self.road._lanes:
+                break
+            for post in self.backend.pending:
+                take(post)
+            self.clock.advance(0.5)
+        self.assert_idle()
+        self.check_struck(struck_at)
+        for place in places:
+            self.assertLessEqual(set(kept[place]), set(taken[place]))
+            if not restarted:
+                self.assertEqual(taken[place], sorted(set(taken[place])))
+
+    def check_struck(self, struck_at: dict[int, int]) -> None:
+        """Check that no struck write was sent after it was struck."""
+        for seq, posts in struck_at.items():
+            for body in self.backend.bodies[posts:]:
+                self.assertNotIn(b"%d" % seq, body.split())
+
+    def test_stories(self) -> None:
+        """What is kept arrives, in order and once, and what is struck does not, in many random stories."""
+        for seed in range(150):
+            with self.subTest(seed=seed):
+                self.story(seed)

@@ -1,0 +1,571 @@
+"""The fan-out and the settle rule."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from influxrelay.core.errors import BackendFailure, JournalError
+from influxrelay.core.replies import UNABLE, json_error
+from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.delivery.backlog import State, Ticket
+from influxrelay.delivery.buffered_sender import BufferedSender
+from influxrelay.delivery.fanout import FanOut
+from influxrelay.journal.store import Journal, Record
+from influxrelay.lineprotocol.filters import Filter
+
+WRITE = Write(Destination(b"db", b"", b"ns", (b"", b"", b"")), b"db=db", b"", b"m f=1 1\n")
+
+
+def failure(status: int | None = None, reason: str = "refused") -> BackendFailure:
+    """Return a failure, with an answer if there is a status."""
+    if status is None:
+        return BackendFailure(reason, "x")
+    return BackendFailure(str(status), "x", Reply(status, ((b"X", b"%d" % status),), b"words of %d" % status))
+
+
+class FakeRoad:
+    """A road that takes writes and answers when told."""
+
+    filter: Filter | None = None
+
+    def __init__(self, name: str = "fake") -> None:
+        self.name = name
+        self.taken: list[Write] = []
+        self.missed: list[tuple[Write, float]] = []
+        self.answer: Deferred[Reply] = Deferred()
+
+    def submit(self, write: Write) -> Deferred[Reply]:
+        """Take a write."""
+        self.taken.append(write)
+        return self.answer
+
+    def miss(self, write: Write, when: float) -> None:
+        """Be told that it has missed a write."""
+        self.missed.append((write, when))
+
+    def settle(self, outcome: Reply | Exception) -> None:
+        """Answer."""
+        if isinstance(outcome, Reply):
+            self.answer.callback(outcome)
+        else:
+            self.answer.errback(Failure(outcome))
+
+
+def expected(outcomes: list[Reply | Exception]) -> tuple[int, int]:
+    """Return what the contract says: after how many outcomes the client is answered, and with which status."""
+    for number, outcome in enumerate(outcomes, 1):
+        if isinstance(outcome, Reply):
+            return number, outcome.status
+    statuses = [outcome.reply.status for outcome in outcomes if isinstance(outcome, BackendFailure) and outcome.reply]
+    shown = [status for status in statuses if status >= 500] or [s for s in statuses if s in (408, 425, 429)]
+    return len(outcomes), max(shown, default=503)
+
+
+class SettleTests(SynchronousTestCase):
+    """Which answer is the client's."""
+
+    def settle(self, *outcomes: Reply | Exception, order: tuple[int, ...] = ()) -> tuple[int, Reply]:
+        """Let roads answer in an order; return after how many of them the client was answered, and with what."""
+        roads = [FakeRoad() for _ in outcomes]
+        relay = FanOut("test", roads)  # type: ignore[arg-type]
+        told: list[Reply] = []
+        when: list[int] = []
+        relay.submit(WRITE).addCallback(told.append)
+        for number, index in enumerate(order or range(len(outcomes)), 1):
+            roads[index].settle(outcomes[index])
+            if told and not when:
+                when.append(number)
+        for road in roads:
+            self.assertEqual(road.taken, [WRITE])
+        self.assertEqual(len(told), 1)
+        return when[0], told[0]
+
+    def test_every_order(self) -> None:
+        """Whatever two or three backends answer in whatever order, the client gets one answer: the contract's."""
+        kinds = [
+            Reply(204),
+            Reply(400, (), b"bad"),
+            Reply(404, (), b"no"),
+            failure(),
+            failure(500),
+            failure(503),
+            failure(408),
+            failure(429),
+            failure(301),
+            RuntimeError("a bug"),
+        ]
+        for count in (1, 2, 3):
+            for outcomes in itertools.product(kinds, repeat=count):
+                for order in itertools.permutations(range(count)):
+                    when, reply = self.settle(*outcomes, order=order)
+                    self.assertEqual((when, reply.status), expected([outcomes[index] for index in order]), outcomes)
+
+    def test_unchanged(self) -> None:
+        """An answer is shown as the backend gave it, headers and body."""
+        refused = Reply(400, ((b"X-Influxdb-Error", b"bad"),), b'{"error":"bad"}\n')
+        self.assertIs(self.settle(failure(500), refused, Reply(204))[1], refused)
+        broken = failure(502)
+        self.assertIs(self.settle(failure(), broken, failure(429))[1], broken.reply)
+
+    def test_nobody_answers(self) -> None:
+        """Where there is no answer to show, the client gets 503 with InfluxDB FanOut's words."""
+        for outcome in (failure(), failure(reason="timeout"), failure(302), failure(100)):
+            self.assertEqual(self.settle(outcome, outcome), (2, UNABLE))
+        self.assertEqual((UNABLE.status, UNABLE.body), (503, b'{"error":"unable to write points"}\n'))
+
+    def test_not_now_is_shown_last(self) -> None:
+        """A 5xx is preferred to a 429, 425 or 408, and these to an answer of our own."""
+        self.assertEqual(self.settle(failure(429), failure(500), failure())[1].status, 500)
+        self.assertEqual(self.settle(failure(429), failure(), failure(301))[1].status, 429)
+
+    def test_answered_at_once(self) -> None:
+        """Roads that have answered already are as good as others, and every one gets the write."""
+        for outcomes in itertools.product((Reply(204), Reply(400), failure(500)), repeat=2):
+            roads = [FakeRoad(), FakeRoad()]
+            for road, outcome in zip(roads, outcomes, strict=True):
+                road.answer = succeed(outcome) if isinstance(outcome, Reply) else fail(outcome)
+            relay = FanOut("test", roads)  # type: ignore[arg-type]
+            reply = self.successResultOf(relay.submit(WRITE))
+            self.assertEqual(reply.status, expected(list(outcomes))[1])
+            self.assertEqual([road.taken for road in roads], [[WRITE], [WRITE]])
+
+    def test_late_failures_are_no_errors(self) -> None:
+        """A backend that fails after the client was answered leaves no unhandled error."""
+        self.settle(Reply(204), failure(), failure(500))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_attributes(self) -> None:
+        """A relay knows its name and its roads."""
+        roads = [FakeRoad()]
+        relay = FanOut("name", roads)  # type: ignore[arg-type]
+        self.assertEqual((relay.name, relay.roads), ("name", tuple(roads)))
+
+
+class QuorumTests(SynchronousTestCase):
+    """Consistency ``quorum`` and ``all``."""
+
+    def expected(self, outcomes: list[tuple[str, Reply | Exception]], needed: int) -> tuple[int, int, list[str]]:
+        """Return after how many outcomes there is which answer, and which backends it names."""
+        good, bad = 0, []
+        for number, (name, outcome) in enumerate(outcomes, 1):
+            if isinstance(outcome, Reply) and outcome.status < 300:
+                good += 1
+            elif isinstance(outcome, Reply):
+                bad.append(f"{name}: {outcome.status}")
+            else:
+                bad.append(f"{name}: {outcome.reason if isinstance(outcome, BackendFailure) else 'error'}")
+            if good == needed:
+                return number, 204, []
+            if len(bad) > len(outcomes) - needed:
+                return number, 503, bad
+        raise AssertionError
+
+    def test_every_order(self) -> None:
+        """204 as soon as enough have it, 503 with the names as soon as that is impossible, whatever comes later."""
+        kinds = [Reply(204), Reply(200), Reply(400, (), b"bad"), failure(), failure(500), RuntimeError("a bug")]
+        for count, consistency in itertools.product((1, 2, 3), ("quorum", "all")):
+            needed = count if consistency == "all" else count // 2 + 1
+            for outcomes in itertools.product(kinds, repeat=count):
+                for order in itertools.permutations(range(count)):
+                    roads = [FakeRoad(f"road{number}") for number in range(count)]
+                    relay = FanOut("test", roads)  # type: ignore[arg-type]
+                    told: list[Reply] = []
+                    when: list[int] = []
+                    relay.submit(WRITE, consistency).addCallback(told.append)
+                    for number, index in enumerate(order, 1):
+                        roads[index].settle(outcomes[index])
+                        when += [number] * (len(told) - len(when))
+                    in_order = [(roads[index].name, outcomes[index]) for index in order]
+                    after, status, names = self.expected(in_order, needed)
+                    self.assertEqual((when, [reply.status for reply in told]), ([after], [status]), in_order)
+                    if names:
+                        words = f"unable to write points to enough backends ({', '.join(names)})"
+                        self.assertEqual(json.loads(told[0].body), {"error": words})
+
+    def test_of_the_listener(self) -> None:
+        """The listener's consistency is for writes that ask for none."""
+        for asked, status in (("", 503), ("one", 204), ("all", 503), ("any", 204)):
+            roads = [FakeRoad(), FakeRoad()]
+            relay = FanOut("test", roads, consistency="all")  # type: ignore[arg-type]
+            answered = relay.submit(WRITE, asked)
+            roads[0].settle(Reply(204))
+            roads[1].settle(failure())
+            self.assertEqual(self.successResultOf(answered).status, status)
+
+
+class MissedTests(SynchronousTestCase):
+    """Who is told that its backend will not get a write."""
+
+    def missed(self, *outcomes: Reply | Exception, consistency: str = "one") -> set[frozenset[int]]:
+        """Return, for every order of these outcomes, which roads were told."""
+        told = set()
+        for order in itertools.permutations(range(len(outcomes))):
+            roads = [FakeRoad(f"road{number}") for number in range(len(outcomes))]
+            relay = FanOut("test", roads, clock=lambda: 7.0)  # type: ignore[arg-type]
+            relay.submit(WRITE, consistency)
+            for index in order:
+                roads[index].settle(outcomes[index])
+            for road in roads:
+                self.assertIn(road.missed, ([], [(WRITE, 7.0)]))
+            told.add(frozenset(index for index, road in enumerate(roads) if road.missed))
+        return told
+
+    def test_every_order(self) -> None:
+        """A road that failed is told if the client had 204, whoever was first; one that refused it for good is not."""
+        ok, no_database = Reply(204), Reply(404, (), b'{"error":"database not found: \\"db\\""}')
+        partial = BackendFailure("500", "x", Reply(500, (), b"partial write: x"))
+        nobody: frozenset[int] = frozenset()
+        self.assertEqual(self.missed(ok, failure(), failure(503)), {frozenset((1, 2))})
+        self.assertEqual(self.missed(failure(), failure(503)), {nobody})
+        self.assertEqual(self.missed(ok, partial), {nobody})
+        self.assertEqual(self.missed(ok, Reply(400)), {nobody})
+        self.assertEqual(self.missed(Reply(400), failure()), {nobody})
+        self.assertEqual(self.missed(ok, no_database), {nobody, frozenset((1,))})
+        for level, told in (("all", nobody), ("quorum", frozenset((2,)))):
+            self.assertEqual(self.missed(ok, ok, failure(), consistency=level), {told})
+            self.assertEqual(self.missed(ok, ok, partial, consistency=level), {nobody})
+            self.assertEqual(self.missed(ok, ok, no_database, consistency=level), {told})
+
+
+class FakeQueuedRoad(BufferedSender):
+    """A road with a queue, that answers when told."""
+
+    def __init__(self, name: str = "fake") -> None:
+        self.name = name
+        self.tickets: list[Ticket] = []
+        self.absent: list[Ticket] = []
+        self.answer: Deferred[Reply] = Deferred()
+        self.behind = False
+        self.buried: list[Ticket] = []
+
+    def submit(self, write: Write, ticket: Ticket | None = None) -> Deferred[Reply]:
+        """Take a write."""
+        assert ticket is not None
+        self.tickets.append(ticket)
+        if self.behind:
+            ticket.absent.append(self)
+        return self.answer
+
+    def not_on_disk(self, ticket: Ticket) -> None:
+        """Note it."""
+        self.absent.append(ticket)
+
+    def settled(self, ticket: Ticket) -> None:
+        """Nothing to do."""
+
+    settle = FakeRoad.settle
+
+
+class FakeKeeper:
+    """A keeper that commits when told."""
+
+    def __init__(self) -> None:
+        self.last_seq = 41
+        self.records: list[Record] = []
+        self.struck: list[int] = []
+        self.commits: list[Deferred[None]] = []
+
+    def append(self, record: Record) -> Deferred[None]:
+        """Take a record."""
+        self.records.append(record)
+        return self._begin()
+
+    def strike(self, seq: int) -> Deferred[None]:
+        """Take a strike."""
+        self.struck.append(seq)
+        return self._begin()
+
+    def call(self, function: Callable[[Journal], Any]) -> Deferred[None]:
+        """Take a call that waits for what was given before."""
+        return self._begin()
+
+    def _begin(self) -> Deferred[None]:
+        self.commits.append(Deferred())
+        return self.commits[-1]
+
+    def commit(self, problem: Exception | None = None) -> None:
+        """Commit what is oldest, or fail to."""
+        committed = self.commits.pop(0)
+        if problem is None:
+            committed.callback(None)
+        else:
+            committed.errback(Failure(problem))
+
+
+class KeptTests(SynchronousTestCase):
+    """What is kept, and when the client is told, with queues."""
+
+    def build(self, count: int = 2, *, journal: bool = True, **settings: Any) -> None:
+        """Build a relay with queues."""
+        self.roads = [FakeQueuedRoad(f"road{number}") for number in range(count)]
+        self.keeper = FakeKeeper()
+        keeper: Any = self.keeper if journal else None
+        self.relay = FanOut("test", self.roads, keeper=keeper, clock=lambda: 7.0, **settings)
+
+    def submit(self, consistency: str = "") -> list[Reply]:
+        """Submit a write; return where the answers will be."""
+        told: list[Reply] = []
+        self.relay.submit(WRITE, consistency).addCallback(told.append)
+        return told
+
+    def state(self) -> State:
+        """Return what is decided of the last write."""
+        return self.roads[0].tickets[-1].state
+
+    def test_in_memory(self) -> None:
+        """Without a journal the write is kept or struck in the moment in which the client is told."""
+        for outcome, state in ((Reply(204), State.KEPT), (Reply(400), State.STRUCK)):
+            self.build(journal=False)
+            told = self.submit()
+            self.assertEqual(self.state(), State.PENDING)
+            self.roads[1].settle(outcome)
+            self.assertEqual((told, self.state()), ([outcome], state))
+        self.roads[1].answer = Deferred()
+        self.submit()
+        self.assertEqual([ticket.seq for ticket in self.roads[0].tickets], [1, 2])
+        self.assertIs(self.roads[0].tickets[0].write, WRITE)
+
+    def test_taken(self) -> None:
+        """A 204 is given when a backend has the write and it is committed, whichever is first."""
+        for commit_first in (False, True):
+            self.build()
+            told = self.submit()
+            steps = [lambda: self.roads[0].settle(Reply(204)), self.keeper.commit]
+            for step in reversed(steps) if commit_first else steps:
+                self.assertEqual(told, [])
+                step()
+            self.assertEqual((told, self.state()), ([Reply(204)], State.KEPT))
+            (record,) = self.keeper.records
+            self.assertEqual((record.seq, record.time, record.write), (42, 7.0, WRITE))
+            self.assertEqual((self.keeper.last_seq, self.keeper.struck), (42, []))
+
+    def test_refused(self) -> None:
+        """A 4xx or 5xx is given when the write is struck from the journal for certain, or that has failed."""
+        for problem in (None, JournalError("disk")):
+            for outcome in (Reply(400), failure(500)):
+                self.build(1)
+                told = self.submit()
+                self.roads[0].settle(outcome)
+                self.assertEqual((told, self.keeper.struck), ([], []))
+                self.keeper.commit()
+                self.assertEqual((told, self.keeper.struck, self.state()), ([], [42], State.STRUCK))
+                self.keeper.commit(problem)
+                self.assertEqual(len(told), 1)
+
+    def test_dead_letter_first(self) -> None:
+        """A dead letter of another backend is with the journal before the 204 is given."""
+        self.build()
+        told = self.submit()
+        road = self.roads[1]
+        road.tickets[0].when_kept(lambda: road.buried.append(road.tickets[0]))
+        self.roads[0].settle(Reply(204))
+        self.keeper.commit()
+        self.assertEqual((told, len(road.buried)), ([Reply(204)], 1))
+
+    def test_submitted_within_a_submission(self) -> None:
+        """A client that writes again when it is told, within another write's submission, comes behind that one."""
+        self.build()
+        order: list[bytes] = []
+        first = self.roads[0].submit
+
+        def submit(write: Write, ticket: Ticket | None = None) -> Deferred[Reply]:
+            if write.body == b"outer 1\n":
+                self.relay.submit(Write(write.destination, write.query, b"", b"inner 1\n"))
+            order.append(write.body)
+            return first(write, ticket)
+
+        self.patch(self.roads[0], "submit", submit)
+        self.relay.submit(Write(WRITE.destination, b"db=db", b"", b"outer 1\n"))
+        self.assertEqual(order, [b"outer 1\n", b"inner 1\n"])
+
+    def test_mistake_within_a_submission(self) -> None:
+        """A mistake of ours in one submission fails that one, and not the next."""
+        self.build()
+        self.patch(self.roads[0], "submit", lambda *_: 1 / 0)
+        failed = self.relay.submit(WRITE)
+        self.failureResultOf(failed, ZeroDivisionError)
+        self.assertEqual(len(self.relay._submitted), 0)
+
+    def test_journal_fails(self) -> None:
+        """Where the journal fails, a write that a backend has is acknowledged; who counted on the disk is told."""
+        self.build()
+        self.roads[1].behind = True
+        told = self.submit()
+        self.keeper.commit(JournalError("disk"))
+        self.assertEqual((self.roads[0].absent, self.roads[1].absent), ([], self.roads[1].tickets))
+        self.roads[0].settle(Reply(204))
+        self.assertEqual((told, self.state(), self.keeper.struck), ([Reply(204)], State.KEPT, []))
+
+    def test_journal_fails_and_refuses(self) -> None:
+        """Where writes must be journaled, one that cannot be is answered 503, and struck."""
+        self.build(refuse_unjournaled=True)
+        told = self.submit()
+        self.roads[0].settle(Reply(204))
+        self.keeper.commit(JournalError("disk"))
+        self.assertEqual((told[0].status, self.state()), (503, State.STRUCK))
+        self.assertEqual(json.loads(told[0].body), {"error": "unable to journal the write: disk"})
+
+    def test_journal_fails_and_backends_too(self) -> None:
+        """Where the journal and the backends fail, the client gets the backends' answer."""
+        for settings in ({}, {"refuse_unjournaled": True}):
+            self.build(1, **settings)
+            told = self.submit()
+            self.roads[0].settle(Reply(400))
+            self.keeper.commit(JournalError("disk"))
+            self.assertEqual((told, self.state()), ([Reply(400)], State.STRUCK))
+
+    def test_journal_first(self) -> None:
+        """Where the journal comes first, no backend gets a write before its commit, nor out of order."""
+        self.build(consistency="any", journal_first=True)
+        told = [self.submit(), self.submit()]
+        handed = self.relay.handed_out()
+        self.assertEqual((self.roads[0].tickets, told, len(self.keeper.records)), ([], [[], []], 2))
+        self.keeper.commit()
+        self.assertEqual(([ticket.seq for ticket in self.roads[1].tickets], told), ([42], [[Reply(204)], []]))
+        self.assertNoResult(handed)
+        self.keeper.commit()
+        self.assertEqual(([ticket.seq for ticket in self.roads[1].tickets], told), ([42, 43], [[Reply(204)]] * 2))
+        self.successResultOf(handed)
+        self.successResultOf(self.relay.handed_out())
+
+    def test_journal_first_fails(self) -> None:
+        """Where the journal comes first and fails, the backends get the write, and who counted on the disk is told."""
+        self.build(consistency="any", journal_first=True)
+        self.roads[1].behind = True
+        told = self.submit()
+        handed = self.relay.handed_out()
+        self.keeper.commit(JournalError("disk"))
+        self.successResultOf(handed)
+        self.assertEqual((self.roads[0].absent, self.roads[1].absent), ([], self.roads[1].tickets))
+        self.assertEqual((told, len(self.roads[0].tickets)), ([], 1))
+        self.roads[0].settle(Reply(204))
+        self.assertEqual((told, self.state()), ([Reply(204)], State.KEPT))
+
+    def test_journal_first_and_a_road_that_raises(self) -> None:
+        """A road's mistake is its write's, and keeps nothing else from going on."""
+        self.build(consistency="any", journal_first=True)
+        failed = self.relay.submit(WRITE)
+        told = self.submit()
+        self.patch(self.roads[1], "submit", lambda *_: 1 / 0)
+        self.keeper.commit()
+        self.failureResultOf(failed, ZeroDivisionError)
+        del self.roads[1].submit
+        self.keeper.commit()
+        self.assertEqual(told, [Reply(204)])
+
+    def test_any(self) -> None:
+        """With ``any`` a committed write is acknowledged before any backend has answered."""
+        self.build()
+        told = self.submit("any")
+        self.assertEqual(told, [])
+        self.keeper.commit()
+        self.assertEqual((told, self.state()), ([Reply(204)], State.KEPT))
+        self.roads[0].settle(Reply(400))
+        self.roads[1].settle(failure())
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_any_with_a_failed_commit(self) -> None:
+        """With ``any`` a commit that fails acknowledges nothing: the backends decide."""
+        self.build()
+        told = self.submit("any")
+        self.keeper.commit(JournalError("disk"))
+        self.assertEqual(told, [])
+        self.roads[0].settle(failure())
+        self.assertEqual(told, [])
+        self.roads[1].settle(Reply(204))
+        self.assertEqual(told, [Reply(204)])
+
+    def test_any_and_nothing_works(self) -> None:
+        """With ``any`` and neither journal nor backends the client gets 503."""
+        self.build(1)
+        told = self.submit("any")
+        self.keeper.commit(JournalError("disk"))
+        self.roads[0].settle(failure())
+        self.assertEqual((told, self.state()), ([UNABLE], State.STRUCK))
+
+    def test_any_in_memory(self) -> None:
+        """With ``any`` and queues in memory the client is told at once, unless one of them has refused the write."""
+        self.build(journal=False)
+        self.assertEqual(self.submit("any"), [Reply(204)])
+        self.build(journal=False)
+        self.roads[0].settle(failure(reason="full"))
+        told = self.submit("any")
+        self.assertEqual(told, [])
+        self.roads[1].settle(failure())
+        self.assertEqual((told, self.state()), ([UNABLE], State.STRUCK))
+
+    def test_any_without_queues_everywhere(self) -> None:
+        """With ``any`` and a backend that has no queue, a backend has to take the write."""
+        self.build(journal=False)
+        bare = FakeRoad()
+        bare.submit = lambda write, ticket=None: bare.answer  # type: ignore[method-assign, misc]
+        self.relay = FanOut("test", [*self.roads, bare])  # type: ignore[list-item]
+        told = self.submit("any")
+        self.assertEqual(told, [])
+        bare.settle(Reply(204))
+        self.assertEqual(told, [Reply(204)])
+
+    def test_quorum_with_a_journal(self) -> None:
+        """With ``all`` a write that one backend has and another has not is struck when the client is told so."""
+        self.build(consistency="all")
+        told = self.submit()
+        self.roads[0].settle(Reply(204))
+        self.roads[1].settle(failure())
+        self.keeper.commit()
+        self.keeper.commit()
+        self.assertEqual(([reply.status for reply in told], self.state()), ([503], State.STRUCK))
+
+
+class JsonErrorTests(SynchronousTestCase):
+    """Errors of our own."""
+
+    def test_exact(self) -> None:
+        """Status, headers and bytes are InfluxDB's."""
+        self.assertEqual(
+            json_error(400, "database is required"),
+            Reply(
+                400,
+                ((b"Content-Type", b"application/json"), (b"X-Influxdb-Error", b"database is required")),
+                b'{"error":"database is required"}\n',
+            ),
+        )
+
+    def test_more_headers(self) -> None:
+        """Headers of the caller come last."""
+        reply = json_error(405, "method not allowed", (b"Allow", b"POST"))
+        self.assertEqual(reply.headers[2:], ((b"Allow", b"POST"),))
+
+    def test_quotes(self) -> None:
+        """The body is JSON, whatever the message holds."""
+        message = 'a "quoted" \\ text\nwith\tlines \u00e9 \u4e2d'
+        self.assertEqual(json.loads(json_error(400, message).body), {"error": message})
+
+    def test_newlines(self) -> None:
+        """No line break of the message gets into a header."""
+        for sep in ("\n", "\r\n", "\r", "\u2028", "\x0b", "\x0c", "\x1c", "\x85", " \n "):
+            reply = json_error(400, f"one{sep}Set-Cookie: x")
+            self.assertEqual(dict(reply.headers)[b"X-Influxdb-Error"], b"one Set-Cookie: x")
+
+    def test_control_characters(self) -> None:
+        """No control character of the message gets into a header (RFC 9110, 5.5)."""
+        for code in (*range(32), 127):
+            value = dict(json_error(400, f"one{chr(code)}two").headers)[b"X-Influxdb-Error"]
+            self.assertRegex(value, rb"\A[\x20-\x7e]*\Z", code)
+
+    def test_not_ascii(self) -> None:
+        """A header is ASCII: other letters are escaped there, and kept in the body."""
+        reply = json_error(400, "caf\u00e9 \u4e2d \U0001f600")
+        self.assertEqual(dict(reply.headers)[b"X-Influxdb-Error"], b"caf\\xe9 \\u4e2d \\U0001f600")
+        self.assertEqual(reply.body, '{"error":"caf\u00e9 \u4e2d \U0001f600"}\n'.encode())
+
+    def test_surrogates(self) -> None:
+        """A message with a lone surrogate, as ``surrogateescape`` makes them, is no error of ours."""
+        reply = json_error(400, "bad \udcff")
+        self.assertIn("bad", json.loads(reply.body)["error"])

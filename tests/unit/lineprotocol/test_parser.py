@@ -1,0 +1,617 @@
+r"""Tests for :mod:`influxrelay.lineprotocol.parser`.
+
+The tables say what InfluxDB 1.x does with each line. :mod:`testing.influx_grammar`, an independent port of its parser,
+has to agree with them, and then serves to check the regular expressions with arbitrary bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from random import Random
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from influxrelay.lineprotocol import parser as line_protocol
+from influxrelay.lineprotocol.parser import (
+    PRECISIONS,
+    all_simple,
+    count_lines,
+    is_blank,
+    is_blank_slowly,
+    prepare,
+    prepare_slowly,
+    run,
+    split_valid,
+    stamp,
+    timestamp,
+)
+from testing import influx_grammar
+
+NOW = 1_763_700_000_123_456_789
+STAMP = b" 1763700000123456789"
+
+# Accepted, and without a timestamp.
+UNTIMED = [
+    # the values of fields
+    b"cpu v=1",
+    b"cpu v=-1",
+    b"cpu v=1.5",
+    b"cpu v=1.",
+    b"cpu v=.5",
+    b"cpu v=-.5",
+    b"cpu v=007",
+    b"cpu v=1e3",
+    b"cpu v=1E3",
+    b"cpu v=1e+3",
+    b"cpu v=-1.5e-3",
+    b"cpu v=1e308",
+    b"cpu v=1e-999",
+    b"cpu v=123456789012345678901234567890",
+    b"cpu v=1i",
+    b"cpu v=-0i",
+    b"cpu v=9223372036854775807i",
+    b"cpu v=-9223372036854775808i",
+    b"cpu v=00000000000000000000000000001i",
+    b"cpu v=t,w=T,x=true,y=True,z=TRUE",
+    b"cpu v=f,w=F,x=false,y=False,z=FALSE",
+    b'cpu s=""',
+    b'cpu s="a b"',
+    b'cpu s="a,b=c"',
+    b'cpu s="1763700000123456789"',
+    b'cpu s="x 1763700000123456789"',
+    b'cpu s="# no comment"',
+    b'cpu s="two\nlines"',
+    b'cpu s="x 1763700000123456789\ncpu v=1"',
+    b'cpu s="x\n\n\ny",v=1',
+    b'cpu s="\r\n"',
+    b'cpu s="say \\"hi\\" 12"',
+    b'cpu s="back\\\\slash"',
+    b'cpu s="ends in one\\\\"',
+    b'cpu s="\\n is no newline"',
+    b'cpu s="escaped\\\nnewline"',
+    b'cpu s="\xff\xfe\x00"',
+    'cpu s="größe 12\u2028"'.encode(),
+    b'cpu s="a",t="b",v=1i',
+    # names
+    b"a v=1",
+    b'"cpu" v=1',
+    b'cpu"1 v=1',
+    b"cpu=1 v=1",
+    b"1 v=1",
+    b"c#pu v=1",
+    b"cpu,host=a v=1",
+    b"cpu,host=a,region=b v=1",
+    b'cpu,host="a v=1',
+    b'cpu,host="a,b="c v=1',
+    b"cpu,a== v=1",
+    b"cpu,host=a#b v=1",
+    b"my\\ cpu v=1",
+    b"my\\,cpu v=1",
+    b"my\\,cpu,host=a v=1",
+    b"cpu\\ v\\=1 w=1",
+    b"\\cpu v=1",
+    b"\\#cpu v=1",
+    b"cpu\\\\,a v=1",
+    b"cpu\\\\ a v=1",
+    b"cpu,my\\ host=a v=1",
+    b"cpu,my\\,host=a v=1",
+    b"cpu,my\\=host=a v=1",
+    b"cpu,host=a\\ b v=1",
+    b"cpu,host=a\\,b\\=c v=1",
+    b"cpu,path=C:\\dir v=1",
+    b"cpu,path=C:\\\\dir v=1",
+    "größe,straße=ärger übel=1".encode(),
+    b"cpu my\\ v=1",
+    b"cpu my\\,v=1",
+    b"cpu my\\=v=1",
+    b'cpu "v"=1',
+    b'cpu v"w=1',
+    b"cpu \\v=1",
+    b"cpu v\\\\w=1",
+    b"cpu v=1,v=2",
+    b"cpu\tx v=1",
+    b"cpu\r v=1",
+    # blanks
+    b"cpu  v=1",
+    b"cpu \t v=1",
+    b" cpu v=1",
+    b"\t\0 cpu,host=a v=1",
+    b"cpu v=1 ",
+    b"cpu v=1   ",
+    b"cpu v=1 \t",
+    b"cpu v=1 \0 \t ",
+    b'cpu s="x" ',
+    # what a parser for the documentation would refuse
+    b'cpu s="x"\r',
+    b'cpu s="x"tail',
+    b'cpu s="x""y"',
+    b'cpu s="x"\\ 12',
+    b'cpu a,b="x"=1',
+    b"cpu \t=1",
+    b"cpu \\ =1",
+]
+
+# Accepted by InfluxDB 2, and by 1.x only if it was built for them.
+UNSIGNED = [b"cpu v=1u,w=2i", b"cpu v=18446744073709551615u", b"cpu v=0u "]
+
+# Accepted, and with a timestamp.
+TIMED = [
+    b"cpu v=1 1763700000123456789",
+    b"cpu v=1 1763700000",
+    b"cpu v=1 0",
+    b"cpu v=1 -1",
+    b"cpu v=1 -9223372036854775806",
+    b"cpu v=1 9223372036854775806",
+    b"cpu v=1 0000000000000000000000001",
+    b"cpu v=1   12",
+    b"cpu v=1 \t12",
+    b"cpu v=1 12  ",
+    b" cpu v=1 12",
+    b"cpu,host=a v=1,w=2i 12",
+    b'cpu s="x" 12',
+    b'cpu s="x\ny" 12',
+    b'cpu s="\\"" 12',
+    b'cpu s="\\\\" 12',
+    b'cpu s="x"\r 12',
+    b"my\\ cpu,my\\ host=a\\ b my\\ v=1 12",
+    b"cpu\\\\ a v=1 12",
+]
+
+# Refused by InfluxDB, whatever one appends.
+MALFORMED = [
+    b"cpu",
+    b"cpu ",
+    b"cpu 12",
+    b"12",
+    b"\r",
+    b",host=a v=1",
+    b"cpu, v=1",
+    b"cpu,host v=1",
+    b"cpu,host= v=1",
+    b"cpu,=a v=1",
+    b"cpu,host=a,v=1",
+    b"cpu,host=a=b v=1",
+    b"cpu,a=== v=1",
+    b"cpu,host=a\\ v=1",
+    b"cpu\\ v=1",
+    b"cpu\tv=1",
+    b"cpu v",
+    b"cpu v=",
+    b"cpu =1",
+    b"cpu v=,w=1",
+    b"cpu v=1,",
+    b"cpu v=1,w",
+    b"cpu v=1,=2",
+    b"cpu v=1,,w=2",
+    b"cpu v= 1",
+    b"cpu v=1, w=2",
+    b"cpu v\\=1",
+    b"cpu v=1=2",
+    b'cpu s="x"=1,t',
+    b"cpu v\\\\=1",
+    b"cpu v=x",
+    b"cpu v='x'",
+    b"cpu v=-",
+    b"cpu v=.",
+    b"cpu v=-.",
+    b"cpu v=+1",
+    b"cpu v=--1",
+    b"cpu v=1.1.1",
+    b"cpu v=1e",
+    b"cpu v=e1",
+    b"cpu v=1e5e5",
+    b"cpu v=1e999",
+    b"cpu v=1i2",
+    b"cpu v=1.0i",
+    b"cpu v=1ii",
+    b"cpu v=1iu",
+    b"cpu v=-1u",
+    b"cpu v=0x1f",
+    b"cpu v=1_000",
+    b"cpu v=9223372036854775808i",
+    b"cpu v=-9223372036854775809i",
+    b"cpu v=18446744073709551616u",
+    b"cpu v=" + 400 * b"9",
+    b"cpu v=" + 9000 * b"9" + b"i",
+    b"cpu v=nan",
+    b"cpu v=NaN",
+    b"cpu v=inf",
+    b"cpu v=tRUE",
+    b"cpu v=truE",
+    b"cpu v=tru",
+    b"cpu v=yes",
+    b"cpu v=1\t",
+    b"cpu v=1\r",
+    b"cpu v=1i\r",
+    b"cpu v=t\r",
+    b"cpu v=1 12\r",
+    b'cpu s="x" 12\r',
+    b"cpu v=1 \r",
+    b"cpu v=1 12\t",
+    b"cpu v=1 12 13",
+    b"cpu v=1 12 x",
+    b"cpu v=1 12a",
+    b"cpu v=1 1.5",
+    b"cpu v=1 1e9",
+    b"cpu v=1 +12",
+    b"cpu v=1 -",
+    b"cpu v=1 1-2",
+    b"cpu v=1 now",
+    b"cpu v=1 # comment",
+    b"cpu v=1 9223372036854775807",
+    b"cpu v=1 99999999999999999999",
+    b'cpu s="x" y 12',
+    b'cpu s="x" "y" 12',
+]
+
+# Read as no point at all.
+SKIPPED = [
+    b"",
+    b" ",
+    b" \t\0 ",
+    b"#",
+    b"# cpu v=1",
+    b"  # cpu v=1",
+    b"#cpu v=1 12",
+    b'# it is 12" wide',
+    b"# comment\r",
+    b'# a="quote opens\ncpu v=1\nand closes"',
+    b"# escaped newline \\\ncpu v=1",
+]
+
+ALL = UNTIMED + UNSIGNED + TIMED + MALFORMED + SKIPPED
+# What becomes of a line.
+STAMPED = {line: line for line in ALL} | {line: line.rstrip(b" \t\0") + STAMP for line in UNTIMED + UNSIGNED}
+
+
+def names(forbidden: bytes) -> st.SearchStrategy[bytes]:
+    """Make names in which the bytes that need it are escaped."""
+    character = st.one_of(
+        st.sampled_from('abz019-_./"#é漢😀\r').map(str.encode),
+        st.integers(0, len(forbidden) - 1).map(lambda index: b"\\" + forbidden[index : index + 1]),
+    )
+    return st.lists(character, min_size=1, max_size=6).map(b"".join)
+
+
+STRINGS = st.text('ab 1,=#\n\r\t\\"é', max_size=12).map(
+    lambda text: b'"' + text.encode().replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+)
+VALUES = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False).map(lambda value: repr(value).encode()),
+    st.integers(-(2**63), 2**63 - 1).map(lambda value: b"%di" % value),
+    st.integers(0, 2**64 - 1).map(lambda value: b"%du" % value),
+    st.sampled_from([b"t", b"T", b"true", b"True", b"TRUE", b"f", b"F", b"false", b"False", b"FALSE"]),
+    STRINGS,
+)
+MEASUREMENTS = names(b", ").filter(lambda name: not name.startswith(b"#"))
+PAIRS = st.tuples(names(b",= "), names(b",= ")).map(b"=".join)
+FIELDS = st.lists(st.tuples(names(b",= "), VALUES).map(b"=".join), min_size=1, max_size=4).map(b",".join)
+SERIES = st.tuples(MEASUREMENTS, st.lists(PAIRS, max_size=3)).map(lambda parts: b",".join([parts[0], *parts[1]]))
+POINTS = st.tuples(SERIES, st.sampled_from([b" ", b"  "]), FIELDS).map(b"".join)
+TIMES = st.integers(-(2**63) + 2, 2**63 - 2).map(lambda value: b" %d" % value)
+COMMENTS = st.sampled_from([b"", b" ", b"\t", b"# comment", b"  # comment"])
+# Lines, each with what becomes of it.
+LINES = st.one_of(
+    st.tuples(POINTS, TIMES).map(b"".join).map(lambda line: (line, line)),
+    st.tuples(POINTS, st.sampled_from([b"", b" ", b"  "])).map(lambda parts: (parts[0] + parts[1], parts[0] + STAMP)),
+    st.sampled_from(MALFORMED).map(lambda line: (line, line)),
+    COMMENTS.map(lambda line: (line, line)),
+)
+BODIES = st.tuples(st.lists(LINES, max_size=8), st.sampled_from([b"", b"\n"])).map(
+    lambda parts: tuple(b"\n".join(line[side] for line in parts[0]) + parts[1] for side in (0, 1))
+)
+RUBBISH = st.one_of(
+    st.lists(st.sampled_from([bytes([byte]) for byte in b'a 1=,"\\\n#-i\t\r.u']), max_size=40).map(b"".join),
+    st.lists(
+        st.sampled_from([b"a", b" ", b"b=", b'"', b"\\", b"\n", b",", b"=", b"1", b" 1\n", b'="']), max_size=20
+    ).map(b"".join),
+    st.lists(st.sampled_from([*ALL, b'"', b"\\", b" ", b"\n", b"a b=1"]), max_size=5).map(b"\n".join),
+)
+
+
+class TableTests(SynchronousTestCase):
+    """Line by line, and in company."""
+
+    def test_oracle_agrees_with_the_tables(self) -> None:
+        """The port of InfluxDB's parser reads every line of the tables as its table says."""
+        for line in ALL:
+            seen = [(read.accepted, read.time is not None) for read in influx_grammar.read(line)]
+            if line in SKIPPED:
+                self.assertEqual(seen, [], line)
+            else:
+                self.assertEqual(seen, [(line not in MALFORMED, line in TIMED)], line)
+
+    def test_untimed_lines_get_the_digits(self) -> None:
+        """A valid line without a timestamp ends in one space and the digits, blanks at its end are gone."""
+        for line in UNTIMED + UNSIGNED:
+            self.assertEqual(stamp(line, b"ns", NOW), STAMPED[line], line)
+            self.assertEqual(stamp(line + b"\n", b"ns", NOW), STAMPED[line] + b"\n", line)
+
+    def test_other_lines_stay(self) -> None:
+        """Lines with a timestamp, malformed lines, comments and blank lines stay, as the same object."""
+        for line in TIMED + MALFORMED + SKIPPED:
+            for body in (line, line + b"\n"):
+                self.assertIs(stamp(body, b"ns", NOW), body, line)
+
+    def test_neighbours_do_not_matter(self) -> None:
+        """Every line of the tables is treated the same among other lines of each kind."""
+        for line in ALL:
+            for before in (b"cpu v=1", b"cpu v=1 0", b'cpu s="two\nlines"', b'cpu s="x" 12', b"cpu", b"#", b"cpu v=1 "):
+                for after in (b"a v=1", b'cpu s="\r\n"', b'cpu s="x\ny" 12', b"12"):
+                    lines = (before, line, after)
+                    body = b"\n".join(lines)
+                    self.assertEqual(stamp(body, b"ns", NOW), b"\n".join(STAMPED[each] for each in lines), body)
+
+    def test_all_at_once(self) -> None:
+        """All the tables in one body come out line by line as they do alone."""
+        body = b"\n".join(ALL)
+        self.assertEqual(stamp(body, b"ns", NOW), b"\n".join(STAMPED[line] for line in ALL))
+
+    def test_udp_keeps_what_influxdb_accepts(self) -> None:
+        """Of the tables' lines, alone or all together, UDP keeps those that any InfluxDB 1.x accepts."""
+        kept = [line.lstrip(b" \t\0") for line in UNTIMED + TIMED]
+        self.assertEqual(split_valid(b"\n".join(ALL)), (kept, len(UNSIGNED + MALFORMED)))
+        for line in kept:
+            self.assertEqual(split_valid(line + b"\n"), ([line], 0), line)
+        for line in UNSIGNED + MALFORMED:
+            self.assertEqual(split_valid(line), ([], 1), line)
+        for line in SKIPPED:
+            self.assertEqual(split_valid(line), ([], 0), line)
+
+
+class StampTests(SynchronousTestCase):
+    """What the tables do not show."""
+
+    def test_precisions(self) -> None:
+        """The digits are the time in the write's precision, rounded down."""
+        digits = {
+            b"": b"1763700000123456789",
+            b"n": b"1763700000123456789",
+            b"ns": b"1763700000123456789",
+            b"u": b"1763700000123456",
+            b"ms": b"1763700000123",
+            b"s": b"1763700000",
+            b"m": b"29395000",
+            b"h": b"489916",
+        }
+        self.assertEqual({precision: timestamp(precision, NOW) for precision in PRECISIONS}, digits)
+        for precision, expected in digits.items():
+            body = b"cpu v=1 " + expected + b"\n"
+            self.assertEqual(stamp(b"cpu v=1\n", precision, NOW), body)
+            self.assertIs(stamp(body, precision, NOW), body)
+            last = body[:-1]
+            self.assertIs(stamp(last, precision, NOW), last)
+
+    def test_stray_backslash(self) -> None:
+        """A last line that ends in a string and a stray backslash is stamped, and means what it meant."""
+        self.assertEqual(stamp(b'cpu s="x"\\', b"ns", NOW), b'cpu s="x".' + STAMP)
+        self.assertEqual(stamp(b'cpu s="x"\\\n', b"ns", NOW), b'cpu s="x".' + STAMP + b"\n")
+        self.assertEqual(stamp(b'cpu s="x"\\\\', b"ns", NOW), b'cpu s="x"\\\\' + STAMP)
+
+    def test_hidden_line(self) -> None:
+        """A line that would get the time of its arrival and swallow the next one is refused by all backends alike."""
+        body = b' a="b v=1 \ncpu v=2'
+        (before,) = influx_grammar.read(body)
+        (after,) = influx_grammar.read(stamp(body, b"ns", NOW))
+        self.assertEqual((before.accepted, before.time, after.accepted), (True, None, False))
+
+
+class MergeTests(SynchronousTestCase):
+    """Which bodies may be joined."""
+
+    def test_closed_bodies(self) -> None:
+        """Bodies whose last line ends with its newline are mergeable, whatever malformed lines they have."""
+        for line in ALL:
+            self.assertTrue(prepare(line + b"\n", b"ns", NOW)[1], line)
+
+    def test_open_bodies(self) -> None:
+        """A body whose end would take hold of the next body's first line has to stay alone."""
+        for body in (
+            b'cpu s="x',
+            b'cpu s="x\n',
+            b'cpu s="x\\"\n',
+            b'a v=1 1\ncpu s="x\n',
+            b"cpu v=1 \\\n",
+            b"cpu v=1 12\\",
+            b'cpu s="x"\\\n',
+            b'cpu s="x\\"',
+            b'# a="x\n',
+            b"# \\\n",
+            b' cpu="x v=1\n',
+        ):
+            joined = body + b"cpu v=1 1" if body.endswith(b"\n") else body + b"\ncpu v=1 1"
+            self.assertNotIn(b"cpu v=1 1", [line.text for line in influx_grammar.read(joined)], body)
+            self.assertFalse(prepare(body, b"ns", NOW)[1], body)
+
+
+class BlankTests(SynchronousTestCase):
+    """``is_blank`` and ``count_lines``."""
+
+    def test_is_blank(self) -> None:
+        """Bodies of blank lines and comments are blank; those with a line that InfluxDB reads are not."""
+        self.assertTrue(is_blank(b"\n".join(SKIPPED)))
+        for line in SKIPPED:
+            self.assertTrue(is_blank(line), line)
+            self.assertTrue(is_blank(b"\n\n" + line + b"\n"), line)
+        for line in UNTIMED + UNSIGNED + TIMED + MALFORMED:
+            self.assertFalse(is_blank(line), line)
+            self.assertFalse(is_blank(b"\n# c\n" + line), line)
+
+    def test_count_lines(self) -> None:
+        """Lines are counted by their newlines; the last one needs none."""
+        for body, count in ((b"", 0), (b"a", 1), (b"a\n", 1), (b"a\nb", 2), (b"a\nb\n", 2), (b"\n\n", 2)):
+            self.assertEqual(count_lines(body), count, body)
+
+    def test_count_many_lines(self) -> None:
+        """Many lines of one length are counted exactly, with and without the last newline; others nearly so."""
+        for length in (2, 7, 155, 1000, 2047, 2049, 5000):
+            for count in (20, 200, 1001):
+                body = (b"x" * (length - 1) + b"\n") * count
+                self.assertEqual(count_lines(body), count, (length, count))
+                self.assertEqual(count_lines(body[:-1]), count, (length, count))
+        self.assertEqual(count_lines(b"x" * 100_000), 1)
+        self.assertEqual(count_lines(b"\n" * 100_000), 100_000)
+        random = Random(5)
+        for _ in range(20):
+            lines = [b"x" * random.randint(50, 200) + b"\n" for _ in range(1000)]
+            self.assertLess(abs(count_lines(b"".join(lines)) - 1000), 200)
+
+
+class SimpleTests(SynchronousTestCase):
+    """``all_simple``."""
+
+    def test_simple(self) -> None:
+        """Usual datagrams, in which every line has its timestamp, are simple."""
+        self.assertTrue(all_simple(b"cpu v=1 1763700000123456789"))
+        self.assertTrue(all_simple(b'cpu,host=a\\ b v=1i,s="x y \\"z\\"",t=true 1763700000123456789\na v=.5 -12\n'))
+        for precision in PRECISIONS:
+            self.assertTrue(all_simple(b"cpu v=1 " + timestamp(precision, NOW), precision))
+
+    def test_not_simple(self) -> None:
+        """Anything else is not: no timestamp, one out of range, malformed, a comment, a newline in a string."""
+        for line in [*UNTIMED, *UNSIGNED, *MALFORMED, *SKIPPED, b'cpu s="x\ny" 12', b"cpu v=1u 12"]:
+            self.assertFalse(all_simple(line), line)
+            self.assertFalse(all_simple(b"cpu v=1 12\n" + line + b"\ncpu v=1 12"), line)
+        for precision in (b"u", b"ms", b"s", b"m", b"h"):
+            self.assertFalse(all_simple(b"cpu v=1 1763700000123456789", precision))
+
+    def test_range(self) -> None:
+        """UDP keeps a timestamp up to the last one InfluxDB takes, in each precision, and none beyond."""
+        for precision, nanoseconds in PRECISIONS.items():
+            last = (2**63 - 2) // nanoseconds
+            for number, valid in ((last, True), (-last, True), (last + 1, False), (-last - 1, False)):
+                line = b"cpu v=1 %d" % number
+                self.assertEqual(split_valid(line, precision), ([line], 0) if valid else ([], 1), line)
+
+
+class PropertyTests(SynchronousTestCase):
+    """Hypothesis."""
+
+    @settings(deadline=None)
+    @given(BODIES)
+    def test_valid_bodies(self, body: tuple[bytes, bytes]) -> None:
+        """Of all kinds of lines, those without a timestamp get it and nothing else changes."""
+        before, expected = body
+        after, mergeable = prepare(before, b"ns", NOW)
+        self.assertEqual(after, expected)
+        if before.endswith(b"\n"):
+            self.assertTrue(mergeable)
+        self.assertIs(stamp(after, b"ns", NOW + 1), after)
+
+    @settings(max_examples=1000, deadline=None)
+    @given(RUBBISH)
+    @example(b' a="b v=1 \n')
+    @example(b' a="b v=1 \nfoo"\n')
+    @example(b'a b="x"\\\n')
+    @example(b'a\\\\ ="b v=1 \nfoo"\n')
+    def test_stamp_agrees_with_influxdb(self, body: bytes) -> None:
+        """Whatever the bytes, InfluxDB reads the stamped body as the original, at one time for all backends."""
+        stamped = stamp(body, b"ns", NOW)
+        before, after = [*influx_grammar.read(body)], [*influx_grammar.read(stamped)]
+        self.assertEqual(len(before), len(after))
+        for old, new in zip(before, after, strict=True):
+            if not old.accepted or old.time is not None:
+                self.assertEqual(new, old)
+            elif new.accepted:
+                self.assertEqual((new.series, new.time), (old.series, STAMP[1:]))
+                if new.fields != old.fields:
+                    self.assertEqual((new.fields[:-1] + b"\\", new.fields[-1:]), (old.fields, b"."))
+            else:
+                self.assertIn(b"\n", old.text)
+        self.assertEqual(stamp(stamped, b"ns", NOW + 1), stamped)
+
+    @settings(max_examples=500, deadline=None)
+    @given(st.one_of(RUBBISH, BODIES.map(lambda body: body[0])), st.integers(1, 30), st.integers(0, 40))
+    def test_slices(self, body: bytes, window: int, long: int) -> None:
+        """Wherever the work is cut, the result is the same."""
+        expected = (prepare(body, b"ns", NOW), is_blank(body))
+        before = (line_protocol._WINDOW, line_protocol._LONG, line_protocol._OFTEN)
+        try:
+            line_protocol._WINDOW, line_protocol._LONG, line_protocol._OFTEN = window, long, 1
+            found = (run(prepare_slowly(body, b"ns", NOW)), run(is_blank_slowly(body)))
+        finally:
+            line_protocol._WINDOW, line_protocol._LONG, line_protocol._OFTEN = before
+        self.assertEqual(found[0], expected[0])
+        self.assertEqual(found[1] and body[:1] in b"# \t\0\n", expected[1])
+
+    @settings(max_examples=500, deadline=None)
+    @given(RUBBISH, RUBBISH)
+    def test_merge_agrees_with_influxdb(self, first: bytes, second: bytes) -> None:
+        """InfluxDB reads two bodies joined by a newline as it reads them one after the other."""
+        first, mergeable = prepare(first, b"ns", NOW)
+        if not first.endswith(b"\n"):
+            first += b"\n"
+        if mergeable:
+            self.assertEqual(
+                [*influx_grammar.read(first + second)],
+                [*influx_grammar.read(first), *influx_grammar.read(second)],
+            )
+
+    @settings(max_examples=500, deadline=None)
+    @given(RUBBISH)
+    def test_split_agrees_with_influxdb(self, data: bytes) -> None:
+        """Each line UDP keeps is accepted, also with all the others in one datagram; the others are counted."""
+        read = [*influx_grammar.read(data, unsigned=False)]
+        lines, invalid = split_valid(data)
+        self.assertEqual(len(lines) + invalid, len(read))
+        self.assertLessEqual(len(lines), sum(line.accepted for line in read))
+        accepted = [line.text for line in influx_grammar.read(b"\n".join(lines), unsigned=False) if line.accepted]
+        self.assertEqual(accepted, lines)
+        if all_simple(data):
+            self.assertEqual(data.removesuffix(b"\n"), b"\n".join(lines))
+            self.assertTrue(all(line.time for line in read))
+        self.assertEqual(is_blank(data), not read)
+
+
+class SliceTests(SynchronousTestCase):
+    """Large bodies, a bit at a time."""
+
+    def test_many(self) -> None:
+        """The work for a large body has many slices, whatever its lines are."""
+        for unit in (
+            b"cpu,host=a value=1 1465839830100400200\n",
+            b"cpu,host=a value=1\n",
+            b"cpu,host= value=1\n",
+            b"# comment\n",
+            b'cpu v="\n',
+            b"cpu " + b"f=1," * 20_000 + b"g=bad\n",
+            b"cpu " + b"f=1," * 200_000,
+            b"cpu " + b"," * 500_000,
+        ):
+            body = b"x v=1 1\n" + unit * (1_000_000 // len(unit))
+            self.assertGreater(sum(1 for _ in prepare_slowly(body, b"ns", NOW)), 10, unit[:20])
+        self.assertGreater(sum(1 for _ in is_blank_slowly(b"# comment\n" * 100_000)), 10)
+
+
+class LinearTests(SynchronousTestCase):
+    """No input is slow."""
+
+    def test_hostile_bodies(self) -> None:
+        """A body made to have a parser start over again and again takes less than a second, not minutes."""
+        size = 200_000
+        units = [
+            b'"',
+            b"\\",
+            b" ",
+            b"1",
+            b'="',
+            b"a=1,",
+            b",",
+            b"=",
+            b'a b="\n',
+            b' a="\n',
+            b'"",',
+            b"\\\n",
+            b"1e",
+            b"\n",
+        ]
+        for prefix in (b"", b" ", b"a ", b'a b="', b"a b=", b"a b=1,", b"a,t=", b"#"):
+            for unit in units:
+                body = prefix + unit * (size // len(unit)) + b'"\n'
+                start = time.process_time()
+                prepare(body, b"ns", NOW)
+                all_simple(body)
+                is_blank(body)
+                self.assertLess(time.process_time() - start, 3, (prefix, unit))

@@ -1,0 +1,538 @@
+"""What is known of backends and of the relay: in sync or not, able to take writes or not, and pings."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from influxrelay.core.errors import BackendFailure
+from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.delivery.backlog import JournalBacklog, MemoryBacklog, State, Ticket
+from influxrelay.delivery.buffered_sender import BufferedSender
+from influxrelay.delivery.destination_queue import DestinationQueue
+from influxrelay.delivery.fanout import FanOut, _Missing
+from influxrelay.delivery.prober import INTERVAL, Prober
+from influxrelay.delivery.sender import FORGIVENESS, Sender
+from influxrelay.journal.writer import JournalLimits, JournalWriter
+from influxrelay.operations.health import PATIENCE, Check, Health, LocalExaminer
+from tests.simulation import health as health_simulation
+from tests.simulation.health import FakeListener
+from tests.unit.delivery.test_sender import FakeBackend, destination, write
+
+SCHEDULES = 60
+ENOUGH = 400  # schedules in which each mistake must be noticed
+OK = Reply(204)
+REFUSED = BackendFailure("refused", "Connection refused.")
+BUSY = BackendFailure("503", "answered 503: busy", Reply(503))
+TIMEOUT = 10.0
+LINE = b"m f=1 1\n"
+
+
+class SimulationTests(SynchronousTestCase):
+    """Questions at any time in the simulations' schedules."""
+
+    def test_promise(self) -> None:
+        """Whoever is told to be in sync has all that was acknowledged before the question; at the end, all are."""
+        for world in (health_simulation.World, health_simulation.QueueWorld):
+            problems: list[str] = []
+            passed, failed = health_simulation.run(
+                world, range(SCHEDULES), lambda seed, problem, to=problems: to.append(f"seed {seed}: {problem}")
+            )
+            self.assertEqual(problems, [], "run `python -m tests.simulation.health`")
+            self.assertGreater(passed, 3 * SCHEDULES)
+            self.assertGreater(failed, 3 * SCHEDULES)
+
+    def check(self, world: Any, owner: Any, name: str, mistake: Callable[..., Any], pattern: str) -> None:
+        """Make a mistake, and check that a schedule breaks in these words."""
+        self.patch(owner, name, mistake)
+        seen: list[str] = []
+        for seed in range(ENOUGH):
+            health_simulation.run(world, [seed], lambda _, problem: seen.append(str(problem)))
+            if seen and pattern in seen[-1]:
+                return
+        self.fail(f"{pattern!r} was not noticed, but {sorted(set(seen))[:5]}")
+
+    def test_nothing_in_flight_counts(self) -> None:
+        """A question that forgets what is under way is noticed."""
+
+        def entries(lane: DestinationQueue) -> list[Any]:
+            return list(lane.waiting)
+
+        self.check(
+            health_simulation.World, DestinationQueue, "entries", entries, "is said to be in sync, and does not have"
+        )
+
+    def test_nothing_on_disk_counts(self) -> None:
+        """A question that forgets what waits on disk is noticed."""
+
+        def barrier(road: BufferedSender) -> Callable[[], bool]:
+            lanes = list(road._lanes.values())
+            return lambda: not any(lane.waiting or lane.flying for lane in lanes)
+
+        self.check(
+            health_simulation.QueueWorld, BufferedSender, "barrier", barrier, "is said to be in sync, and does not"
+        )
+
+    def test_losses_forgotten(self) -> None:
+        """Losses that nobody remembers are noticed: without a queue, in memory, and in the journal."""
+        words = "is said to be in sync, and does not have"
+        self.check(health_simulation.World, _Missing, "_note", lambda *_: None, words)
+        for queue in (MemoryBacklog, JournalBacklog):
+            self.check(health_simulation.QueueWorld, queue, "losses", lambda _: [], words)
+
+    def test_never_in_sync(self) -> None:
+        """A backend that is well and never told so is noticed."""
+        self.check(health_simulation.QueueWorld, BufferedSender, "objection", lambda _: "down", "at the end")
+
+
+class ExamineTests(SynchronousTestCase):
+    """One road on a Clock, and questions about it."""
+
+    def setUp(self) -> None:
+        """Build the road, which has been heard of."""
+        self.clock = Clock()
+        self.backend = FakeBackend()
+        self.build()
+
+    def build(self, queue: Any = None) -> None:
+        """Build the road anew."""
+        if queue is None:
+            self.road = Sender(self.backend, self.clock, relay="test", jitter=lambda: 0.0)
+        else:
+            self.road = BufferedSender(self.backend, self.clock, relay="test", queue=queue, jitter=lambda: 0.0)
+        self.road.pinged(None)
+        self.listener = FakeListener([self.road])
+        self.examiner = LocalExaminer(lambda: [self.listener], self.clock)
+
+    def submit(self, body: bytes = b"m f=1 1\n", seq: int = 0) -> None:
+        """Submit a write that was taken elsewhere."""
+        ticket = Ticket(seq, 0.0, write(body), State.KEPT) if seq else None
+        self.road.submit(write(body), ticket).addErrback(lambda _: None)
+
+    def ask(self, name: str = "fake") -> list[Health | None]:
+        """Ask, and return where the answer will be."""
+        told: list[Health | None] = []
+        Deferred.fromCoroutine(self.examiner.backend(name)).addCallback(told.append)
+        return told
+
+    def message(self) -> str:
+        """Ask, wait as long as it takes, and return what is wrong."""
+        told = self.ask()
+        self.clock.pump([PATIENCE / 10] * 12)
+        (health,) = told
+        assert health is not None
+        self.assertEqual(health.passed, health.message == "up and in sync")
+        return health.message
+
+    def test_slow_journal(self) -> None:
+        """What the journal is at, and the roads do not have, is waited for as long as what is under way."""
+        handed: Deferred[None] = Deferred()
+        self.listener.hand_over = lambda: handed
+        self.assertIn("the journal is slow", self.message())
+        told = self.ask()
+        self.assertEqual(told, [])
+        handed.callback(None)
+        self.assertTrue(told[0] is not None and told[0].passed)
+
+    def test_idle(self) -> None:
+        """A backend without work is in sync."""
+        self.assertEqual(
+            self.ask(), [Health("fake", True, "up and in sync", (Check("fake", "simulation", True, "up and in sync"),))]
+        )
+        self.assertEqual(self.ask("other"), [None])
+
+    def test_later_writes(self) -> None:
+        """Under constant load a question waits only for the writes before it, in every lane, also with a queue."""
+        for queue in (None, MemoryBacklog("fake", 1000)):
+            self.build(queue)
+            self.submit(seq=1)
+            self.submit(seq=2)
+            told = self.ask()
+            self.submit(seq=3)
+            for number in (0, 1):
+                self.assertEqual(told, [])
+                self.backend.pending[0].answer(OK)
+                self.clock.advance(0.02)
+                self.submit(seq=4 + number)
+            self.assertEqual([each.passed for each in told if each], [True])
+            while self.backend.pending:
+                self.backend.pending[0].answer(OK)
+
+    def test_unknown(self) -> None:
+        """A backend that was never heard of is not in sync before its first ping, which may come meanwhile."""
+        self.road._pinged_at = -1
+        self.assertEqual(self.message(), "not heard of yet")
+        told = self.ask()
+        self.road.pinged(None)
+        self.clock.advance(0.02)
+        self.assertEqual([each.passed for each in told if each], [True])
+
+    def test_words(self) -> None:
+        """Each reason is told in words."""
+        self.submit(b"m f=1 1\n")
+        self.submit(b"m f=2 2\n")
+        self.assertEqual(self.message(), "behind: 2 writes (16 B) are under way or wait")
+        self.backend.pending[0].fail(error=REFUSED)
+        self.assertEqual(self.message(), "down: refused: Connection refused")
+        queue = MemoryBacklog("fake", 1000)
+        self.build(queue)
+        assert isinstance(self.road, BufferedSender)
+        self.patch(health_simulation.time, "time", lambda: 200.0)
+        self.submit(seq=1)
+        self.assertEqual(self.message(), "behind: 1 write (8 B) is under way or waits, the oldest for 3m20s")
+        self.backend.pending[-1].answer(Reply(404, (), b'{"error":"database not found: \\"db\\""}'))
+        self.assertRegex(self.message(), r'^behind: 1 write .* for 3m20s; it has no database "db"')
+        self.road.pause()
+        self.assertEqual(self.message(), "paused by an operator")
+        self.road.close()
+        self.assertEqual(self.message(), "the relay is shutting down")
+
+    def test_losses(self) -> None:
+        """What is lost is told until it is copied; not so what an operator has dropped, and dead letters."""
+        queue = MemoryBacklog("fake", 1000)
+        self.build(queue)
+        ticket = Ticket(1, 60.0, write(b"m f=1 1\n"), State.KEPT)
+        queue.lost(ticket, ticket.write, "operator")
+        queue.bury(ticket, ticket.write, Reply(400))
+        self.assertEqual(self.message(), "up and in sync")
+        queue.lost(ticket, ticket.write, "full")
+        self.assertEqual(
+            self.message(),
+            "misses 1 write (8 B) accepted from 1970-01-01T00:01:00Z to 1970-01-01T00:01:00Z (full): copy that time"
+            " from another backend, then: influxrelay queues repaired fake --listener simulation",
+        )
+        self.road.forget_losses()
+        self.assertEqual(self.message(), "up and in sync")
+
+    def test_roads_of_the_moment(self) -> None:
+        """The roads are those that the listener has when it is asked."""
+        self.listener.roads = []
+        self.assertEqual(self.ask(), [None])
+
+    def test_json(self) -> None:
+        """A health can be shown and read again."""
+        health = Health("relay", False, "x: down", (Check("a/b", "x", False, "down"), Check("c", "y", True, "up")))
+        self.assertEqual(Health.parse(health.show()), health)
+        self.assertEqual(
+            health.show()["checks"][0], {"name": "a/b", "listener": "x", "status": "fail", "message": "down"}
+        )
+
+
+class PingCase(SynchronousTestCase):
+    """A road, its fake backend that can be pinged, and a pinger, on a Clock."""
+
+    def setUp(self) -> None:
+        """Start."""
+        self.clock = Clock()
+        self.backend = FakeBackend()
+        self.asked: list[Deferred[Reply]] = []
+        self.backend.ping = self._ping  # type: ignore[attr-defined]
+        self.road = Sender(self.backend, self.clock, relay="test", jitter=lambda: 0.0)
+        self.roads = [self.road]
+        self.pinger = Prober(lambda: self.roads, self.clock)
+        self.pinger.start()
+
+    def _ping(self) -> Deferred[Reply]:
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+    def answer(self, outcome: Reply | BackendFailure) -> None:
+        """Answer the ping under way."""
+        (asked,) = self.asked
+        self.asked = []
+        if isinstance(outcome, Reply):
+            asked.callback(outcome)
+        else:
+            asked.errback(Failure(outcome))
+
+    def next_ping(self) -> None:
+        """Wait for it."""
+        self.clock.advance(INTERVAL)
+        self.assertEqual(len(self.asked), 1)
+
+    def write(self, outcome: Reply | BackendFailure) -> None:
+        """Send a write that comes back so."""
+        self.road.submit(write(LINE)).addErrback(lambda _: None)
+        pending = self.backend.pending[-1]
+        if isinstance(outcome, Reply):
+            pending.answer(outcome)
+        else:
+            pending.fail(error=outcome)
+
+
+class PingTests(PingCase):
+    """When pings are sent, and what they mean."""
+
+    def test_at_once_and_then_regularly(self) -> None:
+        """The first ping goes at the start, one more with each interval, and never two at a time."""
+        self.assertFalse(self.road.is_known)
+        self.answer(OK)
+        self.assertTrue(self.road.is_known)
+        self.next_ping()
+        self.clock.pump([INTERVAL] * 3)
+        self.answer(OK)
+        self.next_ping()
+
+    def test_traffic(self) -> None:
+        """While writes are answered no ping is sent."""
+        self.answer(OK)
+        for _ in range(5):
+            self.write(OK)
+            self.clock.advance(INTERVAL)
+        self.assertEqual(self.asked, [])
+        self.next_ping()
+
+    def test_answers(self) -> None:
+        """5xx, "not now" and no answer are failures; all else is the answer of one that lives."""
+        for status, words in (
+            (204, ""),
+            (200, ""),
+            (301, ""),
+            (401, ""),
+            (404, ""),
+            (408, "down: 408"),
+            (429, "down: 429"),
+            (500, "down: 500: answered the ping with 500: oops"),
+            (503, "down: 503"),
+        ):
+            self.answer(Reply(status, (), b"oops"))
+            self.assertTrue(
+                self.road.objection().startswith(words) and bool(words) == bool(self.road.objection()), status
+            )
+            self.next_ping()
+        self.answer(REFUSED)
+        self.assertEqual(self.road.objection(), "down: refused: no answer to the ping: Connection refused")
+
+    def test_failure_keeps_nothing_back(self) -> None:
+        """After a failed ping writes go out as ever, and the first that is taken ends the matter."""
+        self.answer(REFUSED)
+        self.road.submit(write(LINE))
+        self.assertEqual(self.road.objection()[:4], "down")
+        self.backend.pending[0].answer(OK)
+        self.assertEqual(self.road.objection(), "")
+        self.clock.advance(INTERVAL)
+        self.assertIsNone(self.road._ping_problem)
+
+    def test_overtaken(self) -> None:
+        """A ping that comes back after a write says nothing."""
+        self.write(OK)
+        self.answer(REFUSED)
+        self.assertEqual(self.road.objection(), "")
+        self.clock.advance(INTERVAL)
+        self.next_ping()
+        self.write(REFUSED)
+        self.answer(OK)
+        self.assertEqual(self.road.objection()[:4], "down")
+
+    def test_ends_trouble_of_the_connection(self) -> None:
+        """Where nobody writes any more, a good ping shows that a backend can be reached again."""
+        for reason in ("refused", "timeout", "reset", "unreachable"):
+            self.write(BackendFailure(reason, "x"))
+            self.asked = []
+            self.pinger._under_way.clear()
+            self.assertEqual(self.road.objection(), f"down: {reason}: x")
+            self.clock.advance(INTERVAL)
+            self.next_ping()
+            self.answer(OK)
+            self.assertEqual(self.road.objection(), "")
+
+    def test_ends_other_trouble_later(self) -> None:
+        """One that has answered 503 is believed only after a while, and not before its Retry-After."""
+        for headers, wait in (((), FORGIVENESS), (((b"Retry-After", b"60"),), 60 + FORGIVENESS)):
+            self.answer(OK)
+            self.write(Reply(503, headers, b"busy"))
+            began = self.clock.seconds()
+            while self.road.trouble is not None:
+                self.clock.advance(INTERVAL)
+                if self.asked:
+                    self.answer(OK)
+            self.assertGreaterEqual(self.clock.seconds() - began, wait)
+            self.assertLess(self.clock.seconds() - began, wait + 2 * INTERVAL + 0.2)
+            self.next_ping()
+
+    def test_what_waits_is_probed(self) -> None:
+        """With writes that wait a good ping does not end the trouble, but lets the next probe go at once."""
+        self.answer(OK)
+        self.roads[0] = self.road = BufferedSender(
+            self.backend,
+            self.clock,
+            relay="test",
+            queue=MemoryBacklog("fake", 1000),
+            max_delay=1000.0,
+            jitter=lambda: 1.0,
+        )
+        ticket = Ticket(1, 0.0, write(LINE), State.KEPT)
+        self.road.submit(write(LINE), ticket).addErrback(lambda _: None)
+        for _ in range(8):  # until the pauses are long
+            self.backend.pending[0].fail(error=REFUSED)
+            while not self.backend.pending:
+                self.clock.advance(0.1)
+            if self.asked:
+                self.asked = []
+                self.pinger._under_way.clear()
+        self.backend.pending[0].fail(error=REFUSED)
+        self.assertEqual(self.backend.pending, [])
+        while not self.asked:
+            self.clock.advance(0.1)
+        self.assertEqual(self.backend.pending, [])
+        self.answer(OK)
+        self.assertEqual(len(self.backend.pending), 1)
+        self.assertIsNotNone(self.road.trouble)
+        self.backend.pending[0].answer(OK)
+        self.assertIsNone(self.road.trouble)
+
+    def test_stop(self) -> None:
+        """After the stop nothing is sent, and what comes back says nothing."""
+        self.pinger.stop()
+        self.answer(REFUSED)
+        self.assertFalse(self.road.is_known)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_bug(self) -> None:
+        """A mistake in one ping is logged, and the next one goes."""
+        (asked,) = self.asked
+        self.asked = []
+        asked.errback(ValueError("oops"))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.next_ping()
+
+    def test_new_roads(self) -> None:
+        """The roads are those of the moment."""
+        self.answer(OK)
+        self.roads[:] = []
+        self.clock.advance(INTERVAL)
+        self.assertEqual((self.asked, self.pinger._seen), ([], {}))
+
+
+# -- whether the relay can take writes
+
+
+class InlineKeeper(JournalWriter):
+    """A JournalWriter without a thread, with a disk that fails when told."""
+
+    broken = False
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread = self  # type: ignore[assignment]
+
+    def join(self) -> None:
+        """Be joined."""
+
+    def _hand_over(self) -> None:
+        super()._hand_over()
+        while not self._work.empty() and (batch := self._work.get_nowait()) is not None:
+            try:
+                if self.broken:
+                    error = sqlite3.OperationalError("disk full")
+                    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                    raise error
+                self._done(self._do(batch), None, "")
+            except sqlite3.Error as error:
+                self._done(self._undo(batch, error), batch, str(error))
+
+
+class StateBackend:
+    """A backend that is up or down, or hangs."""
+
+    def __init__(self, name: str, state: str, clock: Clock) -> None:
+        self.name, self.state, self.timeout, self._clock = name, state, TIMEOUT, clock
+
+    def post(self, _: Write, __: bytes) -> Deferred[Reply]:
+        """Behave as it is."""
+        answered: Deferred[Reply] = Deferred()
+        if self.state == "down":
+            self._clock.callLater(0.01, answered.errback, Failure(REFUSED))
+        elif self.state != "full":
+            self._clock.callLater(0.01, answered.callback, OK)
+        return answered
+
+
+class AbleTests(SynchronousTestCase):
+    """``obstacle()`` against what really becomes of a write."""
+
+    def relay(self, states: tuple[str, ...], queue: str, consistency: str, disk: str, on_error: str) -> FanOut:
+        """Build a relay whose backends and disk are in these states, and known to be."""
+        self.clock = Clock()
+        keeper = None
+        if queue == "journal":
+            limits = JournalLimits(max_bytes=1 if disk == "full" else 0)
+            keeper = InlineKeeper(self.clock, self.mktemp(), limits)
+            self.addCleanup(keeper.open({f"b{number}": "x" for number in range(len(states))}).close)
+            keeper.start()
+        roads = [self.road(f"b{number}", state, queue, keeper) for number, state in enumerate(states)]
+        relay = FanOut("test", roads, keeper=keeper, consistency=consistency, refuse_unjournaled=on_error == "refuse")
+        if keeper is not None and disk == "broken":
+            keeper.broken = True
+            keeper.call(lambda _: None).addErrback(lambda _: None)
+            self.assertNotEqual(keeper.trouble, "")
+        return relay
+
+    def road(self, name: str, state: str, queue: str, keeper: JournalWriter | None) -> Sender:
+        """Build a road whose backend is in this state."""
+        backend: Any = StateBackend(name, state, self.clock)
+        named: dict[str, Any] = {"relay": "test", "jitter": lambda: 0.0, "max_waiting": 100}
+        if queue == "none":
+            road = Sender(backend, self.clock, **named)
+        else:
+            kept: Any = JournalBacklog(name, keeper) if keeper is not None else MemoryBacklog(name, 100)
+            road = BufferedSender(backend, self.clock, queue=kept, **named)
+        if state == "down":
+            road._enter_trouble(REFUSED, 0.0)
+        elif state == "pinged":
+            backend.state = "down"
+            road.pinged(REFUSED)
+        elif isinstance(road, BufferedSender) and state == "paused":
+            road.pause()
+        elif state == "full":
+            place = Destination(b"other", b"", b"ns", (b"", b"", b""))
+            for _ in range(3):  # one under way, one that waits, one for which there is no room
+                each = Write(place, b"db=other", b"", b"x" * 90)
+                road.submit(each, Ticket(0, 0.0, each, State.KEPT)).addErrback(lambda _: None)
+        return road
+
+    def test_table(self) -> None:
+        """It objects exactly where a write is answered 5xx."""
+        seen = {True: 0, False: 0}
+        queues = {
+            "none": (("up", "down", "pinged"), ("",), ("relay",)),
+            "memory": (("up", "down", "pinged", "paused", "full"), ("",), ("relay",)),
+            "journal": (("up", "down", "paused"), ("", "broken", "full"), ("relay", "refuse")),
+        }
+        for queue, (states, disks, on_errors) in queues.items():
+            backends = [each for size in (1, 2, 3) for each in itertools.combinations_with_replacement(states, size)]
+            for case in itertools.product(backends, [queue], ("any", "one", "quorum", "all"), disks, on_errors):
+                relay = self.relay(*case)
+                obstacle = relay.obstacle()
+                big = "full" in case[0]
+                place = destination(b"other" if big else b"db")
+                told: list[Reply] = []
+                relay.submit(Write(place, b"db=db", b"", b"x" * 90 if big else b"m f=1 1\n")).addCallback(told.append)
+                for _ in range(40):
+                    self.clock.advance(TIMEOUT / 20)
+                (reply,) = told
+                self.assertEqual(bool(obstacle), reply.status >= 500, f"{case}: {obstacle!r}, but {reply}")
+                seen[bool(obstacle)] += 1
+                for road in relay.roads:
+                    road.close()
+                self.doCleanups()
+        self.assertGreater(min(seen.values()), 100, seen)
+
+    def test_words(self) -> None:
+        """It is told what is lacking."""
+        for case, words in (
+            (
+                (("up", "down"), "none", "all", "", "relay"),
+                "1 of 2 backends can take writes, and consistency all needs 2",
+            ),
+            ((("up",), "journal", "one", "broken", "refuse"), "the journal does not work: disk full"),
+            ((("up",), "journal", "one", "full", "refuse"), "the journal is full (1 bytes)"),
+        ):
+            self.assertEqual(self.relay(*case).obstacle(), words)

@@ -1,0 +1,1 @@
+"""Tests of influxrelay.service.relay_service."""
