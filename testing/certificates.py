@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
 _DAY = timedelta(days=1)
@@ -73,3 +75,21 @@ class Authority:
             + certificate.public_bytes(serialization.Encoding.PEM)
         )
         return str(path)
+
+
+def make_pem(*names: str) -> bytes:
+    """Return a PEM with one certificate for each name, the first one's key last."""
+    now = dt.datetime.now(dt.UTC)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in names]
+    parts = []
+    for name, key in zip(names, keys, strict=True):
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = (
+            x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now)
+            .not_valid_after(now + dt.timedelta(days=1))
+            .sign(keys[-1], hashes.SHA256())
+        )
+        parts.append(certificate.public_bytes(Encoding.PEM))
+    parts.append(keys[0].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return b"".join(parts)

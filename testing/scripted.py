@@ -466,6 +466,9 @@ def request(
     return b"\r\n".join([*lines, b"", body])
 
 
+PING = request(b"/ping", b"", method=b"GET")
+
+
 def in_chunks(target: bytes, *pieces: bytes, headers: Sequence[bytes] = ()) -> bytes:
     """Return the bytes of a chunked request."""
     body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"

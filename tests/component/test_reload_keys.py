@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+from twisted.trial.runner import TestLoader
 
 from influxrelay.config import schema as config_keys
-from testing.scripted import LOOPBACK, answer, until
-from tests.component import test_reload
-from tests.component.test_reload import PING, ReloadCase, http, to
+from testing.reloading import ReloadCase, http, to
+from testing.scripted import LOOPBACK, PING, answer, until
 
 
 @attrs.frozen
@@ -129,8 +129,7 @@ class KeyTests(ReloadCase):
             self.assertEqual(sorted(decided), sorted(getattr(config_keys, table)), table)
             for where in decided.values():
                 if isinstance(where, str):
-                    case, test = where.split(".")
-                    self.assertTrue(hasattr(getattr(test_reload, case), test), where)
+                    TestLoader().loadByName(f"tests.component.test_reload.{where}")
 
     async def check(
         self, keys: dict[str, Key | str], text: Callable[[str], str], *, only: str = "", but: str = ""

@@ -21,9 +21,18 @@ from influxrelay.http import site as web
 from influxrelay.listeners.inherited_sockets import Sockets, describe
 from influxrelay.service.relay_service import RelayService
 from testing.certificates import Authority
-from testing.scripted import LOOPBACK, Client, Hold, RelayTestCase, ScriptedBackend, answer, reactor, request, until
-
-PING = request(b"/ping", b"", method=b"GET")
+from testing.scripted import (
+    LOOPBACK,
+    PING,
+    Client,
+    Hold,
+    RelayTestCase,
+    ScriptedBackend,
+    answer,
+    reactor,
+    request,
+    until,
+)
 
 
 class _Case(RelayTestCase):

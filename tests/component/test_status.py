@@ -19,9 +19,9 @@ from influxrelay.operations import offline as stopped
 from influxrelay.operations.health import Health
 from influxrelay.operations.views import Request
 from influxrelay.service.relay_service import RelayService
+from testing.admin import OperatedCase
 from testing.scripted import LINE, LOOPBACK, Answer, Hold, answer, hang, reactor, request, until
 from testing.servers import Influxd
-from tests.component.test_admin import OperatedCase
 
 ADMIN = f'[admin]\nbind-addr = "{LOOPBACK}:0"\n'
 TRAITS = ("X-Influxdb-Version", "Request-Id", "X-Request-Id", "Date")

@@ -26,9 +26,9 @@ from influxrelay.delivery.factory import make_road
 from influxrelay.delivery.http_client import HTTPBackend
 from influxrelay.service.relay_service import RelayService
 from influxrelay.tap import Options, makeService
+from testing.logs import watch_log
 from testing.scripted import LINE, LOOPBACK, Hold, RelayTestCase, ScriptedBackend, answer, hang, reactor, request, until
 from testing.servers import PROJECT
-from tests.component.test_udp import watch_log
 
 TWISTD = str(Path(sysconfig.get_path("scripts")) / "twistd")
 

@@ -14,7 +14,6 @@ from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock, deferLater
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -27,50 +26,11 @@ from influxrelay.delivery.udp_batcher import LineBatcher
 from influxrelay.delivery.udp_sender import RESOLVE_INTERVAL, DatagramSender, pack
 from influxrelay.lineprotocol.parser import PRECISIONS
 from influxrelay.listeners.udp_protocol import MAX_DATAGRAM, LineReceiver
+from testing.line_protocol_cases import random_line
+from testing.logs import watch_log
 from testing.scripted import LOOPBACK, reactor, until
 
 NOW = 1_700_000_000_123_456_789  # nanoseconds
-
-
-def watch_log(case: SynchronousTestCase) -> list[str]:
-    """Return a list to which each event of influxrelay's log is added, as text, while the test runs."""
-    texts: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        if event.get("log_namespace", "").startswith("influxrelay"):
-            texts.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    case.addCleanup(globalLogPublisher.removeObserver, observe)
-    return texts
-
-
-def random_line(random: Random, time: int | None) -> bytes:
-    """Return a valid line of any kind; the name of a field tells its type, so that lines never conflict."""
-
-    def text(alphabet: str, least: int = 1) -> str:
-        return "".join(random.choices(alphabet, k=random.randint(least, 12)))
-
-    def escaped(what: str, special: str) -> str:
-        return "".join(f"\\{sign}" if sign in special else sign for sign in what)
-
-    def value(kind: str) -> str:
-        match kind:
-            case "f":
-                return random.choice(["0", "-1.5", "1e3", "2.5E-3", ".5", "7.", str(random.uniform(-1e9, 1e9))])
-            case "i":
-                return f"{random.choice([0, -(2**63), 2**63 - 1, random.randint(-(10**9), 10**9)])}i"
-            case "b":
-                return random.choice(["t", "T", "true", "True", "TRUE", "f", "F", "false", "False", "FALSE"])
-            case _:
-                return '"' + escaped(text('ab 0,=#é\\"\n', 0), '"\\') + '"'
-
-    names = "abcXYZ019_-.:äß ,="
-    parts = [escaped("m" + text(names), " ,")]
-    parts += [f"t{key}={escaped('v' + text(names), ' ,=')}" for key in range(random.randint(0, 3))]
-    kinds = random.sample(["f", "i", "b", "s"], random.randint(1, 4))
-    fields = ",".join(f"{kind}{escaped(random.choice(['', ' x', ',y', '=z']), ' ,=')}={value(kind)}" for kind in kinds)
-    return f"{','.join(parts)} {fields}{'' if time is None else f' {time}'}".encode()
 
 
 class Sink:

@@ -19,8 +19,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from testing.balancers import HAProxy, Nginx
+from testing.directories import short_directory
 from testing.servers import LOOPBACK, PROJECT, Server, find_program, free_port, send
-from tests.system.test_campaign import short_directory
 
 LIMIT = 60.0  # seconds that anything may take on a machine that has other things to do
 NAMES = ("influx1", "influx2")

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import io
-import shutil
 import sys
 import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from testing.directories import short_directory
 from tests.soak import campaign
 from tests.soak.campaign import Campaign, Fate, Told
 
 ROUNDS = 5
-
-
-def short_directory(case: SynchronousTestCase) -> str:
-    """Make a directory whose path leaves room for that of a unix socket; trial's is too long."""
-    directory = tempfile.mkdtemp(prefix="campaign-")
-    case.addCleanup(shutil.rmtree, directory, ignore_errors=True)
-    return directory
 
 
 class CampaignTests(SynchronousTestCase):

@@ -21,9 +21,9 @@ from influxrelay import __version__, cli
 from influxrelay.journal.store import Journal
 from influxrelay.operations import offline as stopped
 from influxrelay.operations import render as show
+from testing.admin import BAD, HEADER, REFUSAL, SECRET, OperatedCase
 from testing.scripted import LINE, answer, until
 from testing.servers import PROJECT
-from tests.component.test_admin import BAD, HEADER, REFUSAL, SECRET, OperatedCase
 
 
 class _Terminal(io.StringIO):

@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from influxrelay import cli
 from influxrelay.config.loader import load
 from influxrelay.tap import Options
+from testing.certificates import make_pem
 from testing.servers import PROJECT
-from tests.unit.config.test_loader import make_pem
 
 DOCS = PROJECT / "docs"
 sys.path.insert(0, str(DOCS))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from testing.directories import short_directory
 from tests.soak import failures
 from tests.soak.failures import Run, Tally, Voters
-from tests.system.test_campaign import short_directory
 
 
 class FailuresTests(SynchronousTestCase):

@@ -31,9 +31,9 @@ from influxrelay.config.settings import Config, HTTPOutputConfig, UDPListenerCon
 from influxrelay.lineprotocol.parser import PRECISIONS
 from influxrelay.listeners.http import HTTPService
 from influxrelay.service.relay_service import RelayService
+from testing.line_protocol_cases import random_line
 from testing.scripted import LOOPBACK, Answer, RelayTestCase, reactor, request
 from testing.servers import Influxd, send
-from tests.component.test_udp import random_line
 
 NOW = 1_700_000_000_123_456_789  # nanoseconds
 PRECISION_NAMES = ("ns", "u", "ms", "s", "m", "h")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import re
 import string
@@ -11,11 +10,6 @@ from typing import Any
 
 import attrs
 import tomlkit
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.endpoints import serverFromString
@@ -35,6 +29,7 @@ from influxrelay.config.settings import (
     UDPOutputConfig,
 )
 from influxrelay.core.errors import ConfigError
+from testing.certificates import make_pem
 from testing.servers import PROJECT
 
 CONFIGS = PROJECT / "testing" / "configs"
@@ -294,24 +289,6 @@ BROKEN: list[tuple[str, str, str, str]] = [
         "of its own",
     ),
 ]
-
-
-def make_pem(*names: str) -> bytes:
-    """Return a PEM with one certificate for each name, the first one's key last."""
-    now = dt.datetime.now(dt.UTC)
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in names]
-    parts = []
-    for name, key in zip(names, keys, strict=True):
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = (
-            x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-            .not_valid_before(now)
-            .not_valid_after(now + dt.timedelta(days=1))
-            .sign(keys[-1], hashes.SHA256())
-        )
-        parts.append(certificate.public_bytes(Encoding.PEM))
-    parts.append(keys[0].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return b"".join(parts)
 
 
 class ConfigTestCase(SynchronousTestCase):

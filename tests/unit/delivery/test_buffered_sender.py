@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -12,19 +13,20 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.errors import BackendFailure, JournalError
-from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.core.write import Destination, Reply
 from influxrelay.delivery.backlog import MAX_DEAD_LETTERS, JournalBacklog, MemoryBacklog, State, Ticket
 from influxrelay.delivery.buffered_sender import FIRST_DELAY, PAGE, PAGE_GAP, REREAD, BufferedQueue, BufferedSender
 from influxrelay.delivery.destination_queue import Entry
 from influxrelay.delivery.sender import PROBE_GAP
 from influxrelay.journal.store import Drop, Journal, Record
-from tests.unit.delivery.test_sender import (
+from influxrelay.lineprotocol.filters import Filter
+from testing.backends import (
     BAD,
     BROKEN,
     OK,
     TIMEOUT,
     Client,
-    FakeBackend,
+    CreatingBackend,
     destination,
     retry_later,
     write,
@@ -32,19 +34,6 @@ from tests.unit.delivery.test_sender import (
 
 MISSING = Reply(404, (), b'{"error":"database not found: \\"db\\""}\n')
 PERMANENT = Reply(500, (), b'{"error":"partial write: x"}\n')
-
-
-class CreatingBackend(FakeBackend):
-    """A fake backend that can be asked to create databases."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.created: list[tuple[Write, Deferred[Reply]]] = []
-
-    def create_database(self, write: Write) -> Deferred[Reply]:
-        """Record it."""
-        self.created.append((write, Deferred()))
-        return self.created[-1][1]
 
 
 class FakeKeeper:
@@ -1135,3 +1124,65 @@ class RandomTests(JournalCase):
         for seed in range(150):
             with self.subTest(seed=seed):
                 self.story(seed)
+
+
+class FilterTests(JournalCase):
+    """A filtered backend of a journal, and whatever may happen to it."""
+
+    def test_schedules(self) -> None:
+        """Through failures, a backlog on disk and restarts its lines arrive in order, and nothing stays on disk."""
+        for seed in range(40):
+            rng = Random(seed)
+            self.build(max_waiting=rng.choice((20, 60, 10_000)), max_batch=rng.choice((10, 100)))
+            self.road.filter = Filter(["^a$"], [])
+            wanted: list[bytes] = []
+            taken: list[bytes] = []
+            for number in range(60):
+                self.act(rng, taken)
+                names = rng.choice((b"a", b"b", b"ab", b"ba", b"bb", b"aa"))
+                lines = [b"%c v=1 %d%d" % (name, number, index) for index, name in enumerate(names)]
+                wanted += [line for line in lines if line.startswith(b"a")]
+                self.submit_part(b"\n".join(lines) + b"\n")
+            for _ in range(1000):
+                for post in self.backend.pending:
+                    post.answer()
+                    taken += post.body.split(b"\n")[:-1]
+                if not self.road._lanes:
+                    break
+                self.clock.advance(0.1)
+            self.assert_idle()
+            self.assertEqual(taken, wanted, f"seed {seed}")
+
+    def act(self, rng: Random, taken: list[bytes]) -> None:
+        """Let something happen, or nothing."""
+        what = rng.random()
+        posts = self.backend.pending
+        if what < 0.4:
+            for post in posts:
+                taken += post.body.split(b"\n")[:-1]
+                post.answer()
+        elif what < 0.6:
+            for post in posts:
+                post.fail()
+        elif what < 0.9:
+            self.clock.advance(rng.random())
+        elif what < 0.95:
+            self.road.close()
+            for post in posts:
+                post.fail("stopped")
+            filtered = self.road.filter
+            self.build_road()
+            self.road.filter = filtered
+            self.road.resume(self.keeper.journal.backlog("fake"), self.keeper.last_seq)
+
+    def submit_part(self, body: bytes) -> None:
+        """Submit an acknowledged write as a relay does."""
+        ticket = self.ticket(body)
+        ticket.settle(State.KEPT)
+        self.keeper.last_seq = ticket.seq
+        self.keeper.append(Record(ticket.seq, ticket.time, ticket.write))
+        part = self.road.part_of(ticket.write)
+        if part is None:
+            self.road.skip(ticket)
+        else:
+            Client(self.road.submit(part, ticket))

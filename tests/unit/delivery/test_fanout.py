@@ -19,6 +19,7 @@ from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.journal.store import Journal, Record
 from influxrelay.lineprotocol.filters import Filter
+from testing.backends import destination, write
 
 WRITE = Write(Destination(b"db", b"", b"ns", (b"", b"", b"")), b"db=db", b"", b"m f=1 1\n")
 
@@ -569,3 +570,72 @@ class JsonErrorTests(SynchronousTestCase):
         """A message with a lone surrogate, as ``surrogateescape`` makes them, is no error of ours."""
         reply = json_error(400, "bad \udcff")
         self.assertIn("bad", json.loads(reply.body)["error"])
+
+
+class FilterTests(SynchronousTestCase):
+    """Who has a part in a write, and what the client is told."""
+
+    def build(self, *expressions: str | None) -> None:
+        """Build a relay to roads, each with a filter or none."""
+        self.roads = [FakeRoad(f"road{number}") for number in range(len(expressions))]
+        for road, expression in zip(self.roads, expressions, strict=True):
+            road.filter = None if expression is None else Filter([expression], [])
+        self.relay = FanOut("test", self.roads)  # type: ignore[arg-type]
+
+    def submit(self, body: bytes, consistency: str = "") -> list[Reply]:
+        """Submit a write; return where the answers will be."""
+        told: list[Reply] = []
+        self.relay.submit(write(body), consistency).addCallback(told.append)
+        return told
+
+    def bodies(self) -> list[list[bytes]]:
+        """Return what each road was given."""
+        return [[each.body for each in road.taken] for road in self.roads]
+
+    def test_parts(self) -> None:
+        """Each backend gets its lines; those with the same filter get the same object."""
+        self.build("a", None, "b", "a")
+        body = b"a v=1 1\nb v=1 2\na v=1 3\n"
+        self.submit(body)
+        part = b"a v=1 1\na v=1 3\n"
+        self.assertEqual(self.bodies(), [[part], [body], [b"b v=1 2\n"], [part]])
+        self.assertIs(self.roads[0].taken[0], self.roads[3].taken[0])
+        self.assertEqual(self.roads[0].taken[0].destination, destination())
+        self.assertEqual(self.relay.lines_unwanted, 0)
+
+    def test_no_part(self) -> None:
+        """A backend for which nothing is left is neither asked nor waited for, whatever the consistency."""
+        for consistency in ("one", "quorum", "all", "any"):
+            self.build("a", "b", "a")
+            told = self.submit(b"a v=1 1\n", consistency)
+            self.assertEqual([len(each) for each in self.bodies()], [1, 0, 1])
+            self.roads[0].settle(Reply(204))
+            self.roads[2].settle(Reply(204))
+            self.assertEqual([each.status for each in told], [204])
+        self.build("a", "b")
+        told = self.submit(b"b v=1 1\n", "all")
+        self.roads[1].settle(BackendFailure("refused", "x"))
+        self.assertIn(b"(road1: refused)", told[0].body)
+
+    def test_for_nobody(self) -> None:
+        """A write of which no backend takes a line is answered 204, and its lines are counted."""
+        for consistency in ("one", "all"):
+            self.build("a", "b")
+            self.assertEqual(self.submit(b"c v=1 1\nd v=1 1\n", consistency), [Reply(204)])
+            self.assertEqual(self.bodies(), [[], []])
+            self.assertEqual(self.relay.lines_unwanted, 2)
+        self.submit(b"c v=1 1\na v=1 1\n")
+        self.assertEqual(self.relay.lines_unwanted, 3)
+        self.assertEqual(self.bodies(), [[b"a v=1 1\n"], []])
+
+    def test_changed(self) -> None:
+        """Filters that are replaced hold for the writes that follow."""
+        self.build("a", None)
+        self.submit(b"b v=1 1\n")
+        self.roads[0].filter = Filter(["b"], [])
+        self.relay.reconfigure("test", self.relay.roads, consistency="one")
+        self.submit(b"b v=1 2\na v=1 2\n")
+        self.roads[0].filter = None
+        self.relay.reconfigure("test", self.relay.roads, consistency="one")
+        self.submit(b"c v=1 3\n")
+        self.assertEqual(self.bodies()[0], [b"b v=1 2\n", b"c v=1 3\n"])

@@ -19,7 +19,7 @@ from influxrelay.core.errors import JournalError
 from influxrelay.journal import writer as keeper
 from influxrelay.journal.store import FILE, Drop, Journal, Record
 from influxrelay.journal.writer import CHECK_AGE, LAZY, JournalFullError, JournalLimits, JournalWriter
-from tests.unit.journal.test_store import OTHER, PLACE, record, write
+from testing.journal_cases import OTHER, PLACE, record, write
 
 DISK_FULL = (sqlite3.OperationalError, sqlite3.SQLITE_FULL, "database or disk is full")
 CORRUPT = (sqlite3.DatabaseError, sqlite3.SQLITE_CORRUPT, "database disk image is malformed")

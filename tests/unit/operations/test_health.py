@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,80 +15,20 @@ from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.backlog import JournalBacklog, MemoryBacklog, State, Ticket
 from influxrelay.delivery.buffered_sender import BufferedSender
-from influxrelay.delivery.destination_queue import DestinationQueue
-from influxrelay.delivery.fanout import FanOut, _Missing
+from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.prober import INTERVAL, Prober
 from influxrelay.delivery.sender import FORGIVENESS, Sender
 from influxrelay.journal.writer import JournalLimits, JournalWriter
 from influxrelay.operations.health import PATIENCE, Check, Health, LocalExaminer
+from testing.backends import FakeBackend, destination, write
 from tests.simulation import health as health_simulation
 from tests.simulation.health import FakeListener
-from tests.unit.delivery.test_sender import FakeBackend, destination, write
 
-SCHEDULES = 60
-ENOUGH = 400  # schedules in which each mistake must be noticed
 OK = Reply(204)
 REFUSED = BackendFailure("refused", "Connection refused.")
 BUSY = BackendFailure("503", "answered 503: busy", Reply(503))
 TIMEOUT = 10.0
 LINE = b"m f=1 1\n"
-
-
-class SimulationTests(SynchronousTestCase):
-    """Questions at any time in the simulations' schedules."""
-
-    def test_promise(self) -> None:
-        """Whoever is told to be in sync has all that was acknowledged before the question; at the end, all are."""
-        for world in (health_simulation.World, health_simulation.QueueWorld):
-            problems: list[str] = []
-            passed, failed = health_simulation.run(
-                world, range(SCHEDULES), lambda seed, problem, to=problems: to.append(f"seed {seed}: {problem}")
-            )
-            self.assertEqual(problems, [], "run `python -m tests.simulation.health`")
-            self.assertGreater(passed, 3 * SCHEDULES)
-            self.assertGreater(failed, 3 * SCHEDULES)
-
-    def check(self, world: Any, owner: Any, name: str, mistake: Callable[..., Any], pattern: str) -> None:
-        """Make a mistake, and check that a schedule breaks in these words."""
-        self.patch(owner, name, mistake)
-        seen: list[str] = []
-        for seed in range(ENOUGH):
-            health_simulation.run(world, [seed], lambda _, problem: seen.append(str(problem)))
-            if seen and pattern in seen[-1]:
-                return
-        self.fail(f"{pattern!r} was not noticed, but {sorted(set(seen))[:5]}")
-
-    def test_nothing_in_flight_counts(self) -> None:
-        """A question that forgets what is under way is noticed."""
-
-        def entries(lane: DestinationQueue) -> list[Any]:
-            return list(lane.waiting)
-
-        self.check(
-            health_simulation.World, DestinationQueue, "entries", entries, "is said to be in sync, and does not have"
-        )
-
-    def test_nothing_on_disk_counts(self) -> None:
-        """A question that forgets what waits on disk is noticed."""
-
-        def barrier(road: BufferedSender) -> Callable[[], bool]:
-            lanes = list(road._lanes.values())
-            return lambda: not any(lane.waiting or lane.flying for lane in lanes)
-
-        self.check(
-            health_simulation.QueueWorld, BufferedSender, "barrier", barrier, "is said to be in sync, and does not"
-        )
-
-    def test_losses_forgotten(self) -> None:
-        """Losses that nobody remembers are noticed: without a queue, in memory, and in the journal."""
-        words = "is said to be in sync, and does not have"
-        self.check(health_simulation.World, _Missing, "_note", lambda *_: None, words)
-        for queue in (MemoryBacklog, JournalBacklog):
-            self.check(health_simulation.QueueWorld, queue, "losses", lambda _: [], words)
-
-    def test_never_in_sync(self) -> None:
-        """A backend that is well and never told so is noticed."""
-        self.check(health_simulation.QueueWorld, BufferedSender, "objection", lambda _: "down", "at the end")
 
 
 class ExamineTests(SynchronousTestCase):

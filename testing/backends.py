@@ -1,0 +1,141 @@
+"""A backend that a sender is given in tests, and the writes and answers that go with it."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
+
+from influxrelay.core.errors import BackendFailure
+from influxrelay.core.write import Destination, Reply, Write
+
+TIMEOUT = 10.0
+OK = Reply(204)
+BAD = Reply(400, ((b"Content-Type", b"application/json"),), b'{"error":"unable to parse"}\n')
+BROKEN = Reply(500, (), b'{"error":"engine is closed"}\n')
+
+
+def destination(database: bytes = b"db", rp: bytes = b"", precision: bytes = b"ns", user: bytes = b"") -> Destination:
+    """Return a destination that differs from the default one in what is given."""
+    return Destination(database, rp, precision, (b"", user, b""))
+
+
+def write(
+    body: bytes,
+    to: Destination | None = None,
+    *,
+    query: bytes = b"db=db",
+    mergeable: bool = True,
+) -> Write:
+    """Return a write."""
+    return Write(to or destination(), query, b"", body, mergeable)
+
+
+def retry_later(seconds: object, status: int = 503) -> Reply:
+    """Return an answer with a Retry-After."""
+    return Reply(status, ((b"Retry-After", str(seconds).encode()),), b"busy")
+
+
+class Post:
+    """A request that the fake backend was asked to send."""
+
+    def __init__(self, write: Write, body: bytes) -> None:
+        self.write = write
+        self.body = body
+        self.result: Deferred[Reply] = Deferred()
+
+    @property
+    def pending(self) -> bool:
+        """Whether it waits for its answer."""
+        return not self.result.called
+
+    def answer(self, reply: Reply = OK) -> None:
+        """Answer it."""
+        self.result.callback(reply)
+
+    def fail(self, reason: str = "refused", error: Exception | None = None) -> None:
+        """Let it fail."""
+        self.result.errback(Failure(error or BackendFailure(reason, "as the test says")))
+
+
+class FakeBackend:
+    """A transport that records what it is given, and answers when the test says so.
+
+    :ivar at_once: answers for the next requests, given before ``post`` returns; an exception is raised by ``post``.
+    """
+
+    name = "fake"
+    timeout = TIMEOUT
+
+    def __init__(self) -> None:
+        self.posts: list[Post] = []
+        self.at_once: list[Reply | BackendFailure | Exception] = []
+
+    def post(self, write: Write, body: bytes) -> Deferred[Reply]:
+        """Record a request."""
+        assert isinstance(write, Write)
+        assert type(body) is bytes
+        assert body
+        post = Post(write, body)
+        self.posts.append(post)
+        if self.at_once:
+            outcome = self.at_once.pop(0)
+            if isinstance(outcome, Reply):
+                post.result = succeed(outcome)
+            elif isinstance(outcome, BackendFailure):
+                post.result = fail(outcome)
+            else:
+                self.posts.pop()
+                raise outcome
+        return post.result
+
+    def abort(self) -> None:
+        """Fail what is in flight."""
+        for post in self.pending:
+            post.fail("stopped")
+
+    def close(self) -> Deferred[None]:
+        """Have nothing to close."""
+        return succeed(None)
+
+    @property
+    def pending(self) -> list[Post]:
+        """The requests in flight."""
+        return [post for post in self.posts if post.pending]
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """All bodies so far, in the order they were sent."""
+        return [post.body for post in self.posts]
+
+
+class Client:
+    """Who submitted a write, and what became of it."""
+
+    def __init__(self, answered: Deferred[Reply]) -> None:
+        self.results: list[Reply | BackendFailure] = []
+        answered.addCallbacks(self.results.append, lambda failure: self.results.append(failure.value))
+
+    @property
+    def result(self) -> Reply | BackendFailure | None:
+        """The one answer, or None as long as there is none."""
+        assert len(self.results) <= 1
+        return self.results[0] if self.results else None
+
+    @property
+    def reason(self) -> str:
+        """Why the write failed."""
+        assert isinstance(self.result, BackendFailure), self.result
+        return self.result.reason
+
+
+class CreatingBackend(FakeBackend):
+    """A fake backend that can be asked to create databases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.created: list[tuple[Write, Deferred[Reply]]] = []
+
+    def create_database(self, write: Write) -> Deferred[Reply]:
+        """Record it."""
+        self.created.append((write, Deferred()))
+        return self.created[-1][1]
