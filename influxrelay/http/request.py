@@ -69,11 +69,6 @@ class RelayRequest(Request):
         guard.held += size
         return guard.held <= guard.limits.in_flight or guard.make_room(self)
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether there is nobody any more to answer."""
-        return bool(self._disconnected)
-
     def _let_go(self) -> None:
         guard = self.site.guard
         guard.uploads.discard(self)
@@ -106,8 +101,11 @@ class RelayRequest(Request):
         self._send(json_error(error.status, error.message, *headers))
 
     def connectionLost(self, reason: Failure) -> None:
-        """Let go of what was collected for a client that has gone; called by the channel."""
-        if self.counted:
+        """Let go of what was collected of an incomplete body; called by the channel.
+
+        A complete request is executed all the same, and its bytes count until that is done.
+        """
+        if not self.complete:
             self._let_go()
         super().connectionLost(reason)
 
@@ -141,8 +139,8 @@ class RelayRequest(Request):
 
     def answer(self, reply: Reply) -> None:
         """Send the one answer; a client that has gone away gets none."""
+        self._let_go()
         if not self._disconnected:
-            self._let_go()
             self._send(reply)
             self.finish()
 

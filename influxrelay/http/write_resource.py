@@ -94,10 +94,13 @@ class WriteResource(Resource):
     def _read(
         self, request: RelayRequest, body: bytes | None, write: Write, precision: bytes, consistency: str
     ) -> Steps[None]:
-        """Do what takes long for a large or an odd body bit by bit, and then submit the write."""
+        """Do what takes long for a large or an odd body bit by bit, and then submit the write.
+
+        A client that has gone meanwhile changes nothing: a complete write is executed.
+        """
         try:
             reading = self._prepare(request, body, write, precision)
-            while not request.is_gone:
+            while True:
                 grown = next(reading)
                 if grown and not request.count(grown):
                     request.refuse(json_error(503, TOO_MUCH, RETRY))

@@ -192,7 +192,8 @@ def prepare_slowly(body: bytes, precision: bytes, now: int) -> Steps[tuple[bytes
     suffix = b" " + timestamp(precision, now)
     done = bytearray()
     pieces: list[bytes] = []
-    mergeable, changed = True, False
+    changed = False
+    last = b""  # the line before the position, if no regular expression has matched it
     copied = position = edge = odd = 0  # what lies between the first two stays as it is
     while position < len(body):
         if position >= edge:
@@ -203,30 +204,40 @@ def prepare_slowly(body: bytes, precision: bytes, now: int) -> Steps[tuple[bytes
                 yield 0
         at_once = edge - position <= _LONG
         if at_once and (finished := _FINISHED.match(body, position, edge)):
-            position = finished.end()
+            position, last = finished.end(), b""
         elif at_once and (bare := _BARE.match(body, position, edge)):
             pieces += body[copied:position], bare[0].replace(b"\n", suffix + b"\n")
             copied = position = bare.end()
+            last = b""
             if not bare[0].endswith(b"\n"):
                 pieces.append(suffix)
         else:
             odd += 1
             if odd % _OFTEN == 0:
                 yield 0
-            end, closed = yield from _find_line_end(body, position)
-            mergeable = closed and b"\\" not in body[-2:]
-            line = body[position:end]
+            end, _ = yield from _find_line_end(body, position)
+            last = line = body[position:end]
             stamped = yield from _stamp_line(line, suffix)
             if stamped != line:
                 pieces += body[copied:position], stamped
                 copied = end
             position = end + 1
         changed = changed or bool(pieces)
+    mergeable = not last or (yield from _ends_anywhere(last))
     if not changed:
         return body, mergeable
     pieces.append(body[copied:])
     done += b"".join(pieces)
     return bytes(done), mergeable
+
+
+def _ends_anywhere(line: bytes) -> Steps[bool]:
+    """Tell whether a line ends where it does whatever follows its newline; bit by bit.
+
+    It does not if it leaves a quote open, or if a backslash at its end is an escape as soon as two bytes follow.
+    """
+    found = yield from _find_line_end(line + b"\n\n\n", 0)
+    return found == (len(line), True)
 
 
 def _window(body: bytes, position: int) -> int:
@@ -375,7 +386,7 @@ def split_valid(data: bytes, precision: bytes = b"") -> tuple[list[bytes], int]:
         if (
             parsed is not None
             and _time_is_valid(line[parsed:].lstrip(_BLANKS), precision)
-            and _line_end(line + b"\n\n\n", 0) == (len(line), True)  # also among others, and without leading blanks
+            and run(_ends_anywhere(line))  # also among others, and without leading blanks
         ):
             valid.append(line)
         else:

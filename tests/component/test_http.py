@@ -1018,6 +1018,17 @@ class VanishingTests(_Case):
         await until(lambda: self.server.requests)
         self.assertEqual(self.server.requests[0].body, LINE)
 
+    async def test_before_the_body_is_read(self) -> None:
+        """A complete write of lines that take long to read is executed, whoever has closed the connection meanwhile."""
+        for end in ("loseConnection", "abortConnection"):
+            await self.begin()
+            self.user.send(request(body=b"m,k=1 v=1   \n" * 1000))
+            if end == "abortConnection":  # which throws away what is not sent yet, on both sides
+                await until(lambda: any(each.requests for each in self.service.site.channels) or self.server.requests)
+            getattr(self.user.transport, end)()
+            await until(lambda: self.server.requests)
+            self.assertRegex(self.server.requests[0].body, rb"\A(m,k=1 v=1 \d{19}\n){1000}\Z")
+
     async def test_while_others_wait(self) -> None:
         """One client's vanishing does not touch the others' writes in the same lane."""
         hold = Hold(answer(204))

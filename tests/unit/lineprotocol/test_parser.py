@@ -256,6 +256,8 @@ class PropertyTests(SynchronousTestCase):
 
     @settings(max_examples=500, deadline=None)
     @given(st.one_of(RUBBISH, BODIES.map(lambda body: body[0])), st.integers(1, 30), st.integers(0, 40))
+    @example(b'cpu s="ends in one\\\\"', 1, 0)
+    @example(b'cpu v= 1\ncpu s="ends in one\\\\"', 30, 40)
     def test_slices(self, body: bytes, window: int, long: int) -> None:
         """Wherever the work is cut, the result is the same."""
         expected = (prepare(body, b"ns", NOW), is_blank(body))
