@@ -172,7 +172,7 @@ def _wrong(command: str, message: str) -> NoReturn:
 
 def _ask(options: argparse.Namespace, request: Request) -> dict[str, Any]:
     """Ask the relay, or a stopped relay's journals."""
-    config = None if options.socket else load(options.config)
+    config = None if options.socket else load(options.config, secrets=False)
     path = options.socket or (socket_path(config) if config is not None else "")
     if not options.yes and sys.stdin is not None and sys.stdin.isatty():
         _insist_on_yes(options, request, config, path)
@@ -203,7 +203,7 @@ def _ask_at(options: argparse.Namespace, request: Request, config: Config | None
     except NoRelay as problem:
         if config is None and not os.path.exists(options.config):  # noqa: PTH110 (a name, not a path of ours)
             raise
-        return stopped.run(config or load(options.config), request, str(problem))
+        return stopped.run(config or load(options.config, secrets=False), request, str(problem))
 
 
 def _lines(path: str, request: Request) -> Generator[dict[str, Any], None, None]:

@@ -63,7 +63,7 @@ class Options(usage.Options):
 
 def describe(config: Config) -> str:
     """Say what a configuration does, without its secrets."""
-    lines = [f"{config.path}: correct"]
+    lines = [f"{config.path}: correct", *(f"warning: {each}" for each in config.warnings)]
     for http in config.http:
         lines.append(f"http {http.name}: listens on {http.bind_addr}, consistency {http.consistency}")
         lines += _describe_journal(http.journal)

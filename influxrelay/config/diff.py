@@ -38,7 +38,7 @@ def compare(old: Config, new: Config) -> Plan:
     kept: list[tuple[Listener, Listener]] = []
     added: list[Listener] = []
     removed: list[Listener] = []
-    told = list(_keys(old, new, ("http", "udp", "admin")))
+    told = list(_keys(old, new, ("http", "udp", "admin", "warnings")))
     if old.admin != new.admin:
         told.append(f"admin: {_change_of(old.admin, new.admin)}")
     kinds: tuple[tuple[str, Sequence[Listener], Sequence[Listener]], ...] = (

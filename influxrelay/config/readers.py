@@ -1,7 +1,8 @@
 """Readers of single values of the configuration file.
 
-Each takes what TOML says and returns what it means: ``None`` for the default (an empty string, mostly, as in InfluxDB
-Relay and the Veepee fork). Each raises :class:`NotAllowed` for all else. None knows where the value stands.
+Each takes a value as TOML has it and returns what the relay uses: ``None`` for the default (usually written as an empty
+string, as in InfluxDB Relay and the Veepee fork). Each raises :class:`NotAllowed` for anything else, and none knows
+where in the file the value is.
 """
 
 from __future__ import annotations
@@ -10,22 +11,43 @@ import ipaddress
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from influxrelay.config.durations import parse_duration
-from influxrelay.lineprotocol.filters import ExpressionError, compile_expression
+from influxrelay.core.expressions import ExpressionError, compile_expression
 
 LOOPBACK = "127.0.0.1"
 
 
 class NotAllowed(Exception):
-    """A value is not allowed: what is, and what was found where the value itself does not tell."""
+    """A value that is not allowed.
 
-    def __init__(self, allowed: str, found: str = "") -> None:
-        super().__init__(allowed, found)
+    :ivar allowed: what is.
+    :ivar reason: what is wrong with the value, where that is not obvious. It does not show the value, which may be a
+        secret.
+    """
+
+    def __init__(self, allowed: str, reason: str = "") -> None:
+        super().__init__(allowed, reason)
         self.allowed = allowed
-        self.found = found
+        self.reason = reason
+
+
+class Substituted(str):
+    """A string with the values of environment variables in it.
+
+    :ivar written: the string as the file has it, for errors.
+    """
+
+    __slots__ = ("written",)
+    written: str
+
+    def __new__(cls, value: str, written: str) -> Self:
+        """Make a string that remembers how it was written."""
+        made = super().__new__(cls, value)
+        made.written = written
+        return made
 
 
 # How errors show values
@@ -34,18 +56,20 @@ class NotAllowed(Exception):
 def kind(value: object) -> str:
     """Return the name of a value's TOML type."""
     kinds = {bool: "a boolean", int: "an integer", float: "a float", str: "a string", list: "an array", dict: "a table"}
-    return kinds.get(type(value), "a date or time")
+    return next((name for each, name in kinds.items() if isinstance(value, each)), "a date or time")
 
 
 def shown(value: object) -> str:
-    """Return a value as an error may echo it: short, printable, without what could be a secret in a URL or table."""
-    if value is None:
-        return "nothing"
+    """Return a value as an error may show it: short, printable and without anything that may be a secret.
+
+    Left out are the user and query of a URL, what is inside a table, and the values of environment variables.
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        value = re.sub(r"(?s)^([A-Za-z]+://)?.*@", r"\1***@", value)
-        return shortened(repr(re.sub(r"(?s)([?#]).+", r"\1***", value)))
+        text = value.written if isinstance(value, Substituted) else value
+        text = re.sub(r"(?s)^([A-Za-z]+://)?.*@", r"\1***@", text)
+        return shortened(repr(re.sub(r"(?s)(?<=[\w/])([?#]).+", r"\1***", text)))
     return shortened(repr(value)) if isinstance(value, int | float) else kind(value)
 
 
@@ -58,14 +82,14 @@ def shortened(text: str, limit: int = 60) -> str:
 
 
 def string(value: object) -> str | None:
-    """Read a text for people, a name or a path."""
+    """Read a name, a path or another text on one line."""
     if not isinstance(value, str) or not value.isprintable():
         raise NotAllowed("a string without control characters")
     return value or None
 
 
 def socket_path(value: object) -> str | None:
-    """Read where to make a unix socket; Linux has 108 bytes for its path and the NUL behind it (``unix(7)``)."""
+    """Read the path of a unix socket: at most 108 bytes on Linux, with the terminating NUL (``unix(7)``)."""
     path = string(value)
     if path and len(path.encode()) > 107:
         raise NotAllowed("a path of at most 107 bytes")
@@ -73,7 +97,7 @@ def socket_path(value: object) -> str | None:
 
 
 def username(value: object) -> str | None:
-    """Read a username; HTTP's Basic scheme (RFC 7617) has no way to write a colon in one."""
+    """Read a username; HTTP's Basic scheme (RFC 7617) does not allow a colon in it."""
     name = string(value)
     if name and ":" in name:
         raise NotAllowed("a username without a colon")
@@ -81,7 +105,7 @@ def username(value: object) -> str | None:
 
 
 def token(value: object) -> str | None:
-    """Read what goes into an ``Authorization`` header as it is."""
+    """Read a token; it is put into an ``Authorization`` header unchanged."""
     secret = string(value)
     if secret and not secret.isascii():
         raise NotAllowed("a string of printable ASCII")
@@ -89,14 +113,14 @@ def token(value: object) -> str | None:
 
 
 def boolean(value: object) -> bool:
-    """Read a boolean; 0 and 1 are none."""
+    """Read a boolean; 0 and 1 are not booleans."""
     if not isinstance(value, bool):
         raise NotAllowed("true or false")
     return value
 
 
 def integer(lowest: int, highest: int = 2**31 - 1, *, zero_is_default: bool = False) -> Callable[[object], int | None]:
-    """Return a reader of integers within bounds; a boolean is none."""
+    """Return a reader of integers within bounds; a boolean is not an integer."""
 
     def read(value: object) -> int | None:
         if type(value) is int and zero_is_default and value == 0:
@@ -109,7 +133,7 @@ def integer(lowest: int, highest: int = 2**31 - 1, *, zero_is_default: bool = Fa
 
 
 def scaled(read: Callable[[object], int | None], factor: int, divisor: int = 1) -> Callable[[object], float | None]:
-    """Return a reader of numbers in another unit: ``factor`` of ours, or one ``divisor``-th."""
+    """Return a reader that converts to our unit: multiply by ``factor``, divide by ``divisor``."""
 
     def convert(value: object) -> float | None:
         number = read(value)
@@ -134,7 +158,7 @@ def duration(value: object) -> float | None:
 
 
 def word(*allowed: str) -> Callable[[object], str | None]:
-    """Return a reader of one of these words, two at least, in any case."""
+    """Return a reader of one of two or more words, in upper or lower case."""
 
     def read(value: object) -> str | None:
         chosen = value.lower() if isinstance(value, str) else value
@@ -149,42 +173,42 @@ def word(*allowed: str) -> Callable[[object], str | None]:
 
 
 def precision(value: object) -> str | None:
-    """Read a precision of InfluxDB 1.x' write API, where ``n`` and nothing are ``ns``."""
+    """Read a precision of InfluxDB 1.x's write API, where ``n`` and an empty string stand for ``ns``."""
     if value not in ("", "n", "ns", "u", "ms", "s", "m", "h"):
         raise NotAllowed('"n", "ns", "u", "ms", "s", "m" or "h"')
     return None if value in ("", "n") else str(value)
 
 
 def expression(value: object) -> str | None:
-    """Read a regular expression, as RE2 and Go have them; it is returned as it is."""
+    """Read a regular expression in the syntax of RE2, which is Go's; return its text."""
     if value == "":
         return None
-    allowed = "a regular expression of RE2"
+    allowed = "a regular expression in RE2 syntax"
     if not isinstance(value, str):
         raise NotAllowed(allowed)
     try:
         compile_expression(value)
     except ExpressionError as error:
-        raise NotAllowed(allowed, f"{shortened(repr(value))}, which is none ({error})") from None
+        raise NotAllowed(allowed, shortened(str(error), 120)) from None
     return value
 
 
 def names(value: object) -> tuple[str, ...]:
-    """Read some names."""
+    """Read a list of names."""
     if not isinstance(value, list) or not value or not all(isinstance(each, str) and each for each in value):
         raise NotAllowed("an array of names, at least one")
     return tuple(value)
 
 
 def table(value: object) -> dict[str, Any]:
-    """Read a table, as it is."""
+    """Read a table; its values are not read."""
     if not isinstance(value, dict):
         raise NotAllowed("a table")
     return value
 
 
 def tables(value: object) -> list[dict[str, Any]]:
-    """Read an array of tables, as it is."""
+    """Read an array of tables; their values are not read."""
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise NotAllowed("an array of tables, each with a header in [[ ]]")
     return value
@@ -194,19 +218,19 @@ def tables(value: object) -> list[dict[str, Any]]:
 
 
 def from_file(read: Callable[[object], str | None]) -> Callable[[object], str | None]:
-    """Return a reader of the file that a value names, for a secret that ``read`` takes. One last newline is cut off."""
+    """Return a reader of a file that holds a secret, which ``read`` reads; one newline at its end is removed."""
 
     def content(value: object) -> str | None:
         path = string(value)
         if path is None:
             return None
+        text = re.sub(r"\r?\n\Z", "", _content(path))
         try:
-            secret = read(re.sub(r"\r?\n\Z", "", _content(path)))
+            secret = read(text)
         except NotAllowed as error:
-            found = error.found or f"{shown(path)}, whose content is none"
-            raise NotAllowed(f"a file with {error.allowed}", found) from None
+            raise NotAllowed(f"a file that holds {error.allowed}", "wrong content") from None
         if secret is None:
-            raise NotAllowed("a file with a secret in it", f"{shown(path)}, which is empty")
+            raise NotAllowed("a file that holds a secret", "it is empty")
         return secret
 
     return content
@@ -216,7 +240,7 @@ def certificates(value: object) -> str | None:
     """Read the path of a PEM file with certificates."""
     path = string(value)
     if path and "-----BEGIN CERTIFICATE-----" not in _content(path):
-        raise NotAllowed("a PEM file with a certificate", f"{shown(path)} without one")
+        raise NotAllowed("a PEM file with a certificate", "it has no certificate")
     return path
 
 
@@ -224,7 +248,7 @@ def certificate_and_key(value: object) -> str | None:
     """Read the path of a PEM file with a certificate and its key."""
     path = certificates(value)
     if path and not re.search(r"-----BEGIN (?!ENCRYPTED)[A-Z ]*PRIVATE KEY-----(?!\s+Proc-Type:)", _content(path)):
-        raise NotAllowed("a PEM file with a certificate and an unencrypted key", f"{shown(path)} without such a key")
+        raise NotAllowed("a PEM file with a certificate and an unencrypted key", "it has no such key")
     return path
 
 
@@ -232,16 +256,16 @@ def _content(path: str) -> str:
     try:
         return Path(path).read_bytes().decode()
     except OSError as error:
-        raise NotAllowed("a readable file", f"{shown(path)}, which cannot be read ({error.strerror})") from None
+        raise NotAllowed("a readable file", f"cannot read it: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise NotAllowed("a file in UTF-8", f"{shown(path)}, which is not UTF-8") from None
+        raise NotAllowed("a file in UTF-8", "it is not UTF-8") from None
 
 
 # Addresses
 
 
 def destination_address(value: object) -> tuple[str, int]:
-    """Read where to send datagrams to; without a host that is this one, as in Go's ``net.ResolveUDPAddr``."""
+    """Read an address to send datagrams to; no host means this one, as in Go's ``net.ResolveUDPAddr``."""
     allowed = '"host:port" or "[IPv6]:port" with a port from 1 to 65535, or an http:// or https:// URL'
     host, port = _host_and_port(value, 1, allowed)
     if host and not _is_host(host) and not _is_ip(host, 6):
@@ -250,7 +274,7 @@ def destination_address(value: object) -> tuple[str, int]:
 
 
 def bind_address(value: object) -> tuple[str, int]:
-    """Read where to listen: an IP address or nothing, and a port, 0 for any."""
+    """Read an address to listen on: an IP address or nothing, and a port; port 0 is any free one."""
     allowed = '"ADDRESS:PORT", ":PORT" or "[IPv6]:PORT" with an IP address and a port from 0 to 65535'
     host, port = _host_and_port(value, 0, allowed)
     if host == "localhost":
@@ -261,7 +285,7 @@ def bind_address(value: object) -> tuple[str, int]:
 
 
 def bind_address_or_endpoint(value: object) -> str | tuple[str, int]:
-    """Read an address, or one of Twisted's endpoint strings, which is returned as it is."""
+    """Read an address to listen on, or one of Twisted's endpoint strings, which is returned unchanged."""
     if isinstance(value, str) and value.isprintable() and "://" not in value and not _is_ip(value, 6):
         known = re.match(r"(?:tcp6?|ssl|unix|systemd):.", value)
         if known or re.match(r"(?!localhost:)[A-Za-z][A-Za-z0-9_+-]*:.*[:=]", value):
@@ -291,7 +315,7 @@ def _is_ip(text: str, version: int) -> bool:
 
 
 def _is_host(text: str) -> bool:
-    """Tell a name or IPv4 address; digits and dots alone are no name."""
+    """Is a text a host name or an IPv4 address? Digits and dots alone are not a name."""
     name = re.fullmatch(r"[A-Za-z0-9._-]+", text) and not re.fullmatch(r"[0-9.]+", text)
     return bool(name) or _is_ip(text, 4)
 
@@ -300,21 +324,21 @@ def _is_host(text: str) -> bool:
 
 
 def url_without_query(value: object) -> SplitResult:
-    """Read the location of a backend."""
+    """Read the location of a backend that clients name a database for."""
     url = _url(value)
     if "?" in str(value) or "#" in str(value):
-        raise NotAllowed("a URL without ? and # (each write brings its own query)")
+        raise NotAllowed("a URL without ? and # (the query comes from each write)")
     return url
 
 
 def url_with_db(value: object) -> SplitResult:
-    """Read the location of a backend together with the database to write to."""
+    """Read the location of a backend with the database to write to in its query."""
     url = _url(value)
     query = dict(parse_qsl(url.query, keep_blank_values=True))
     if "#" in str(value):
         raise NotAllowed("a URL without #")
     if "precision" in query:
-        raise NotAllowed("a URL without precision= (the listener's precision is the one)")
+        raise NotAllowed("a URL without precision= (the precision is the listener's)")
     if "u" in query or "p" in query:
         raise NotAllowed("a URL without u= and p= (use the keys username and password)")
     if not query.get("db"):
@@ -323,13 +347,13 @@ def url_with_db(value: object) -> SplitResult:
 
 
 def url_path(value: object) -> str | None:
-    """Read the path of an endpoint, with or without its first slash."""
+    """Read the path of an endpoint; return it without its first slash."""
     if value == "":
         return None
-    bare = isinstance(value, str) and value.removeprefix("/")
-    if not bare or not re.fullmatch(rf"(?!/)(?:(?![?#]){_URL_CHARACTER})+", bare) or "://" in bare:
+    path = value.removeprefix("/") if isinstance(value, str) else "?"
+    if not re.fullmatch(rf"(?!/)(?:(?![?#]){_URL_CHARACTER})*", path) or "://" in path:
         raise NotAllowed('a path such as "/write"')
-    return bare
+    return path
 
 
 _URL_CHARACTER = r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})"

@@ -207,6 +207,7 @@ class Config:
         None for no such socket.
     :ivar admin: None for no such listener.
     :ivar http: and ``udp``: at least one listener between them, names unique.
+    :ivar warnings: what the file says that is accepted, but probably not meant; each is one line with its place.
     """
 
     path: str
@@ -215,6 +216,7 @@ class Config:
     admin: AdminConfig | None = None
     http: tuple[HTTPListenerConfig, ...] = ()
     udp: tuple[UDPListenerConfig, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def listeners(self) -> tuple[HTTPListenerConfig | UDPListenerConfig, ...]:

@@ -7,38 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
-from typing import Any
 
-import re2
-
+from influxrelay.core.expressions import compile_expression
 from influxrelay.lineprotocol.parser import Steps, is_blank_slowly, read_series, run, split_lines, split_slowly
 
-MAX_PROGRAM = 5000  # instructions; in the worst case each may cost some nanoseconds for each byte of a name
 _MEMORY = 8192  # series, measurements and keys remembered by each filter ...
 _MEMORY_LENGTH = 512  # ... and the longest among them, in bytes
-
-
-class ExpressionError(ValueError):
-    """What is no expression, or one that is too large."""
-
-
-def compile_expression(text: str) -> Any:
-    """Return an expression whose ``search`` looks at bytes.
-
-    :raises ExpressionError: with RE2's words.
-    """
-    options = re2.Options()
-    options.never_capture = True  # what is not asked for costs twenty times as much
-    options.log_errors = False
-    try:
-        expression = re2.compile(text.encode(), options)
-    except re2.error as error:
-        words = error.args[0]
-        raise ExpressionError(words.decode(errors="replace") if isinstance(words, bytes) else str(words)) from None
-    size = max(expression.programsize, expression.reverseprogramsize)
-    if size > MAX_PROGRAM:
-        raise ExpressionError(f"it has {size} instructions, and may have {MAX_PROGRAM}")
-    return expression
 
 
 class Filter:

@@ -102,6 +102,7 @@ class RelayService(MultiService):
         """Begin to work."""
         self._started = time.time()
         self.log.info("influxrelay {version} starts", version=__version__)
+        self._warn_of_configuration()
         super().startService()
         try:
             self._admin_socket.start()
@@ -112,6 +113,10 @@ class RelayService(MultiService):
         for unused in self._sockets.unused():
             self.log.warn("no listener has the address of an inherited socket: {unused}", unused=unused)
         self._reactor.callWhenRunning(self._ready)
+
+    def _warn_of_configuration(self) -> None:
+        for warning in self.config.warnings:
+            self.log.warn("{text}", text=warning)
 
     def _ready(self) -> None:
         """Tell the service manager; every port listens and every journal is open, or the start had failed."""
@@ -203,6 +208,7 @@ class RelayService(MultiService):
             raise Refused(str(problem)) from problem
         if not check:
             self.log.info("reloaded: {changes}", changes="; ".join(changes) or "nothing has changed")
+            self._warn_of_configuration()
         return {"checked": check, "changes": changes}
 
     async def _change(self, config: Config, *, check: bool) -> list[str]:

@@ -12,6 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
@@ -20,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from influxrelay import __version__
+from influxrelay.config.loader import load
 from influxrelay.config.settings import Config, HTTPListenerConfig, HTTPOutputConfig, UDPListenerConfig, UDPOutputConfig
 from influxrelay.core.errors import StartError
 from influxrelay.delivery.factory import make_road
@@ -91,6 +93,15 @@ udp packets: listens on 127.0.0.1:9097, precision s
   to e: http://10.0.0.5:8086/write (db=telegraf&rp=weekly), as user relay, timeout 10 s, batches of 5000 lines or 1 s
 """
 
+SHARED_NAME = """
+[[http]]
+bind-addr = "127.0.0.1:0"
+output = [
+    { name = "influx", location = "http://10.0.0.1:8086/write" },
+    { name = "influx", location = "http://10.0.0.2:8086/write" },
+]
+"""
+
 BROKEN_PEM = """-----BEGIN CERTIFICATE-----
 rubbish
 -----END CERTIFICATE-----
@@ -140,6 +151,13 @@ class OptionsTests(SynchronousTestCase):
         path = write_config(self, WHOLE)
         code, out, err = self.exit("--config", path, "--check")
         self.assertEqual((code, out, err), (0, SHOWN.format(path=path), ""))
+
+    def test_check_of_shared_names(self) -> None:
+        """--check warns of outputs that share a name, and shows the names that they get."""
+        code, out, err = self.exit("--config", path := write_config(self, SHARED_NAME), "--check")
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn(f'warning: {path}: http[0].output[1].name: several outputs are named "influx"; this one', out)
+        self.assertIn("to influx@10.0.0.2:8086: http://10.0.0.2:8086/write", out)
 
     def test_no_config(self) -> None:
         """Without --config one line asks for it."""
@@ -305,6 +323,22 @@ class ServiceTests(RelayTestCase):
         self.assertFalse(service.running)
         self.assertEqual(log[-1], "influxrelay has stopped")
         await until(lambda: transport.disconnected, "the closed socket")
+
+    async def test_shared_names(self) -> None:
+        """Outputs that share a name each get every write and are told apart in health; the log warns of them."""
+        one, two = self.backend(), self.backend()
+        text = SHARED_NAME.replace("http://10.0.0.1:8086/write", one.url).replace("http://10.0.0.2:8086/write", two.url)
+        log = watch_log(self)
+        service = RelayService(load(write_config(self, text)), reactor)
+        self.start(service)
+        (web,) = service.listeners
+        self.assertEqual((await self.ask(web, request())).status, 204)
+        await until(lambda: one.requests and two.requests)
+        for backend in (one, two):
+            name = f"influx@{urlsplit(backend.url).netloc}"
+            self.assertTrue(any(f'this one is called "{name}"' in line for line in log), log)
+            asked = request(f"/health/backends/{name}".encode(), b"", method=b"GET")
+            self.assertEqual((await self.ask(web, asked)).status, 200)
 
     async def test_udp_to_udp(self) -> None:
         """With only UDP listeners the relay starts and stops too, and its last words are the counts."""

@@ -289,6 +289,13 @@ class StoppedTests(CLICase):
         """A configuration that cannot be read is one line."""
         self.assertIn(str(self.config), await self.refused("queues"))
 
+    async def test_environment(self) -> None:
+        """The environment variable of a secret need not be set for an operator's command."""
+        listener = self.listener(self.backend(), journal=False)
+        self.config.write_text(f'admin-socket = "{self.socket}"\n{listener}token = "${{INFLUXRELAY_NO_SUCH}}"\n')
+        words = f"no relay answers at {self.socket}, and there is no journal that could be read instead"
+        self.assertEqual(await self.refused("queues"), words)
+
 
 class UsageTests(CLICase):
     """The command line's own errors."""

@@ -64,7 +64,7 @@ class ReferenceTests(SynchronousTestCase):
         self.assertEqual(facts["gzip"], ("true or false", "false"))
         self.assertEqual(facts["buffer-full"], ('"reject" or "drop-oldest"', '"reject"'))
         self.assertEqual(facts["ca-file"], ("a PEM file with a certificate", '""'))
-        self.assertEqual(facts["password-file"], ("a file with a secret in it", '""'))
+        self.assertEqual(facts["password-file"], ("a file that holds a secret", '""'))
         self.assertEqual(facts["name"], ("a string without control characters", ""))
         self.assertTrue(config_reference.is_required("http.output", "location"))
         self.assertFalse(config_reference.is_required("http.output", "name"))

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from influxrelay.core.expressions import ExpressionError, compile_expression
 from influxrelay.lineprotocol import filters
 from influxrelay.lineprotocol import parser as line_protocol
-from influxrelay.lineprotocol.filters import ExpressionError, Filter, compile_expression, divide
+from influxrelay.lineprotocol.filters import Filter, divide
 from influxrelay.lineprotocol.parser import MAX_SERIES, read_series, split_lines
 from testing import influx_grammar
 from testing.line_protocol_cases import ALL, MALFORMED, RUBBISH
