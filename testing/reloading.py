@@ -68,9 +68,9 @@ class ReloadCase(RelayTestCase):
         return self.service.listeners[0]
 
     @property
-    def road(self) -> Any:
-        """The first road of the first listener."""
-        return self.listener.roads[0]
+    def sender(self) -> Any:
+        """The first sender of the first listener."""
+        return self.listener.senders[0]
 
     async def submit(self, body: bytes = LINE, target: bytes = b"/write?db=db", *headers: bytes) -> Answer:
         """Write to the first listener."""

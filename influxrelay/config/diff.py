@@ -79,7 +79,7 @@ def _same_listeners(old: Sequence[Listener], new: Sequence[Listener]) -> dict[st
 
 
 def _refuse_what_needs_a_restart(place: str, old: Listener, new: Listener) -> None:
-    """Refuse what no running road or keeper can change.
+    """Refuse what no running sender or writer can change.
 
     :raises ConfigError: with the key.
     """

@@ -24,14 +24,14 @@ class State(enum.Enum):
     STRUCK = "a client was told that it is not: no backend needs to get it any more"
 
 
-class Ticket:
+class Fate:
     """A write on its way to several backends, and what they decide together.
 
     :ivar seq: its number; higher is later.
     :ivar time: when it was accepted, in seconds since the epoch.
-    :ivar holders: the roads, and their lanes, that have a refusal of it to bury or to forget.
+    :ivar holders: the senders, and their queues, that have a refusal of it to bury or to forget.
     :ivar on_disk: False as soon as it is known that the journal could not take it.
-    :ivar absent: the roads that have it not in memory, and count on the journal.
+    :ivar absent: the senders that have it not in memory, and count on the journal.
     """
 
     __slots__ = ("_when_kept", "absent", "holders", "on_disk", "seq", "state", "time", "write")
@@ -56,14 +56,14 @@ class Ticket:
     def settle(self, state: State) -> None:
         """Decide, once."""
         self.state = state
-        for road in self.absent:
-            road.settled(self)
+        for sender in self.absent:
+            sender.settled(self)
         actions, self._when_kept = self._when_kept, []
         if state is State.KEPT:
             for action in actions:
                 action()
-        for road, lane in self.holders:
-            road.let_go(self, lane)
+        for sender, queue in self.holders:
+            sender.let_go(self, queue)
 
 
 def count_drop(drops: dict[str, Drop], backend: str, reason: str, when: float, size: int) -> None:
@@ -79,7 +79,7 @@ def count_drop(drops: dict[str, Drop], backend: str, reason: str, when: float, s
 
 
 class Backlog(Protocol):
-    """What a road asks of whatever keeps its backlog.
+    """What a sender asks of whatever keeps its backlog.
 
     :ivar drops: what this process has counted as lost, by reason.
     """
@@ -93,10 +93,10 @@ class Backlog(Protocol):
     def passed(self, destination: Destination, seq: int) -> None:
         """Note that the backend is done with a destination up to this number."""
 
-    def bury(self, ticket: Ticket, write: Write, reply: Reply) -> None:
+    def bury(self, fate: Fate, write: Write, reply: Reply) -> None:
         """Keep what the backend has refused of a write for good among the dead letters."""
 
-    def lost(self, ticket: Ticket, write: Write, reason: str) -> None:
+    def lost(self, fate: Fate, write: Write, reason: str) -> None:
         """Count what the backend will not get of a write."""
 
     def losses(self) -> list[Drop]:
@@ -116,19 +116,19 @@ class MemoryBacklog:
         self.max_bytes = max_bytes
         self.drop_oldest = drop_oldest
         self.drops: dict[str, Drop] = {}
-        self.dead_letters: list[tuple[Ticket, Reply]] = []
+        self.dead_letters: list[tuple[Fate, Reply]] = []
 
     def passed(self, destination: Destination, seq: int) -> None:
         """Nothing to note: what is done is no longer in memory."""
 
-    def bury(self, ticket: Ticket, write: Write, reply: Reply) -> None:
+    def bury(self, fate: Fate, write: Write, reply: Reply) -> None:
         """Keep the write, among the last :data:`MAX_DEAD_LETTERS`."""
-        self.dead_letters.append((Ticket(ticket.seq, ticket.time, write, ticket.state), reply))
+        self.dead_letters.append((Fate(fate.seq, fate.time, write, fate.state), reply))
         del self.dead_letters[:-MAX_DEAD_LETTERS]
 
-    def lost(self, ticket: Ticket, write: Write, reason: str) -> None:
+    def lost(self, fate: Fate, write: Write, reason: str) -> None:
         """Count it, with its time."""
-        count_drop(self.drops, self.backend, reason, ticket.time, len(write.body))
+        count_drop(self.drops, self.backend, reason, fate.time, len(write.body))
 
     def losses(self) -> list[Drop]:
         """Return what was lost."""
@@ -139,49 +139,49 @@ class MemoryBacklog:
 
 
 class JournalBacklog:
-    """A backend's view of the journal; the keeper knows its present name, and none if it is no longer there."""
+    """A backend's view of the journal; the writer knows its present name, and none if it is no longer there."""
 
     on_disk = True
     drop_oldest = False
 
-    def __init__(self, backend: str, keeper: JournalWriter) -> None:
+    def __init__(self, backend: str, writer: JournalWriter) -> None:
         self.max_bytes = 0
         self.drops: dict[str, Drop] = {}
-        self._keeper = keeper
-        keeper.names[self] = backend
+        self._writer = writer
+        writer.names[self] = backend
 
     def passed(self, destination: Destination, seq: int) -> None:
         """Move the cursor."""
-        self._keeper.passed(self, destination, seq)
+        self._writer.passed(self, destination, seq)
 
-    def bury(self, ticket: Ticket, write: Write, reply: Reply) -> None:
+    def bury(self, fate: Fate, write: Write, reply: Reply) -> None:
         """Write it down, before the cursor moves on."""
         words = reply.body.decode("utf-8", "replace").strip()
 
         def add(journal: Journal) -> None:
-            if name := self._keeper.names.get(self):
-                journal.add_dead_letter(name, ticket.time, write, reply.status, words)
+            if name := self._writer.names.get(self):
+                journal.add_dead_letter(name, fate.time, write, reply.status, words)
 
-        self._keeper.insist(add)
+        self._writer.insist(add)
 
-    def lost(self, ticket: Ticket, write: Write, reason: str) -> None:
+    def lost(self, fate: Fate, write: Write, reason: str) -> None:
         """Count it, with its time: here, and in the journal as soon as that takes it."""
-        count_drop(self.drops, self._keeper.names.get(self, ""), reason, ticket.time, len(write.body))
+        count_drop(self.drops, self._writer.names.get(self, ""), reason, fate.time, len(write.body))
 
         def count(journal: Journal) -> None:
-            if name := self._keeper.names.get(self):
-                journal.count_drop(name, reason, ticket.time, len(write.body))
+            if name := self._writer.names.get(self):
+                journal.count_drop(name, reason, fate.time, len(write.body))
 
-        self._keeper.insist(count)
+        self._writer.insist(count)
 
     def losses(self) -> list[Drop]:
         """Return what was lost: all that the journal knows of, and reasons that are not in it yet."""
-        written = {each.reason: each for each in self._keeper.losses(self)}
+        written = {each.reason: each for each in self._writer.losses(self)}
         return list({**self.drops, **written}.values())
 
     def page(self, destination: Destination, after: int, max_bytes: int) -> Deferred[tuple[list[Record], int]]:
         """Read on."""
-        last_seq = self._keeper.last_seq  # everything up to here is with the keeper already
+        last_seq = self._writer.last_seq  # everything up to here is with the writer already
 
         def read(journal: Journal) -> tuple[list[Record], int]:
             records, upto, damaged = journal.read(destination, after, max_bytes)
@@ -190,4 +190,4 @@ class JournalBacklog:
                 upto = max(last_seq, records[-1].seq if records else 0)
             return records, upto
 
-        return self._keeper.call(read)
+        return self._writer.call(read)

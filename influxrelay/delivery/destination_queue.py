@@ -9,32 +9,32 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.backlog import State, Ticket
+from influxrelay.delivery.backlog import Fate, State
 
 
 class Entry:
-    """A write on a lane, and who listens for its answer.
+    """A write on a queue, and who listens for its answer.
 
     :ivar answer: None once it has fired, or where no client waits.
-    :ivar ticket: None where the write is not kept for the backend if this fails.
+    :ivar fate: None where the write is not kept for the backend if this fails.
     """
 
-    __slots__ = ("answer", "deadline", "ticket", "write")
+    __slots__ = ("answer", "deadline", "fate", "write")
 
-    def __init__(self, write: Write, deadline: float, ticket: Ticket | None = None) -> None:
+    def __init__(self, write: Write, deadline: float, fate: Fate | None = None) -> None:
         self.write = write
         self.deadline = deadline
-        self.ticket = ticket
+        self.fate = fate
         self.answer: Deferred[Reply] | None = None
 
     @property
     def struck(self) -> bool:
         """Whether the backend need not get it any more."""
-        return self.ticket is not None and self.ticket.state is State.STRUCK
+        return self.fate is not None and self.fate.state is State.STRUCK
 
 
 class Tally:
-    """What the lanes of a road hold together.
+    """What the queues of a sender hold together.
 
     :ivar bytes: of the bodies that wait in memory.
     """
@@ -48,7 +48,7 @@ class Tally:
 class DestinationQueue:
     """What waits for one backend in one destination, in order; it lives as long as it has work.
 
-    A lane may be *behind*: then only the head of what waits is in memory, and the rest is read from the journal.
+    A queue may be *behind*: then only the head of what waits is in memory, and the rest is read from the journal.
 
     :ivar bytes: of the bodies that wait in memory.
     :ivar alone: so many at the head were refused as one merged request: each of them goes by itself.
@@ -58,7 +58,7 @@ class DestinationQueue:
     :ivar noted: the last number that :meth:`passed` told the queue.
     :ivar forgotten: up to this number the journal has dropped what was on disk, and counted it.
     :ivar held: the numbers of writes that the backend has refused before it was decided whether that matters.
-    :ivar not_ready: why a lane waits although its backend is well: it has answered that there is no such database.
+    :ivar not_ready: why a queue waits although its backend is well: it has answered that there is no such database.
     :ivar refusals: how often in a row it has.
     :ivar retry: when it is asked again.
     """
@@ -113,8 +113,8 @@ class DestinationQueue:
 
     def note(self, entry: Entry) -> None:
         """Remember the number of a write that goes at once."""
-        if entry.ticket is not None:
-            self.last_seq = entry.ticket.seq
+        if entry.fate is not None:
+            self.last_seq = entry.fate.seq
 
     def add(self, entry: Entry) -> None:
         """Let a write wait at the end."""
@@ -172,7 +172,7 @@ class DestinationQueue:
     def expire(self, now: float) -> list[Entry]:
         """Remove what has waited for too long and is not kept."""
         expired = []
-        while self.waiting and self.waiting[0].ticket is None and self.waiting[0].deadline <= now:
+        while self.waiting and self.waiting[0].fate is None and self.waiting[0].deadline <= now:
             expired.append(self._pop())
         return expired
 
@@ -190,7 +190,7 @@ class DestinationQueue:
 
 
 def _first_seq(entries: Iterable[Entry]) -> int:
-    return next((entry.ticket.seq for entry in entries if entry.ticket is not None), 0)
+    return next((entry.fate.seq for entry in entries if entry.fate is not None), 0)
 
 
 def join(entries: list[Entry]) -> bytes:

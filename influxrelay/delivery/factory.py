@@ -1,4 +1,4 @@
-"""From configured outputs and journals to roads and keepers."""
+"""From configured outputs and journals to senders and writers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Listener = HTTPListenerConfig | UDPListenerConfig
 
 
 def http_outputs(listener: Listener) -> list[HTTPOutputConfig]:
-    """Return the outputs that have roads."""
+    """Return the outputs that have senders."""
     return [output for output in listener.outputs if isinstance(output, HTTPOutputConfig)]
 
 
@@ -71,32 +71,32 @@ def _bounds(output: HTTPOutputConfig) -> dict[str, Any]:
     }
 
 
-def make_road(output: HTTPOutputConfig, relay: str, reactor: Any, keeper: JournalWriter | None) -> Sender:
-    """Build the road to one HTTP backend, with a queue if there is a journal or a buffer.
+def make_sender(output: HTTPOutputConfig, relay: str, reactor: Any, writer: JournalWriter | None) -> Sender:
+    """Build the sender to one HTTP backend, with a queue if there is a journal or a buffer.
 
     :raises ConfigError: a PEM file cannot be used.
     """
     backend, bounds = make_backend(output, reactor), _bounds(output)
-    road: Sender
-    if keeper is None and not output.buffer_size_mb:
-        road = Sender(backend, reactor, relay=relay, **bounds)
+    sender: Sender
+    if writer is None and not output.buffer_size_mb:
+        sender = Sender(backend, reactor, relay=relay, **bounds)
     else:
-        road = BufferedSender(
+        sender = BufferedSender(
             backend,
             reactor,
             relay=relay,
-            queue=_make_queue(output, keeper),
+            backlog=_make_backlog(output, writer),
             max_delay=output.max_delay_interval,
             create_databases=output.create_databases,
             **bounds,
         )
-    road.filter = make_filter(output)
-    return road
+    sender.filter = make_filter(output)
+    return sender
 
 
-def _make_queue(output: HTTPOutputConfig, keeper: JournalWriter | None) -> Backlog:
-    if keeper is not None:
-        return JournalBacklog(output.name, keeper)
+def _make_backlog(output: HTTPOutputConfig, writer: JournalWriter | None) -> Backlog:
+    if writer is not None:
+        return JournalBacklog(output.name, writer)
     drop_oldest = output.buffer_full == "drop-oldest"
     return MemoryBacklog(output.name, output.buffer_size_mb * _MB, drop_oldest=drop_oldest)
 
@@ -108,34 +108,34 @@ def make_filter(output: HTTPOutputConfig | UDPOutputConfig) -> Filter | None:
     return Filter(measurement, tag) if measurement or tag else None
 
 
-def reconfigure_road(road: Sender, output: HTTPOutputConfig, backend: Backend, relay: str) -> None:
-    """Let a road go on with what its output says now; the queue stays, if there is one.
+def reconfigure_sender(sender: Sender, output: HTTPOutputConfig, backend: Backend, relay: str) -> None:
+    """Let a sender go on with what its output says now; the queue stays, if there is one.
 
-    :param backend: the output's, or the road's own if that would do the same.
+    :param backend: the output's, or the sender's own if that would do the same.
     """
-    if isinstance(road, BufferedSender):
-        road.max_delay, road.create_databases = output.max_delay_interval, output.create_databases
-        if isinstance(road.queue, MemoryBacklog):
-            road.queue.backend, road.queue.max_bytes = output.name, output.buffer_size_mb * _MB
-            road.queue.drop_oldest = output.buffer_full == "drop-oldest"
-    if isinstance(backend, HTTPBackend) and isinstance(road.backend, HTTPBackend):
-        backend.latency = road.backend.latency
+    if isinstance(sender, BufferedSender):
+        sender.max_delay, sender.create_databases = output.max_delay_interval, output.create_databases
+        if isinstance(sender.backlog, MemoryBacklog):
+            sender.backlog.backend, sender.backlog.max_bytes = output.name, output.buffer_size_mb * _MB
+            sender.backlog.drop_oldest = output.buffer_full == "drop-oldest"
+    if isinstance(backend, HTTPBackend) and isinstance(sender.backend, HTTPBackend):
+        backend.latency = sender.backend.latency
     backend.name = output.name
-    road.filter = make_filter(output)
-    road.reconfigure(backend, relay=relay, **_bounds(output))
+    sender.filter = make_filter(output)
+    sender.reconfigure(backend, relay=relay, **_bounds(output))
 
 
 @attrs.frozen
-class RoadChanges:
-    """What another configuration does to a listener's roads, as soon as :meth:`apply` is called.
+class SenderChanges:
+    """What another configuration does to a listener's senders, as soon as :meth:`apply` is called.
 
-    :ivar roads: those that there will be, in order.
+    :ivar senders: those that there will be, in order.
     :ivar kept: those of them that are there already, by their new names.
     :ivar removed: those that will be no more.
     :ivar told: what changes beside the configuration itself, for people.
     """
 
-    roads: list[Sender] = attrs.field(factory=list)
+    senders: list[Sender] = attrs.field(factory=list)
     kept: dict[str, Sender] = attrs.field(factory=dict)
     removed: list[Sender] = attrs.field(factory=list)
     told: list[str] = attrs.field(factory=list)
@@ -146,46 +146,46 @@ class RoadChanges:
         cls,
         old: Listener,
         new: Listener,
-        roads: Sequence[Sender],
-        make_road: Callable[[HTTPOutputConfig, str], Sender],
+        senders: Sequence[Sender],
+        make_sender: Callable[[HTTPOutputConfig, str], Sender],
         make_backend: Callable[[HTTPOutputConfig], Backend],
-    ) -> RoadChanges:
-        """Find out which roads stay, which come and which go.
+    ) -> SenderChanges:
+        """Find out which senders stay, which come and which go.
 
-        :param roads: of the old outputs, in their order.
+        :param senders: of the old outputs, in their order.
         :raises ConfigError: a PEM file cannot be used.
         """
         changes = cls()
-        present = {each.name: (each, road) for each, road in zip(http_outputs(old), roads, strict=True)}
+        present = {each.name: (each, sender) for each, sender in zip(http_outputs(old), senders, strict=True)}
         before = pair_outputs(old, new)
         for output in http_outputs(new):
             if output.name not in before:
-                changes.roads.append(make_road(output, new.name))
+                changes.senders.append(make_sender(output, new.name))
                 continue
-            was, road = present.pop(before[output.name].name)
-            changes.roads.append(road)
-            changes.kept[output.name] = road
+            was, sender = present.pop(before[output.name].name)
+            changes.senders.append(sender)
+            changes.kept[output.name] = sender
             made = make_backend(output)
-            stays = made.does_the_same(road.backend)
+            stays = made.does_the_same(sender.backend)
             if not stays or output != was or new.name != old.name:
-                backend = road.backend if stays else made
-                changes._steps.append(partial(reconfigure_road, road, output, backend, new.name))
+                backend = sender.backend if stays else made
+                changes._steps.append(partial(reconfigure_sender, sender, output, backend, new.name))
             if output == was and not stays:
                 changes.told.append(f"{new.name}: output {output.name}: content of its PEM files")
-        changes.removed.extend(road for _, road in present.values())
+        changes.removed.extend(sender for _, sender in present.values())
         return changes
 
     def added(self) -> list[Sender]:
         """Return those that are new."""
-        return [road for road in self.roads if road not in self.kept.values()]
+        return [sender for sender in self.senders if sender not in self.kept.values()]
 
     def apply(self) -> None:
-        """Let the roads that stay go on with what holds now."""
+        """Let the senders that stay go on with what holds now."""
         for step in self._steps:
             step()
 
 
-def make_keeper(journal: JournalConfig | None, reactor: Any) -> JournalWriter | None:
+def make_writer(journal: JournalConfig | None, reactor: Any) -> JournalWriter | None:
     """Build what keeps a journal."""
     if journal is None:
         return None

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import TAKEN, UNABLE, json_error
 from influxrelay.core.write import Reply, Write, reduced
-from influxrelay.delivery.backlog import State, Ticket
+from influxrelay.delivery.backlog import Fate, State
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.responses import Verdict, is_not_ready, is_presentable, judge
 from influxrelay.delivery.sender import Sender
@@ -43,7 +43,7 @@ class FanOut:
     :ivar filters: those of the backends, each once.
     :ivar at_once: up to how many bytes a body may have to be submitted without :meth:`divide_slowly`.
     :ivar lines_unwanted: lines that no backend's filter takes.
-    :param keeper: the journal's, if there is one.
+    :param writer: the journal's, if there is one.
     :param consistency: of writes that ask for none.
     :param refuse_unjournaled: whether a write that the journal cannot take is refused although a backend has it.
     :param journal_first: whether a write is in the journal before any backend gets it. Where no client sends again what
@@ -54,16 +54,16 @@ class FanOut:
     def __init__(
         self,
         name: str,
-        roads: Sequence[Sender],
+        senders: Sequence[Sender],
         *,
-        keeper: JournalWriter | None = None,
+        writer: JournalWriter | None = None,
         consistency: str = "one",
         refuse_unjournaled: bool = False,
         journal_first: bool = False,
         clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self.reconfigure(name, roads, consistency=consistency, refuse_unjournaled=refuse_unjournaled)
-        self._keeper = keeper
+        self.reconfigure(name, senders, consistency=consistency, refuse_unjournaled=refuse_unjournaled)
+        self._writer = writer
         self._journal_first = journal_first
         self._last_append: Deferred[None] = succeed(None)
         self._clock = clock
@@ -73,15 +73,15 @@ class FanOut:
         self.lines_unwanted = 0
 
     def reconfigure(
-        self, name: str, roads: Sequence[Sender], *, consistency: str, refuse_unjournaled: bool = False
+        self, name: str, senders: Sequence[Sender], *, consistency: str, refuse_unjournaled: bool = False
     ) -> None:
         """Let other settings hold for the next write; those that are under way keep what they began with."""
         self.name = name
-        self.roads = tuple(roads)
+        self.senders = tuple(senders)
         self._consistency = consistency
         self._refuse_unjournaled = refuse_unjournaled
-        self._queued = [road for road in roads if isinstance(road, BufferedSender)]
-        self.filters = list({road.filter: None for road in roads if road.filter is not None})
+        self._queued = [sender for sender in senders if isinstance(sender, BufferedSender)]
+        self.filters = list({sender.filter: None for sender in senders if sender.filter is not None})
         self.at_once = _AT_ONCE_FILTERED if self.filters else AT_ONCE
 
     def submit(self, write: Write, consistency: str = "", division: Division | None = None) -> Deferred[Reply]:
@@ -95,11 +95,11 @@ class FanOut:
         :param division: what :meth:`divide_slowly` has found.
         """
         consistency = consistency or self._consistency
-        parts = self._divide(write, division) if self.filters else [(road, write) for road in self.roads]
+        parts = self._divide(write, division) if self.filters else [(sender, write) for sender in self.senders]
         if not parts:
             return succeed(TAKEN)
         if not self._queued:
-            return self._settle(parts, [road.submit(part) for road, part in parts], consistency, None)
+            return self._settle(parts, [sender.submit(part) for sender, part in parts], consistency, None)
         answer: Deferred[Reply] = Deferred()
         self._submitted.append((write, parts, consistency, answer))
         if len(self._submitted) == 1:  # else this is within the loop below: a client was told, and wrote again at once
@@ -119,28 +119,28 @@ class FanOut:
         return Division(left, unwanted)
 
     def _divide(self, write: Write, division: Division | None) -> _Parts:
-        """Return who gets something of a write, and what; roads with the same filter get the same object."""
+        """Return who gets something of a write, and what; senders with the same filter get the same object."""
         if division is None or division.left.keys() != set(self.filters):  # a reload has changed them
             division = run(self.divide_slowly(write))
-        if all(road.filter is not None for road in self.roads):
+        if all(sender.filter is not None for sender in self.senders):
             self.lines_unwanted += division.unwanted
-        parts = [(road, write if road.filter is None else division.left[road.filter]) for road in self.roads]
-        return [(road, part) for road, part in parts if part is not None]
+        parts = [(sender, write if sender.filter is None else division.left[sender.filter]) for sender in self.senders]
+        return [(sender, part) for sender, part in parts if part is not None]
 
     def _submit_kept(self, write: Write, parts: _Parts, consistency: str, answer: Deferred[Reply]) -> None:
-        """Give a write that may be kept to every road, before any other write gets to one of them."""
-        ticket = self._new_ticket(write)
+        """Give a write that may be kept to every sender, before any other write gets to one of them."""
+        fate = self._new_fate(write)
         committed: Deferred[None] = succeed(None)
-        if self._keeper is not None:
-            committed = self._last_append = self._keeper.append(Record(ticket.seq, ticket.time, write))
+        if self._writer is not None:
+            committed = self._last_append = self._writer.append(Record(fate.seq, fate.time, write))
             if self._journal_first:
-                committed.addBoth(self._give_out_late, ticket, parts, consistency, committed, answer)
-            committed.addErrback(self._not_on_disk, ticket)
+                committed.addBoth(self._give_out_late, fate, parts, consistency, committed, answer)
+            committed.addErrback(self._not_on_disk, fate)
         if not self._journal_first:
-            self._give_out(ticket, parts, consistency, committed, answer)
+            self._give_out(fate, parts, consistency, committed, answer)
 
     def _give_out_late(self, result: Any, *arguments: Any) -> Any:
-        """Do it when the journal has the write, or cannot take it; the same failure is told to the roads after that."""
+        """Do it when the journal has the write, or cannot take it; the senders are told of the same failure later."""
         try:
             self._give_out(*arguments)
         except Exception:  # noqa: BLE001 (it must not keep the journal from telling others)
@@ -148,7 +148,7 @@ class FanOut:
         return result
 
     def handed_out(self) -> Deferred[None]:
-        """Fire when the roads have everything that was submitted until now."""
+        """Fire when the senders have everything that was submitted until now."""
         handed: Deferred[None] = Deferred()
 
         def tell(result: Any) -> Any:
@@ -162,47 +162,47 @@ class FanOut:
         return handed
 
     def _give_out(
-        self, ticket: Ticket, parts: _Parts, consistency: str, committed: Deferred[None], answer: Deferred[Reply]
+        self, fate: Fate, parts: _Parts, consistency: str, committed: Deferred[None], answer: Deferred[Reply]
     ) -> None:
-        """Give a write to its roads, and have the client told."""
-        answers = [road.submit(part, ticket) for road, part in parts]
-        if len(parts) < len(self.roads) or self._journal_first:  # the roads may be others than when it was divided
-            self._skip(ticket, parts)
+        """Give a write to its senders, and have the client told."""
+        answers = [sender.submit(part, fate) for sender, part in parts]
+        if len(parts) < len(self.senders) or self._journal_first:  # the senders may be others than when it was divided
+            self._skip(fate, parts)
         queued = None
-        if consistency == "any" and all(isinstance(road, BufferedSender) for road, _ in parts):
-            everywhere = self._keeper is not None or not any(_has_failed(answer) for answer in answers)
+        if consistency == "any" and all(isinstance(sender, BufferedSender) for sender, _ in parts):
+            everywhere = self._writer is not None or not any(_has_failed(answer) for answer in answers)
             queued = _fork(committed) if everywhere else None
         settled = self._settle(parts, answers, consistency, queued)
-        settled.addCallback(self._decide, ticket, committed)
+        settled.addCallback(self._decide, fate, committed)
         settled.chainDeferred(answer)
 
-    def _new_ticket(self, write: Write) -> Ticket:
-        if self._keeper is not None:
-            self._keeper.last_seq += 1
-            self._seq = self._keeper.last_seq
+    def _new_fate(self, write: Write) -> Fate:
+        if self._writer is not None:
+            self._writer.last_seq += 1
+            self._seq = self._writer.last_seq
             self._undecided[self._seq] = None
         else:
             self._seq += 1
-        return Ticket(self._seq, self._clock(), write)
+        return Fate(self._seq, self._clock(), write)
 
-    def _skip(self, ticket: Ticket, parts: _Parts) -> None:
+    def _skip(self, fate: Fate, parts: _Parts) -> None:
         """Let the cursors of those who get nothing of a write pass it."""
-        concerned = {road for road, _ in parts}
-        for road in self._queued:
-            if road not in concerned:
-                road.skip(ticket)
+        concerned = {sender for sender, _ in parts}
+        for sender in self._queued:
+            if sender not in concerned:
+                sender.skip(fate)
 
     def _settle(
         self, parts: _Parts, answers: list[Deferred[Reply]], consistency: str, queued: Deferred[Reply] | None
     ) -> Deferred[Reply]:
-        """Combine the roads' answers into the client's, and note who misses the write."""
+        """Combine the senders' answers into the client's, and note who misses the write."""
         missing = _Missing(self._clock())
         for answer, part in zip(answers, parts, strict=True):
             answer.addCallbacks(missing.answered, missing.failed, callbackArgs=part, errbackArgs=part)
         settled: Deferred[Reply]
         if consistency in ("quorum", "all"):
             needed = len(answers) if consistency == "all" else len(answers) // 2 + 1
-            settled = _Count(answers, [road.name for road, _ in parts], needed).settled
+            settled = _Count(answers, [sender.name for sender, _ in parts], needed).settled
         else:
             ways = answers if queued is None else [*answers, queued]
             first = DeferredList(ways, fireOnOneCallback=True, consumeErrors=True)
@@ -211,10 +211,10 @@ class FanOut:
 
     def obstacle(self) -> str:
         """Tell why a write that asks for nothing else would be answered 5xx now; empty if not, as far as is known."""
-        level, total = self._consistency, len(self.roads)
+        level, total = self._consistency, len(self.senders)
         needed = {"quorum": total // 2 + 1, "all": total}.get(level, 1)
-        able = sum(not road.objection() and not road.is_full for road in self.roads)
-        journal = self._keeper.obstacle if self._keeper is not None else ""
+        able = sum(not sender.objection() and not sender.is_full for sender in self.senders)
+        journal = self._writer.obstacle if self._writer is not None else ""
         if journal and self._refuse_unjournaled:
             return journal
         if able >= needed:
@@ -223,7 +223,7 @@ class FanOut:
             level == "any"
             and not journal
             and len(self._queued) == total
-            and not any(road.is_full for road in self.roads)
+            and not any(sender.is_full for sender in self.senders)
         ):
             return ""
         return f"{able} of {total} backends can take writes, and consistency {level} needs {needed}"
@@ -232,37 +232,37 @@ class FanOut:
 
     def decided(self) -> int:
         """Return up to which number of the journal it is decided whether a write is kept."""
-        last = self._keeper.last_seq if self._keeper is not None else 0
+        last = self._writer.last_seq if self._writer is not None else 0
         return next(iter(self._undecided), last + 1) - 1
 
-    def _not_on_disk(self, failure: Failure, ticket: Ticket) -> Failure:
-        ticket.on_disk = False
-        for road in ticket.absent:
-            road.not_on_disk(ticket)
+    def _not_on_disk(self, failure: Failure, fate: Fate) -> Failure:
+        fate.on_disk = False
+        for sender in fate.absent:
+            sender.not_on_disk(fate)
         return failure
 
-    def _decide(self, reply: Reply, ticket: Ticket, committed: Deferred[None]) -> Any:
+    def _decide(self, reply: Reply, fate: Fate, committed: Deferred[None]) -> Any:
         """Keep or strike the write, as the client will be told; tell it when that is certain."""
         taken = reply.status < 300
-        if self._keeper is None:
-            ticket.settle(State.KEPT if taken else State.STRUCK)
+        if self._writer is None:
+            fate.settle(State.KEPT if taken else State.STRUCK)
             return reply
         told: Deferred[Reply] = Deferred()
 
-        keeper = self._keeper
+        writer = self._writer
 
         def on_disk(_: object) -> None:
-            del self._undecided[ticket.seq]
-            ticket.settle(State.KEPT if taken else State.STRUCK)
+            del self._undecided[fate.seq]
+            fate.settle(State.KEPT if taken else State.STRUCK)
             if taken:
                 told.callback(reply)
             else:
-                keeper.strike(ticket.seq).addBoth(lambda _: told.callback(reply))
+                writer.strike(fate.seq).addBoth(lambda _: told.callback(reply))
 
         def not_on_disk(failure: Failure) -> None:
             refuse = taken and self._refuse_unjournaled
-            del self._undecided[ticket.seq]
-            ticket.settle(State.KEPT if taken and not refuse else State.STRUCK)
+            del self._undecided[fate.seq]
+            fate.settle(State.KEPT if taken and not refuse else State.STRUCK)
             told.callback(json_error(503, f"unable to journal the write: {failure.value}") if refuse else reply)
 
         committed.addCallbacks(on_disk, not_on_disk)
@@ -270,37 +270,37 @@ class FanOut:
 
 
 class _Missing:
-    """Who has missed a write: a road that keeps nothing is told so if another one has taken it."""
+    """Who has missed a write: a sender that keeps nothing is told so if another one has taken it."""
 
     def __init__(self, when: float) -> None:
         self._when = when
         self._taken = False
-        self._roads: _Parts = []
+        self._senders: _Parts = []
 
-    def answered(self, reply: Reply, road: Sender, part: Write) -> Reply:
+    def answered(self, reply: Reply, sender: Sender, part: Write) -> Reply:
         """Note that a backend is not ready for its part; pass the answer on."""
         if reply.status >= 300 and is_not_ready(reply):
-            self._note(road, part)
+            self._note(sender, part)
         return reply
 
-    def failed(self, failure: Failure, road: Sender, part: Write) -> Failure:
+    def failed(self, failure: Failure, sender: Sender, part: Write) -> Failure:
         """Note that a backend may miss its part; pass the failure on."""
         if not _is_refused(failure):
-            self._note(road, part)
+            self._note(sender, part)
         return failure
 
-    def _note(self, road: Sender, part: Write) -> None:
+    def _note(self, sender: Sender, part: Write) -> None:
         if self._taken:
-            road.miss(part, self._when)
+            sender.miss(part, self._when)
         else:
-            self._roads.append((road, part))
+            self._senders.append((sender, part))
 
     def settled(self, reply: Reply) -> Reply:
         """Note what the client is told."""
         if reply.status < 300:
             self._taken = True
-            for road, part in self._roads:
-                road.miss(part, self._when)
+            for sender, part in self._senders:
+                sender.miss(part, self._when)
         return reply
 
 
@@ -356,7 +356,7 @@ def _is_refused(failure: Failure) -> bool:
 
 
 def _has_failed(answer: Deferred[Reply]) -> bool:
-    """Tell whether a road has refused a write at once, because its queue is full or it is closed."""
+    """Tell whether a sender has refused a write at once, because its queue is full or it is closed."""
     return answer.called and isinstance(answer.result, Failure)
 
 

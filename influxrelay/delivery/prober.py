@@ -21,13 +21,13 @@ INTERVAL = 2.0  # seconds
 class Prober:
     """Asks each backend that has answered no write since the last look whether it lives.
 
-    :param roads: returns them as they are now.
+    :param senders: returns them as they are now.
     """
 
     _log = Logger()
 
-    def __init__(self, roads: Callable[[], Iterable[Sender]], reactor: Any) -> None:
-        self._roads = roads
+    def __init__(self, senders: Callable[[], Iterable[Sender]], reactor: Any) -> None:
+        self._senders = senders
         self._reactor = reactor
         self._timer: IDelayedCall | None = None
         self._seen: dict[Sender, int] = {}
@@ -46,28 +46,28 @@ class Prober:
     def _look(self) -> None:
         self._timer = self._reactor.callLater(INTERVAL, self._look)
         before, self._seen = self._seen, {}
-        for road in self._roads():
-            answers = self._seen[road] = road.answers
-            if before.get(road, answers) == answers:
-                if road not in self._under_way:
-                    Deferred.fromCoroutine(self._ping(road)).addErrback(self._bug, road)
-            elif road.trouble is None:
-                road.pinged(None)  # a write has told that it lives
+        for sender in self._senders():
+            answers = self._seen[sender] = sender.answers
+            if before.get(sender, answers) == answers:
+                if sender not in self._under_way:
+                    Deferred.fromCoroutine(self._ping(sender)).addErrback(self._bug, sender)
+            elif sender.trouble is None:
+                sender.pinged(None)  # a write has told that it lives
 
-    async def _ping(self, road: Sender) -> None:
-        answers, backend = road.answers, road.backend
-        self._under_way.add(road)
+    async def _ping(self, sender: Sender) -> None:
+        answers, backend = sender.answers, sender.backend
+        self._under_way.add(sender)
         try:
             problem = _judge(await backend.ping())
         except BackendFailure as failure:
             problem = BackendFailure(failure.reason, f"no answer to the ping: {failure.detail}")
         finally:
-            self._under_way.discard(road)
-        if self._timer is not None and (road.answers, road.backend) == (answers, backend):  # else more is known
-            road.pinged(problem)
+            self._under_way.discard(sender)
+        if self._timer is not None and (sender.answers, sender.backend) == (answers, backend):  # else more is known
+            sender.pinged(problem)
 
-    def _bug(self, failure: Failure, road: Sender) -> None:
-        self._log.failure("a ping of {backend}", failure, backend=road.name)
+    def _bug(self, failure: Failure, sender: Sender) -> None:
+        self._log.failure("a ping of {backend}", failure, backend=sender.name)
 
 
 def _judge(reply: Reply) -> BackendFailure | None:

@@ -1,4 +1,4 @@
-"""The road to one backend: its lanes, its state, its bounds."""
+"""The sender to one backend: its queues, its state, its bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from influxrelay.core.errors import BackendFailure
 from influxrelay.core.histogram import Histogram
 from influxrelay.core.log_throttle import FailureLog, Throttle
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.backlog import Ticket, count_drop
+from influxrelay.delivery.backlog import Fate, count_drop
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry, Tally, join
 from influxrelay.delivery.responses import Verdict, excerpt, judge, retry_after
 from influxrelay.journal.store import Drop
@@ -65,13 +65,13 @@ class Backend(Protocol):
 
 
 class Sender:
-    """All lanes to one backend, and what they share: its state and its bounds.
+    """All queues to one backend, and what they share: its state and its bounds.
 
-    After a failure that is the backend's own (no answer, 5xx, 408, 425, 429) the road is in *trouble*: one request at a
-    time, from the lane that has waited longest, probes the backend, and none sooner than :data:`PROBE_GAP` after the
-    last failure or than its ``Retry-After``. Any other answer opens all lanes again.
+    After a failure that is the backend's own (no answer, 5xx, 408, 425, 429) the sender is in *trouble*: one request at
+    a time, from the queue that has waited longest, probes the backend, and none sooner than :data:`PROBE_GAP` after the
+    last failure or than its ``Retry-After``. Any other answer opens all queues again.
 
-    A write that fails is gone for this backend; :class:`influxrelay.delivery.buffered_sender.QueuedRoad` keeps it.
+    A write that fails is gone for this backend; :class:`influxrelay.delivery.buffered_sender.BufferedSender` keeps it.
 
     Counters are plain attributes, read by whoever reports them (:mod:`influxrelay.operations.metrics`).
 
@@ -79,7 +79,7 @@ class Sender:
     :param max_in_flight: requests under way per destination; more than one gives up the order.
     :param max_waiting: bytes that may wait in memory for this backend; a write beyond it fails for this backend.
     :param jitter: returns a number in [0, 1).
-    :ivar writes: how many were given to this road.
+    :ivar writes: how many were given to this sender.
     :ivar failures: how many of them failed for this backend while their clients waited, by reason.
     :ivar requests: how many were sent.
     :ivar sent: how many writes travelled in them; one that is sent again counts again.
@@ -119,7 +119,7 @@ class Sender:
         self._max_in_flight = max_in_flight
         self._max_waiting = max_waiting
         self._jitter = jitter
-        self._lanes: dict[Destination, DestinationQueue] = {}
+        self._queues: dict[Destination, DestinationQueue] = {}
         self._tally = Tally()
         self._in_flight = 0
         self._refused_size = 0  # of the last write that had to wait, if there was no room for it
@@ -136,12 +136,12 @@ class Sender:
 
     # -- for each write
 
-    def submit(self, write: Write, ticket: Ticket | None = None) -> Deferred[Reply]:  # noqa: ARG002 (for queues)
+    def submit(self, write: Write, fate: Fate | None = None) -> Deferred[Reply]:  # noqa: ARG002 (for queues)
         """Take a write; the writes of one destination are sent in the order of these calls.
 
-        :param ticket: of a write that may be kept if this road has a queue; its number is higher than those before it.
+        :param fate: of a write that may be kept if this sender has a queue; its number is higher than those before it.
         :return: fires with the backend's 2xx or 4xx; fails with :class:`BackendFailure` for all else: a 5xx, no answer
-            within the backend's timeout, too much waiting already, a closed road.
+            within the backend's timeout, too much waiting already, a closed sender.
         """
         return self._submit(Entry(write, self._reactor.seconds() + self.backend.timeout))
 
@@ -149,31 +149,31 @@ class Sender:
         self.writes += 1
         answer = entry.answer = Deferred()
         destination = entry.write.destination
-        lane = self._lanes.get(destination)
-        if self._may_send_at_once(lane):
+        queue = self._queues.get(destination)
+        if self._may_send_at_once(queue):
             if self._closed is not None:
                 self._fail([entry], self._closed)
             else:
-                lane = lane or self._new_lane(destination)
-                lane.note(entry)
-                self._send(lane, [entry])
+                queue = queue or self._new_queue(destination)
+                queue.note(entry)
+                self._send(queue, [entry])
             return answer
         problem = self._obstacle(entry)
         if problem is not None:
             self._fail([entry], problem)
         else:
-            self._let_wait(lane or self._new_lane(destination), entry)
+            self._let_wait(queue or self._new_queue(destination), entry)
             if self._expiry is None:
                 self._expiry = self._reactor.callLater(self.backend.timeout, self._expire)
             if self.trouble is not None:
                 self._probe()
         return answer
 
-    def _may_send_at_once(self, lane: DestinationQueue | None) -> bool:
-        return self.trouble is None and (lane is None or (not lane.waiting and self._has_room(lane)))
+    def _may_send_at_once(self, queue: DestinationQueue | None) -> bool:
+        return self.trouble is None and (queue is None or (not queue.waiting and self._has_room(queue)))
 
-    def _has_room(self, lane: DestinationQueue) -> bool:
-        return self.trouble is None and len(lane.flying) < self._max_in_flight
+    def _has_room(self, queue: DestinationQueue) -> bool:
+        return self.trouble is None and len(queue.flying) < self._max_in_flight
 
     def _obstacle(self, entry: Entry) -> BackendFailure | None:
         """Tell why a write cannot even wait."""
@@ -189,12 +189,12 @@ class Sender:
             return self.trouble  # its Retry-After is later than this write can wait
         return None
 
-    def _let_wait(self, lane: DestinationQueue, entry: Entry) -> None:
-        lane.add(entry)
+    def _let_wait(self, queue: DestinationQueue, entry: Entry) -> None:
+        queue.add(entry)
 
-    def _new_lane(self, destination: Destination) -> DestinationQueue:
-        lane = self._lanes[destination] = DestinationQueue(destination, self._tally)
-        return lane
+    def _new_queue(self, destination: Destination) -> DestinationQueue:
+        queue = self._queues[destination] = DestinationQueue(destination, self._tally)
+        return queue
 
     def _fail(self, entries: Iterable[Entry], problem: BackendFailure) -> None:
         """Tell the clients of these, so many as still wait."""
@@ -216,8 +216,8 @@ class Sender:
 
     # -- for each request
 
-    def _send(self, lane: DestinationQueue, entries: list[Entry]) -> None:
-        lane.flying.append(entries)
+    def _send(self, queue: DestinationQueue, entries: list[Entry]) -> None:
+        queue.flying.append(entries)
         self._in_flight += 1
         self.requests += 1
         write, count = entries[0].write, len(entries)
@@ -231,46 +231,46 @@ class Sender:
             sent = self.backend.post(write, body)
         except Exception:  # noqa: BLE001 (whatever it is, it is this backend's)
             sent = fail()
-        sent.addCallbacks(self._answered, self._unanswered, callbackArgs=(lane, entries), errbackArgs=(lane, entries))
+        sent.addCallbacks(self._answered, self._unanswered, callbackArgs=(queue, entries), errbackArgs=(queue, entries))
         sent.addErrback(self._bug)
         sent.addCallback(self._tell_drained)
 
-    def _answered(self, reply: Reply, lane: DestinationQueue, entries: list[Entry]) -> None:
+    def _answered(self, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
         verdict = judge(reply)
         if verdict is Verdict.TAKEN:
-            self._landed(lane, entries)
+            self._landed(queue, entries)
             for entry in entries:
                 self._tell(entry, reply)
         elif verdict is Verdict.NOT_NOW:
             problem = BackendFailure(str(reply.status), f"answered {excerpt(reply)}", reply)
-            self._broke(problem, lane, entries, retry_after(reply))
+            self._broke(problem, queue, entries, retry_after(reply))
         elif len(entries) > 1:  # one bad write must not speak for the others
-            self._unmerge(lane, entries)
+            self._unmerge(queue, entries)
         else:
-            self._refused(reply, lane, entries, at_once=verdict is Verdict.REFUSED)
+            self._refused(reply, queue, entries, at_once=verdict is Verdict.REFUSED)
 
-    def _unanswered(self, failure: Failure, lane: DestinationQueue, entries: list[Entry]) -> None:
+    def _unanswered(self, failure: Failure, queue: DestinationQueue, entries: list[Entry]) -> None:
         problem = failure.value
         if not isinstance(problem, BackendFailure):
             self._bug(failure)
             problem = BackendFailure("error", repr(problem))
-        self._broke(problem, lane, entries, 0.0)
+        self._broke(problem, queue, entries, 0.0)
 
     def _bug(self, failure: Failure) -> None:
         self._log.failure("{relay}: backend {backend}", failure, relay=self._relay, backend=self.name)
 
-    def _unmerge(self, lane: DestinationQueue, entries: list[Entry]) -> None:
+    def _unmerge(self, queue: DestinationQueue, entries: list[Entry]) -> None:
         if self._closed is not None:
-            self._landed(lane, entries)
+            self._landed(queue, entries)
             self._fail(entries, self._closed)
             return
-        lane.put_back(entries, alone=True)
+        queue.put_back(entries, alone=True)
         self._fail_expired()
-        self._landed(lane, entries)
+        self._landed(queue, entries)
 
-    def _refused(self, reply: Reply, lane: DestinationQueue, entries: list[Entry], *, at_once: bool) -> None:
+    def _refused(self, reply: Reply, queue: DestinationQueue, entries: list[Entry], *, at_once: bool) -> None:
         """Tell the client of one write that the backend will never take it."""
-        self._landed(lane, entries)
+        self._landed(queue, entries)
         count = self._refusals.admit()
         if count:
             self._log.warn(
@@ -287,14 +287,14 @@ class Sender:
         else:
             self._fail(entries, BackendFailure(str(reply.status), f"answered {excerpt(reply)}", reply))
 
-    def _landed(self, lane: DestinationQueue, entries: list[Entry]) -> None:
+    def _landed(self, queue: DestinationQueue, entries: list[Entry]) -> None:
         """Note that the backend lives: send what waits, before any client is told."""
-        self._take_off(lane, entries)
+        self._take_off(queue, entries)
         if not self._recover():
-            self._send_waiting(lane)
+            self._send_waiting(queue)
 
-    def _take_off(self, lane: DestinationQueue, entries: list[Entry]) -> None:
-        lane.flying.remove(entries)
+    def _take_off(self, queue: DestinationQueue, entries: list[Entry]) -> None:
+        queue.flying.remove(entries)
         self._in_flight -= 1
 
     def _recover(self) -> bool:
@@ -302,31 +302,31 @@ class Sender:
             return False
         self.trouble, self._not_before = None, 0.0
         self._failure_log.recovered()
-        for lane in list(self._lanes.values()):
-            self._send_waiting(lane)
+        for queue in list(self._queues.values()):
+            self._send_waiting(queue)
         return True
 
-    def _send_waiting(self, lane: DestinationQueue) -> None:
-        while lane.waiting and self._has_room(lane):
-            self._send(lane, lane.take(self._max_batch))
-        self._tidy(lane)
+    def _send_waiting(self, queue: DestinationQueue) -> None:
+        while queue.waiting and self._has_room(queue):
+            self._send(queue, queue.take(self._max_batch))
+        self._tidy(queue)
 
-    def _tidy(self, lane: DestinationQueue) -> None:
-        """Forget a lane without work."""
-        if lane.idle and self._lanes.get(lane.destination) is lane:
-            del self._lanes[lane.destination]
+    def _tidy(self, queue: DestinationQueue) -> None:
+        """Forget a queue without work."""
+        if queue.idle and self._queues.get(queue.destination) is queue:
+            del self._queues[queue.destination]
 
     # -- while there is trouble
 
-    def _broke(self, problem: BackendFailure, lane: DestinationQueue, entries: list[Entry], pause: float) -> None:
-        self._take_off(lane, entries)
+    def _broke(self, problem: BackendFailure, queue: DestinationQueue, entries: list[Entry], pause: float) -> None:
+        self._take_off(queue, entries)
         self.failed_requests[problem.reason] += 1
         self._enter_trouble(problem, pause)
         hasty = [*entries, *self._impatient()]
-        for each in list(self._lanes.values()):
+        for each in list(self._queues.values()):
             hasty += each.expire(math.nextafter(self._not_before, 0.0))  # they cannot wait for the next probe
         self._fail(hasty, problem)
-        for each in list(self._lanes.values()):
+        for each in list(self._queues.values()):
             self._tidy(each)
         self._probe()
 
@@ -341,8 +341,8 @@ class Sender:
         self._failure_log.failed(problem.reason, problem.detail)
 
     def _longest_waiting(self) -> DestinationQueue | None:
-        waiting = (lane for lane in self._lanes.values() if lane.waiting)
-        return min(waiting, key=lambda lane: lane.waiting[0].deadline, default=None)
+        waiting = (queue for queue in self._queues.values() if queue.waiting)
+        return min(waiting, key=lambda queue: queue.waiting[0].deadline, default=None)
 
     def _probe_time(self) -> float:
         """Return when the next probe may go, on the reactor's clock."""
@@ -352,8 +352,8 @@ class Sender:
         """Send the one request that may find the backend well again, now or when it is time."""
         if self._in_flight or self.trouble is None or self._closed is not None:
             return
-        lane = self._longest_waiting()
-        if lane is None:
+        queue = self._longest_waiting()
+        if queue is None:
             return
         due = self._probe_time()
         if self._wake is not None:
@@ -365,10 +365,10 @@ class Sender:
         if delay > 0:
             self._wake = self._reactor.callLater(delay, self._woken)
         else:
-            self._send_probe(lane)
+            self._send_probe(queue)
 
-    def _send_probe(self, lane: DestinationQueue) -> None:
-        self._send(lane, lane.take(self._max_batch))
+    def _send_probe(self, queue: DestinationQueue) -> None:
+        self._send(queue, queue.take(self._max_batch))
 
     def _woken(self) -> None:
         self._wake = None
@@ -392,15 +392,15 @@ class Sender:
             problem = BackendFailure("timeout", f"waited {self.backend.timeout:g} s behind other writes")
             self._failure_log.failed(problem.reason, problem.detail)
             self._fail(expired, problem)
-            for lane in list(self._lanes.values()):
-                self._tidy(lane)
+            for queue in list(self._queues.values()):
+                self._tidy(queue)
             self._tell_drained()
 
     def _collect_expired(self, now: float) -> list[Entry]:
-        return [entry for lane in self._lanes.values() for entry in lane.expire(now)]
+        return [entry for queue in self._queues.values() for entry in queue.expire(now)]
 
     def _next_deadline(self) -> float:
-        return min((lane.waiting[0].deadline for lane in self._lanes.values() if lane.waiting), default=math.inf)
+        return min((queue.waiting[0].deadline for queue in self._queues.values() if queue.waiting), default=math.inf)
 
     # -- pings
 
@@ -430,7 +430,7 @@ class Sender:
         trouble = self.trouble
         if problem is not None or trouble is None or self._in_flight:
             return
-        if any(lane.waiting or lane.behind for lane in self._lanes.values()):
+        if any(queue.waiting or queue.behind for queue in self._queues.values()):
             if trouble.reply is None:
                 self._hasten()
         elif trouble.reply is None or self._reactor.seconds() >= self._not_before + FORGIVENESS:
@@ -485,7 +485,7 @@ class Sender:
 
     def barrier(self) -> Callable[[], bool]:
         """Return what tells whether the backend has answered, or failed, all that was submitted until now."""
-        entries = [entry for lane in self._lanes.values() for entry in lane.entries()]
+        entries = [entry for queue in self._queues.values() for entry in queue.entries()]
 
         def is_past() -> bool:
             while entries and entries[-1].answer is None:
@@ -494,10 +494,10 @@ class Sender:
 
         return is_past
 
-    def backlog(self) -> tuple[int, int, float | None]:
+    def outstanding(self) -> tuple[int, int, float | None]:
         """Return how many writes are under way or wait in memory, their bytes, and when the oldest was accepted."""
-        entries = [entry for lane in self._lanes.values() for entry in lane.entries()]
-        times = (entry.ticket.time for entry in entries if entry.ticket is not None)
+        entries = [entry for queue in self._queues.values() for entry in queue.entries()]
+        times = (entry.fate.time for entry in entries if entry.fate is not None)
         return len(entries), sum(len(entry.write.body) for entry in entries), min(times, default=None)
 
     # -- for who watches
@@ -512,9 +512,14 @@ class Sender:
         """How many requests are under way."""
         return self._in_flight
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in flight and nothing waits."""
+        return not self._queues
+
     def waiting(self) -> tuple[int, int]:
         """Return how many writes wait in memory, and their bytes."""
-        return sum(len(lane.waiting) for lane in self._lanes.values()), self._tally.bytes
+        return sum(len(queue.waiting) for queue in self._queues.values()), self._tally.bytes
 
     # -- another configuration
 
@@ -539,13 +544,13 @@ class Sender:
         """Ask at once a backend that was in trouble: what was wrong with it may be what has changed."""
         self._not_before = 0.0
         self._probe()
-        for lane in list(self._lanes.values()):
-            self._send_waiting(lane)
+        for queue in list(self._queues.values()):
+            self._send_waiting(queue)
 
     # -- the end
 
     def _is_settled(self) -> bool:
-        return not self._lanes
+        return not self._queues
 
     def _tell_drained(self, _: object = None) -> None:
         if self._drained and self._is_settled():
@@ -567,9 +572,9 @@ class Sender:
             if call is not None:
                 call.cancel()
         self._wake = self._expiry = None
-        for lane in list(self._lanes.values()):
-            self._fail(lane.clear(), problem)
-            self._tidy(lane)
+        for queue in list(self._queues.values()):
+            self._fail(queue.clear(), problem)
+            self._tidy(queue)
         self._tell_drained()
 
     def abort(self) -> None:

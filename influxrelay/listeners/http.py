@@ -21,13 +21,13 @@ from influxrelay.operations.resources import serve_health
 
 
 class HTTPService(SiteService, Relaying):
-    """An HTTP listener, its relay and its roads."""
+    """An HTTP listener, its relay and its senders."""
 
     def __init__(self, config: HTTPListenerConfig, reactor: Any, sockets: Sockets) -> None:
         Relaying.__init__(self, config, reactor)
         self._sockets = sockets
         self._limiter: TokenBucket | None = None
-        self._relay = FanOut(config.name, self.roads, keeper=self.keeper, clock=time.time)
+        self._relay = FanOut(config.name, self.senders, writer=self.writer, clock=time.time)
         self.relays = [self._relay]
         self.writes = WriteResource(self._relay)
         self._root = Resource()
@@ -40,7 +40,7 @@ class HTTPService(SiteService, Relaying):
         """Let what is configured hold for the next request."""
         config = self.config
         refuse = config.journal is not None and config.journal.on_error == "refuse"
-        self._relay.reconfigure(config.name, self.roads, consistency=config.consistency, refuse_unjournaled=refuse)
+        self._relay.reconfigure(config.name, self.senders, consistency=config.consistency, refuse_unjournaled=refuse)
         limit = (config.rate_limit, config.burst_limit or 1)
         if not config.rate_limit:
             self._limiter = None
@@ -59,4 +59,4 @@ class HTTPService(SiteService, Relaying):
         )
 
     def _backends(self) -> str:
-        return ", ".join(road.name for road in self.roads)
+        return ", ".join(sender.name for sender in self.senders)

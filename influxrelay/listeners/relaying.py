@@ -1,4 +1,4 @@
-"""The listeners: each takes writes at a port, and has the roads to its backends."""
+"""The listeners: each takes writes at a port, and has the senders to its backends."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from influxrelay.core.errors import JournalError
 from influxrelay.core.write import Destination
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.factory import (
-    RoadChanges,
+    SenderChanges,
     http_outputs,
     journal_limits,
     make_backend,
-    make_keeper,
-    make_road,
+    make_sender,
+    make_writer,
 )
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.sender import Backend, Sender
@@ -32,7 +32,7 @@ Backlogs = dict[str, list[tuple[Destination, int]]]
 class Relaying(PortService):
     """A port whose writes go to backends.
 
-    :ivar leaving: the roads of outputs that are no longer configured, until they have finished what they have.
+    :ivar leaving: the senders of outputs that are no longer configured, until they have finished what they have.
     """
 
     relays: list[FanOut]
@@ -42,17 +42,17 @@ class Relaying(PortService):
         self.name = config.name
         self.config = config
         self._reactor = reactor
-        self.keeper = self.make_keeper(config)
-        self.roads = [self.make_road(each, config.name) for each in http_outputs(config)]
+        self.writer = self.make_writer(config)
+        self.senders = [self.make_sender(each, config.name) for each in http_outputs(config)]
         self.leaving: dict[Sender, tuple[str, str]] = {}
 
-    def make_keeper(self, config: HTTPListenerConfig | UDPListenerConfig) -> JournalWriter | None:
+    def make_writer(self, config: HTTPListenerConfig | UDPListenerConfig) -> JournalWriter | None:
         """Return what keeps the journal, if there is one."""
-        return make_keeper(config.journal, self._reactor)
+        return make_writer(config.journal, self._reactor)
 
-    def make_road(self, output: HTTPOutputConfig, name: str) -> Sender:
-        """Return the road to a backend of the listener of this name."""
-        return make_road(output, name, self._reactor, self.keeper)
+    def make_sender(self, output: HTTPOutputConfig, name: str) -> Sender:
+        """Return the sender to a backend of the listener of this name."""
+        return make_sender(output, name, self._reactor, self.writer)
 
     def make_backend(self, output: HTTPOutputConfig) -> Backend:
         """Return a transport to a backend."""
@@ -64,7 +64,7 @@ class Relaying(PortService):
         return "" if "" in obstacles else "; ".join(obstacles)
 
     def hand_over(self) -> Deferred[Any]:
-        """Give what has been collected to the roads; fires when they have it."""
+        """Give what has been collected to the senders; fires when they have it."""
         return DeferredList([relay.handed_out() for relay in self.relays])
 
     def counters(self) -> dict[str, Any]:
@@ -76,13 +76,13 @@ class Relaying(PortService):
             "obstacle": self.obstacle(),
             "backends": [
                 {
-                    "name": road.name,
-                    "objection": road.objection(),
-                    "writes": road.writes,
-                    "requests": road.requests,
-                    "failures": dict(road.failures),
+                    "name": sender.name,
+                    "objection": sender.objection(),
+                    "writes": sender.writes,
+                    "requests": sender.requests,
+                    "failures": dict(sender.failures),
                 }
-                for road in self.roads
+                for sender in self.senders
             ],
         }
 
@@ -102,32 +102,32 @@ class Relaying(PortService):
         :return: where the last process stopped, for :meth:`resume`.
         :raises JournalError: it cannot be used.
         """
-        if self.keeper is None or self._journal_open:
+        if self.writer is None or self._journal_open:
             return {}
         try:
-            journal = self.keeper.open({each.name: each.write_url for each in http_outputs(self.config)})
+            journal = self.writer.open({each.name: each.write_url for each in http_outputs(self.config)})
         except JournalError as error:
             raise JournalError(f"{self.name}: {error}") from error
-        return {road.name: journal.backlog(road.name) for road in self.roads}
+        return {sender.name: journal.backlog(sender.name) for sender in self.senders}
 
     def resume(self, backlogs: Backlogs) -> None:
         """Begin to work with the journal, and read on from where the last process stopped; once."""
-        if self.keeper is not None and not self._journal_open:
+        if self.writer is not None and not self._journal_open:
             self._journal_open = True
-            self.keeper.on_drop = self._forget
-            self.keeper.start()
-            self._read_on(self.keeper, backlogs)
+            self.writer.on_drop = self._forget
+            self.writer.start()
+            self._read_on(self.writer, backlogs)
 
-    def _read_on(self, keeper: JournalWriter, backlogs: Backlogs) -> None:
+    def _read_on(self, writer: JournalWriter, backlogs: Backlogs) -> None:
         (relay,) = self.relays
-        for road in self.roads:
-            if isinstance(road, BufferedSender) and road.name in backlogs:
-                road.resume(backlogs[road.name], keeper.last_seq, relay.decided())
+        for sender in self.senders:
+            if isinstance(sender, BufferedSender) and sender.name in backlogs:
+                sender.resume(backlogs[sender.name], writer.last_seq, relay.decided())
 
     def _forget(self, destination: Destination, upto: int) -> None:
-        for road in (*self.roads, *self.leaving):
-            if isinstance(road, BufferedSender):
-                road.forget(destination, upto)
+        for sender in (*self.senders, *self.leaving):
+            if isinstance(sender, BufferedSender):
+                sender.forget(destination, upto)
 
     # -- another configuration
 
@@ -137,54 +137,54 @@ class Relaying(PortService):
         :raises ConfigError: a PEM file cannot be used.
         :raises JournalError: the journal does not tell where a backend that returns has stopped.
         """
-        keeper = self.keeper
-        changes = RoadChanges.between(self.config, config, self.roads, self.make_road, self.make_backend)
+        writer = self.writer
+        changes = SenderChanges.between(self.config, config, self.senders, self.make_sender, self.make_backend)
         steps.told += changes.told
         backlogs: Backlogs = {}
-        if keeper is not None and changes.added():
+        if writer is not None and changes.added():
             locations = {each.name: each.write_url for each in http_outputs(config)}
-            kept = {name: road.queue for name, road in changes.kept.items() if isinstance(road, BufferedSender)}
-            backlogs = await keeper.call(
-                lambda journal: journal.passed_before(locations, {name: keeper.names[kept[name]] for name in kept})
+            kept = {name: sender.backlog for name, sender in changes.kept.items() if isinstance(sender, BufferedSender)}
+            backlogs = await writer.call(
+                lambda journal: journal.passed_before(locations, {name: writer.names[kept[name]] for name in kept})
             )
         steps.later(self.reconfigure, config, changes, backlogs)
 
-    def reconfigure(self, config: Any, changes: RoadChanges, backlogs: Backlogs) -> None:
+    def reconfigure(self, config: Any, changes: SenderChanges, backlogs: Backlogs) -> None:
         """Let another configuration hold, but for the port."""
         self.hand_over()
         before = self._locations()
-        self.leaving.update((road, before[road]) for road in changes.removed)
+        self.leaving.update((sender, before[sender]) for sender in changes.removed)
         changes.apply()
-        self.name, self.config, self.roads = config.name, config, changes.roads
-        if self.keeper is not None:
-            self.keeper.limits = journal_limits(config.journal)
-            self.keeper.full_sync = config.journal.sync == "full"
+        self.name, self.config, self.senders = config.name, config, changes.senders
+        if self.writer is not None:
+            self.writer.limits = journal_limits(config.journal)
+            self.writer.full_sync = config.journal.sync == "full"
             if self._locations() != before or changes.removed:
-                self._register(self.keeper, before)
-            self._read_on(self.keeper, backlogs)
+                self._register(self.writer, before)
+            self._read_on(self.writer, backlogs)
         self.furnish()
 
     def furnish(self) -> None:
         """Let what is configured hold for the next write."""
         raise NotImplementedError
 
-    def forget(self, road: Sender) -> None:
-        """Know no more of a road that has left."""
+    def forget(self, sender: Sender) -> None:
+        """Know no more of a sender that has left."""
         before = self._locations()
-        if self.leaving.pop(road, None) is not None and self.keeper is not None:
-            self._register(self.keeper, before)
+        if self.leaving.pop(sender, None) is not None and self.writer is not None:
+            self._register(self.writer, before)
 
     def _locations(self) -> dict[Sender, tuple[str, str]]:
         """Return the name and the location of each backend, those that are leaving included."""
         urls = {each.name: each.write_url for each in http_outputs(self.config)}
-        return {**{road: (road.name, urls[road.name]) for road in self.roads}, **self.leaving}
+        return {**{sender: (sender.name, urls[sender.name]) for sender in self.senders}, **self.leaving}
 
-    def _register(self, keeper: JournalWriter, before: Collection[Sender]) -> None:
+    def _register(self, writer: JournalWriter, before: Collection[Sender]) -> None:
         """Tell the journal which backends there are now; one that is leaving makes way for another of its name."""
-        taken = {road.name for road in self.roads}
+        taken = {sender.name for sender in self.senders}
         backends = {}
-        for road, (name, location) in self._locations().items():
-            if isinstance(road, BufferedSender):
-                makes_way = road in self.leaving and name in taken
-                backends[road.queue] = (f"{name} ({location})" if makes_way else name, location)
-        keeper.register(backends, {road.queue for road in before if isinstance(road, BufferedSender)})
+        for sender, (name, location) in self._locations().items():
+            if isinstance(sender, BufferedSender):
+                makes_way = sender in self.leaving and name in taken
+                backends[sender.backlog] = (f"{name} ({location})" if makes_way else name, location)
+        writer.register(backends, {sender.backlog for sender in before if isinstance(sender, BufferedSender)})

@@ -14,7 +14,7 @@ from influxrelay.config.settings import HTTPOutputConfig, UDPListenerConfig, UDP
 from influxrelay.core.errors import ListenError
 from influxrelay.core.matching import find_again
 from influxrelay.core.write import Destination, Write
-from influxrelay.delivery.backlog import Ticket
+from influxrelay.delivery.backlog import Fate
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.factory import (
     http_outputs,
@@ -50,18 +50,18 @@ class UDPService(Relaying):
         """Let what is configured hold for the next datagram."""
         config = self.config
         batchers: dict[Sender | None, tuple[FanOut, LineBatcher]] = {}
-        if self.keeper is not None:  # one log, and so one batch for all backends
-            batchers[None] = self._batcher(None, http_outputs(config)[0], config.name, self.roads)
+        if self.writer is not None:  # one log, and so one batch for all backends
+            batchers[None] = self._batcher(None, http_outputs(config)[0], config.name, self.senders)
         else:
-            for output, road in zip(http_outputs(config), self.roads, strict=True):
-                batchers[road] = self._batcher(road, output, output.name, [road])
+            for output, sender in zip(http_outputs(config), self.senders, strict=True):
+                batchers[sender] = self._batcher(sender, output, output.name, [sender])
         self._batchers = batchers
         self._change_datagram_outputs()
         self.relays = [relay for relay, _ in batchers.values()]
-        of_roads = iter([batcher for _, batcher in batchers.values()])
+        of_senders = iter([batcher for _, batcher in batchers.values()])
         self.outputs = [
-            self._datagram_outputs[each.name] if isinstance(each, UDPOutputConfig) else next(of_roads)
-            for each in (config.outputs if self.keeper is None else config.outputs[:1])
+            self._datagram_outputs[each.name] if isinstance(each, UDPOutputConfig) else next(of_senders)
+            for each in (config.outputs if self.writer is None else config.outputs[:1])
         ]
         # The unit of a socket that was given says how large its buffer is.
         given = self._sockets.has(IPv4Address("UDP", config.host, config.port))
@@ -71,7 +71,7 @@ class UDPService(Relaying):
         self.protocol.filters = [] if None in filters else [each for each in filters if each is not None]
 
     def _batcher(
-        self, key: Sender | None, output: HTTPOutputConfig, name: str, roads: list[Sender]
+        self, key: Sender | None, output: HTTPOutputConfig, name: str, senders: list[Sender]
     ) -> tuple[FanOut, LineBatcher]:
         """Return those that there are, or new ones."""
         config = self.config
@@ -87,10 +87,10 @@ class UDPService(Relaying):
         if key not in self._batchers:
             relay = FanOut(
                 name,
-                roads,
-                keeper=self.keeper,
+                senders,
+                writer=self.writer,
                 consistency="any",
-                journal_first=self.keeper is not None,
+                journal_first=self.writer is not None,
                 clock=time.time,
             )
             batcher = LineBatcher(relay, self._reactor, where, target.forwarded, **settings)
@@ -98,7 +98,7 @@ class UDPService(Relaying):
                 batcher.on_lost = partial(self._note_lost, key)
             return relay, batcher
         relay, batcher = self._batchers[key]
-        relay.reconfigure(name, roads, consistency="any")
+        relay.reconfigure(name, senders, consistency="any")
         batcher.reconfigure(where, target.forwarded, **settings)
         return relay, batcher
 
@@ -165,21 +165,21 @@ class UDPService(Relaying):
         if config.read_buffer != self.config.read_buffer:
             steps.later(lambda: self.protocol.set_read_buffer(self._port))
 
-    def _note_lost(self, road: Sender, write: Write) -> None:
+    def _note_lost(self, sender: Sender, write: Write) -> None:
         """Count lines that a backend has not taken as lost for it, if another one is well and so may have them."""
-        if any(not other.objection() for other in self.roads if other is not road):
+        if any(not other.objection() for other in self.senders if other is not sender):
             now = time.time()
-            if isinstance(road, BufferedSender):
-                road.queue.lost(Ticket(0, now, write), write, "full")
+            if isinstance(sender, BufferedSender):
+                sender.backlog.lost(Fate(0, now, write), write, "full")
             else:
-                road.miss(write, now)
+                sender.miss(write, now)
 
     def obstacle(self) -> str:
         """Tell why lines would get nowhere now; datagrams go out whatever becomes of them."""
         return "" if self._datagram_outputs else super().obstacle()
 
     def hand_over(self) -> Deferred[Any]:
-        """Give what has been collected to the roads; fires when they have it."""
+        """Give what has been collected to the senders; fires when they have it."""
         self.protocol.flush()
         for _, batcher in self._batchers.values():
             batcher.flush()
@@ -198,7 +198,7 @@ class UDPService(Relaying):
         }
 
     def stop_listening(self) -> Deferred[Any]:
-        """Receive no more, and send on what was received; fires when the roads have it, and the socket is closed."""
+        """Receive no more, and send on what was received; fires when the senders have it, and the socket is closed."""
         self._stopping = True
         return DeferredList([self.hand_over(), maybeDeferred(self._port.stopListening)])
 

@@ -1,4 +1,4 @@
-"""UDP: lines in by datagram; lines out by datagram, or in batches to a road."""
+"""UDP: lines in by datagram; lines out by datagram, or in batches to a sender."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ class Listener(Protocol):
     """What the commands need of a listener."""
 
     name: str
-    keeper: JournalWriter | None
-    roads: list[Sender]
+    writer: JournalWriter | None
+    senders: list[Sender]
 
 
 # -- which listener, which backend
@@ -47,20 +47,20 @@ def chosen(listeners: Sequence[Listener], name: str) -> list[Listener]:
 
 
 async def _find(listeners: Sequence[Listener], request: Request) -> tuple[Listener, Sender | None]:
-    """Return the one backend of this name; its road is None if it is no longer configured."""
+    """Return the one backend of this name; its sender is None if it is no longer configured."""
     known: list[str] = []
     found: list[tuple[str, tuple[Listener, Sender | None]]] = []
     for listener in listeners:
-        roads: dict[str, Sender | None] = dict.fromkeys([each.backend for each in await _depths(listener)])
-        roads.update({road.name: road for road in listener.roads})
-        known += roads
-        if request.backend in roads:
-            found.append((listener.name, (listener, roads[request.backend])))
+        senders: dict[str, Sender | None] = dict.fromkeys([each.backend for each in await _depths(listener)])
+        senders.update({sender.name: sender for sender in listener.senders})
+        known += senders
+        if request.backend in senders:
+            found.append((listener.name, (listener, senders[request.backend])))
     return only(found, f"backend {request.backend}", request.listener, known)
 
 
 async def _depths(listener: Listener) -> list[Depth]:
-    return [] if listener.keeper is None else await listener.keeper.call(Journal.depths)
+    return [] if listener.writer is None else await listener.writer.call(Journal.depths)
 
 
 # -- queues
@@ -75,21 +75,21 @@ async def list_queues(listeners: Sequence[Listener], request: Request, _: Progre
 
 
 async def _rows(listener: Listener) -> list[Row]:
-    keeper = listener.keeper
-    if keeper is None:
-        return [_row(listener, road) for road in listener.roads]
+    writer = listener.writer
+    if writer is None:
+        return [_row(listener, sender) for sender in listener.senders]
     depths: dict[str, Depth] = {}
     drops: list[Drop] = []
     letters: dict[str, int] | None = None
     trouble = ""
     try:
-        found, drops, letters = await keeper.call(
+        found, drops, letters = await writer.call(
             lambda journal: (journal.depths(), journal.drops(), journal.count_dead_letters())
         )
         depths = {each.backend: each for each in found}
     except JournalError as error:  # the disk does not even let us look
         trouble = str(error)
-    rows = {road.name: _row(listener, road) for road in listener.roads}
+    rows = {sender.name: _row(listener, sender) for sender in listener.senders}
     rows.update(
         (name, Row(listener=listener.name, backend=name, state="removed", queue="journal", writes=0, bytes=0))
         for name, depth in depths.items()
@@ -98,8 +98,8 @@ async def _rows(listener: Listener) -> list[Row]:
     return [
         attrs.evolve(
             row,
-            journal=str(keeper.directory),
-            journal_trouble=keeper.trouble or trouble,
+            journal=str(writer.directory),
+            journal_trouble=writer.trouble or trouble,
             dead_letters=letters.get(name, 0) if letters is not None else None,
             drops=tuple(each for each in drops if each.backend == name),
             **_of_depth(depths.get(name)),
@@ -114,35 +114,35 @@ def _of_depth(depth: Depth | None) -> dict[str, Any]:
     return {"location": depth.location, "writes": depth.writes, "bytes": depth.bytes, "oldest": depth.oldest}
 
 
-def _row(listener: Listener, road: Sender) -> Row:
+def _row(listener: Listener, sender: Sender) -> Row:
     """Tell what is known without a look at the disk."""
-    trouble = road.problem
+    trouble = sender.problem
     reason = "" if trouble is None else f"{trouble.reason}: {trouble.detail.rstrip('.')}"
-    row = Row(listener=listener.name, backend=road.name, state=road.state, reason=reason, queue="none")
-    if not isinstance(road, BufferedSender):
-        return attrs.evolve(row, drops=tuple(road.losses()))
-    row = attrs.evolve(row, missing=tuple(sorted(map(text, road.missing()))))
-    if not isinstance(road.queue, MemoryBacklog):
+    row = Row(listener=listener.name, backend=sender.name, state=sender.state, reason=reason, queue="none")
+    if not isinstance(sender, BufferedSender):
+        return attrs.evolve(row, drops=tuple(sender.losses()))
+    row = attrs.evolve(row, missing=tuple(sorted(map(text, sender.missing()))))
+    if not isinstance(sender.backlog, MemoryBacklog):
         return attrs.evolve(row, queue="journal")
-    writes, waiting = road.waiting()
+    writes, waiting = sender.waiting()
     return attrs.evolve(
         row,
         queue="memory",
         writes=writes,
         bytes=waiting,
-        oldest=road.oldest(),
-        drops=tuple(road.queue.drops.values()),
-        dead_letters=len(road.queue.dead_letters),
+        oldest=sender.oldest(),
+        drops=tuple(sender.backlog.drops.values()),
+        dead_letters=len(sender.backlog.dead_letters),
     )
 
 
 async def drop_queue(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
     """Give up what waits for a backend, or forget one that is no longer configured."""
-    listener, road = await _find(listeners, request)
-    if road is not None and not isinstance(road, BufferedSender):
-        raise Refused(f"backend {road.name} has no queue")
-    writes, waiting = road.waiting() if road is not None else (0, 0)
-    if listener.keeper is not None:
+    listener, sender = await _find(listeners, request)
+    if sender is not None and not isinstance(sender, BufferedSender):
+        raise Refused(f"backend {sender.name} has no queue")
+    writes, waiting = sender.waiting() if sender is not None else (0, 0)
+    if listener.writer is not None:
 
         def drop(journal: Journal) -> tuple[int, int, int]:
             found = {each.backend: (each.writes, each.bytes) for each in journal.depths()}
@@ -150,28 +150,28 @@ async def drop_queue(listeners: Sequence[Listener], request: Request, _: Progres
             journal.sweep()
             return *found.get(request.backend, (0, 0)), journal.last_seq
 
-        writes, waiting, upto = await listener.keeper.call(drop)
-        if road is not None:
-            road.give_up(upto)
-    elif road is not None:
-        road.give_up()
+        writes, waiting, upto = await listener.writer.call(drop)
+        if sender is not None:
+            sender.give_up(upto)
+    elif sender is not None:
+        sender.give_up()
     return {
         "listener": listener.name,
         "backend": request.backend,
         "writes": writes,
         "bytes": waiting,
-        "forgotten": road is None,
+        "forgotten": sender is None,
     }
 
 
 async def repaired(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
     """Count from zero what a backend has lost: somebody has copied it there, so that the backend is in sync again."""
-    listener, road = await _find(listeners, request)
-    drops = [] if road is None else road.losses()
-    if listener.keeper is not None:
-        drops = await listener.keeper.call(lambda journal: journal.forget_drops(request.backend))
-    if road is not None:
-        road.forget_losses()
+    listener, sender = await _find(listeners, request)
+    drops = [] if sender is None else sender.losses()
+    if listener.writer is not None:
+        drops = await listener.writer.call(lambda journal: journal.forget_drops(request.backend))
+    if sender is not None:
+        sender.forget_losses()
     return {
         "listener": listener.name,
         "backend": request.backend,
@@ -191,14 +191,14 @@ async def resume(listeners: Sequence[Listener], request: Request, _: Progress) -
 
 
 async def _set_paused(listeners: Sequence[Listener], request: Request, *, paused: bool) -> dict[str, Any]:
-    listener, road = await _find(listeners, request)
-    if not isinstance(road, BufferedSender):
+    listener, sender = await _find(listeners, request)
+    if not isinstance(sender, BufferedSender):
         raise Refused(f"backend {request.backend} has no queue")
     if paused:
-        road.pause()
+        sender.pause()
     else:
-        road.unpause()
-    return {"listener": listener.name, "backend": road.name, "paused": paused}
+        sender.unpause()
+    return {"listener": listener.name, "backend": sender.name, "paused": paused}
 
 
 # -- dead letters
@@ -216,34 +216,34 @@ class _Letter:
     letter: DeadLetter
 
     async def remove(self) -> None:
-        if self.listener.keeper is not None:
-            await self.listener.keeper.call(lambda journal: journal.drop_dead_letters([self.letter.id]))
+        if self.listener.writer is not None:
+            await self.listener.writer.call(lambda journal: journal.drop_dead_letters([self.letter.id]))
             return
-        for queue in _memory(self.listener):
-            if queue.backend == self.letter.backend:
-                queue.dead_letters[:] = [each for each in queue.dead_letters if each[0].seq != self.letter.id]
+        for backlog in _memory(self.listener):
+            if backlog.backend == self.letter.backend:
+                backlog.dead_letters[:] = [each for each in backlog.dead_letters if each[0].seq != self.letter.id]
 
 
 def _memory(listener: Listener) -> list[MemoryBacklog]:
-    queues = (road.queue for road in listener.roads if isinstance(road, BufferedSender))
-    return [queue for queue in queues if isinstance(queue, MemoryBacklog)]
+    backlogs = (sender.backlog for sender in listener.senders if isinstance(sender, BufferedSender))
+    return [each for each in backlogs if isinstance(each, MemoryBacklog)]
 
 
 async def _page(listener: Listener, after: int, limit: int) -> list[_Letter]:
     """Return the next dead letters of a listener; of those in memory all at once."""
-    if listener.keeper is not None:
-        page = await listener.keeper.call(lambda journal: journal.dead_letters(after, limit))
+    if listener.writer is not None:
+        page = await listener.writer.call(lambda journal: journal.dead_letters(after, limit))
         return [_Letter(listener, str(each.id), each) for each in page]
     letters = [
-        DeadLetter(ticket.seq, ticket.time, queue.backend, reply.status, text(reply.body).strip(), ticket.write)
-        for queue in _memory(listener)
-        for ticket, reply in queue.dead_letters
+        DeadLetter(fate.seq, fate.time, backlog.backend, reply.status, text(reply.body).strip(), fate.write)
+        for backlog in _memory(listener)
+        for fate, reply in backlog.dead_letters
     ]
     return [_Letter(listener, f"{each.backend}:{each.id}", each) for each in letters] if after == 0 else []
 
 
 async def _look_up(listener: Listener, number: str) -> _Letter | None:
-    if listener.keeper is None:
+    if listener.writer is None:
         return next((each for each in await _page(listener, 0, 0) if each.id == number), None)
     if not (number.isascii() and number.isdigit() and 0 < int(number[:19]) < 2**62):
         return None
@@ -318,16 +318,16 @@ async def replay(listeners: Sequence[Listener], request: Request, progress: Prog
 
 async def _send_again(found: _Letter) -> tuple[str, bool]:
     """Return what is wrong, or ``""``; and whether that holds for the backend's other letters, too."""
-    road = next((road for road in found.listener.roads if road.name == found.letter.backend), None)
-    if road is None:
+    sender = next((sender for sender in found.listener.senders if sender.name == found.letter.backend), None)
+    if sender is None:
         return "the backend is no longer configured", True
-    if isinstance(road, BufferedSender) and road.paused:
+    if isinstance(sender, BufferedSender) and sender.paused:
         return "the backend is paused", True
     try:  # alone: what is wrong with it must not spoil others
-        reply = await road.submit(attrs.evolve(found.letter.write, mergeable=False))
+        reply = await sender.submit(attrs.evolve(found.letter.write, mergeable=False))
     except BackendFailure as failure:
-        problem = failure if road.trouble is None or failure.reply is not None else road.trouble
-        return f"{problem.reason}: {problem.detail.rstrip('.')}", failure.reply is None or road.trouble is not None
+        problem = failure if sender.trouble is None or failure.reply is not None else sender.trouble
+        return f"{problem.reason}: {problem.detail.rstrip('.')}", failure.reply is None or sender.trouble is not None
     return ("", False) if reply.status < 300 else (f"refused again: {excerpt(reply)}", False)
 
 
@@ -345,8 +345,8 @@ async def drop_letters(listeners: Sequence[Listener], request: Request, progress
 
 
 async def _drop_chunk(listener: Listener, ids: list[str]) -> None:
-    if listener.keeper is not None:
-        await listener.keeper.call(lambda journal: journal.drop_dead_letters(map(int, ids)))
+    if listener.writer is not None:
+        await listener.writer.call(lambda journal: journal.drop_dead_letters(map(int, ids)))
         return
     for each in await _page(listener, 0, 0):
         if each.id in ids:

@@ -1,7 +1,7 @@
 """How the relay and its backends are, for load balancers: values, and who finds them out.
 
 Nothing here is HTTP: :mod:`influxrelay.operations.resources` answers with it. The questions are asked of whatever the
-listeners and their roads are at that moment.
+listeners and their senders are at that moment.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class Listener(Protocol):
     """What is asked of a listener."""
 
     name: str
-    roads: list[Sender]
-    keeper: JournalWriter | None
+    senders: list[Sender]
+    writer: JournalWriter | None
 
     @property
     def is_ready(self) -> bool:
@@ -115,7 +115,7 @@ class Listener(Protocol):
         """Tell why a write would be answered 5xx now; empty if it would not, as far as is known."""
 
     def hand_over(self) -> Deferred[Any]:
-        """Give what has been collected to the roads; fires when they have it."""
+        """Give what has been collected to the senders; fires when they have it."""
 
 
 class LocalExaminer:
@@ -131,25 +131,25 @@ class LocalExaminer:
     async def health(self) -> Health:
         """Tell whether a write would be taken now, by every listener."""
         listeners = self._listeners()
-        await gatherResults([self._look_at_disk(each.keeper) for each in listeners if each.keeper is not None])
-        checks = [_outline(listener, road) for listener in listeners for road in listener.roads]
+        await gatherResults([self._look_at_disk(each.writer) for each in listeners if each.writer is not None])
+        checks = [_outline(listener, sender) for listener in listeners for sender in listener.senders]
         obstacles = [(each.name, each.obstacle() if each.is_ready else NOT_READY) for each in listeners]
         words = "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles if obstacle)
         return Health(NAME, not words, words or "ready for writes", tuple(checks))
 
-    def _look_at_disk(self, keeper: JournalWriter) -> Deferred[bool]:
+    def _look_at_disk(self, writer: JournalWriter) -> Deferred[bool]:
         """Find out whether a journal's trouble is over: while no writes come, nobody else does."""
-        if not keeper.trouble:
+        if not writer.trouble:
             return succeed(True)
-        tried = keeper.call(Journal.touch).addErrback(lambda failure: failure.trap(JournalError))
+        tried = writer.call(Journal.touch).addErrback(lambda failure: failure.trap(JournalError))
         return Deferred.fromCoroutine(within(PATIENCE, tried, self._reactor))
 
     async def backend(self, name: str) -> Health | None:
         """Tell whether a backend has all that was accepted before this question, from every listener."""
-        found = [(each, road) for each in self._listeners() for road in each.roads if road.name == name]
+        found = [(each, sender) for each in self._listeners() for sender in each.senders if sender.name == name]
         if not found:
             return None
-        looks = [Deferred.fromCoroutine(self._examine(listener, road)) for listener, road in found]
+        looks = [Deferred.fromCoroutine(self._examine(listener, sender)) for listener, sender in found]
         checks: list[Check] = await gatherResults(looks)
         words = [
             each.message if len(found) == 1 else f"{each.listener}: {each.message}"
@@ -158,20 +158,20 @@ class LocalExaminer:
         ]
         return Health(name, not words, "; ".join(words) or IN_SYNC, tuple(checks))
 
-    async def _examine(self, listener: Listener, road: Sender) -> Check:
+    async def _examine(self, listener: Listener, sender: Sender) -> Check:
         """Wait for what is under way, for a while."""
         deadline = self._reactor.seconds() + PATIENCE
         if not await within(PATIENCE, listener.hand_over(), self._reactor):
-            return Check(road.name, listener.name, passed=False, message=SLOW_JOURNAL)
-        is_past = road.barrier()
+            return Check(sender.name, listener.name, passed=False, message=SLOW_JOURNAL)
+        is_past = sender.barrier()
         while True:
-            words = road.objection()
-            if not words and road.is_known and is_past():
-                words = missed(listener, road)
-                return Check(road.name, listener.name, not words, words or IN_SYNC)
+            words = sender.objection()
+            if not words and sender.is_known and is_past():
+                words = missed(listener, sender)
+                return Check(sender.name, listener.name, not words, words or IN_SYNC)
             if words or self._reactor.seconds() >= deadline:
-                words = words or (behind(road, time.time()) if road.is_known else UNKNOWN)
-                return Check(road.name, listener.name, passed=False, message=words)
+                words = words or (behind(sender, time.time()) if sender.is_known else UNKNOWN)
+                return Check(sender.name, listener.name, passed=False, message=words)
             await deferLater(self._reactor, STEP)
 
     async def ready(self) -> Health:
@@ -180,35 +180,35 @@ class LocalExaminer:
         return Health(NAME, not late, late or "ready")
 
 
-def _outline(listener: Listener, road: Sender) -> Check:
+def _outline(listener: Listener, sender: Sender) -> Check:
     """Tell how a backend is, without waiting for what is under way."""
-    words = road.objection()
-    if not words and isinstance(road, BufferedSender) and road.is_behind():
-        return Check(road.name, listener.name, passed=True, message=f"up, but {behind(road, time.time())}")
-    return Check(road.name, listener.name, not words, words or "up")
+    words = sender.objection()
+    if not words and isinstance(sender, BufferedSender) and sender.is_behind():
+        return Check(sender.name, listener.name, passed=True, message=f"up, but {behind(sender, time.time())}")
+    return Check(sender.name, listener.name, not words, words or "up")
 
 
-def missed(listener: Listener, road: Sender) -> str:
+def missed(listener: Listener, sender: Sender) -> str:
     """Tell what a backend will never get by itself; what an operator has dropped on purpose is no matter."""
-    losses = [each for each in road.losses() if each.reason != "operator"]
+    losses = [each for each in sender.losses() if each.reason != "operator"]
     if not losses:
         return ""
     first, last = min(each.first for each in losses), max(each.last for each in losses)
     lost = count(sum(each.writes for each in losses), "write")
-    command = f"influxrelay queues repaired {shlex.quote(road.name)} --listener {shlex.quote(listener.name)}"
+    command = f"influxrelay queues repaired {shlex.quote(sender.name)} --listener {shlex.quote(listener.name)}"
     return (
         f"misses {lost} ({size(sum(each.bytes for each in losses))}) accepted from {iso(first)} to {iso(last)}"
         f" ({', '.join(each.reason for each in losses)}): copy that time from another backend, then: {command}"
     )
 
 
-def behind(road: Sender, now: float) -> str:
+def behind(sender: Sender, now: float) -> str:
     """Tell what a backend does not have yet."""
-    writes, waiting, oldest = road.backlog()
+    writes, waiting, oldest = sender.outstanding()
     databases: set[bytes] = set()
     more = False
-    if isinstance(road, BufferedSender):
-        databases, more = road.missing(), road.is_on_disk()
+    if isinstance(sender, BufferedSender):
+        databases, more = sender.missing(), sender.is_on_disk()
     words = f"behind: {count(writes, 'write')} ({size(waiting)})"
     if more:
         words += " and more on disk"

@@ -119,10 +119,10 @@ class Metrics(Service):
     async def collect(self) -> list[Metric]:
         """Return all that is known now; of what is in a journal, all that is known within a second."""
         listeners = self._listeners()
-        keepers = [each.keeper for each in listeners if each.keeper is not None]
+        writers = [each.writer for each in listeners if each.writer is not None]
         known = self._journals
         self._journals = {
-            each: known.get(each) or JournalCounts(each.directory, self._reactor, self._monotonic) for each in keepers
+            each: known.get(each) or JournalCounts(each.directory, self._reactor, self._monotonic) for each in writers
         }
         counted = DeferredList([each.refresh() for each in self._journals.values()])
         await within(PATIENCE, counted, self._reactor)
@@ -137,30 +137,32 @@ class Metrics(Service):
         return [*sheet.filled(), *self._registry.collect()]
 
     def _add_listener(self, sheet: Sheet, listener: HTTPService | UDPService) -> None:
-        name, keeper = listener.name, listener.keeper
+        name, writer = listener.name, listener.writer
         kind = "http" if isinstance(listener, HTTPService) else "udp"
-        directory = "" if keeper is None else str(keeper.directory)
+        directory = "" if writer is None else str(writer.directory)
         sheet.add("influxrelay_healthy", (name,), listener.is_ready and not listener.obstacle())
         sheet.add("influxrelay_listener_info", (name, kind, listener.bind_addr, directory), 1)
         if isinstance(listener, HTTPService):
             _add_http(sheet, listener)
         else:
             _add_udp(sheet, listener)
-        for road in listener.roads:
-            _add_road(sheet, (name, road.name), road)
-            if isinstance(road, BufferedSender) and isinstance(road.queue, MemoryBacklog):
-                self._add_buffer(sheet, (name, road.name), road, road.queue)
-            elif not isinstance(road, BufferedSender):
-                _add_drops(sheet, (name, road.name), road.losses())
-        if keeper is not None:
-            self._add_journal(sheet, listener, keeper, self._journals[keeper])
+        for sender in listener.senders:
+            _add_sender(sheet, (name, sender.name), sender)
+            if isinstance(sender, BufferedSender) and isinstance(sender.backlog, MemoryBacklog):
+                self._add_buffer(sheet, (name, sender.name), sender, sender.backlog)
+            elif not isinstance(sender, BufferedSender):
+                _add_drops(sheet, (name, sender.name), sender.losses())
+        if writer is not None:
+            self._add_journal(sheet, listener, writer, self._journals[writer])
 
-    def _add_buffer(self, sheet: Sheet, labels: tuple[str, str], road: BufferedSender, queue: MemoryBacklog) -> None:
-        writes, size = road.waiting()
-        sheet.add("influxrelay_queue_limit_bytes", labels, queue.max_bytes)
-        self._add_queue(sheet, labels, writes, size, road.oldest())
-        _add_drops(sheet, labels, queue.drops.values())
-        sheet.add("influxrelay_dead_letters", labels, len(queue.dead_letters))
+    def _add_buffer(
+        self, sheet: Sheet, labels: tuple[str, str], sender: BufferedSender, backlog: MemoryBacklog
+    ) -> None:
+        writes, size = sender.waiting()
+        sheet.add("influxrelay_queue_limit_bytes", labels, backlog.max_bytes)
+        self._add_queue(sheet, labels, writes, size, sender.oldest())
+        _add_drops(sheet, labels, backlog.drops.values())
+        sheet.add("influxrelay_dead_letters", labels, len(backlog.dead_letters))
 
     def _add_queue(self, sheet: Sheet, labels: tuple[str, str], writes: int, size: int, oldest: float | None) -> None:
         sheet.add("influxrelay_queue_writes", labels, writes)
@@ -169,13 +171,13 @@ class Metrics(Service):
         sheet.add("influxrelay_queue_oldest_age_seconds", labels, age)
 
     def _add_journal(
-        self, sheet: Sheet, listener: HTTPService | UDPService, keeper: JournalWriter, journal: JournalCounts
+        self, sheet: Sheet, listener: HTTPService | UDPService, writer: JournalWriter, journal: JournalCounts
     ) -> None:
         labels = (listener.name,)
-        sheet.add_histogram("influxrelay_journal_commit_duration_seconds", labels, keeper.commits)
-        sheet.add("influxrelay_journal_used_bytes", labels, keeper.used)
-        sheet.add("influxrelay_journal_limit_bytes", labels, keeper.max_bytes)
-        sheet.add("influxrelay_journal_trouble", labels, bool(keeper.trouble))
+        sheet.add_histogram("influxrelay_journal_commit_duration_seconds", labels, writer.commits)
+        sheet.add("influxrelay_journal_used_bytes", labels, writer.used)
+        sheet.add("influxrelay_journal_limit_bytes", labels, writer.max_bytes)
+        sheet.add("influxrelay_journal_trouble", labels, bool(writer.trouble))
         counts = journal.known
         if counts is None:
             return
@@ -219,24 +221,24 @@ def _add_udp(sheet: Sheet, listener: UDPService) -> None:
         sheet.add_each("influxrelay_udp_unsent_lines_total", backend, {**dict.fromkeys(usual, 0), **output.dropped})
 
 
-def _add_road(sheet: Sheet, labels: tuple[str, str], road: Sender) -> None:
+def _add_sender(sheet: Sheet, labels: tuple[str, str], sender: Sender) -> None:
     queue = "none"
-    if isinstance(road, BufferedSender):
-        queue = "journal" if road.queue.on_disk else "memory"
+    if isinstance(sender, BufferedSender):
+        queue = "journal" if sender.backlog.on_disk else "memory"
     sheet.add("influxrelay_backend_info", (*labels, queue), 1)
-    sheet.add_each("influxrelay_backend_state", labels, {each: each == road.state for each in STATES})
-    sheet.add("influxrelay_backend_requests_total", labels, road.requests)
-    sheet.add("influxrelay_backend_requests_in_flight", labels, road.in_flight)
-    sheet.add("influxrelay_backend_writes_total", labels, road.writes)
-    sheet.add("influxrelay_backend_sent_writes_total", labels, road.sent)
-    sheet.add("influxrelay_backend_merged_writes_total", labels, road.merged)
+    sheet.add_each("influxrelay_backend_state", labels, {each: each == sender.state for each in STATES})
+    sheet.add("influxrelay_backend_requests_total", labels, sender.requests)
+    sheet.add("influxrelay_backend_requests_in_flight", labels, sender.in_flight)
+    sheet.add("influxrelay_backend_writes_total", labels, sender.writes)
+    sheet.add("influxrelay_backend_sent_writes_total", labels, sender.sent)
+    sheet.add("influxrelay_backend_merged_writes_total", labels, sender.merged)
     usual = dict.fromkeys(_USUAL_FAILURES, 0)
-    sheet.add_each("influxrelay_backend_request_failures_total", labels, {**usual, **road.failed_requests})
-    sheet.add_each("influxrelay_backend_failed_writes_total", labels, {**usual, **road.failures})
-    writes, size = road.waiting()
+    sheet.add_each("influxrelay_backend_request_failures_total", labels, {**usual, **sender.failed_requests})
+    sheet.add_each("influxrelay_backend_failed_writes_total", labels, {**usual, **sender.failures})
+    writes, size = sender.waiting()
     sheet.add("influxrelay_backend_waiting_writes", labels, writes)
     sheet.add("influxrelay_backend_waiting_bytes", labels, size)
-    sheet.add_histogram("influxrelay_backend_request_duration_seconds", labels, road.backend.latency)
+    sheet.add_histogram("influxrelay_backend_request_duration_seconds", labels, sender.backend.latency)
 
 
 def _add_drops(sheet: Sheet, labels: tuple[str, str], drops: Iterable[Drop]) -> None:

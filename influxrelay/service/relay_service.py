@@ -73,7 +73,7 @@ class RelayService(MultiService):
             self._set_admin(self._make_admin(config.admin))
         self._started = time.time()
         self._stopping = False
-        self.pinger = Prober(lambda: [road for listener in self.listeners for road in listener.roads], reactor)
+        self.pinger = Prober(lambda: [sender for listener in self.listeners for sender in listener.senders], reactor)
         self._reloading = DeferredLock()
         self._leaving: set[Deferred[None]] = set()
         self._admin_socket = AdminSocket(socket_path(config), self.run, reactor)
@@ -152,7 +152,7 @@ class RelayService(MultiService):
         guards = [site.guard for site in sites if isinstance(site, RelaySite)]
         wanted = [guard.limits.connections for guard in guards]
         files = file_limit()
-        granted = share_files(files, sum(len(listener.roads) for listener in self.listeners), wanted)
+        granted = share_files(files, sum(len(listener.senders) for listener in self.listeners), wanted)
         for guard, number in zip(guards, granted, strict=True):
             guard.limits = attrs.evolve(guard.limits, connections=number)
         if granted != wanted:
@@ -245,8 +245,8 @@ class RelayService(MultiService):
 
     async def _prepare_new(self, config: HTTPListenerConfig | UDPListenerConfig, steps: Transaction) -> Listener:
         listener = self._make_listener(config)
-        if listener.keeper is not None:
-            steps.back(listener.keeper.stop)
+        if listener.writer is not None:
+            steps.back(listener.writer.stop)
             opened = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), listener.open_journal)
             steps.later(listener.resume, await opened)
         return listener
@@ -288,8 +288,8 @@ class RelayService(MultiService):
         for listener in self.listeners:
             if listener not in before:
                 listener.setServiceParent(self)
-            for road in list(listener.leaving):
-                self._let_leave(self._leave(listener, road))
+            for sender in list(listener.leaving):
+                self._let_leave(self._leave(listener, sender))
         self._share_files()
         for listener in before:
             if listener not in self.listeners:
@@ -302,23 +302,23 @@ class RelayService(MultiService):
         leaving.addErrback(lambda failure: self.log.failure("something that is removed", failure))
         leaving.addBoth(lambda _: self._leaving.discard(leaving))
 
-    async def _leave(self, listener: Listener, road: Sender) -> None:
+    async def _leave(self, listener: Listener, sender: Sender) -> None:
         """Let a backend that is removed have what waits for it, within the shutdown timeout."""
-        await self._drain([road], listener.hand_over())  # what waits for the journal is its, too
-        queue = road.queue if isinstance(road, BufferedSender) else None
-        lost = queue.drops.get("stopped") if isinstance(queue, MemoryBacklog) else None
+        await self._drain([sender], listener.hand_over())  # what waits for the journal is its, too
+        backlog = sender.backlog if isinstance(sender, BufferedSender) else None
+        lost = backlog.drops.get("stopped") if isinstance(backlog, MemoryBacklog) else None
         if lost is not None:
             self.log.warn(
                 "{relay}: {backend} is removed without {count} write(s) ({size}), accepted from {first} to {last}",
                 relay=listener.name,
-                backend=road.name,
+                backend=sender.name,
                 count=lost.writes,
                 size=size(lost.bytes),
                 first=iso(lost.first),
                 last=iso(lost.last),
             )
-        listener.forget(road)
-        await road.backend.close()
+        listener.forget(sender)
+        await sender.backend.close()
 
     # -- the end
 
@@ -342,24 +342,24 @@ class RelayService(MultiService):
 
     async def _end(self, listeners: Sequence[Listener]) -> None:
         """Let listeners take no more, answer what is in flight, and settle what waits; then close all they have."""
-        roads = [road for listener in listeners for road in (*listener.roads, *listener.leaving)]
-        await self._drain(roads, DeferredList([listener.stop_listening() for listener in listeners]))
+        senders = [sender for listener in listeners for sender in (*listener.senders, *listener.leaving)]
+        await self._drain(senders, DeferredList([listener.stop_listening() for listener in listeners]))
         for listener in listeners:
             listener.abort()
-        closed: Deferred[Any] = DeferredList([road.backend.close() for road in roads])
-        keepers = [listener.keeper for listener in listeners if listener.keeper is not None]
-        await DeferredList([closed, *(keeper.stop() for keeper in keepers)])
+        closed: Deferred[Any] = DeferredList([sender.backend.close() for sender in senders])
+        writers = [listener.writer for listener in listeners if listener.writer is not None]
+        await DeferredList([closed, *(writer.stop() for writer in writers)])
 
-    async def _drain(self, roads: Sequence[Sender], settled: Deferred[Any]) -> None:
-        """Wait for something, and until nothing waits in the roads, within the shutdown timeout; then close them."""
-        settled.addCallback(lambda _: DeferredList([road.drained() for road in roads]))
+    async def _drain(self, senders: Sequence[Sender], settled: Deferred[Any]) -> None:
+        """Wait for something, and until nothing waits in the senders, within the shutdown timeout; then close them."""
+        settled.addCallback(lambda _: DeferredList([sender.drained() for sender in senders]))
         timeout = self.config.shutdown_timeout
         limit = max(timeout - _LAST_WORDS, timeout / 2)
         if not await within(limit, settled, self._reactor):
             self.log.warn("not everything could be settled within {seconds:g} s", seconds=limit)
-        for road in roads:
-            road.close()  # whoever still waits is told so
-            road.abort()
+        for sender in senders:
+            sender.close()  # whoever still waits is told so
+            sender.abort()
         await within(timeout - limit, settled, self._reactor)
 
 

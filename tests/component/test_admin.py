@@ -119,7 +119,7 @@ class ProtocolTests(OperatedCase):
     async def test_bug(self) -> None:
         """A command that fails in a way nobody thought of says so, and is logged."""
         service = self.operate(self.listener(self.backend()))
-        self.patch(self.http(service).roads[0], "is_behind", lambda: 1 / 0)
+        self.patch(self.http(service).senders[0], "is_behind", lambda: 1 / 0)
         self.assertIn("ZeroDivisionError", await self.order("queues"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -154,8 +154,8 @@ class QueueTests(OperatedCase):
 
     async def _shows_outage(self, *, journal: bool) -> None:
         service, bad = await self.outage(journal=journal)
-        await until(lambda: self.http(service).roads[1].trouble is not None)
-        await until(lambda: not self.http(service).roads[1]._in_flight)
+        await until(lambda: self.http(service).senders[1].trouble is not None)
+        await until(lambda: not self.http(service).senders[1]._in_flight)
         row = await self.row("two")
         self.assertEqual((row["state"], row["writes"], row["bytes"]), ("trouble", 3, 3 * len(LINE)))
         self.assertTrue(row["reason"].startswith("refused: "), row)
@@ -207,7 +207,7 @@ class QueueTests(OperatedCase):
 
     async def _drops(self, *, journal: bool) -> None:
         service, bad = await self.outage(journal=journal)
-        await until(lambda: not self.http(service).roads[1]._in_flight)
+        await until(lambda: not self.http(service).senders[1]._in_flight)
         found = await self.order("queues drop", backend="two")
         expected = {"listener": "main", "backend": "two", "writes": 3, "bytes": 3 * len(LINE), "forgotten": False}
         self.assertEqual(found, expected)
@@ -269,15 +269,15 @@ class QueueTests(OperatedCase):
     async def test_journal_trouble(self) -> None:
         """A disk that fails is told of, and what is known without it still is."""
         service = self.operate(self.listener(self.backend()))
-        keeper = self.http(service).keeper
-        assert keeper is not None
-        real = keeper.call
-        self.patch(keeper, "call", lambda _: fail(JournalError("disk I/O error")))
+        writer = self.http(service).writer
+        assert writer is not None
+        real = writer.call
+        self.patch(writer, "call", lambda _: fail(JournalError("disk I/O error")))
         row = await self.row("one")
         self.assertEqual((row["state"], row["writes"], row["dead_letters"]), ("up", None, None))
         self.assertIn("does not work (disk I/O error): see to the disk's space", row["advice"][0])
         self.assertEqual(await self.order("queues drop", backend="one"), "disk I/O error")
-        self.patch(keeper, "call", real)
+        self.patch(writer, "call", real)
 
 
 class LetterTests(OperatedCase):
@@ -346,7 +346,7 @@ class LetterTests(OperatedCase):
         found = await self.order("dead-letters replay", all=True)
         self.assertEqual(len({each["reason"] for each in found["failed"]}), 1)
         self.assertTrue(found["failed"][0]["reason"].startswith("refused: "), found)
-        self.assertEqual(self.http(service).roads[1].writes, 4)
+        self.assertEqual(self.http(service).senders[1].writes, 4)
         await service.stopService()
         self.operate(self.listener(self.backend()))
         found = await self.order("dead-letters replay", all=True)

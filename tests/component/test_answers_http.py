@@ -112,8 +112,8 @@ class SettleTableTests(RelayTestCase):
         found = None
         for position, (kind, (_, hold)) in enumerate(zip(kinds, made, strict=True)):
             hold.release()
-            road = relay.roads[position]
-            await until(lambda road=road: not road._lanes, f"the end of {kind}")
+            sender = relay.senders[position]
+            await until(lambda sender=sender: sender.is_idle, f"the end of {kind}")
             if found is None and any(map(_is_decisive, kinds[: position + 1])):
                 found = await client.answer()  # at once: the others still wait to be released
         found = found or await client.answer()
@@ -210,14 +210,14 @@ class AtOnceTests(RelayTestCase):
         backend.early = reset
         relay = self.relay(backend)
         self.assert_unable(await self.ask(relay, request(body=LINE * 100_000)))
-        self.assertEqual(dict(relay.roads[0].failures), {"reset": 1})
+        self.assertEqual(dict(relay.senders[0].failures), {"reset": 1})
 
     async def test_all_hang(self) -> None:
         """When all backends time out, the client is told after the longest timeout."""
         outputs = [self.output(self.backend(hang), str(timeout), timeout=timeout) for timeout in (0.1, 0.2)]
         relay = self.relay(*outputs)
         self.assert_unable(await self.ask(relay, request()))
-        self.assertEqual([dict(road.failures) for road in relay.roads], [{"timeout": 1}] * 2)
+        self.assertEqual([dict(sender.failures) for sender in relay.senders], [{"timeout": 1}] * 2)
 
     async def test_recovery(self) -> None:
         """A backend that has failed gets the next write."""

@@ -79,12 +79,12 @@ class HTTPTests(RelayTestCase):
         relay = self.relay(self.output(backend, "p", **rules("1")))
         service: Any = relay
         asked = Deferred.fromCoroutine(self.ask(relay, request(b"/write?db=db", NAMES)))
-        road = service.roads[0]
-        before = road.filter
+        sender = service.senders[0]
+        before = sender.filter
         await until(lambda: len(before._takes) > 5, "the beginning")
         self.assertLess(len(before._takes), 500)
-        road.filter = Filter(["^name0007$"], [])
-        service._relay.reconfigure("test", service.roads, consistency="one")
+        sender.filter = Filter(["^name0007$"], [])
+        service._relay.reconfigure("test", service.senders, consistency="one")
         self.assertEqual((await asked).status, 204)
         self.assertEqual([each.body for each in backend.requests], [b"name0007 v=1 1\n"])
 
@@ -107,9 +107,9 @@ class HTTPTests(RelayTestCase):
         )
         await self.ask(relay, request(body=BODY))
         refusal.release()
-        queue: Any = relay.roads[1].queue  # type: ignore[attr-defined]
-        await until(lambda: queue.dead_letters, "the dead letter")
-        self.assertEqual([ticket.write.body for ticket, _ in queue.dead_letters], [PART])
+        backlog: Any = relay.senders[1].backlog  # type: ignore[attr-defined]
+        await until(lambda: backlog.dead_letters, "the dead letter")
+        self.assertEqual([fate.write.body for fate, _ in backlog.dead_letters], [PART])
 
 
 class JournalTests(JournalTestCase):
@@ -192,8 +192,8 @@ class JournalTests(JournalTestCase):
 
     async def letters(self, relay: HTTPService, count: int) -> None:
         """Wait for so many dead letters."""
-        keeper: Any = relay.keeper
-        while await keeper.call(lambda journal: journal.count_dead_letters()) != {"other": count}:
+        writer: Any = relay.writer
+        while await writer.call(lambda journal: journal.count_dead_letters()) != {"other": count}:
             await deferLater(reactor, 0.01)
 
     async def test_for_nobody(self) -> None:
@@ -201,8 +201,8 @@ class JournalTests(JournalTestCase):
         good, other = self.backend(), self.backend()
         relay = self.start(self.output(good, "one", **rules("x")), self.output(other, "two", **rules("y")))
         self.assertEqual((await self.ask(relay, request(body=BODY))).status, 204)
-        keeper: Any = relay.keeper
-        self.assertEqual(keeper.last_seq, 0)
+        writer: Any = relay.writer
+        self.assertEqual(writer.last_seq, 0)
 
 
 FILE = """
@@ -251,8 +251,8 @@ class ConfigTests(RelayTestCase):
         datagrams: list[bytes] = []
         output._address = ("127.0.0.1", 1)  # type: ignore[union-attr]
         output.transport = type("T", (), {"write": lambda _, data, __: datagrams.append(data)})()  # type: ignore[union-attr]
-        road: Any = service.roads[0]
-        road.submit = take
+        sender: Any = service.senders[0]
+        sender.submit = take
         service.protocol._received = [b'a v=1 1\nc s="1\n2" 2\nd v=1 3\nb v=1 4']
         service.protocol.flush()
         batcher.flush()  # type: ignore[union-attr]

@@ -63,7 +63,7 @@ class _Case(RelayTestCase):
     def assert_not_asked(self) -> None:
         """Check that the backend has got nothing."""
         self.assertEqual(self.server.requests, [])
-        self.assertEqual(self.service.roads[0].writes, 0)
+        self.assertEqual(self.service.senders[0].writes, 0)
 
 
 class ParameterTests(_Case):
@@ -211,7 +211,7 @@ class BodyTests(_Case):
         relay = self.relay(*backends)
         for precision, digits in ((b"", 19), (b"u", 16), (b"ms", 13), (b"s", 10), (b"m", 8), (b"h", 6)):
             await self.ask(relay, request(b"/write?db=db&precision=" + precision, BARE + b"cpu value=2 5\n" + BARE))
-            await until(lambda: len({len(each.requests) for each in backends}) == 1 and not relay.roads[0]._lanes)
+            await until(lambda: len({len(each.requests) for each in backends}) == 1 and relay.senders[0].is_idle)
             (body,) = {each.requests[-1].body for each in backends}
             expected = rb"cpu value=1 (\d{%d})\ncpu value=2 5\ncpu value=1 \1\n" % digits
             self.assertRegex(body, re.compile(rb"\A" + expected + rb"\Z"))
@@ -1007,7 +1007,7 @@ class VanishingTests(_Case):
         user.vanish()
         await until(lambda: not relay.site.channels)
         hold.release()
-        await until(lambda: not any(road._lanes for road in relay.roads))
+        await until(lambda: all(sender.is_idle for sender in relay.senders))
         self.assertEqual([each.requests[0].body for each in backends], [LINE] * 3)
 
     async def test_right_after_sending(self) -> None:
@@ -1038,7 +1038,7 @@ class VanishingTests(_Case):
         await until(lambda: self.server.requests)
         for number, other in enumerate(others):
             other.send(request(body=b"a v=%d 1" % number))
-        await until(lambda: self.service.roads[0].writes == 5)
+        await until(lambda: self.service.senders[0].writes == 5)
         others[0].vanish()
         await until(lambda: len(self.service.site.channels) == 4)
         hold.release()
@@ -1163,14 +1163,14 @@ class StoppingTests(_Case):
         users = [await self.client(self.service) for _ in range(3)]
         for user in users:
             user.send(request())
-        await until(lambda: self.service.roads[0].writes == 3 and backends[0].requests)
+        await until(lambda: self.service.senders[0].writes == 3 and backends[0].requests)
         self.assertLess(await self._stop(), 0.6)
         for user in users:
             found = await user.answer()
             self.assert_unable(found)
             self.assertEqual(found.header("Connection"), b"close")
             self.assertEqual(await user.end(), b"")
-        self.assertEqual(self.service.roads[0].failures, {"stopped": 3})
+        self.assertEqual(self.service.senders[0].failures, {"stopped": 3})
 
     async def test_hanging_clients(self) -> None:
         """Clients that never finish a request, or read no answer, do not keep the relay from stopping."""
@@ -1190,7 +1190,7 @@ class StoppingTests(_Case):
         await self.begin(answer(503, b"later", (b"Retry-After", b"5")), shutdown_timeout=0.6)
         self.assertEqual((await self.asked(request())).status, 503)
         self.user.send(request())
-        await until(lambda: self.service.roads[0].writes == 2)
+        await until(lambda: self.service.senders[0].writes == 2)
         self.assertLess(await self._stop(), 0.6)
         self.assert_unable(await self.user.answer())
 

@@ -362,7 +362,7 @@ class ConnectionTests(_Case):
         relay = self.relay(backend)
         user = await self.client(relay)
         self.assertEqual([(await user.ask(request())).status for _ in range(2)], [204, 204])
-        self.assertEqual(relay.roads[0].failures, {})
+        self.assertEqual(relay.senders[0].failures, {})
 
     async def test_kept_to_the_end(self) -> None:
         """Idle connections are closed with the transport."""
@@ -532,8 +532,8 @@ class TLSTests(_Case):
             self.output(backend, "careless", skip_tls_verification=True),
         )
         self.assertEqual((await self.ask(relay, request())).status, 204)
-        await until(lambda: not any(road._lanes for road in relay.roads))
-        self.assertEqual([dict(road.failures) for road in relay.roads], [{}, {"tls": 1}, {}])
+        await until(lambda: all(sender.is_idle for sender in relay.senders))
+        self.assertEqual([dict(sender.failures) for sender in relay.senders], [{}, {"tls": 1}, {}])
         self.assertEqual(len(backend.requests), 2)
 
 

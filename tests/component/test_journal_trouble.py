@@ -16,7 +16,7 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel
 
-from influxrelay.journal import writer as keeper_module
+from influxrelay.journal import writer as writer_module
 from influxrelay.journal.store import FILE
 from influxrelay.listeners.http import HTTPService
 from testing.journal_relay import JournalTestCase, line
@@ -525,7 +525,7 @@ class BoundTests(JournalTestCase):
         await until(lambda: min(len(numbers(one)), len(numbers(two))) >= len(kept), "what was acknowledged")
         self.assertEqual(numbers(one), kept)
         self.assertEqual(numbers(two), kept)
-        await until(lambda: relay.keeper is not None and relay.keeper.used < MB // 2, "room in the journal")
+        await until(lambda: relay.writer is not None and relay.writer.used < MB // 2, "room in the journal")
         self.assertEqual(await self.write(relay, 10_000), 204)
 
     async def test_drop_oldest(self) -> None:
@@ -568,7 +568,7 @@ class BoundTests(JournalTestCase):
 
     async def test_age(self) -> None:
         """What is too old goes, counted, with its time."""
-        self.patch(keeper_module, "CHECK_AGE", 0.0)
+        self.patch(writer_module, "CHECK_AGE", 0.0)
         one, two = self.backend(), self.backend()
         await two.stop()
         relay = self.start(one, two, max_age=1.0)

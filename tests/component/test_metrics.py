@@ -142,7 +142,7 @@ class BackendTests(_Case):
         clients = [await self.client(relay) for _ in range(4)]
         for number, client in enumerate(clients):
             client.send(request())
-            await until(lambda number=number: relay.roads[0].writes > number, "the write")
+            await until(lambda number=number: relay.senders[0].writes > number, "the write")
         one = ("test", "backend-0")
         await self.assert_figure("influxrelay_backend_requests_in_flight", {one: 1})
         await self.assert_figure("influxrelay_backend_waiting_writes", {one: 3})
@@ -201,12 +201,12 @@ class BackendTests(_Case):
         not_ready = Hold(NOT_READY)
         relay = self.relay(self.output(self.backend(not_ready), "one", buffer_size_mb=1), self.backend())
         self.watch(relay)
-        road = relay.roads[0]
-        assert isinstance(road, BufferedSender)
+        sender = relay.senders[0]
+        assert isinstance(sender, BufferedSender)
         self.assertEqual((await self.ask(relay, request())).status, 204)
         not_ready.release()
         await self.wait_for("influxrelay_backend_state", {("test", "one", "behind"): 1, ("test", "backend-1", "up"): 1})
-        road.pause()
+        sender.pause()
         await self.assert_figure(
             "influxrelay_backend_state", {("test", "one", "paused"): 1, ("test", "backend-1", "up"): 1}
         )
@@ -293,8 +293,8 @@ class JournalTests(_Case):
         await self.wait_for("influxrelay_queue_writes", {one: 1})
         reasons = {labels[2] for labels in await self.figures("influxrelay_dropped_writes_total")}
         self.assertEqual(reasons, {"full", "age", "operator", "damaged", "stopped", "unqueued"})
-        assert self.service.keeper is not None
-        await self.service.keeper.call(lambda journal: journal.drop_backend("one"))
+        assert self.service.writer is not None
+        await self.service.writer.call(lambda journal: journal.drop_backend("one"))
         await self.wait_for("influxrelay_dropped_writes_total", {(*one, "operator"): 1})
         await self.assert_figure("influxrelay_dropped_bytes_total", {(*one, "operator"): len(LINE)})
 
@@ -304,8 +304,8 @@ class JournalTests(_Case):
         await self.ask(self.service, request())
         await self.assert_figure("influxrelay_journal_trouble", {})
         self.assertEqual(await self.figures("influxrelay_dead_letters"), {("test", "one"): 0})
-        assert self.service.keeper is not None
-        self.service.keeper.trouble = "disk on fire"
+        assert self.service.writer is not None
+        self.service.writer.trouble = "disk on fire"
         (Path(self.directory) / "journal.sqlite").rename(Path(self.directory) / "gone")
         await self.assert_figure("influxrelay_journal_trouble", {("test",): 1})
         ages = []
@@ -328,7 +328,7 @@ class JournalTests(_Case):
 
         self.patch(JournalCounts, "_read", hang)
         self.patch(journal_counts, "FRESH", 0.0)
-        self.metrics._journals[self.service.keeper]._next = 0.0  # type: ignore[index]
+        self.metrics._journals[self.service.writer]._next = 0.0  # type: ignore[index]
         for _ in range(3):
             self.assertEqual(await self.figures("influxrelay_dead_letters"), {("test", "one"): 0})
             self.assertEqual((await self.ask(self.service, request())).status, 204)
@@ -391,8 +391,8 @@ class UDPTests(_Case):
         service.startService()
         self.addCleanup(service.abort)
         self.addCleanup(service.stop_listening)
-        for road in service.roads:
-            self.addCleanup(lambda road=road: road.backend.close())
+        for sender in service.senders:
+            self.addCleanup(lambda sender=sender: sender.backend.close())
         self.watch(service)
         return service
 
@@ -458,9 +458,9 @@ class ResourceTests(_Case):
     async def test_listeners_of_now(self) -> None:
         """A backend that is gone at the time of a scrape is not in it."""
         client = await self.begin()
-        removed = self.service.listeners[0].roads.pop()
+        removed = self.service.listeners[0].senders.pop()
         found = await client.ask(request(b"/metrics", b"", method=b"GET"))
         self.assertNotIn(b'backend="one"', found.body)
-        self.service.listeners[0].roads.append(removed)
+        self.service.listeners[0].senders.append(removed)
         found = await client.ask(request(b"/metrics", b"", method=b"GET"))
         self.assertIn(b'backend="one"', found.body)

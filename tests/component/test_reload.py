@@ -74,7 +74,7 @@ class OutputTests(ReloadCase):
         clients = [await self.client(self.listener) for _ in range(3)]
         for number, client in enumerate(clients):
             client.send(request(body=b"a v=1 %d" % number))
-        await until(lambda: len(two.requests) and self.road.waiting()[0] == 2)
+        await until(lambda: len(two.requests) and self.sender.waiting()[0] == 2)
         await self.reload(http(to(two, "two"), listener='consistency = "all"'))
         self.assertEqual((await self.submit()).status, 204)
         again = Deferred.fromCoroutine(self.reload(text))
@@ -104,19 +104,19 @@ class OutputTests(ReloadCase):
         self.assertIn("main: one is removed without 3 write(s) (117 B), accepted from", line)
 
     async def test_renamed_and_swapped(self) -> None:
-        """Outputs that are renamed, or exchange their names, keep their roads, with what waits."""
+        """Outputs that are renamed, or exchange their names, keep their senders, with what waits."""
         one, two = self.backend(), self.backend()
         await one.stop()
         buffer = "buffer-size-mb = 1"
         self.start(http(to(one, "one", buffer), to(two, "two", buffer)))
         await self.submit()
-        first, second = self.listener.roads
+        first, second = self.listener.senders
         await until(lambda: first.waiting()[0] == 1)
         swapped = await self.reload(http(to(two, "one", buffer), to(one, "two", buffer)))
         self.assertEqual(swapped, ["main: output one: name", "main: output two: name"])
-        self.assertEqual(self.listener.roads, [second, first])
-        self.assertEqual([road.name for road in self.listener.roads], ["one", "two"])
-        self.assertEqual(first.backlog()[0], 1)
+        self.assertEqual(self.listener.senders, [second, first])
+        self.assertEqual([sender.name for sender in self.listener.senders], ["one", "two"])
+        self.assertEqual(first.outstanding()[0], 1)
         one.listen()
         await self.reload(http(to(two, "new", buffer), to(one, "old", buffer)))
         await until(lambda: one.requests)
@@ -130,7 +130,7 @@ class OutputTests(ReloadCase):
             clients = [await self.client(self.listener) for _ in range(3)]
             for number, client in enumerate(clients):
                 client.send(request(body=b"a v=1 %d" % number))
-                await until(lambda number=number: self.road.waiting()[0] == number)
+                await until(lambda number=number: self.sender.waiting()[0] == number)
             self.assertEqual(await self.reload(http(to(new, more=queue))), ["main: output one: location"])
             self.assertEqual(new.requests, [])
             held.release()
@@ -146,10 +146,10 @@ class OutputTests(ReloadCase):
         well = to(self.backend(), "well")
         self.start(http(to(old, more="buffer-size-mb = 1"), well))
         self.assertEqual((await self.submit()).status, 204)
-        await until(lambda: self.road.trouble)
+        await until(lambda: self.sender.trouble)
         await self.reload(http(to(new, more="buffer-size-mb = 1"), well))
         await until(lambda: new.requests)
-        await until(lambda: self.road.trouble is None)
+        await until(lambda: self.sender.trouble is None)
 
     async def test_database_created(self) -> None:
         """A backend that waits for a database is given it as soon as that is allowed."""
@@ -160,11 +160,11 @@ class OutputTests(ReloadCase):
         self.start(http(to(one, more=buffer), well))
         self.assertEqual((await self.submit()).status, 204)
         held.release()
-        await until(self.road.missing)
+        await until(self.sender.missing)
         one.script[0] = missing
         one.script.extend([answer(200), answer(204)])
         await self.reload(http(to(one, more=f"{buffer}\ncreate-databases = true"), well))
-        await until(lambda: not self.road.missing() and not self.road.backlog()[0])
+        await until(lambda: not self.sender.missing() and not self.sender.outstanding()[0])
         self.assertIn(b"CREATE+DATABASE", one.requests[-2].query)
         self.assertEqual(one.requests[-1].body, LINE)
 
@@ -230,11 +230,11 @@ class OutputTests(ReloadCase):
         await self.reload(http(to(one, "eins"), to(two, "zwei"), listener=listener))
         await self.submit(b"a v=1 3")
         self.assertEqual(await self.reload(only), ["main: output one: name", "main: output zwei removed"])
-        keeper = self.listener.keeper
+        writer = self.listener.writer
 
         async def left() -> int:
             count: int = (
-                await keeper.call(lambda journal: journal._db.execute("SELECT COUNT(*) FROM log").fetchone())
+                await writer.call(lambda journal: journal._db.execute("SELECT COUNT(*) FROM log").fetchone())
             )[0]
             return count
 
@@ -248,7 +248,7 @@ class OutputTests(ReloadCase):
         self.assertIn(b"a v=1 4", two.requests[-1].body)
         while await left():
             await self.submit(b"b v=1 2")
-        depths = {each.backend: each.active for each in await keeper.call(lambda journal: journal.depths())}
+        depths = {each.backend: each.active for each in await writer.call(lambda journal: journal.depths())}
         self.assertEqual(depths, {"one": True, "two": True})
 
 
@@ -315,7 +315,7 @@ class ListenerTests(ReloadCase):
         held.release()
         self.assertEqual((await client.answer()).status, 204)
         await until(lambda: main.parent is None and not self.service._leaving)
-        self.assertIsNone(main.keeper._thread)
+        self.assertIsNone(main.writer._thread)
         self.assertEqual(await self.reload(f"{web}\n{other}"), ["main: added", "packets: removed"])
         self.assertEqual((await self.submit()).status, 204)
 
@@ -490,7 +490,7 @@ class CertificateTests(ReloadCase):
         shutil.copy(right.ca_file(), believed)
         shutil.copy(right.issue(), shown)
         self.assertEqual((await self.submit()).status, 503)
-        road = self.road
+        sender = self.sender
         self.assertEqual(await self.reload(http(to(one, more=both))), ["main: output one: content of its PEM files"])
         self.assertEqual((await self.submit()).status, 204)
         self.assertEqual(await self.reload(http(to(one, more=both))), [])
@@ -503,7 +503,7 @@ class CertificateTests(ReloadCase):
         shown.write_text("-----BEGIN CERTIFICATE-----\nx\n-----BEGIN PRIVATE KEY-----\n")
         self.assertIn("not a usable PEM file", await self.refused(http(to(one, more=unseen))))
         self.assertEqual((await self.submit()).status, 204)
-        self.assertIs(self.road, road)
+        self.assertIs(self.sender, sender)
 
 
 class UDPTests(ReloadCase):
@@ -684,7 +684,7 @@ class WholeTests(ReloadCase):
         one = self.backend()
         good = http(to(one))
         self.start(good)
-        before = (self.service.config, self.listener.config, self.road, self.listener._port)
+        before = (self.service.config, self.listener.config, self.sender, self.listener._port)
         for text, words in (
             ("[", "found bad TOML"),
             ("", "at least one [[http]] or [[udp]]"),
@@ -697,7 +697,7 @@ class WholeTests(ReloadCase):
         self.path.unlink()
         with self.assertRaisesRegex(Refused, "cannot be read"):
             await self.service.reload()
-        self.assertEqual((self.service.config, self.listener.config, self.road, self.listener._port), before)
+        self.assertEqual((self.service.config, self.listener.config, self.sender, self.listener._port), before)
         self.assertEqual((await self.submit()).status, 204)
         self.assertEqual(await self.reload(good), [])
 
@@ -744,7 +744,7 @@ class WholeTests(ReloadCase):
         for _ in range(2):
             self.assertEqual(await self.service.reload(check=True), {"checked": True, "changes": changes})
         self.assertEqual((await self.submit()).status, 204)
-        self.assertEqual((len(self.service.listeners), len(self.listener.roads), two.requests), (1, 1, []))
+        self.assertEqual((len(self.service.listeners), len(self.listener.senders), two.requests), (1, 1, []))
         self.assertEqual((await self.service.reload())["changes"], changes)
         self.assertEqual((await self.submit()).status, 204)
         self.write("[")
@@ -780,7 +780,7 @@ class WholeTests(ReloadCase):
         self.assertEqual(await reloaded, "the relay is shutting down")
         self.service.hang_up()
         RelayService(load(self.path), reactor).hang_up()
-        self.assertEqual([road.name for road in self.listener.roads], ["one"])
+        self.assertEqual([sender.name for sender in self.listener.senders], ["one"])
 
     async def test_stopped_while_something_leaves(self) -> None:
         """A stop waits for what a reload has removed, no longer than it may."""

@@ -33,9 +33,9 @@ class Key:
 MB = 1024 * 1024
 JOURNAL: dict[str, Key | str] = {
     "journal": "RestartTests.test_journal",
-    "journal-max-mb": Key("7", "8", "listener.keeper.limits.max_bytes", 7 * MB, 8 * MB),
-    "journal-max-age": Key('"7s"', '"8s"', "listener.keeper.limits.max_age", 7.0, 8.0),
-    "journal-full": Key('"reject"', '"drop-oldest"', "listener.keeper.limits.drop_oldest", False, True),
+    "journal-max-mb": Key("7", "8", "listener.writer.limits.max_bytes", 7 * MB, 8 * MB),
+    "journal-max-age": Key('"7s"', '"8s"', "listener.writer.limits.max_age", 7.0, 8.0),
+    "journal-full": Key('"reject"', '"drop-oldest"', "listener.writer.limits.drop_oldest", False, True),
     "journal-sync": Key('"normal"', '"full"', "sync", 1, 2),
     "journal-on-error": Key('"relay"', '"refuse"', "relay_of._refuse_unjournaled", False, True),
 }
@@ -45,7 +45,7 @@ HTTP: dict[str, Key | str] = {
     "ssl-combined-pem": "CertificateTests.test_served",
     "default-retention-policy": Key('""', '"week"', "query", b"db=db", b"db=db&rp=week"),
     "default-ping-response": Key("204", "200", "ping", 204, 200),
-    "health-timeout-ms": Key("1000", "2000", "road.backend._ping_timeout", 1.0, 2.0),
+    "health-timeout-ms": Key("1000", "2000", "sender.backend._ping_timeout", 1.0, 2.0),
     "rate-limit": Key("0", "1", "second_status", 204, 429),
     "burst-limit": Key("1", "2", "second_status", 429, 204, beside="rate-limit = 1"),
     "max-body-size": Key("1000", "10", "status", 204, 413),
@@ -63,7 +63,7 @@ HTTP_OUTPUT: dict[str, Key | str] = {
     "name": "OutputTests.test_renamed_and_swapped",
     "location": "OutputTests.test_moved",
     "endpoints": Key("{}", '{write = "w"}', "path", b"/write", b"/write/w"),
-    "timeout": Key('"7s"', '"8s"', "road.backend.timeout", 7.0, 8.0),
+    "timeout": Key('"7s"', '"8s"', "sender.backend.timeout", 7.0, 8.0),
     "skip-tls-verification": "CertificateTests.test_of_backends",
     "ca-file": "CertificateTests.test_of_backends",
     "client-certificate": "CertificateTests.test_of_backends",
@@ -73,13 +73,13 @@ HTTP_OUTPUT: dict[str, Key | str] = {
     "token": Key('"one"', '"two"', "authorization", b"Token one", b"Token two"),
     "token-file": "OutputTests.test_secrets_in_files",
     "gzip": Key("false", "true", "encoding", None, b"gzip"),
-    "buffer-size-mb": Key("7", "8", "road.queue.max_bytes", 7 * MB, 8 * MB),
-    "buffer-full": Key('"reject"', '"drop-oldest"', "road.queue.drop_oldest", False, True),
-    "create-databases": Key("false", "true", "road.create_databases", False, True),
-    "max-batch-kb": Key("7", "8", "road._max_batch", 7 * 1024, 8 * 1024),
-    "max-delay-interval": Key('"7s"', '"8s"', "road.max_delay", 7.0, 8.0),
-    "max-in-flight": Key("1", "2", "road._max_in_flight", 1, 2),
-    "max-waiting-mb": Key("7", "8", "road._max_waiting", 7 * MB, 8 * MB),
+    "buffer-size-mb": Key("7", "8", "sender.backlog.max_bytes", 7 * MB, 8 * MB),
+    "buffer-full": Key('"reject"', '"drop-oldest"', "sender.backlog.drop_oldest", False, True),
+    "create-databases": Key("false", "true", "sender.create_databases", False, True),
+    "max-batch-kb": Key("7", "8", "sender._max_batch", 7 * 1024, 8 * 1024),
+    "max-delay-interval": Key('"7s"', '"8s"', "sender.max_delay", 7.0, 8.0),
+    "max-in-flight": Key("1", "2", "sender._max_in_flight", 1, 2),
+    "max-waiting-mb": Key("7", "8", "sender._max_waiting", 7 * MB, 8 * MB),
 }
 ENDPOINTS: dict[str, Key | str] = {
     "write": Key('"a"', '"b"', "path", b"/a", b"/b"),
@@ -139,7 +139,7 @@ class KeyTests(ReloadCase):
         for name, key in keys.items():
             if isinstance(key, str) or not name.startswith(only) or name.startswith(but):
                 continue
-            road, port = self.road if self.listener.roads else None, self.listener._port
+            sender, port = self.sender if self.listener.senders else None, self.listener._port
             for value, expected in ((key.before, key.seen_before), (key.after, key.seen_after)):
                 await self.reload(text(f"{name} = {value}\n{key.beside}"))
                 self.assertEqual(await self.look(key.see), expected, name)
@@ -148,8 +148,8 @@ class KeyTests(ReloadCase):
             changes = await self.reload(text(f"{name} = {key.before}\n{key.beside}"))
             if key.seen_before != key.seen_after:
                 self.assertRegex(" ".join(changes), rf"\b({name}|endpoints)\b")
-            if road is not None:
-                self.assertIs(self.road, road, name)
+            if sender is not None:
+                self.assertIs(self.sender, sender, name)
             self.assertIs(self.listener._port, port, name)
 
     async def look(self, what: str) -> Any:
@@ -225,7 +225,7 @@ class KeyTests(ReloadCase):
 
     async def see_sync(self) -> Any:
         """Return what a commit survives, in SQLite's terms."""
-        found = await self.listener.keeper.call(lambda journal: journal._db.execute("PRAGMA synchronous").fetchone())
+        found = await self.listener.writer.call(lambda journal: journal._db.execute("PRAGMA synchronous").fetchone())
         return found[0]
 
     async def see_datagram_query(self) -> Any:
@@ -260,7 +260,7 @@ class KeyTests(ReloadCase):
         await self.check(HTTP, lambda line: http(to(self.one), listener=f"{journal}\n{line}"), only="journal")
 
     async def test_output(self) -> None:
-        """An output's keys: the road stays, and the next request goes as they say."""
+        """An output's keys: the sender stays, and the next request goes as they say."""
         self.one = self.backend()
 
         def text(line: str) -> str:

@@ -121,8 +121,8 @@ class ShapeTests(HealthCase):
         bad = await self.refusing_backend()
         service = self.operate(ADMIN, self.listener(good, bad))
         self.assertEqual(await self.write(service), 204)
-        road = self.http(service).roads[1]
-        await until(lambda: road.trouble is not None)
+        sender = self.http(service).senders[1]
+        await until(lambda: sender.trouble is not None)
         status, shown = await self.told(self.admin(service), b"/status")
         self.assertEqual((status, shown["version"]), (200, __version__))
         self.assertGreaterEqual(shown["uptime"], 0)
@@ -174,7 +174,7 @@ class SyncTests(HealthCase):
         service = self.operate(self.listener(self.backend(), await self.refusing_backend()))
         relay = self.http(service)
         self.assertEqual(await self.write(service), 204)
-        await until(lambda: relay.roads[1].trouble is not None)
+        await until(lambda: relay.senders[1].trouble is not None)
         status, shown = await self.told(relay, b"/health/backends/two")
         self.assertEqual(status, 503)
         self.assertRegex(shown["message"], r"^down: refused: .*Connection refused")
@@ -290,15 +290,15 @@ class LossTests(HealthCase):
         if journal:
             await self.order("queues pause", backend="two")
         self.assertEqual(await self.write(service), 204)
-        keeper = self.http(service).keeper
-        if keeper is not None:
-            await keeper.call(lambda journal: journal.expire(time.time() + 1))
+        writer = self.http(service).writer
+        if writer is not None:
+            await writer.call(lambda journal: journal.expire(time.time() + 1))
             await self.order("queues resume", backend="two")
-        road = self.http(service).roads[1]
-        await until(road.losses)
+        sender = self.http(service).senders[1]
+        await until(sender.losses)
         if not journal:
             await self.write(service)
-            await until(lambda: road.trouble is None)
+            await until(lambda: sender.trouble is None)
         status, shown = await self.told(self.http(service), b"/health/backends/two")
         self.assertEqual((status, (await self.told(self.http(service), b"/health"))[0]), (503, 200))
         return service, shown["message"]
@@ -347,9 +347,9 @@ class LossTests(HealthCase):
         refuse = 'journal-on-error = "refuse"\n[[http.output]]'
         service = self.operate(self.listener(self.backend()).replace("[[http.output]]", refuse))
         relay = self.http(service)
-        keeper = relay.keeper
-        assert keeper is not None
-        keeper.trouble = "disk full"
+        writer = relay.writer
+        assert writer is not None
+        writer.trouble = "disk full"
         failing = self.patch(Journal, "touch", lambda journal: journal._db.execute("INSERT INTO nowhere VALUES (1)"))
         status, shown = await self.told(relay, b"/health")
         self.assertEqual(status, 503)
@@ -373,7 +373,7 @@ class UDPTests(HealthCase):
         held = Hold(answer(204))
         backend = self.backend(held)
         service = self.udp(backend.url)
-        await until(lambda: service.listeners[0].roads[0].is_known)
+        await until(lambda: service.listeners[0].senders[0].is_known)
         service.listeners[0].protocol.datagramReceived(LINE, None)
         client = await self.client(self.admin(service))
         client.send(request(b"/health/backends/one", b"", method=b"GET", length=-1))
@@ -386,11 +386,11 @@ class UDPTests(HealthCase):
     async def test_lost(self) -> None:
         """Lines that one backend took and another one did not are missed by that one."""
         service = self.udp(self.backend().url, self.backend(answer(503), answer(204)).url, interval="1ms")
-        protocol, road = service.listeners[0].protocol, service.listeners[0].roads[1]
+        protocol, sender = service.listeners[0].protocol, service.listeners[0].senders[1]
         protocol.datagramReceived(LINE, None)
-        await until(road.losses)
+        await until(sender.losses)
         protocol.datagramReceived(LINE, None)
-        await until(lambda: road.trouble is None)
+        await until(lambda: sender.trouble is None)
         status, shown = await self.told(self.admin(service), b"/health/backends/two")
         self.assertEqual((status, shown["message"].split(" accepted")[0]), (503, f"misses 1 write ({len(LINE)} B)"))
         self.assertEqual((await self.told(self.admin(service), b"/health/backends/one"))[0], 200)
@@ -398,11 +398,11 @@ class UDPTests(HealthCase):
     async def test_all_down(self) -> None:
         """Where no backend takes lines, none misses what another one has, and the listener is not well."""
         service = self.udp((await self.refusing_backend()).url, (await self.refusing_backend()).url, interval="1ms")
-        roads = service.listeners[0].roads
-        await until(lambda: all(road.problem for road in roads))
+        senders = service.listeners[0].senders
+        await until(lambda: all(sender.problem for sender in senders))
         service.listeners[0].protocol.datagramReceived(LINE, None)
-        await until(lambda: all(road.failures for road in roads))
-        self.assertEqual([road.losses() for road in roads], [[], []])
+        await until(lambda: all(sender.failures for sender in senders))
+        self.assertEqual([sender.losses() for sender in senders], [[], []])
         self.assertEqual((await self.told(self.admin(service), b"/health"))[0], 503)
 
 
@@ -418,7 +418,7 @@ class StopTests(HealthCase):
         writer, asker = await self.client(relay), await self.client(relay)
         writer.send(request())
         asker.send(request(b"/ping", b"", method=b"GET")[:-1])
-        await until(lambda: service.listeners[0].roads[0].requests)
+        await until(lambda: service.listeners[0].senders[0].requests)
         stopped = service.stopService()
         asker.send(b"\n")
         self.assert_error(await asker.answer(), 503, "the relay is shutting down")

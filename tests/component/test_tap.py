@@ -24,7 +24,7 @@ from influxrelay import __version__
 from influxrelay.config.loader import load
 from influxrelay.config.settings import Config, HTTPListenerConfig, HTTPOutputConfig, UDPListenerConfig, UDPOutputConfig
 from influxrelay.core.errors import StartError
-from influxrelay.delivery.factory import make_road
+from influxrelay.delivery.factory import make_sender
 from influxrelay.delivery.http_client import HTTPBackend
 from influxrelay.service.relay_service import RelayService
 from influxrelay.tap import Options, makeService
@@ -465,19 +465,19 @@ class ServiceTests(RelayTestCase):
         listener = HTTPListenerConfig(name="web", bind_addr="test", endpoint=endpoint, outputs=(output,))
         return RelayService(Config(path="test", http=(listener,)), reactor)
 
-    def test_road(self) -> None:
+    def test_sender(self) -> None:
         """An output's token, and its name and password, become the header that its backend gets."""
         for settings, expected in (
             ({"token": "t"}, b"Token t"),
             ({"username": "u", "password": "pä:"}, b"Basic dTpww6Q6"),
             ({}, None),
         ):
-            road = make_road(
+            sender = make_sender(
                 HTTPOutputConfig(name="a", location="x", write_url="http://h/write", ping_url="x", **settings),  # type: ignore[arg-type]
                 "relay",
                 reactor,
                 None,
             )
-            backend = road.backend
+            backend = sender.backend
             self.assertIsInstance(backend, HTTPBackend)
             self.assertEqual(backend._authorization, expected)  # type: ignore[attr-defined]

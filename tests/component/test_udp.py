@@ -137,13 +137,13 @@ class FakeReactor(Clock):
         return self.ports[-1]
 
 
-class FakeRoad(Sender):
-    """A road that is answered by the test."""
+class FakeSender(Sender):
+    """A sender that is answered by the test."""
 
     lines_unwanted = 0
 
     def __init__(self) -> None:
-        self.name = "road"
+        self.name = "sender"
         self.submitted: list[tuple[Write, Deferred[Reply]]] = []
 
     def submit(self, write: Write) -> Deferred[Reply]:
@@ -482,15 +482,15 @@ class OutputTests(SynchronousTestCase):
 
 
 class BatcherTests(SynchronousTestCase):
-    """The batches for a road, on a Clock."""
+    """The batches for a sender, on a Clock."""
 
     def setUp(self) -> None:
         """Make a batcher with a limit of each kind."""
         self.clock = Clock()
-        self.road = FakeRoad()
+        self.sender = FakeSender()
         self.destination = Destination(b"db", b"", b"s", (b"", b"", b""))
         self.batcher = LineBatcher(
-            self.road,
+            self.sender,
             self.clock,
             self.destination,
             b"db=db&precision=s",
@@ -503,7 +503,7 @@ class BatcherTests(SynchronousTestCase):
         """A batch is sent as soon as it has enough lines, and the rest waits."""
         self.batcher.send([b"l%d v=1 1" % number for number in range(7)])
         self.assertEqual(
-            self.road.bodies,
+            self.sender.bodies,
             [b"l0 v=1 1\nl1 v=1 1\nl2 v=1 1\n", b"l3 v=1 1\nl4 v=1 1\nl5 v=1 1\n"],
         )
 
@@ -511,51 +511,51 @@ class BatcherTests(SynchronousTestCase):
         """A batch is sent as soon as it has enough bytes, newlines included."""
         self.batcher.send([b"x" * 49])
         self.batcher.send([b"y" * 48])
-        self.assertEqual(self.road.bodies, [])
+        self.assertEqual(self.sender.bodies, [])
         self.batcher.send([b"z"])
-        self.assertEqual(self.road.bodies, [b"x" * 49 + b"\n" + b"y" * 48 + b"\nz\n"])
+        self.assertEqual(self.sender.bodies, [b"x" * 49 + b"\n" + b"y" * 48 + b"\nz\n"])
         self.batcher.send([b"x" * 99])
-        self.assertEqual(len(self.road.bodies), 2)
+        self.assertEqual(len(self.sender.bodies), 2)
 
     def test_by_time(self) -> None:
         """A batch is sent when its first line has waited for the interval, whatever came after it."""
         self.batcher.send([b"a v=1 1"])
         self.clock.advance(1.5)
         self.batcher.send([b"b v=1 1"])
-        self.assertEqual(self.road.bodies, [])
+        self.assertEqual(self.sender.bodies, [])
         self.clock.advance(0.5)
-        self.assertEqual(self.road.bodies, [b"a v=1 1\nb v=1 1\n"])
+        self.assertEqual(self.sender.bodies, [b"a v=1 1\nb v=1 1\n"])
 
     def test_the_time_begins_anew(self) -> None:
         """After a full batch the next line waits for the whole interval again."""
         self.batcher.send([b"a v=1 1"])
         self.clock.advance(1.5)
         self.batcher.send([b"b v=1 1", b"c v=1 1", b"d v=1 1"])
-        self.assertEqual(len(self.road.bodies), 1)
+        self.assertEqual(len(self.sender.bodies), 1)
         self.clock.advance(1.5)
-        self.assertEqual(len(self.road.bodies), 1)
+        self.assertEqual(len(self.sender.bodies), 1)
         self.clock.advance(0.5)
-        self.assertEqual(self.road.bodies[1:], [b"d v=1 1\n"])
+        self.assertEqual(self.sender.bodies[1:], [b"d v=1 1\n"])
 
     def test_flush(self) -> None:
         """flush() sends what there is, once, and leaves no timer behind."""
         self.batcher.send([b"a v=1 1"])
         self.batcher.flush()
         self.batcher.flush()
-        self.assertEqual(self.road.bodies, [b"a v=1 1\n"])
+        self.assertEqual(self.sender.bodies, [b"a v=1 1\n"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_no_lines(self) -> None:
         """No lines start no timer and make no write."""
         self.batcher.send([])
         self.batcher.flush()
-        self.assertEqual((self.road.bodies, self.clock.getDelayedCalls()), ([], []))
+        self.assertEqual((self.sender.bodies, self.clock.getDelayedCalls()), ([], []))
 
     def test_what_is_sent(self) -> None:
         """A batch is a write that may be merged, to the output's destination and with its query."""
         self.batcher.send([b"a v=1 1"])
         self.batcher.flush()
-        write, _ = self.road.submitted[0]
+        write, _ = self.sender.submitted[0]
         self.assertEqual(
             (write.destination, write.query, write.authorization, write.mergeable),
             (self.destination, b"db=db&precision=s", b"", True),
@@ -565,7 +565,7 @@ class BatcherTests(SynchronousTestCase):
         """Lines count as sent when the backend has taken them, else as dropped, by the reason."""
         self.batcher.send([b"x v=1 1"] * 12)
         for (_, answer), outcome in zip(
-            self.road.submitted,
+            self.sender.submitted,
             [Reply(204), Reply(400), BackendFailure("refused", "no"), ValueError("a bug")],
             strict=True,
         ):
@@ -575,7 +575,7 @@ class BatcherTests(SynchronousTestCase):
                 answer.errback(outcome)
         self.assertEqual(self.batcher.lines_out, 3)
         self.assertEqual(self.batcher.dropped, {"400": 3, "refused": 3, "error": 3})
-        self.assertEqual(self.batcher.name, "road")
+        self.assertEqual(self.batcher.name, "sender")
 
 
 class Packets(DatagramProtocol):

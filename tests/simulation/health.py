@@ -35,16 +35,16 @@ PINGS = (
 
 
 class FakeListener:
-    """Some roads."""
+    """Some senders."""
 
     name = "simulation"
     is_ready = True
-    keeper = None
+    writer = None
 
     def __init__(
-        self, roads: Iterable[Sender], handed_out: Callable[[], Deferred[Any]] = lambda: succeed(None)
+        self, senders: Iterable[Sender], handed_out: Callable[[], Deferred[Any]] = lambda: succeed(None)
     ) -> None:
-        self.roads = list(roads)
+        self.senders = list(senders)
         self.hand_over = handed_out
 
     def obstacle(self) -> str:
@@ -64,57 +64,57 @@ class Questions:
         self._world = world
         self._acknowledged = acknowledged
 
-    def plan(self, roads: list[Sender], reactor: Any, has: Callable[[Sender, Story], bool]) -> None:
-        """Ask about these roads, and ping them, for a while."""
+    def plan(self, senders: list[Sender], reactor: Any, has: Callable[[Sender, Story], bool]) -> None:
+        """Ask about these senders, and ping them, for a while."""
         rng = self.rng
         for _ in range(QUESTIONS):
-            reactor.callLater(rng.random() * SPAN, self.ask, rng.choice(roads), reactor, has)
+            reactor.callLater(rng.random() * SPAN, self.ask, rng.choice(senders), reactor, has)
         for _ in range(rng.choice((0, 0, 5, 20))):
-            reactor.callLater(rng.random() * SPAN, self._ping, rng.choice(roads))
+            reactor.callLater(rng.random() * SPAN, self._ping, rng.choice(senders))
 
-    def _ping(self, road: Sender) -> None:
-        road.pinged(self.rng.choice(PINGS))
+    def _ping(self, sender: Sender) -> None:
+        sender.pinged(self.rng.choice(PINGS))
 
-    def ask(self, road: Sender, reactor: Any, has: Callable[[Sender, Story], bool]) -> list[Health]:
+    def ask(self, sender: Sender, reactor: Any, has: Callable[[Sender, Story], bool]) -> list[Health]:
         """Ask, and return where the answer will be."""
         self.asked += 1
-        before = self._acknowledged(road)
-        examiner = LocalExaminer(lambda: [FakeListener([road], self._world.handed_out)], reactor)
+        before = self._acknowledged(sender)
+        examiner = LocalExaminer(lambda: [FakeListener([sender], self._world.handed_out)], reactor)
         told: list[Health] = []
 
         def answered(health: Health) -> None:
             told.append(health)
             waited = self._world.clock.seconds() - asked
             if waited > PATIENCE + 0.1:
-                self._world.broken(f"the question about {road.name} waited {waited:g} s")
+                self._world.broken(f"the question about {sender.name} waited {waited:g} s")
             if not health.passed:
                 self.failed += 1
                 return
             self.passed += 1
-            still = set(self._acknowledged(road))  # a reload may have changed what the backend is to get
+            still = set(self._acknowledged(sender))  # a reload may have changed what the backend is to get
             for story in before:
-                if story in still and not story.poisoned and not has(road, story):
-                    self._world.broken(f"{road.name} is said to be in sync, and does not have write {story.sequence}")
+                if story in still and not story.poisoned and not has(sender, story):
+                    self._world.broken(f"{sender.name} is said to be in sync, and does not have write {story.sequence}")
 
         def odd(failure: Failure) -> None:
             self._world.broken(failure.getTraceback())
 
         asked = self._world.clock.seconds()
-        Deferred.fromCoroutine(examiner.backend(road.name)).addCallback(answered).addErrback(odd)
+        Deferred.fromCoroutine(examiner.backend(sender.name)).addCallback(answered).addErrback(odd)
         return told
 
-    def ask_at_the_end(self, road: Sender, clock: Any, has: Callable[[Sender, Story], bool]) -> None:
+    def ask_at_the_end(self, sender: Sender, clock: Any, has: Callable[[Sender, Story], bool]) -> None:
         """Check that a backend that is well is said to be in sync, or to miss something for ever."""
-        clock.advance(FORGIVENESS + EPSILON + max(0.0, road._not_before - clock.seconds()))
-        road.pinged(None)
-        (health,) = self.ask(road, clock, has)
-        misses = any(each.reason != "operator" for each in road.losses())
+        clock.advance(FORGIVENESS + EPSILON + max(0.0, sender._not_before - clock.seconds()))
+        sender.pinged(None)
+        (health,) = self.ask(sender, clock, has)
+        misses = any(each.reason != "operator" for each in sender.losses())
         if health.passed == misses:
-            self._world.broken(f"at the end {road.name} is said to be: {health.message}; lost: {road.losses()}")
+            self._world.broken(f"at the end {sender.name} is said to be: {health.message}; lost: {sender.losses()}")
 
 
 class World(simulation.World):
-    """A schedule of roads without queues."""
+    """A schedule of senders without queues."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
@@ -122,30 +122,30 @@ class World(simulation.World):
 
     def run(self) -> None:
         """Ask, too."""
-        self.questions.plan([each.road for each in self.roads], self.clock, self._has)
+        self.questions.plan([each.sender for each in self.senders], self.clock, self._has)
         super().run()
 
     def handed_out(self) -> Deferred[None]:
-        """Tell that the roads have everything, at once."""
+        """Tell that the senders have everything, at once."""
         return succeed(None)
 
     def _taken(self, _: Sender) -> list[Story]:
         return [each for each in self.stories.values() if each.answers and each.answers[0].status < 300]
 
-    def _has(self, road: Sender, story: Story) -> bool:
-        return self._has_taken(self.backends[self._number_of(road)], story)
+    def _has(self, sender: Sender, story: Story) -> bool:
+        return self._has_taken(self.backends[self._number_of(sender)], story)
 
     def _check(self) -> None:
         super()._check()
-        for each in self.roads:
+        for each in self.senders:
             if not self.closed:
-                self.questions.ask_at_the_end(each.road, self.clock, self._has)
+                self.questions.ask_at_the_end(each.sender, self.clock, self._has)
         if self.problems:
             raise self.problems[0]
 
 
 class QueueWorld(queue_simulation.World):
-    """A schedule of roads with queues."""
+    """A schedule of senders with queues."""
 
     def __init__(self, seed: int, trace: Callable[[str], object] | None = None) -> None:
         super().__init__(seed, trace)
@@ -155,29 +155,29 @@ class QueueWorld(queue_simulation.World):
         """Ask each process."""
         super().start()
         assert self.process is not None
-        self.questions.plan(list(self.process.roads), self.process.reactor, self._has)
+        self.questions.plan(list(self.process.senders), self.process.reactor, self._has)
 
     def handed_out(self) -> Deferred[None]:
-        """Tell when the roads have everything."""
+        """Tell when the senders have everything."""
         assert self.process is not None
         return self.process.listener.relay.handed_out()
 
-    def _taken(self, road: Sender) -> list[Story]:
+    def _taken(self, sender: Sender) -> list[Story]:
         """Without a journal a process knows nothing of what the one before it has lost."""
-        assert isinstance(road, queue_simulation.WatchedRoad)
-        must = self._must(self.servers[road.number])
+        assert isinstance(sender, queue_simulation.WatchedSender)
+        must = self._must(self.servers[sender.number])
         return [each for each in must if self.on_disk or each.generation == self.generation]
 
-    def _has(self, road: Sender, story: Story) -> bool:
-        assert isinstance(road, queue_simulation.WatchedRoad)
+    def _has(self, sender: Sender, story: Story) -> bool:
+        assert isinstance(sender, queue_simulation.WatchedSender)
         assert isinstance(story, queue_simulation.QueueStory)
-        return self.servers[road.number].has(story)
+        return self.servers[sender.number].has(story)
 
     def _check(self) -> None:
         super()._check()
         assert self.process is not None
-        for road in self.process.roads:
-            self.questions.ask_at_the_end(road, self.clock, self._has)
+        for sender in self.process.senders:
+            self.questions.ask_at_the_end(sender, self.clock, self._has)
         if self.problems:
             raise self.problems[0]
 

@@ -3,7 +3,7 @@
 ``python -m tests.simulation.queue SEED`` replays one schedule with a trace, ``--count N`` runs N without one. A failing
 seed is printed, and fails again whenever it is run: all that is random comes from the seed, and time is a Clock's.
 
-The real FanOut, QueuedRoads, Lanes and queues run against the model backends of :mod:`tests.simulation.settle`; the
+The real FanOut, senders, queues and backlogs run against the model backends of :mod:`tests.simulation.settle`; the
 journal is real too, and the JournalWriter's thread is a timer. A write's number, its *sequence*, counts all writes in
 the order in which the relay took them, through all its processes; what a backend holds in the end tells which write set
 a point last.
@@ -35,7 +35,7 @@ from influxrelay.config.settings import JournalConfig as JournalSettings
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import TAKEN
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.backlog import Backlog, JournalBacklog, MemoryBacklog, Ticket
+from influxrelay.delivery.backlog import Backlog, Fate, JournalBacklog, MemoryBacklog
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.factory import make_filter
 from influxrelay.delivery.fanout import FanOut
@@ -255,21 +255,21 @@ class ProcessClock:
                 call.cancel()
 
 
-class WatchedRoad(BufferedSender):
-    """A road, and a note of what it answers to each write."""
+class WatchedSender(BufferedSender):
+    """A sender, and a note of what it answers to each write."""
 
     world: World
     number: int
 
-    def submit(self, write: Write, ticket: Ticket | None = None) -> Deferred[Reply]:
+    def submit(self, write: Write, fate: Fate | None = None) -> Deferred[Reply]:
         """Take a write."""
-        return super().submit(write, ticket).addBoth(self._note, self.world.stories[sequence_of(write.body)])
+        return super().submit(write, fate).addBoth(self._note, self.world.stories[sequence_of(write.body)])
 
     def reconfigure(self, backend: Backend, *, relay: str, **_: Any) -> None:
         """Go on with another transport, and the schedule's own bounds."""
         world = self.world
         self.max_delay, self.create_databases = world.max_delay, world.create_databases
-        self.queue.max_bytes, self.queue.drop_oldest = world.max_bytes, world.drop_oldest
+        self.backlog.max_bytes, self.backlog.drop_oldest = world.max_bytes, world.drop_oldest
         bounds = {"max_batch": world.max_batch, "max_in_flight": world.max_in_flight, "max_waiting": world.max_waiting}
         super().reconfigure(backend, relay=relay, **bounds)
 
@@ -296,7 +296,7 @@ class _NoThread:
         """Be joined."""
 
 
-class SimulatedKeeper(JournalWriter):
+class SimulatedWriter(JournalWriter):
     """A JournalWriter whose thread is a timer, and whose disk fails when the world says so."""
 
     _log = Logger(observer=lambda _: None)
@@ -439,32 +439,32 @@ class SimulatedListener(Relaying):
         self.world = world
         super().__init__(config, reactor)
         self.relay = FanOut(
-            config.name, self.roads, keeper=self.keeper, journal_first=world.journal_first, clock=world.now
+            config.name, self.senders, writer=self.writer, journal_first=world.journal_first, clock=world.now
         )
         self.relays = [self.relay]
         self.furnish()
 
-    def make_keeper(self, config: HTTPListenerConfig | UDPListenerConfig) -> SimulatedKeeper | None:
-        """Return a keeper whose disk may fail."""
+    def make_writer(self, config: HTTPListenerConfig | UDPListenerConfig) -> SimulatedWriter | None:
+        """Return a writer whose disk may fail."""
         if config.journal is None:
             return None
-        keeper = SimulatedKeeper(self._reactor, config.journal.directory, self.world.limits, clock=self.world.now)
-        keeper.world = self.world
-        return keeper
+        writer = SimulatedWriter(self._reactor, config.journal.directory, self.world.limits, clock=self.world.now)
+        writer.world = self.world
+        return writer
 
-    def make_road(self, output: HTTPOutputConfig, name: str) -> WatchedRoad:
-        """Return a road that is watched."""
+    def make_sender(self, output: HTTPOutputConfig, name: str) -> WatchedSender:
+        """Return a sender that is watched."""
         world = self.world
-        queue: Backlog
-        if self.keeper is not None:
-            queue = JournalBacklog(output.name, self.keeper)
+        backlog: Backlog
+        if self.writer is not None:
+            backlog = JournalBacklog(output.name, self.writer)
         else:
-            queue = MemoryBacklog(output.name, world.max_bytes, drop_oldest=world.drop_oldest)
-        road = WatchedRoad(
+            backlog = MemoryBacklog(output.name, world.max_bytes, drop_oldest=world.drop_oldest)
+        sender = WatchedSender(
             self.make_backend(output),
             self._reactor,
             relay=name,
-            queue=queue,
+            backlog=backlog,
             max_delay=world.max_delay,
             create_databases=world.create_databases,
             max_batch=world.max_batch,
@@ -472,18 +472,18 @@ class SimulatedListener(Relaying):
             max_waiting=world.max_waiting,
             jitter=world.rng.random,
         )
-        road.world, road.number = world, int(output.location.removeprefix("http://"))
-        road.filter = make_filter(output)
-        return road
+        sender.world, sender.number = world, int(output.location.removeprefix("http://"))
+        sender.filter = make_filter(output)
+        return sender
 
     def make_backend(self, output: HTTPOutputConfig) -> Transport:
         """Return another transport to a server."""
         return Transport(output.name, self.world.servers[int(output.location.removeprefix("http://"))])
 
     def furnish(self) -> None:
-        """Let the relay know its roads."""
+        """Let the relay know its senders."""
         self.relay.reconfigure(
-            self.name, self.roads, consistency="one", refuse_unjournaled=self.world.refuse_unjournaled
+            self.name, self.senders, consistency="one", refuse_unjournaled=self.world.refuse_unjournaled
         )
 
 
@@ -500,17 +500,17 @@ class Process:
         return self.listener.relay
 
     @property
-    def keeper(self) -> SimulatedKeeper | None:
+    def writer(self) -> SimulatedWriter | None:
         """The journal's."""
-        keeper = self.listener.keeper
-        assert keeper is None or isinstance(keeper, SimulatedKeeper)
-        return keeper
+        writer = self.listener.writer
+        assert writer is None or isinstance(writer, SimulatedWriter)
+        return writer
 
     @property
-    def roads(self) -> list[WatchedRoad]:
-        """All roads, those that are leaving included."""
-        roads = (*self.listener.roads, *self.listener.leaving)
-        return [road for road in roads if isinstance(road, WatchedRoad)]
+    def senders(self) -> list[WatchedSender]:
+        """All senders, those that are leaving included."""
+        senders = (*self.listener.senders, *self.listener.leaving)
+        return [sender for sender in senders if isinstance(sender, WatchedSender)]
 
 
 class World:
@@ -612,10 +612,10 @@ class World:
         listener = SimulatedListener(self.configuration(self.outputs), reactor, self)
         self.process = Process(reactor, listener)
         backlogs = listener.open_journal()
-        keeper = self.process.keeper
-        if keeper is not None and ((self._limit and not self.limits.max_bytes) or self._max_age):
-            most = keeper.used + self._limit * 16384 if self._limit else 0
-            self.limits = keeper.limits = JournalLimits(self.limits.max_bytes or most, self._max_age, self.drop_oldest)
+        writer = self.process.writer
+        if writer is not None and ((self._limit and not self.limits.max_bytes) or self._max_age):
+            most = writer.used + self._limit * 16384 if self._limit else 0
+            self.limits = writer.limits = JournalLimits(self.limits.max_bytes or most, self._max_age, self.drop_oldest)
         listener.resume(backlogs)
         names = {name: server.number for name, server in self.outputs.items()}
         self.note(f"process {self.generation} starts with {names}, and limits {self.limits}")
@@ -632,8 +632,8 @@ class World:
         process.reactor.kill()
         for server in self.servers:
             server.forget()
-        if process.keeper is not None:
-            process.keeper.kill()
+        if process.writer is not None:
+            process.writer.kill()
         self._bury(process)
         self._over()
 
@@ -645,13 +645,13 @@ class World:
         self.note("the process is stopped")
         self.stops += 1
         self.stopping = True
-        for road in process.roads:
-            road.close()
-            road.backend.abort()
-        if process.keeper is None:
+        for sender in process.senders:
+            sender.close()
+            sender.backend.abort()
+        if process.writer is None:
             self._stopped(process)
         else:
-            process.keeper.stop().addCallback(lambda _: self._stopped(process))
+            process.writer.stop().addCallback(lambda _: self._stopped(process))
 
     def _stopped(self, process: Process) -> None:
         if self.process is not process:
@@ -668,12 +668,12 @@ class World:
     def _bury(self, process: Process) -> None:
         """Excuse what is lost with the process's memory, and check that nothing else is."""
         self.process = None
-        for road in process.roads:
-            server = self.servers[road.number]
-            if isinstance(road.queue, MemoryBacklog):
-                self._collect(road.queue, server)
+        for sender in process.senders:
+            server = self.servers[sender.number]
+            if isinstance(sender.backlog, MemoryBacklog):
+                self._collect(sender.backlog, server)
             # What was stored without an answer may have been overwritten by an older one that was sent again, too.
-            held = {sequence_of(entry.write.body) for lane in road._lanes.values() for entry in lane.entries()}
+            held = {sequence_of(entry.write.body) for queue in sender._queues.values() for entry in queue.entries()}
             for story in self.stories.values():
                 if not self.on_disk:
                     delivered = story.sequence in server.letters or server.has(story)
@@ -686,9 +686,9 @@ class World:
             self._check_file()
 
     @staticmethod
-    def _collect(queue: MemoryBacklog, server: Server) -> None:
-        server.drops += queue.drops.values()
-        server.letters |= {sequence_of(ticket.write.body) for ticket, _ in queue.dead_letters}
+    def _collect(backlog: MemoryBacklog, server: Server) -> None:
+        server.drops += backlog.drops.values()
+        server.letters |= {sequence_of(fate.write.body) for fate, _ in backlog.dead_letters}
 
     def _over(self) -> None:
         self.stopping = False
@@ -742,8 +742,8 @@ class World:
         try:
             self._run()
         finally:
-            if self.process is not None and self.process.keeper is not None:
-                self.process.keeper._journal.close()
+            if self.process is not None and self.process.writer is not None:
+                self.process.writer._journal.close()
             shutil.rmtree(self._directory)
 
     def _run(self) -> None:
@@ -931,22 +931,22 @@ class World:
                 self.broken(f"the client of write {story.sequence} got {len(story.answers)} answers")
         drops: list[Drop] = []
         letters: set[tuple[str, int]] = set()
-        if process.keeper is not None:
-            journal = process.keeper._journal
+        if process.writer is not None:
+            journal = process.writer._journal
             drops = journal.drops()
             letters = {(each.backend, sequence_of(each.write.body)) for each in journal.dead_letters(0, 1_000_000)}
             left = [(seq, sequence_of(body)) for seq, body in journal._db.execute("SELECT seq, body FROM log")]
             if left:
                 self.broken(f"the log has something left, as (seq, write): {left}")
-            if process.keeper.trouble or process.keeper._busy:
-                self.broken(f"the keeper is not at rest: {process.keeper.trouble}")
-        for road in process.roads:
-            server = self.servers[road.number]
-            if isinstance(road.queue, MemoryBacklog):
-                self._collect(road.queue, server)
-            drops += [attrs.evolve(drop, backend=road.name) for drop in server.drops]
-            letters |= {(road.name, sequence) for sequence in server.letters}
-            self._check_idle(road)
+            if process.writer.trouble or process.writer._busy:
+                self.broken(f"the writer is not at rest: {process.writer.trouble}")
+        for sender in process.senders:
+            server = self.servers[sender.number]
+            if isinstance(sender.backlog, MemoryBacklog):
+                self._collect(sender.backlog, server)
+            drops += [attrs.evolve(drop, backend=sender.name) for drop in server.drops]
+            letters |= {(sender.name, sequence) for sequence in server.letters}
+            self._check_idle(sender)
         for name, server in self.outputs.items():
             self._check_server(
                 name,
@@ -991,23 +991,23 @@ class World:
             if server.points[point] < sequence:
                 self.broken(f"at {name} write {server.points[point]} overwrote {point!r} of {sequence}")
 
-    def _check_idle(self, road: WatchedRoad) -> None:
-        """Check that a road has forgotten everything."""
-        timers = [timer for timer in road._timers if timer.active()]
+    def _check_idle(self, sender: WatchedSender) -> None:
+        """Check that a sender has forgotten everything."""
+        timers = [timer for timer in sender._timers if timer.active()]
         left = (
-            road._tally.bytes,
-            road._in_flight,
-            road._lanes,
-            road._wake,
-            road._expiry,
-            road._live,
-            road._pages,
+            sender._tally.bytes,
+            sender._in_flight,
+            sender._queues,
+            sender._wake,
+            sender._expiry,
+            sender._live,
+            sender._pages,
             timers,
         )
         if left != (0, 0, {}, None, None, {}, 0, []):
-            self.broken(f"{road.name} has something left: {left}")
-        if not road.drained().called:
-            self.broken(f"{road.name} is not drained")
+            self.broken(f"{sender.name} has something left: {left}")
+        if not sender.drained().called:
+            self.broken(f"{sender.name} is not drained")
 
 
 def run(first: int, count: int, report: Callable[[int, Violation], object], world: type[World] = World) -> int:

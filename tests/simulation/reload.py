@@ -15,7 +15,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 from influxrelay.listeners.transaction import Transaction
-from tests.simulation.queue import Process, Server, WatchedRoad, World, main
+from tests.simulation.queue import Process, Server, WatchedSender, World, main
 
 GRACE = 2.0  # seconds that a backend that is removed has for the rest
 
@@ -77,22 +77,22 @@ class ReloadWorld(World):
             server.leaving = server in before.values() and not server.configured
         steps.take()
         self.note("the reload is done")
-        for road in list(process.listener.leaving):
-            timer = process.reactor.callLater(GRACE, self._leave, process, road)
-            road.drained().addCallback(lambda _, road=road, timer=timer: self._left(process, road, timer))
+        for sender in list(process.listener.leaving):
+            timer = process.reactor.callLater(GRACE, self._leave, process, sender)
+            sender.drained().addCallback(lambda _, sender=sender, timer=timer: self._left(process, sender, timer))
 
-    def _left(self, process: Process, road: WatchedRoad, timer: object) -> None:
+    def _left(self, process: Process, sender: WatchedSender, timer: object) -> None:
         if timer.active():
             timer.cancel()
-            self._leave(process, road)
+            self._leave(process, sender)
 
-    def _leave(self, process: Process, road: WatchedRoad) -> None:
-        """End a road as the service does."""
-        road.close()
-        road.abort()
-        process.listener.forget(road)
-        self.note(f"{road.name} has left")
-        self.servers[road.number].leaving = False
+    def _leave(self, process: Process, sender: WatchedSender) -> None:
+        """End a sender as the service does."""
+        sender.close()
+        sender.abort()
+        process.listener.forget(sender)
+        self.note(f"{sender.name} has left")
+        self.servers[sender.number].leaving = False
 
 
 if __name__ == "__main__":

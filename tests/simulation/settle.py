@@ -3,7 +3,7 @@
 ``python -m tests.simulation.settle SEED`` runs one schedule, ``--count N`` runs N from there on. A failing seed is
 printed, and fails again whenever it is run: all that is random comes from the seed, and time is a Clock's.
 
-The real FanOut and Roads run against model backends. A write has a number, its *sequence*, which counts all writes in
+The real FanOut and Senders run against model backends. A write has a number, its *sequence*, which counts all writes in
 the order in which the relay took them; each of its lines sets one point to that number. So what a backend holds in the
 end tells which write was the last to set a point.
 """
@@ -50,7 +50,7 @@ class Story:
 
     :ivar poisoned: whether it has a line that every backend refuses.
     :ivar answers: the client's, of which there must be one.
-    :ivar outcomes: each road's, by number, in the order they came.
+    :ivar outcomes: each sender's, by number, in the order they came.
     :ivar words: what each backend answered to exactly this write.
     """
 
@@ -242,33 +242,33 @@ class ModelBackend:
             self.not_before = max(self.not_before, self._world.clock.seconds() + seconds)
 
 
-class WatchedRoad:
-    """A road, and a note of what it answers to each write."""
+class WatchedSender:
+    """A sender, and a note of what it answers to each write."""
 
     filter = None
 
-    def __init__(self, number: int, road: Sender, world: World) -> None:
+    def __init__(self, number: int, sender: Sender, world: World) -> None:
         self.number = number
-        self.road = road
+        self.sender = sender
         self.missed: set[Write] = set()
         self._world = world
 
     def submit(self, write: Write) -> Deferred[Reply]:
         """Pass a write on."""
-        return self.road.submit(write).addBoth(self._note, self._world.current)
+        return self.sender.submit(write).addBoth(self._note, self._world.current)
 
     def miss(self, write: Write, when: float) -> None:
         """Pass it on."""
         self.missed.add(write)
-        self.road.miss(write, when)
+        self.sender.miss(write, when)
 
     def _note(self, result: Reply | Failure, story: Story) -> Reply | Failure:
         outcome = result.value if isinstance(result, Failure) else result
         if not isinstance(outcome, (Reply, BackendFailure)):
-            raise Violation(f"the road to backend{self.number} answered write {story.sequence} with {outcome!r}")
+            raise Violation(f"the sender to backend{self.number} answered write {story.sequence} with {outcome!r}")
         story.outcomes[self.number] = outcome
         waited = self._world.clock.seconds() - story.submitted
-        limit = 2 * self.road.backend.timeout
+        limit = 2 * self.sender.backend.timeout
         if waited > limit + EPSILON:
             raise self._world.broken(
                 f"write {story.sequence} waited {waited:g} s at backend{self.number}, not {limit:g}"
@@ -303,8 +303,8 @@ class World:
         self.max_batch = rng.choice((40, 100, 1000))
         self.max_in_flight = rng.choice((1, 1, 1, 1, 2, 3))
         self.backends = [ModelBackend(number, self) for number in range(rng.choice((2, 2, 3)))]
-        self.roads = [
-            WatchedRoad(
+        self.senders = [
+            WatchedSender(
                 number,
                 Sender(
                     backend,
@@ -319,7 +319,7 @@ class World:
             )
             for number, backend in enumerate(self.backends)
         ]
-        self.relay = FanOut("simulation", self.roads)  # type: ignore[arg-type]
+        self.relay = FanOut("simulation", self.senders)  # type: ignore[arg-type]
         self.closed = False
         self._poison = rng.choice((0.0, 0.1, 0.3))
         self._places = rng.randint(1, len(DESTINATIONS))
@@ -371,11 +371,11 @@ class World:
     def stop(self) -> None:
         """Stop as the service does."""
         self.closed = True
-        for watched in self.roads:
-            watched.road.close()
-            watched.road.backend.abort()
-            if watched.road.backend.under_way:
-                self.broken(f"{watched.road.name} was asked for more after close")
+        for watched in self.senders:
+            watched.sender.close()
+            watched.sender.backend.abort()
+            if watched.sender.backend.under_way:
+                self.broken(f"{watched.sender.name} was asked for more after close")
 
     def _until_quiet(self) -> None:
         clock = self.clock
@@ -394,7 +394,7 @@ class World:
             self.broken(f"{backend.name} has {count} requests of one destination in flight")
         if self.clock.seconds() < backend.not_before - EPSILON:
             self.broken(f"{backend.name} was asked before its Retry-After")
-        if len(backend.under_way) > 1 and self.roads[backend.number].road.trouble is not None:
+        if len(backend.under_way) > 1 and self.senders[backend.number].sender.trouble is not None:
             self.broken(f"{backend.name} is in trouble, and has {len(backend.under_way)} requests in flight")
 
     def _check_answer(self, story: Story, reply: Reply) -> None:
@@ -403,7 +403,7 @@ class World:
         settling = [outcome for outcome in outcomes if isinstance(outcome, Reply)]
         if settling:
             expected = [settling[0]]
-        elif len(outcomes) < len(self.roads):
+        elif len(outcomes) < len(self.senders):
             self.broken(f"write {story.sequence} was answered {reply} before all backends had failed")
             return
         else:
@@ -428,11 +428,11 @@ class World:
         for story in self.stories.values():
             if len(story.answers) != 1:
                 self.broken(f"the client of write {story.sequence} got {len(story.answers)} answers")
-            if len(story.outcomes) != len(self.roads):
+            if len(story.outcomes) != len(self.senders):
                 self.broken(f"write {story.sequence} has no outcome at some backend")
-        for watched, backend in zip(self.roads, self.backends, strict=True):
+        for watched, backend in zip(self.senders, self.backends, strict=True):
             self._check_truth(backend)
-            self._check_idle(watched.road)
+            self._check_idle(watched.sender)
             self._check_missed(watched, backend)
             if self.max_in_flight == 1:
                 self._check_order(backend)
@@ -440,7 +440,7 @@ class World:
             raise self.problems[0]
 
     def _check_truth(self, backend: ModelBackend) -> None:
-        """Check that what the road to a backend answered is what the backend did."""
+        """Check that what the sender to a backend answered is what the backend did."""
         for story in self.stories.values():
             outcome = story.outcomes.get(backend.number)
             if not isinstance(outcome, Reply):
@@ -467,8 +467,8 @@ class World:
             if backend.points[point] < sequence:
                 self.broken(f"at {backend.name} write {backend.points[point]} overwrote {point!r} of {sequence}")
 
-    def _check_missed(self, watched: WatchedRoad, backend: ModelBackend) -> None:
-        """Check that a road knows all that its backend misses, and nothing that was not taken."""
+    def _check_missed(self, watched: WatchedSender, backend: ModelBackend) -> None:
+        """Check that a sender knows all that its backend misses, and nothing that was not taken."""
         for story in self.stories.values():
             taken = story.answers[0].status < 300 if story.answers else False
             if story.write in watched.missed and not taken:
@@ -481,25 +481,25 @@ class World:
             ):
                 self.broken(f"{backend.name} misses write {story.sequence}, and it is not known")
 
-    def _check_idle(self, road: Sender) -> None:
-        """Check that a road has forgotten everything."""
-        left = (road._tally.bytes, road._in_flight, road._lanes, road._wake, road._expiry)
+    def _check_idle(self, sender: Sender) -> None:
+        """Check that a sender has forgotten everything."""
+        left = (sender._tally.bytes, sender._in_flight, sender._queues, sender._wake, sender._expiry)
         if left != (0, 0, {}, None, None):
-            self.broken(f"{road.name} has something left: {left}")
-        if not road.drained().called:
-            self.broken(f"{road.name} is not drained")
-        if road.writes != len(self.stories):
-            self.broken(f"{road.name} counted {road.writes} of {len(self.stories)} writes")
+            self.broken(f"{sender.name} has something left: {left}")
+        if not sender.drained().called:
+            self.broken(f"{sender.name} is not drained")
+        if sender.writes != len(self.stories):
+            self.broken(f"{sender.name} counted {sender.writes} of {len(self.stories)} writes")
         failed = sum(
             not isinstance(outcome, Reply) or outcome.status != 204
             for story in self.stories.values()
-            if (outcome := story.outcomes.get(self._number_of(road)))
+            if (outcome := story.outcomes.get(self._number_of(sender)))
         )
-        if failed != sum(road.failures.values()):
-            self.broken(f"{road.name} counted {road.failures}, and {failed} writes failed")
+        if failed != sum(sender.failures.values()):
+            self.broken(f"{sender.name} counted {sender.failures}, and {failed} writes failed")
 
-    def _number_of(self, road: Sender) -> int:
-        return next(watched.number for watched in self.roads if watched.road is road)
+    def _number_of(self, sender: Sender) -> int:
+        return next(watched.number for watched in self.senders if watched.sender is sender)
 
 
 def run(first: int, count: int, report: Callable[[int, Violation], object]) -> int:

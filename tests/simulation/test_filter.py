@@ -63,8 +63,8 @@ class FilterSimulationTests(SynchronousTestCase):
     def test_skipped_too_early(self) -> None:
         """A cursor that passes what waits when it passes what is not for its backend is noticed."""
 
-        def pass_all(self: BufferedSender, ticket: Any) -> None:
-            self.queue.passed(ticket.write.destination, ticket.seq)
+        def pass_all(self: BufferedSender, fate: Any) -> None:
+            self.backlog.passed(fate.write.destination, fate.seq)
 
         self.check(BufferedSender, "skip", pass_all, "is lost at", "has something left")
 

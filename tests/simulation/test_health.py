@@ -44,8 +44,8 @@ class SimulationTests(SynchronousTestCase):
     def test_nothing_in_flight_counts(self) -> None:
         """A question that forgets what is under way is noticed."""
 
-        def entries(lane: DestinationQueue) -> list[Any]:
-            return list(lane.waiting)
+        def entries(queue: DestinationQueue) -> list[Any]:
+            return list(queue.waiting)
 
         self.check(
             health_simulation.World, DestinationQueue, "entries", entries, "is said to be in sync, and does not have"
@@ -54,9 +54,9 @@ class SimulationTests(SynchronousTestCase):
     def test_nothing_on_disk_counts(self) -> None:
         """A question that forgets what waits on disk is noticed."""
 
-        def barrier(road: BufferedSender) -> Callable[[], bool]:
-            lanes = list(road._lanes.values())
-            return lambda: not any(lane.waiting or lane.flying for lane in lanes)
+        def barrier(sender: BufferedSender) -> Callable[[], bool]:
+            queues = list(sender._queues.values())
+            return lambda: not any(queue.waiting or queue.flying for queue in queues)
 
         self.check(
             health_simulation.QueueWorld, BufferedSender, "barrier", barrier, "is said to be in sync, and does not"

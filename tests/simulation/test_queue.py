@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.backlog import JournalBacklog, MemoryBacklog, Ticket
+from influxrelay.delivery.backlog import Fate, JournalBacklog, MemoryBacklog
 from influxrelay.delivery.buffered_sender import BufferedQueue, BufferedSender
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry
 from influxrelay.delivery.fanout import FanOut
@@ -127,11 +127,11 @@ def resume_at_the_end(self: BufferedSender, backlog: list[tuple[Destination, int
     resume(self, [(destination, last_seq) for destination, _ in backlog], last_seq, *more)
 
 
-def bury_nothing(self: Any, ticket: Ticket, write: Write, reply: Reply) -> None:
+def bury_nothing(self: Any, fate: Fate, write: Write, reply: Reply) -> None:
     """Lose what a backend has refused."""
 
 
-def lose_without_a_word(self: Any, ticket: Ticket, write: Write, reason: str) -> None:
+def lose_without_a_word(self: Any, fate: Fate, write: Write, reason: str) -> None:
     """Lose a write and do not count it."""
 
 
@@ -163,7 +163,7 @@ class MistakeTests(SynchronousTestCase):
 
     def test_strike_forgotten(self) -> None:
         """A write that stays in the journal although its client was told 4xx or 5xx is noticed."""
-        self.check(queue_simulation.SimulatedKeeper, "strike", strike_nothing, "and is in the journal")
+        self.check(queue_simulation.SimulatedWriter, "strike", strike_nothing, "and is in the journal")
 
     def test_put_back_at_the_tail(self) -> None:
         """Writes that come back behind newer ones are noticed."""

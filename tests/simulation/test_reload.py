@@ -13,7 +13,7 @@ from influxrelay.delivery.sender import Sender
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.relaying import Relaying
 from tests.simulation import queue as queue_simulation
-from tests.simulation.queue import WatchedRoad
+from tests.simulation.queue import WatchedSender
 from tests.simulation.reload import ReloadWorld
 
 SCHEDULES = 150
@@ -66,7 +66,7 @@ class ReloadSimulationTests(SynchronousTestCase):
 
     def test_undecided(self) -> None:
         """A backend that returns and gets what no client was told is taken is noticed."""
-        self.check(FanOut, "decided", lambda self: self._keeper.last_seq, "after 503", "after 400")
+        self.check(FanOut, "decided", lambda self: self._writer.last_seq, "after 503", "after 400")
 
     def test_not_resumed(self) -> None:
         """A backend that returns, and does not read on where it was, is noticed."""
@@ -77,17 +77,17 @@ class ReloadSimulationTests(SynchronousTestCase):
 
         self.check(BufferedSender, "resume", not_resumed, "has something left", "is lost at")
 
-    def test_lanes_forgotten(self) -> None:
-        """Lanes that do not live on are noticed."""
+    def test_queues_forgotten(self) -> None:
+        """DestinationQueues that do not live on are noticed."""
 
-        def forget_lanes(self: WatchedRoad, *arguments: Any, **named: Any) -> None:
-            self._lanes.clear()
+        def forget_queues(self: WatchedSender, *arguments: Any, **named: Any) -> None:
+            self._queues.clear()
             reconfigure(self, *arguments, **named)
 
         self.check(
-            Sender, "reconfigure", forget_lanes, "has something left", "is lost at", "in flight", "got 0 answers"
+            Sender, "reconfigure", forget_queues, "has something left", "is lost at", "in flight", "got 0 answers"
         )
 
     def test_left_in_the_journal(self) -> None:
         """A backend that is removed and holds back what others have passed is noticed."""
-        self.check(Relaying, "forget", lambda self, road: self.leaving.pop(road), "has something left")
+        self.check(Relaying, "forget", lambda self, sender: self.leaving.pop(sender), "has something left")

@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.write import Reply, Write
 from influxrelay.delivery import fanout as relay_module
-from influxrelay.delivery import sender as road_module
-from influxrelay.delivery.backlog import Ticket
+from influxrelay.delivery import sender as sender_module
+from influxrelay.delivery.backlog import Fate
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry
 from influxrelay.delivery.fanout import _Missing
 from influxrelay.delivery.responses import Verdict, judge
@@ -60,9 +60,9 @@ class SimulationTests(SynchronousTestCase):
             except simulation.Violation:
                 continue
             stopped += world.closed
-            for watched in world.roads:
-                reasons |= set(watched.road.failures)
-                merged += watched.road.requests < watched.road.writes
+            for watched in world.senders:
+                reasons |= set(watched.sender.failures)
+                merged += watched.sender.requests < watched.sender.writes
             for story in world.stories.values():
                 statuses |= {reply.status for reply in story.answers}
             overwritten += sum(len(world.stories) > len(backend.points) for backend in world.backends)
@@ -146,11 +146,11 @@ def expire_without_a_word(self: DestinationQueue, now: float) -> list[Entry]:
 class RefusesAll(Sender):
     """Lets one bad write speak for all that travelled with it."""
 
-    def _answered(self, reply: Reply, lane: DestinationQueue, entries: list[Entry]) -> None:
+    def _answered(self, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
         if judge(reply) is not Verdict.REFUSED:
-            super()._answered(reply, lane, entries)
+            super()._answered(reply, queue, entries)
             return
-        self._landed(lane, entries)
+        self._landed(queue, entries)
         for entry in entries:
             self._tell(entry, reply)
 
@@ -158,25 +158,25 @@ class RefusesAll(Sender):
 class Overtakes(Sender):
     """Sends a write at once in trouble, past those that wait."""
 
-    def submit(self, write: Write, ticket: Ticket | None = None) -> Deferred[Reply]:
+    def submit(self, write: Write, fate: Fate | None = None) -> Deferred[Reply]:
         """Send it unless something is in flight."""
-        lane = self._lanes.get(write.destination)
-        if lane is None or not lane.waiting or self._in_flight or self._closed:
-            return super().submit(write, ticket)
+        queue = self._queues.get(write.destination)
+        if queue is None or not queue.waiting or self._in_flight or self._closed:
+            return super().submit(write, fate)
         self.writes += 1
         entry = Entry(write, self._reactor.seconds() + self.backend.timeout)
         answer = entry.answer = Deferred()
-        self._send(lane, [entry])
+        self._send(queue, [entry])
         return answer
 
 
 class ForgetsTrouble(Sender):
     """Sends a write to a new destination at once in trouble."""
 
-    def submit(self, write: Write, ticket: Ticket | None = None) -> Deferred[Reply]:
+    def submit(self, write: Write, fate: Fate | None = None) -> Deferred[Reply]:
         """Put the trouble aside."""
         trouble, self.trouble = self.trouble, None
-        answered = super().submit(write, ticket)
+        answered = super().submit(write, fate)
         self.trouble = self.trouble or trouble
         return answered
 
@@ -184,27 +184,27 @@ class ForgetsTrouble(Sender):
 class SendsTwice(Sender):
     """Sends each request a second time when it was reset, although newer ones may be there."""
 
-    def _unanswered(self, failure: Any, lane: DestinationQueue, entries: list[Entry]) -> None:
+    def _unanswered(self, failure: Any, queue: DestinationQueue, entries: list[Entry]) -> None:
         if failure.value.reason == "reset":
             for entry in entries:
-                lane.add(Entry(entry.write, entry.deadline))
-        super()._unanswered(failure, lane, entries)
+                queue.add(Entry(entry.write, entry.deadline))
+        super()._unanswered(failure, queue, entries)
 
 
 class MiscountsBytes(Sender):
     """Forgets to count the writes that come back."""
 
-    def _answered(self, reply: Reply, lane: DestinationQueue, entries: list[Entry]) -> None:
-        before = lane.alone
-        super()._answered(reply, lane, entries)
-        if lane.alone > before:
+    def _answered(self, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
+        before = queue.alone
+        super()._answered(reply, queue, entries)
+        if queue.alone > before:
             self._tally.bytes -= 1
 
 
-class KeepsLanes(Sender):
-    """Never forgets a lane."""
+class KeepsQueues(Sender):
+    """Never forgets a queue."""
 
-    def _tidy(self, lane: DestinationQueue) -> None:
+    def _tidy(self, queue: DestinationQueue) -> None:
         pass
 
 
@@ -213,20 +213,20 @@ def settle_anyhow(self: _Missing, reply: Reply) -> Reply:
     return settled(self, relay_module.UNABLE if reply.status == 204 else reply)
 
 
-def miss_if_late(self: _Missing, road: Sender, part: Write) -> None:
+def miss_if_late(self: _Missing, sender: Sender, part: Write) -> None:
     """Forget who failed before another one took it."""
     if self._taken:
-        road.miss(part, self._when)
+        sender.miss(part, self._when)
 
 
-def miss_if_early(self: _Missing, road: Sender, part: Write) -> None:
+def miss_if_early(self: _Missing, sender: Sender, part: Write) -> None:
     """Forget who fails after another one took it."""
-    self._roads.append((road, part))
+    self._senders.append((sender, part))
 
 
-def miss_always(self: _Missing, road: Sender, part: Write) -> None:
+def miss_always(self: _Missing, sender: Sender, part: Write) -> None:
     """Miss what nobody has."""
-    road.miss(part, self._when)
+    sender.miss(part, self._when)
 
 
 def taken(reply: Reply) -> Verdict:
@@ -251,7 +251,7 @@ class MistakeTests(SynchronousTestCase):
         self.patch(owner, name, mistake)
         for pattern in patterns:
             self.assert_noticed(pattern)
-        self.flushLoggedErrors(simulation.Violation)  # the road has logged what the simulation raised in it
+        self.flushLoggedErrors(simulation.Violation)  # the sender has logged what the simulation raised in it
 
     def test_take_from_the_wrong_end(self) -> None:
         """The newest write first is noticed, by order of arrival and by what is overwritten."""
@@ -301,9 +301,9 @@ class MistakeTests(SynchronousTestCase):
         """Memory that is not given back is noticed."""
         self.check(simulation, "Sender", MiscountsBytes, "has something left")
 
-    def test_keeps_lanes(self) -> None:
-        """Lanes that are not given back are noticed."""
-        self.check(simulation, "Sender", KeepsLanes, "has something left")
+    def test_keeps_queues(self) -> None:
+        """DestinationQueues that are not given back are noticed."""
+        self.check(simulation, "Sender", KeepsQueues, "has something left")
 
     def test_settle_anyhow(self) -> None:
         """A client that gets another answer than the contract's is noticed."""
@@ -311,7 +311,7 @@ class MistakeTests(SynchronousTestCase):
 
     def test_takes_a_redirect_for_a_success(self) -> None:
         """A write that was acknowledged and not stored is noticed."""
-        self.check(road_module, "judge", taken, "never said")
+        self.check(sender_module, "judge", taken, "never said")
 
     def test_backend_that_lies(self) -> None:
         """A write that is answered 204 and stored nowhere is noticed."""

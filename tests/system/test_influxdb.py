@@ -395,7 +395,7 @@ class OutageTests(_Case):
         self.assertEqual(await self.total(self.a), 21)
         await deferToThread(self.b.start)
         number = 0
-        while await self.total(self.b) < 2:  # the first may still find the road closed for a moment
+        while await self.total(self.b) < 2:  # the first may still find the sender closed for a moment
             self.assertEqual((await self.write(relay, b"after v=%d %d" % (number, number))).status, 204)
             number += 1
         self.assertEqual((await self.write(relay, b"last v=1 1")).status, 204)

@@ -1,4 +1,4 @@
-"""The road that forgets nothing: order, clients, bounds, trouble, missing databases, paging and the end."""
+"""The sender that forgets nothing: order, clients, bounds, trouble, missing databases, paging and the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.errors import BackendFailure, JournalError
 from influxrelay.core.write import Destination, Reply
-from influxrelay.delivery.backlog import MAX_DEAD_LETTERS, JournalBacklog, MemoryBacklog, State, Ticket
+from influxrelay.delivery.backlog import MAX_DEAD_LETTERS, Fate, JournalBacklog, MemoryBacklog, State
 from influxrelay.delivery.buffered_sender import FIRST_DELAY, PAGE, PAGE_GAP, REREAD, BufferedQueue, BufferedSender
 from influxrelay.delivery.destination_queue import Entry
 from influxrelay.delivery.sender import PROBE_GAP
@@ -36,8 +36,8 @@ MISSING = Reply(404, (), b'{"error":"database not found: \\"db\\""}\n')
 PERMANENT = Reply(500, (), b'{"error":"partial write: x"}\n')
 
 
-class FakeKeeper:
-    """A keeper that does everything at once on a real journal, or when the test says so.
+class FakeWriter:
+    """A writer that does everything at once on a real journal, or when the test says so.
 
     :ivar held: the calls that wait, if there is a list.
     """
@@ -104,41 +104,41 @@ class FakeKeeper:
 
 
 class QueuedCase(SynchronousTestCase):
-    """A road with a queue on a Clock to a fake backend."""
+    """A sender with a queue on a Clock to a fake backend."""
 
     def setUp(self) -> None:
-        """Build the default road, with a queue in memory."""
+        """Build the default sender, with a queue in memory."""
         self.clock = Clock()
         self.clock.advance(1000)
         self.seq = 0
         self.build()
 
     def build(self, max_bytes: int = 10_000, *, drop_oldest: bool = False, **settings: Any) -> None:
-        """Build a road with other settings."""
-        self.queue: Any = MemoryBacklog("fake", max_bytes, drop_oldest=drop_oldest)
-        self.build_road(**settings)
+        """Build a sender with other settings."""
+        self.backlog: Any = MemoryBacklog("fake", max_bytes, drop_oldest=drop_oldest)
+        self.build_sender(**settings)
 
-    def build_road(self, **settings: Any) -> None:
-        """Build the road itself."""
+    def build_sender(self, **settings: Any) -> None:
+        """Build the sender itself."""
         self.backend = CreatingBackend()
-        settings = {"relay": "test", "jitter": lambda: 0.0, "queue": self.queue, **settings}
-        self.road = BufferedSender(self.backend, self.clock, **settings)
+        settings = {"relay": "test", "jitter": lambda: 0.0, "backlog": self.backlog, **settings}
+        self.sender = BufferedSender(self.backend, self.clock, **settings)
 
-    def ticket(self, body: bytes, to: Destination | None = None, **more: Any) -> Ticket:
-        """Return a ticket for a new write."""
+    def fate(self, body: bytes, to: Destination | None = None, **more: Any) -> Fate:
+        """Return a fate for a new write."""
         self.seq += 1
-        return Ticket(self.seq, float(self.seq), write(body, to, **more))
+        return Fate(self.seq, float(self.seq), write(body, to, **more))
 
-    def give(self, ticket: Ticket) -> Client:
-        """Submit a write that has a ticket."""
-        return Client(self.road.submit(ticket.write, ticket))
+    def give(self, fate: Fate) -> Client:
+        """Submit a write that has a fate."""
+        return Client(self.sender.submit(fate.write, fate))
 
     def submit(self, body: bytes, to: Destination | None = None, state: State = State.KEPT, **more: Any) -> Client:
         """Submit a write, of which it is decided already what becomes of it."""
-        ticket = self.ticket(body, to, **more)
+        fate = self.fate(body, to, **more)
         if state is not State.PENDING:
-            ticket.settle(state)
-        return self.give(ticket)
+            fate.settle(state)
+        return self.give(fate)
 
     def answer(self, reply: Reply = OK) -> None:
         """Answer the request in flight, of which there is one."""
@@ -155,19 +155,19 @@ class QueuedCase(SynchronousTestCase):
         for _ in range(1000):
             for post in self.backend.pending:
                 post.answer()
-            if not self.road._lanes:
+            if not self.sender._queues:
                 break
             self.clock.advance(0.1)
         self.assert_idle()
 
     def assert_idle(self) -> None:
-        """Check that the road has forgotten everything, and that its last timers end."""
+        """Check that the sender has forgotten everything, and that its last timers end."""
         self.assertEqual(self.backend.pending, [])
-        self.assertEqual(self.road._tally.bytes, 0)
-        self.assertEqual(self.road._in_flight, 0)
-        self.assertEqual(self.road._lanes, {})
-        self.assertEqual(self.road._live, {})
-        self.successResultOf(self.road.drained())
+        self.assertEqual(self.sender._tally.bytes, 0)
+        self.assertEqual(self.sender._in_flight, 0)
+        self.assertEqual(self.sender._queues, {})
+        self.assertEqual(self.sender._live, {})
+        self.successResultOf(self.sender.drained())
         self.clock.advance(2 * TIMEOUT)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -212,24 +212,24 @@ class OrderTests(QueuedCase):
             self.submit(b"3\n")
             for index in (first, 0):
                 self.backend.pending[index].fail()
-            (lane,) = self.road._lanes.values()
-            self.assertEqual([entry.write.body for entry in lane.waiting], [b"1\n", b"2\n", b"3\n"])
-            self.assertEqual(lane.passed(), self.seq - 3)
+            (queue,) = self.sender._queues.values()
+            self.assertEqual([entry.write.body for entry in queue.waiting], [b"1\n", b"2\n", b"3\n"])
+            self.assertEqual(queue.passed(), self.seq - 3)
             self.drain()
 
     def test_struck_is_never_sent_again(self) -> None:
         """A struck write is not sent again, at the head or in the middle of what is merged."""
-        tickets = [self.ticket(b"%d\n" % number) for number in range(6)]
-        for ticket in tickets:
-            self.give(ticket)
+        fates = [self.fate(b"%d\n" % number) for number in range(6)]
+        for fate in fates:
+            self.give(fate)
         self.break_down()
-        for number, ticket in enumerate(tickets):
-            ticket.settle(State.STRUCK if number in (0, 1, 3) else State.KEPT)
+        for number, fate in enumerate(fates):
+            fate.settle(State.STRUCK if number in (0, 1, 3) else State.KEPT)
         self.drain()
         self.assertEqual(self.backend.bodies, [b"0\n", b"2\n", b"4\n5\n"])
 
     def test_all_struck(self) -> None:
-        """Where all that waits is struck, the road is empty, and the next write is the probe."""
+        """Where all that waits is struck, the sender is empty, and the next write is the probe."""
         self.submit(b"1\n", state=State.STRUCK)
         self.submit(b"2\n", state=State.STRUCK)
         self.break_down()
@@ -244,14 +244,14 @@ class OrderTests(QueuedCase):
         for state in (State.STRUCK, State.KEPT, State.STRUCK, State.KEPT):
             self.submit(b"1\n", state=state)
         self.answer()
-        self.assertEqual((len(self.road._live), self.backend.bodies), (0, [b"0\n", b"1\n1\n"]))
+        self.assertEqual((len(self.sender._live), self.backend.bodies), (0, [b"0\n", b"1\n1\n"]))
         self.answer()
         self.assert_idle()
 
-    def test_without_a_ticket(self) -> None:
-        """A write without a ticket is treated as on a road without a queue."""
-        client = Client(self.road.submit(write(b"1\n")))
-        waiting = Client(self.road.submit(write(b"2\n")))
+    def test_without_a_fate(self) -> None:
+        """A write without a fate is treated as on a sender without a queue."""
+        client = Client(self.sender.submit(write(b"1\n")))
+        waiting = Client(self.sender.submit(write(b"2\n")))
         self.break_down()
         self.assertEqual(client.reason, "refused")
         self.clock.advance(TIMEOUT)
@@ -269,7 +269,7 @@ class OrderTests(QueuedCase):
         self.answer()
         self.assertEqual([client.result for client in clients], [BAD, OK])
         self.assertEqual(self.backend.bodies, [b"0\n", b"1\n2\n", b"1\n", b"2\n"])
-        self.assertEqual([ticket.seq for ticket, _ in self.queue.dead_letters], [2])
+        self.assertEqual([fate.seq for fate, _ in self.backlog.dead_letters], [2])
         self.assert_idle()
 
 
@@ -394,26 +394,26 @@ class DelayTests(QueuedCase):
 class BoundTests(QueuedCase):
     """How much is kept in memory, and what is counted."""
 
-    def fill(self, *states: State) -> list[Ticket]:
+    def fill(self, *states: State) -> list[Fate]:
         """Let a request of two bytes fail, and these writes of two bytes wait behind it."""
-        tickets = [self.ticket(b"%d\n" % number) for number in range(len(states) + 1)]
-        self.clients = [self.give(tickets[0])]
+        fates = [self.fate(b"%d\n" % number) for number in range(len(states) + 1)]
+        self.clients = [self.give(fates[0])]
         self.break_down()
-        tickets[0].settle(State.KEPT)
-        for ticket, state in zip(tickets[1:], states, strict=True):
-            self.clients.append(self.give(ticket))
+        fates[0].settle(State.KEPT)
+        for fate, state in zip(fates[1:], states, strict=True):
+            self.clients.append(self.give(fate))
             if state is not State.PENDING:
-                ticket.settle(state)
-        return tickets
+                fate.settle(state)
+        return fates
 
     def test_reject(self) -> None:
         """A write beyond the bound fails, and is counted with its time if it is acknowledged, now or later."""
         self.build(6)
-        tickets = self.fill(State.KEPT, State.KEPT, State.KEPT, State.STRUCK, State.PENDING)
+        fates = self.fill(State.KEPT, State.KEPT, State.KEPT, State.STRUCK, State.PENDING)
         self.assertEqual([client.reason for client in self.clients[3:]], ["full"] * 3)
-        self.assertEqual(self.queue.drops, {"full": Drop("fake", "full", 1, 2, 4.0, 4.0)})
-        tickets[5].settle(State.KEPT)
-        self.assertEqual(self.queue.drops, {"full": Drop("fake", "full", 2, 4, 4.0, 6.0)})
+        self.assertEqual(self.backlog.drops, {"full": Drop("fake", "full", 1, 2, 4.0, 4.0)})
+        fates[5].settle(State.KEPT)
+        self.assertEqual(self.backlog.drops, {"full": Drop("fake", "full", 2, 4, 4.0, 6.0)})
         self.drain()
         self.assertEqual(b"".join(self.backend.bodies), b"0\n0\n1\n2\n")
 
@@ -421,7 +421,7 @@ class BoundTests(QueuedCase):
         """The oldest write makes room, and is counted with its time."""
         self.build(6, drop_oldest=True)
         self.fill(*[State.KEPT] * 4)
-        self.assertEqual(self.queue.drops, {"full": Drop("fake", "full", 2, 4, 1.0, 2.0)})
+        self.assertEqual(self.backlog.drops, {"full": Drop("fake", "full", 2, 4, 1.0, 2.0)})
         self.drain()
         self.assertEqual(b"".join(self.backend.bodies), b"0\n2\n3\n4\n")
 
@@ -437,28 +437,28 @@ class BoundTests(QueuedCase):
         self.build(6, drop_oldest=True)
         self.fill(State.KEPT)
         self.assertEqual(self.submit(b"1234567\n").reason, "full")
-        self.assertEqual(self.queue.drops["full"].writes, 1)
+        self.assertEqual(self.backlog.drops["full"].writes, 1)
         self.drain()
         self.assertEqual(b"".join(self.backend.bodies), b"0\n0\n1\n")
 
     def test_drop_oldest_while_paused(self) -> None:
         """Also where nothing may be sent, the oldest write makes room for a new one."""
         self.build(2, drop_oldest=True)
-        self.road.pause()
+        self.sender.pause()
         self.submit(b"1\n")
         self.submit(b"2\n")
-        self.assertEqual(self.queue.drops["full"].first, 1.0)
-        self.road.unpause()
+        self.assertEqual(self.backlog.drops["full"].first, 1.0)
+        self.sender.unpause()
         self.drain()
         self.assertEqual(self.backend.bodies, [b"2\n"])
 
     def test_dead_letters_are_bounded(self) -> None:
         """In memory only the last dead letters are kept."""
-        ticket = self.ticket(b"1\n")
+        fate = self.fate(b"1\n")
         for _ in range(MAX_DEAD_LETTERS + 5):
-            self.queue.bury(ticket, ticket.write, BAD)
-        self.assertEqual(len(self.queue.dead_letters), MAX_DEAD_LETTERS)
-        self.assertIsNone(self.queue.page(destination(), 0, 1))
+            self.backlog.bury(fate, fate.write, BAD)
+        self.assertEqual(len(self.backlog.dead_letters), MAX_DEAD_LETTERS)
+        self.assertIsNone(self.backlog.page(destination(), 0, 1))
 
 
 class DeadLetterTests(QueuedCase):
@@ -469,14 +469,14 @@ class DeadLetterTests(QueuedCase):
         for reply in (BAD, Reply(401), PERMANENT):
             for state in State:
                 self.build()
-                ticket = self.ticket(b"1\n")
-                client = self.give(ticket)
+                fate = self.fate(b"1\n")
+                client = self.give(fate)
                 self.answer(reply)
-                self.assertEqual(self.queue.dead_letters, [])
+                self.assertEqual(self.backlog.dead_letters, [])
                 if state is not State.PENDING:
-                    ticket.settle(state)
-                wanted = [(ticket.seq, ticket.write, reply)] if state is State.KEPT else []
-                found = [(each.seq, each.write, words) for each, words in self.queue.dead_letters]
+                    fate.settle(state)
+                wanted = [(fate.seq, fate.write, reply)] if state is State.KEPT else []
+                found = [(each.seq, each.write, words) for each, words in self.backlog.dead_letters]
                 self.assertEqual(found, wanted)
                 self.assertIsNotNone(client.result)
                 self.assert_idle()
@@ -489,7 +489,7 @@ class DeadLetterTests(QueuedCase):
         self.clock.advance(1)
         self.answer(PERMANENT)
         self.answer()
-        self.assertEqual([(ticket.seq, reply) for ticket, reply in self.queue.dead_letters], [(1, PERMANENT)])
+        self.assertEqual([(fate.seq, reply) for fate, reply in self.backlog.dead_letters], [(1, PERMANENT)])
         self.assert_idle()
 
 
@@ -497,12 +497,12 @@ class MissingDatabaseTests(QueuedCase):
     """A backend that is back but not ready."""
 
     def test_waits(self) -> None:
-        """The lane waits and is tried again, other lanes go on, and clients have the backend's answer."""
+        """The queue waits and is tried again, other queues go on, and clients have the backend's answer."""
         clients = [self.submit(b"1\n"), self.submit(b"2\n")]
         self.answer(MISSING)
         self.assertEqual([client.result for client in clients], [MISSING] * 2)
-        self.assertEqual(self.road.missing(), {b"db"})
-        self.assertTrue(self.road.is_behind())
+        self.assertEqual(self.sender.missing(), {b"db"})
+        self.assertTrue(self.sender.is_behind())
         self.assertEqual(self.submit(b"3\n").reason, "not ready")
         other = self.submit(b"4\n", destination(b"other"))
         self.answer()
@@ -512,7 +512,7 @@ class MissingDatabaseTests(QueuedCase):
         self.clock.advance(2 * FIRST_DELAY)
         self.answer()
         self.assertEqual(b"".join(self.backend.bodies), b"1\n4\n1\n2\n3\n1\n2\n3\n")
-        self.assertEqual(self.queue.dead_letters, [])
+        self.assertEqual(self.backlog.dead_letters, [])
         self.assert_idle()
 
     def test_struck(self) -> None:
@@ -536,7 +536,7 @@ class MissingDatabaseTests(QueuedCase):
         self.assert_idle()
 
     def test_not_created(self) -> None:
-        """Where it cannot be created the client is told, and the lane waits."""
+        """Where it cannot be created the client is told, and the queue waits."""
         self.build(create_databases=True)
         client = self.submit(b"1\n")
         self.answer(MISSING)
@@ -550,7 +550,7 @@ class MissingDatabaseTests(QueuedCase):
     def test_created_for_others(self) -> None:
         """What is not kept has its answer at once, though the database is created for what waits behind it."""
         self.build(create_databases=True)
-        replayed = Client(self.road.submit(write(b"1\n")))
+        replayed = Client(self.sender.submit(write(b"1\n")))
         kept = self.submit(b"2\n")
         self.answer(MISSING)
         self.assertEqual((replayed.result, kept.result), (MISSING, None))
@@ -575,7 +575,7 @@ class MissingDatabaseTests(QueuedCase):
         self.submit(b"1\n")
         self.answer(MISSING)
         for _ in range(10):
-            self.road.reconfigure(self.backend, relay="test", max_batch=1000, max_in_flight=1, max_waiting=1000)
+            self.sender.reconfigure(self.backend, relay="test", max_batch=1000, max_in_flight=1, max_waiting=1000)
             self.answer(MISSING)
             self.clock.advance(0.04)
         before = len(self.backend.posts)
@@ -587,7 +587,7 @@ class MissingDatabaseTests(QueuedCase):
         self.drain()
 
     def test_heals_trouble(self) -> None:
-        """The answer is a sign of life: the trouble is over for the other lanes."""
+        """The answer is a sign of life: the trouble is over for the other queues."""
         self.submit(b"1\n")
         self.submit(b"2\n", destination(b"other"))
         self.backend.pending[0].fail()
@@ -598,7 +598,7 @@ class MissingDatabaseTests(QueuedCase):
         self.drain()
 
     def test_trouble_while_it_waits(self) -> None:
-        """A lane that waits for its database is not probed, and is tried again in trouble too."""
+        """A queue that waits for its database is not probed, and is tried again in trouble too."""
         self.submit(b"1\n")
         self.answer(MISSING)
         self.submit(b"2\n", destination(b"other"))
@@ -609,9 +609,9 @@ class MissingDatabaseTests(QueuedCase):
     def test_closed(self) -> None:
         """An answer after the end sets no timer, and what is lost is counted."""
         self.submit(b"1\n")
-        self.road.close()
+        self.sender.close()
         self.answer(MISSING)
-        self.assertEqual(self.queue.drops["stopped"].writes, 1)
+        self.assertEqual(self.backlog.drops["stopped"].writes, 1)
         self.assert_idle()
 
 
@@ -619,50 +619,50 @@ class OperatorTests(QueuedCase):
     """Pause, and giving up."""
 
     def test_pause(self) -> None:
-        """A paused road sends nothing, new destinations neither, and goes on in order."""
+        """A paused sender sends nothing, new destinations neither, and goes on in order."""
         self.submit(b"0\n")
-        self.road.pause()
+        self.sender.pause()
         self.answer()
         client = self.submit(b"1\n")
         self.submit(b"2\n", destination(b"other"))
         self.clock.advance(TIMEOUT)
         self.assertEqual(client.reason, "timeout")
         self.assertEqual(self.backend.bodies, [b"0\n"])
-        self.assertEqual(self.road.waiting(), (2, 4))
-        self.assertEqual(self.road.oldest(), 2.0)
-        self.road.unpause()
+        self.assertEqual(self.sender.waiting(), (2, 4))
+        self.assertEqual(self.sender.oldest(), 2.0)
+        self.sender.unpause()
         self.drain()
 
     def test_pause_in_trouble(self) -> None:
-        """A paused road is not probed."""
+        """A paused sender is not probed."""
         self.submit(b"1\n")
         self.break_down()
-        self.road.pause()
+        self.sender.pause()
         self.clock.advance(100)
         self.assertEqual(self.backend.pending, [])
-        self.road.unpause()
+        self.sender.unpause()
         self.drain()
 
     def test_give_up(self) -> None:
         """What waits is forgotten, counted, and its clients are told; what is in flight goes on."""
         first = self.submit(b"1\n")
         client = self.submit(b"2\n")
-        self.road.give_up()
+        self.sender.give_up()
         self.assertEqual(client.reason, "operator")
-        self.assertEqual(self.queue.drops, {"operator": Drop("fake", "operator", 1, 2, 2.0, 2.0)})
+        self.assertEqual(self.backlog.drops, {"operator": Drop("fake", "operator", 1, 2, 2.0, 2.0)})
         self.answer()
         self.assertEqual(first.result, OK)
-        self.assertIsNone(self.road.oldest())
+        self.assertIsNone(self.sender.oldest())
         self.assert_idle()
 
 
 class EndTests(QueuedCase):
-    """How a road with a queue in memory ends."""
+    """How a sender with a queue in memory ends."""
 
     def test_drained(self) -> None:
         """It is drained when all that is kept is delivered."""
         self.submit(b"1\n")
-        drained = self.road.drained()
+        drained = self.sender.drained()
         self.break_down()
         self.assertNoResult(drained)
         self.clock.advance(FIRST_DELAY)
@@ -672,16 +672,16 @@ class EndTests(QueuedCase):
 
     def test_close(self) -> None:
         """What is lost at the end is counted: what waits and what is in flight, if it is acknowledged."""
-        tickets = [self.ticket(b"%d\n" % number) for number in range(4)]
-        clients = [self.give(ticket) for ticket in tickets]
-        tickets[0].settle(State.KEPT)
-        tickets[1].settle(State.KEPT)
-        self.road.close()
+        fates = [self.fate(b"%d\n" % number) for number in range(4)]
+        clients = [self.give(fate) for fate in fates]
+        fates[0].settle(State.KEPT)
+        fates[1].settle(State.KEPT)
+        self.sender.close()
         self.backend.abort()
-        tickets[2].settle(State.KEPT)
-        tickets[3].settle(State.STRUCK)
+        fates[2].settle(State.KEPT)
+        fates[3].settle(State.STRUCK)
         self.assertEqual([client.reason for client in clients], ["stopped"] * 4)
-        self.assertEqual(self.queue.drops, {"stopped": Drop("fake", "stopped", 3, 6, 1.0, 3.0)})
+        self.assertEqual(self.backlog.drops, {"stopped": Drop("fake", "stopped", 3, 6, 1.0, 3.0)})
         self.assertEqual(self.submit(b"late\n", destination(b"other")).reason, "stopped")
         self.assert_idle()
 
@@ -691,92 +691,92 @@ class EndTests(QueuedCase):
         self.submit(b"1\n")
         self.submit(b"2\n")
         self.answer()
-        self.road.close()
+        self.sender.close()
         self.answer(BAD)
-        self.assertEqual(self.queue.drops["stopped"].writes, 2)
+        self.assertEqual(self.backlog.drops["stopped"].writes, 2)
         self.assert_idle()
 
     def test_closed_while_paused(self) -> None:
-        """A paused road that is closed refuses what comes."""
-        self.road.pause()
+        """A paused sender that is closed refuses what comes."""
+        self.sender.pause()
         self.submit(b"1\n")
-        self.road.close()
+        self.sender.close()
         self.assertEqual(self.submit(b"2\n").reason, "stopped")
         self.assert_idle()
 
 
 class JournalCase(QueuedCase):
-    """A road whose backlog is in a journal."""
+    """A sender whose backlog is in a journal."""
 
     def build(self, **settings: Any) -> None:  # type: ignore[override]
-        """Build a road with a new journal."""
-        self.keeper = FakeKeeper(self.mktemp())
-        self.addCleanup(self.keeper.journal.close)
-        self.queue = JournalBacklog("fake", self.keeper)  # type: ignore[arg-type]
-        self.build_road(**settings)
+        """Build a sender with a new journal."""
+        self.writer = FakeWriter(self.mktemp())
+        self.addCleanup(self.writer.journal.close)
+        self.backlog = JournalBacklog("fake", self.writer)  # type: ignore[arg-type]
+        self.build_sender(**settings)
 
-    def give(self, ticket: Ticket) -> Client:
+    def give(self, fate: Fate) -> Client:
         """Submit a write that is in the journal."""
-        self.keeper.last_seq = ticket.seq
-        self.keeper.append(Record(ticket.seq, ticket.time, ticket.write))
-        return super().give(ticket)
+        self.writer.last_seq = fate.seq
+        self.writer.append(Record(fate.seq, fate.time, fate.write))
+        return super().give(fate)
 
     def restart(self, **settings: Any) -> None:
         """Go on with the same journal as another process would."""
-        self.build_road(**settings)
-        self.road.resume(self.keeper.journal.backlog("fake"), self.keeper.last_seq)
+        self.build_sender(**settings)
+        self.sender.resume(self.writer.journal.backlog("fake"), self.writer.last_seq)
 
     def assert_idle(self) -> None:
         """Check that nothing is left on disk either."""
         super().assert_idle()
-        if self.road._closed is None:
-            self.assertEqual(self.keeper.left(), [])
+        if self.sender._closed is None:
+            self.assertEqual(self.writer.left(), [])
 
 
 class PagingTests(JournalCase):
-    """A lane whose backlog is larger than memory."""
+    """A queue whose backlog is larger than memory."""
 
     def test_order_across_the_switch(self) -> None:
         """From live to behind and back to live, everything arrives once and in order."""
         self.build(max_waiting=6, max_batch=4)
         clients = [self.submit(b"%02d\n" % number) for number in range(20)]
-        self.assertTrue(self.road.is_behind())
-        self.assertLessEqual(self.road.waiting()[1], 6)
+        self.assertTrue(self.sender.is_behind())
+        self.assertLessEqual(self.sender.waiting()[1], 6)
         for number in range(20, 40):
             self.clock.advance(PAGE_GAP)
             self.answer()
             clients.append(self.submit(b"%02d\n" % number))
-            self.assertLessEqual(self.road.waiting()[1], 9)
+            self.assertLessEqual(self.sender.waiting()[1], 9)
         self.drain()
         self.assertEqual(b"".join(self.backend.bodies), b"".join(b"%02d\n" % number for number in range(40)))
         self.assertEqual([client.result for client in clients], [OK] * 40)
-        self.assertFalse(self.road.is_behind())
+        self.assertFalse(self.sender.is_behind())
 
     def test_trouble_while_behind(self) -> None:
-        """A lane that is behind keeps order through trouble, and memory within its bound."""
+        """A queue that is behind keeps order through trouble, and memory within its bound."""
         self.build(max_waiting=6, max_batch=4)
         for number in range(10):
             self.submit(b"%d\n" % number)
         self.break_down()
         for number in range(10, 20):
             self.submit(b"%d\n" % number)
-            self.assertLessEqual(self.road.waiting()[1], 9)
+            self.assertLessEqual(self.sender.waiting()[1], 9)
         self.drain()
         seen = b"".join(self.backend.bodies).split()
         self.assertEqual(seen[seen.index(b"1") :], [b"%d" % number for number in range(1, 20)])
 
-    def test_many_lanes(self) -> None:
-        """Many lanes with a backlog share the memory: none has more than a write beyond the bound."""
+    def test_many_queues(self) -> None:
+        """Many queues with a backlog share the memory: none has more than a write beyond the bound."""
         body = b"x" * (PAGE // 4) + b"\n"
         for number in range(12):
             for _ in range(3):
                 self.seq += 1
-                self.keeper.append(Record(self.seq, 1.0, write(body, destination(b"%d" % number))))
-        self.keeper.last_seq = self.seq
+                self.writer.append(Record(self.seq, 1.0, write(body, destination(b"%d" % number))))
+        self.writer.last_seq = self.seq
         self.restart(max_waiting=PAGE, max_batch=1)
-        self.road.pause()
-        self.assertLessEqual(self.road.waiting()[1], PAGE + 13 * len(body))
-        self.road.unpause()
+        self.sender.pause()
+        self.assertLessEqual(self.sender.waiting()[1], PAGE + 13 * len(body))
+        self.sender.unpause()
         self.drain()
         self.assertEqual(len(self.backend.posts), 36)
 
@@ -785,18 +785,18 @@ class PagingTests(JournalCase):
         self.build(max_waiting=2)
         self.submit(b"0\n")
         self.submit(b"1\n")
-        self.keeper.held = []
+        self.writer.held = []
         self.submit(b"2\n")
         self.answer()
-        struck = self.ticket(b"3\n")
+        struck = self.fate(b"3\n")
         self.give(struck)
         self.submit(b"4\n")
-        self.assertEqual(len(self.keeper.held), 1)
-        held, self.keeper.held = self.keeper.held, None
+        self.assertEqual(len(self.writer.held), 1)
+        held, self.writer.held = self.writer.held, None
         function, result = held[0]
-        page = self.keeper.do(function)  # it holds what came after it was asked for, and is struck after it was read
+        page = self.writer.do(function)  # it holds what came after it was asked for, and is struck after it was read
         struck.settle(State.STRUCK)
-        self.keeper.strike(struck.seq)
+        self.writer.strike(struck.seq)
         result.callback(page)
         self.drain()
         self.assertEqual(b"".join(self.backend.bodies), b"0\n1\n2\n4\n")
@@ -807,7 +807,7 @@ class PagingTests(JournalCase):
         self.submit(b"0\n")
         self.submit(b"1\n")
         self.submit(b"2\n")
-        self.keeper.problems = [JournalError("disk"), ZeroDivisionError()]
+        self.writer.problems = [JournalError("disk"), ZeroDivisionError()]
         self.drain()
         self.assertEqual(b"".join(self.backend.bodies), b"0\n1\n2\n")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
@@ -818,10 +818,10 @@ class PagingTests(JournalCase):
             self.build(max_waiting=2)
             for _ in range(3):
                 self.submit(b"1\n")
-            self.keeper.held = []
+            self.writer.held = []
             self.answer()
-            self.road.close()
-            self.keeper.held[0][1].callback(outcome)
+            self.sender.close()
+            self.writer.held[0][1].callback(outcome)
             self.backend.abort()
             self.assertEqual(self.clock.getDelayedCalls(), [])
             self.assert_idle()
@@ -832,10 +832,10 @@ class PagingTests(JournalCase):
         self.build(max_waiting=2)
         self.submit(b"0\n")
         self.submit(b"1\n")
-        ticket = self.ticket(b"2\n")
-        client = self.give(ticket)
-        ticket.settle(State.KEPT)
-        self.assertEqual(len(self.road._live), 1)
+        fate = self.fate(b"2\n")
+        client = self.give(fate)
+        fate.settle(State.KEPT)
+        self.assertEqual(len(self.sender._live), 1)
         self.drain()
         self.assertIsNone(client.result)
         self.assertEqual(b"".join(self.backend.bodies), b"0\n1\n2\n")
@@ -847,12 +847,12 @@ class PagingTests(JournalCase):
         popped: list[Entry] = []
         pop = BufferedQueue._pop
 
-        def count(lane: BufferedQueue) -> Entry:
-            popped.append(pop(lane))
+        def count(queue: BufferedQueue) -> Entry:
+            popped.append(pop(queue))
             return popped[-1]
 
         self.patch(BufferedQueue, "_pop", count)
-        self.road.forget(destination(), 3)
+        self.sender.forget(destination(), 3)
         self.assertEqual([entry.write.body for entry in popped], [b"0\n", b"1\n", b"2\n"])
         self.drain()
         self.assertEqual({client.reason for client in clients}, {"refused"})
@@ -863,28 +863,28 @@ class PagingTests(JournalCase):
         self.build(max_waiting=2)
         self.submit(b"0\n")
         self.submit(b"1\n")
-        ticket = self.ticket(b"2\n")
-        client = self.give(ticket)
-        self.keeper.strike(ticket.seq)
-        self.assertEqual(ticket.absent, [self.road])
-        self.road.not_on_disk(ticket)
+        fate = self.fate(b"2\n")
+        client = self.give(fate)
+        self.writer.strike(fate.seq)
+        self.assertEqual(fate.absent, [self.sender])
+        self.sender.not_on_disk(fate)
         self.assertEqual(client.reason, "full")
-        ticket.settle(State.KEPT)
-        self.assertEqual([(drop.reason, drop.writes) for drop in self.keeper.journal.drops()], [("full", 1)])
+        fate.settle(State.KEPT)
+        self.assertEqual([(drop.reason, drop.writes) for drop in self.writer.journal.drops()], [("full", 1)])
         self.drain()
-        lost = self.ticket(b"3\n", destination(b"gone"))
+        lost = self.fate(b"3\n", destination(b"gone"))
         lost.settle(State.KEPT)
-        self.road.not_on_disk(lost)
-        self.assertEqual(self.keeper.journal.drops()[0].writes, 2)
+        self.sender.not_on_disk(lost)
+        self.assertEqual(self.writer.journal.drops()[0].writes, 2)
 
     def test_struck_on_disk(self) -> None:
         """A client whose write is no longer in the journal is told, and not held."""
         self.build(max_waiting=2)
         self.submit(b"0\n")
         self.submit(b"1\n")
-        ticket = self.ticket(b"2\n")
-        client = self.give(ticket)
-        self.keeper.strike(ticket.seq)
+        fate = self.fate(b"2\n")
+        client = self.give(fate)
+        self.writer.strike(fate.seq)
         self.drain()
         self.assertEqual(client.reason, "struck")
 
@@ -895,10 +895,10 @@ class PagingTests(JournalCase):
         self.submit(b"1\n")
         self.submit(b"2\n")
         self.submit(b"3\n")
-        self.keeper.journal._db.execute("UPDATE log SET body = x'41' WHERE seq = 3")
+        self.writer.journal._db.execute("UPDATE log SET body = x'41' WHERE seq = 3")
         self.drain()
         self.assertEqual(b"".join(self.backend.bodies), b"0\n1\n3\n")
-        self.assertEqual(self.keeper.journal.drops(), [Drop("fake", "damaged", 1, 1, 3.0, 3.0)])
+        self.assertEqual(self.writer.journal.drops(), [Drop("fake", "damaged", 1, 1, 3.0, 3.0)])
 
 
 class CursorTests(JournalCase):
@@ -906,7 +906,7 @@ class CursorTests(JournalCase):
 
     def assert_left(self, *bodies: bytes) -> None:
         """Check what another process would deliver."""
-        self.assertEqual(self.keeper.left(), list(bodies))
+        self.assertEqual(self.writer.left(), list(bodies))
 
     def test_live(self) -> None:
         """The cursor moves with what is delivered, and stays before what is not."""
@@ -935,7 +935,7 @@ class CursorTests(JournalCase):
                 first.fail()
             else:
                 second.answer(BAD)
-            self.assertIn(b"0\n", self.keeper.left())
+            self.assertIn(b"0\n", self.writer.left())
             self.drain()
 
     def test_back_in_the_wrong_order(self) -> None:
@@ -958,13 +958,13 @@ class CursorTests(JournalCase):
         self.assert_left(b"1\n", b"2\n")
         self.answer(BAD)
         self.assert_left(b"2\n")
-        (letter,) = self.keeper.journal.dead_letters()
+        (letter,) = self.writer.journal.dead_letters()
         self.assertEqual((letter.status, letter.write.body, letter.time), (400, b"1\n", 2.0))
         self.answer()
         self.assert_idle()
 
     def test_not_ready(self) -> None:
-        """A lane that waits for its database holds its own cursor and no other."""
+        """A queue that waits for its database holds its own cursor and no other."""
         self.submit(b"1\n")
         self.answer(MISSING)
         self.submit(b"2\n", destination(b"other"))
@@ -976,12 +976,12 @@ class CursorTests(JournalCase):
         """The end moves no cursor: what waits, is in flight, or is only on disk, is delivered after a restart."""
         self.build(max_waiting=2)
         clients = [self.submit(b"%d\n" % number) for number in range(5)]
-        self.road.close()
+        self.sender.close()
         self.assert_left(*[b"%d\n" % number for number in range(5)])
         self.backend.abort()
         self.assert_left(*[b"%d\n" % number for number in range(5)])
         self.assertEqual([client.reason for client in clients], ["stopped"] * 5)
-        self.assertEqual(self.keeper.journal.drops(), [])
+        self.assertEqual(self.writer.journal.drops(), [])
         self.assert_idle()
         self.restart()
         self.drain()
@@ -992,7 +992,7 @@ class CursorTests(JournalCase):
         for number in range(3):
             self.submit(b"%d\n" % number)
         self.answer()
-        self.road.close()
+        self.sender.close()
         self.answer(BAD)
         self.assert_left(b"1\n", b"2\n")
         self.assert_idle()
@@ -1002,19 +1002,19 @@ class CursorTests(JournalCase):
         for number in range(3):
             self.submit(b"%d\n" % number)
         self.answer()
-        self.keeper.held = []
+        self.writer.held = []
         self.restart()
         client = self.submit(b"3\n")
-        self.keeper.release()
+        self.writer.release()
         self.drain()
         self.assertEqual(b"".join(self.backend.bodies), b"1\n2\n3\n")
         self.assertEqual(client.result, OK)
 
     def test_drained(self) -> None:
-        """What is on disk can wait: the road is drained when nothing is in flight and no client waits."""
+        """What is on disk can wait: the sender is drained when nothing is in flight and no client waits."""
         self.submit(b"1\n")
         client = self.submit(b"2\n")
-        drained = self.road.drained()
+        drained = self.sender.drained()
         self.assertNoResult(drained)
         self.break_down()
         self.assertEqual(client.reason, "refused")
@@ -1026,9 +1026,9 @@ class CursorTests(JournalCase):
         self.build(max_waiting=2)
         self.submit(b"0\n")
         clients = [self.submit(b"%d\n" % number) for number in range(1, 4)]
-        self.road.give_up()
+        self.sender.give_up()
         self.assertEqual([client.reason for client in clients], ["dropped"] * 3)
-        self.assertEqual(self.keeper.journal.drops(), [])
+        self.assertEqual(self.writer.journal.drops(), [])
         self.answer()
         self.assert_idle()
 
@@ -1043,7 +1043,7 @@ class RandomTests(JournalCase):
         self.build(**settings)
         self.seq = 0
         places = [destination(b"%d" % number) for number in range(rng.choice((1, 2)))]
-        pending: list[Ticket] = []
+        pending: list[Fate] = []
         kept: dict[Destination, list[int]] = {place: [] for place in places}
         taken: dict[Destination, list[int]] = {place: [] for place in places}
         struck_at: dict[int, int] = {}
@@ -1053,21 +1053,21 @@ class RandomTests(JournalCase):
             taken[post.write.destination] += [int(line) for line in post.body.split()]
             post.answer()
 
-        def settle(ticket: Ticket) -> None:
+        def settle(fate: Fate) -> None:
             if rng.random() < 0.7:
-                kept[ticket.write.destination].append(ticket.seq)
-                ticket.settle(State.KEPT)
+                kept[fate.write.destination].append(fate.seq)
+                fate.settle(State.KEPT)
             else:
-                struck_at[ticket.seq] = len(self.backend.posts)
-                ticket.settle(State.STRUCK)
-                self.keeper.strike(ticket.seq)
+                struck_at[fate.seq] = len(self.backend.posts)
+                fate.settle(State.STRUCK)
+                self.writer.strike(fate.seq)
 
         for _ in range(120):
             action = rng.random()
             if action < 0.4:
-                ticket = self.ticket(b"%d\n" % (self.seq + 1), rng.choice(places))
-                self.give(ticket)
-                pending.append(ticket)
+                fate = self.fate(b"%d\n" % (self.seq + 1), rng.choice(places))
+                self.give(fate)
+                pending.append(fate)
             elif action < 0.55 and self.backend.pending:
                 take(rng.choice(self.backend.pending))
             elif action < 0.7 and self.backend.pending:
@@ -1081,13 +1081,13 @@ class RandomTests(JournalCase):
             elif action < 0.9:
                 self.clock.advance(rng.random())
             elif action < 0.95:
-                if self.keeper.held is None:
-                    self.keeper.held = []
+                if self.writer.held is None:
+                    self.writer.held = []
                 else:
-                    self.keeper.release()
+                    self.writer.release()
             elif action < 0.96:
-                self.keeper.held = None
-                self.road.close()
+                self.writer.held = None
+                self.sender.close()
                 self.backend.abort()
                 self.check_struck(struck_at)
                 struck_at.clear()
@@ -1096,12 +1096,12 @@ class RandomTests(JournalCase):
                 struck_at.clear()
                 restarted = True
                 self.restart(**settings)
-        if self.keeper.held is not None:
-            self.keeper.release()
+        if self.writer.held is not None:
+            self.writer.release()
         while pending:
             settle(pending.pop())
         for _ in range(1000):
-            if not self.road._lanes:
+            if not self.sender._queues:
                 break
             for post in self.backend.pending:
                 take(post)
@@ -1134,7 +1134,7 @@ class FilterTests(JournalCase):
         for seed in range(40):
             rng = Random(seed)
             self.build(max_waiting=rng.choice((20, 60, 10_000)), max_batch=rng.choice((10, 100)))
-            self.road.filter = Filter(["^a$"], [])
+            self.sender.filter = Filter(["^a$"], [])
             wanted: list[bytes] = []
             taken: list[bytes] = []
             for number in range(60):
@@ -1147,7 +1147,7 @@ class FilterTests(JournalCase):
                 for post in self.backend.pending:
                     post.answer()
                     taken += post.body.split(b"\n")[:-1]
-                if not self.road._lanes:
+                if not self.sender._queues:
                     break
                 self.clock.advance(0.1)
             self.assert_idle()
@@ -1167,22 +1167,22 @@ class FilterTests(JournalCase):
         elif what < 0.9:
             self.clock.advance(rng.random())
         elif what < 0.95:
-            self.road.close()
+            self.sender.close()
             for post in posts:
                 post.fail("stopped")
-            filtered = self.road.filter
-            self.build_road()
-            self.road.filter = filtered
-            self.road.resume(self.keeper.journal.backlog("fake"), self.keeper.last_seq)
+            filtered = self.sender.filter
+            self.build_sender()
+            self.sender.filter = filtered
+            self.sender.resume(self.writer.journal.backlog("fake"), self.writer.last_seq)
 
     def submit_part(self, body: bytes) -> None:
         """Submit an acknowledged write as a relay does."""
-        ticket = self.ticket(body)
-        ticket.settle(State.KEPT)
-        self.keeper.last_seq = ticket.seq
-        self.keeper.append(Record(ticket.seq, ticket.time, ticket.write))
-        part = self.road.part_of(ticket.write)
+        fate = self.fate(body)
+        fate.settle(State.KEPT)
+        self.writer.last_seq = fate.seq
+        self.writer.append(Record(fate.seq, fate.time, fate.write))
+        part = self.sender.part_of(fate.write)
         if part is None:
-            self.road.skip(ticket)
+            self.sender.skip(fate)
         else:
-            Client(self.road.submit(part, ticket))
+            Client(self.sender.submit(part, fate))

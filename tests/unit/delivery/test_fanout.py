@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from influxrelay.core.errors import BackendFailure, JournalError
 from influxrelay.core.replies import UNABLE, json_error
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.backlog import State, Ticket
+from influxrelay.delivery.backlog import Fate, State
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.journal.store import Journal, Record
@@ -31,8 +31,8 @@ def failure(status: int | None = None, reason: str = "refused") -> BackendFailur
     return BackendFailure(str(status), "x", Reply(status, ((b"X", b"%d" % status),), b"words of %d" % status))
 
 
-class FakeRoad:
-    """A road that takes writes and answers when told."""
+class FakeSender:
+    """A sender that takes writes and answers when told."""
 
     filter: Filter | None = None
 
@@ -73,18 +73,18 @@ class SettleTests(SynchronousTestCase):
     """Which answer is the client's."""
 
     def settle(self, *outcomes: Reply | Exception, order: tuple[int, ...] = ()) -> tuple[int, Reply]:
-        """Let roads answer in an order; return after how many of them the client was answered, and with what."""
-        roads = [FakeRoad() for _ in outcomes]
-        relay = FanOut("test", roads)  # type: ignore[arg-type]
+        """Let senders answer in an order; return after how many of them the client was answered, and with what."""
+        senders = [FakeSender() for _ in outcomes]
+        relay = FanOut("test", senders)  # type: ignore[arg-type]
         told: list[Reply] = []
         when: list[int] = []
         relay.submit(WRITE).addCallback(told.append)
         for number, index in enumerate(order or range(len(outcomes)), 1):
-            roads[index].settle(outcomes[index])
+            senders[index].settle(outcomes[index])
             if told and not when:
                 when.append(number)
-        for road in roads:
-            self.assertEqual(road.taken, [WRITE])
+        for sender in senders:
+            self.assertEqual(sender.taken, [WRITE])
         self.assertEqual(len(told), 1)
         return when[0], told[0]
 
@@ -127,15 +127,15 @@ class SettleTests(SynchronousTestCase):
         self.assertEqual(self.settle(failure(429), failure(), failure(301))[1].status, 429)
 
     def test_answered_at_once(self) -> None:
-        """Roads that have answered already are as good as others, and every one gets the write."""
+        """Senders that have answered already are as good as others, and every one gets the write."""
         for outcomes in itertools.product((Reply(204), Reply(400), failure(500)), repeat=2):
-            roads = [FakeRoad(), FakeRoad()]
-            for road, outcome in zip(roads, outcomes, strict=True):
-                road.answer = succeed(outcome) if isinstance(outcome, Reply) else fail(outcome)
-            relay = FanOut("test", roads)  # type: ignore[arg-type]
+            senders = [FakeSender(), FakeSender()]
+            for sender, outcome in zip(senders, outcomes, strict=True):
+                sender.answer = succeed(outcome) if isinstance(outcome, Reply) else fail(outcome)
+            relay = FanOut("test", senders)  # type: ignore[arg-type]
             reply = self.successResultOf(relay.submit(WRITE))
             self.assertEqual(reply.status, expected(list(outcomes))[1])
-            self.assertEqual([road.taken for road in roads], [[WRITE], [WRITE]])
+            self.assertEqual([sender.taken for sender in senders], [[WRITE], [WRITE]])
 
     def test_late_failures_are_no_errors(self) -> None:
         """A backend that fails after the client was answered leaves no unhandled error."""
@@ -143,10 +143,10 @@ class SettleTests(SynchronousTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_attributes(self) -> None:
-        """A relay knows its name and its roads."""
-        roads = [FakeRoad()]
-        relay = FanOut("name", roads)  # type: ignore[arg-type]
-        self.assertEqual((relay.name, relay.roads), ("name", tuple(roads)))
+        """A relay knows its name and its senders."""
+        senders = [FakeSender()]
+        relay = FanOut("name", senders)  # type: ignore[arg-type]
+        self.assertEqual((relay.name, relay.senders), ("name", tuple(senders)))
 
 
 class QuorumTests(SynchronousTestCase):
@@ -175,15 +175,15 @@ class QuorumTests(SynchronousTestCase):
             needed = count if consistency == "all" else count // 2 + 1
             for outcomes in itertools.product(kinds, repeat=count):
                 for order in itertools.permutations(range(count)):
-                    roads = [FakeRoad(f"road{number}") for number in range(count)]
-                    relay = FanOut("test", roads)  # type: ignore[arg-type]
+                    senders = [FakeSender(f"sender{number}") for number in range(count)]
+                    relay = FanOut("test", senders)  # type: ignore[arg-type]
                     told: list[Reply] = []
                     when: list[int] = []
                     relay.submit(WRITE, consistency).addCallback(told.append)
                     for number, index in enumerate(order, 1):
-                        roads[index].settle(outcomes[index])
+                        senders[index].settle(outcomes[index])
                         when += [number] * (len(told) - len(when))
-                    in_order = [(roads[index].name, outcomes[index]) for index in order]
+                    in_order = [(senders[index].name, outcomes[index]) for index in order]
                     after, status, names = self.expected(in_order, needed)
                     self.assertEqual((when, [reply.status for reply in told]), ([after], [status]), in_order)
                     if names:
@@ -193,11 +193,11 @@ class QuorumTests(SynchronousTestCase):
     def test_of_the_listener(self) -> None:
         """The listener's consistency is for writes that ask for none."""
         for asked, status in (("", 503), ("one", 204), ("all", 503), ("any", 204)):
-            roads = [FakeRoad(), FakeRoad()]
-            relay = FanOut("test", roads, consistency="all")  # type: ignore[arg-type]
+            senders = [FakeSender(), FakeSender()]
+            relay = FanOut("test", senders, consistency="all")  # type: ignore[arg-type]
             answered = relay.submit(WRITE, asked)
-            roads[0].settle(Reply(204))
-            roads[1].settle(failure())
+            senders[0].settle(Reply(204))
+            senders[1].settle(failure())
             self.assertEqual(self.successResultOf(answered).status, status)
 
 
@@ -205,21 +205,21 @@ class MissedTests(SynchronousTestCase):
     """Who is told that its backend will not get a write."""
 
     def missed(self, *outcomes: Reply | Exception, consistency: str = "one") -> set[frozenset[int]]:
-        """Return, for every order of these outcomes, which roads were told."""
+        """Return, for every order of these outcomes, which senders were told."""
         told = set()
         for order in itertools.permutations(range(len(outcomes))):
-            roads = [FakeRoad(f"road{number}") for number in range(len(outcomes))]
-            relay = FanOut("test", roads, clock=lambda: 7.0)  # type: ignore[arg-type]
+            senders = [FakeSender(f"sender{number}") for number in range(len(outcomes))]
+            relay = FanOut("test", senders, clock=lambda: 7.0)  # type: ignore[arg-type]
             relay.submit(WRITE, consistency)
             for index in order:
-                roads[index].settle(outcomes[index])
-            for road in roads:
-                self.assertIn(road.missed, ([], [(WRITE, 7.0)]))
-            told.add(frozenset(index for index, road in enumerate(roads) if road.missed))
+                senders[index].settle(outcomes[index])
+            for sender in senders:
+                self.assertIn(sender.missed, ([], [(WRITE, 7.0)]))
+            told.add(frozenset(index for index, sender in enumerate(senders) if sender.missed))
         return told
 
     def test_every_order(self) -> None:
-        """A road that failed is told if the client had 204, whoever was first; one that refused it for good is not."""
+        """A sender that failed is told if the client got 204, whoever was first; one that refused the write is not."""
         ok, no_database = Reply(204), Reply(404, (), b'{"error":"database not found: \\"db\\""}')
         partial = BackendFailure("500", "x", Reply(500, (), b"partial write: x"))
         nobody: frozenset[int] = frozenset()
@@ -235,37 +235,37 @@ class MissedTests(SynchronousTestCase):
             self.assertEqual(self.missed(ok, ok, no_database, consistency=level), {told})
 
 
-class FakeQueuedRoad(BufferedSender):
-    """A road with a queue, that answers when told."""
+class FakeBufferedSender(BufferedSender):
+    """A sender with a queue, that answers when told."""
 
     def __init__(self, name: str = "fake") -> None:
         self.name = name
-        self.tickets: list[Ticket] = []
-        self.absent: list[Ticket] = []
+        self.fates: list[Fate] = []
+        self.absent: list[Fate] = []
         self.answer: Deferred[Reply] = Deferred()
         self.behind = False
-        self.buried: list[Ticket] = []
+        self.buried: list[Fate] = []
 
-    def submit(self, write: Write, ticket: Ticket | None = None) -> Deferred[Reply]:
+    def submit(self, write: Write, fate: Fate | None = None) -> Deferred[Reply]:
         """Take a write."""
-        assert ticket is not None
-        self.tickets.append(ticket)
+        assert fate is not None
+        self.fates.append(fate)
         if self.behind:
-            ticket.absent.append(self)
+            fate.absent.append(self)
         return self.answer
 
-    def not_on_disk(self, ticket: Ticket) -> None:
+    def not_on_disk(self, fate: Fate) -> None:
         """Note it."""
-        self.absent.append(ticket)
+        self.absent.append(fate)
 
-    def settled(self, ticket: Ticket) -> None:
+    def settled(self, fate: Fate) -> None:
         """Nothing to do."""
 
-    settle = FakeRoad.settle
+    settle = FakeSender.settle
 
 
-class FakeKeeper:
-    """A keeper that commits when told."""
+class FakeWriter:
+    """A writer that commits when told."""
 
     def __init__(self) -> None:
         self.last_seq = 41
@@ -305,10 +305,10 @@ class KeptTests(SynchronousTestCase):
 
     def build(self, count: int = 2, *, journal: bool = True, **settings: Any) -> None:
         """Build a relay with queues."""
-        self.roads = [FakeQueuedRoad(f"road{number}") for number in range(count)]
-        self.keeper = FakeKeeper()
-        keeper: Any = self.keeper if journal else None
-        self.relay = FanOut("test", self.roads, keeper=keeper, clock=lambda: 7.0, **settings)
+        self.senders = [FakeBufferedSender(f"sender{number}") for number in range(count)]
+        self.writer = FakeWriter()
+        writer: Any = self.writer if journal else None
+        self.relay = FanOut("test", self.senders, writer=writer, clock=lambda: 7.0, **settings)
 
     def submit(self, consistency: str = "") -> list[Reply]:
         """Submit a write; return where the answers will be."""
@@ -318,7 +318,7 @@ class KeptTests(SynchronousTestCase):
 
     def state(self) -> State:
         """Return what is decided of the last write."""
-        return self.roads[0].tickets[-1].state
+        return self.senders[0].fates[-1].state
 
     def test_in_memory(self) -> None:
         """Without a journal the write is kept or struck in the moment in which the client is told."""
@@ -326,26 +326,26 @@ class KeptTests(SynchronousTestCase):
             self.build(journal=False)
             told = self.submit()
             self.assertEqual(self.state(), State.PENDING)
-            self.roads[1].settle(outcome)
+            self.senders[1].settle(outcome)
             self.assertEqual((told, self.state()), ([outcome], state))
-        self.roads[1].answer = Deferred()
+        self.senders[1].answer = Deferred()
         self.submit()
-        self.assertEqual([ticket.seq for ticket in self.roads[0].tickets], [1, 2])
-        self.assertIs(self.roads[0].tickets[0].write, WRITE)
+        self.assertEqual([fate.seq for fate in self.senders[0].fates], [1, 2])
+        self.assertIs(self.senders[0].fates[0].write, WRITE)
 
     def test_taken(self) -> None:
         """A 204 is given when a backend has the write and it is committed, whichever is first."""
         for commit_first in (False, True):
             self.build()
             told = self.submit()
-            steps = [lambda: self.roads[0].settle(Reply(204)), self.keeper.commit]
+            steps = [lambda: self.senders[0].settle(Reply(204)), self.writer.commit]
             for step in reversed(steps) if commit_first else steps:
                 self.assertEqual(told, [])
                 step()
             self.assertEqual((told, self.state()), ([Reply(204)], State.KEPT))
-            (record,) = self.keeper.records
+            (record,) = self.writer.records
             self.assertEqual((record.seq, record.time, record.write), (42, 7.0, WRITE))
-            self.assertEqual((self.keeper.last_seq, self.keeper.struck), (42, []))
+            self.assertEqual((self.writer.last_seq, self.writer.struck), (42, []))
 
     def test_refused(self) -> None:
         """A 4xx or 5xx is given when the write is struck from the journal for certain, or that has failed."""
@@ -353,43 +353,43 @@ class KeptTests(SynchronousTestCase):
             for outcome in (Reply(400), failure(500)):
                 self.build(1)
                 told = self.submit()
-                self.roads[0].settle(outcome)
-                self.assertEqual((told, self.keeper.struck), ([], []))
-                self.keeper.commit()
-                self.assertEqual((told, self.keeper.struck, self.state()), ([], [42], State.STRUCK))
-                self.keeper.commit(problem)
+                self.senders[0].settle(outcome)
+                self.assertEqual((told, self.writer.struck), ([], []))
+                self.writer.commit()
+                self.assertEqual((told, self.writer.struck, self.state()), ([], [42], State.STRUCK))
+                self.writer.commit(problem)
                 self.assertEqual(len(told), 1)
 
     def test_dead_letter_first(self) -> None:
         """A dead letter of another backend is with the journal before the 204 is given."""
         self.build()
         told = self.submit()
-        road = self.roads[1]
-        road.tickets[0].when_kept(lambda: road.buried.append(road.tickets[0]))
-        self.roads[0].settle(Reply(204))
-        self.keeper.commit()
-        self.assertEqual((told, len(road.buried)), ([Reply(204)], 1))
+        sender = self.senders[1]
+        sender.fates[0].when_kept(lambda: sender.buried.append(sender.fates[0]))
+        self.senders[0].settle(Reply(204))
+        self.writer.commit()
+        self.assertEqual((told, len(sender.buried)), ([Reply(204)], 1))
 
     def test_submitted_within_a_submission(self) -> None:
         """A client that writes again when it is told, within another write's submission, comes behind that one."""
         self.build()
         order: list[bytes] = []
-        first = self.roads[0].submit
+        first = self.senders[0].submit
 
-        def submit(write: Write, ticket: Ticket | None = None) -> Deferred[Reply]:
+        def submit(write: Write, fate: Fate | None = None) -> Deferred[Reply]:
             if write.body == b"outer 1\n":
                 self.relay.submit(Write(write.destination, write.query, b"", b"inner 1\n"))
             order.append(write.body)
-            return first(write, ticket)
+            return first(write, fate)
 
-        self.patch(self.roads[0], "submit", submit)
+        self.patch(self.senders[0], "submit", submit)
         self.relay.submit(Write(WRITE.destination, b"db=db", b"", b"outer 1\n"))
         self.assertEqual(order, [b"outer 1\n", b"inner 1\n"])
 
     def test_mistake_within_a_submission(self) -> None:
         """A mistake of ours in one submission fails that one, and not the next."""
         self.build()
-        self.patch(self.roads[0], "submit", lambda *_: 1 / 0)
+        self.patch(self.senders[0], "submit", lambda *_: 1 / 0)
         failed = self.relay.submit(WRITE)
         self.failureResultOf(failed, ZeroDivisionError)
         self.assertEqual(len(self.relay._submitted), 0)
@@ -397,19 +397,19 @@ class KeptTests(SynchronousTestCase):
     def test_journal_fails(self) -> None:
         """Where the journal fails, a write that a backend has is acknowledged; who counted on the disk is told."""
         self.build()
-        self.roads[1].behind = True
+        self.senders[1].behind = True
         told = self.submit()
-        self.keeper.commit(JournalError("disk"))
-        self.assertEqual((self.roads[0].absent, self.roads[1].absent), ([], self.roads[1].tickets))
-        self.roads[0].settle(Reply(204))
-        self.assertEqual((told, self.state(), self.keeper.struck), ([Reply(204)], State.KEPT, []))
+        self.writer.commit(JournalError("disk"))
+        self.assertEqual((self.senders[0].absent, self.senders[1].absent), ([], self.senders[1].fates))
+        self.senders[0].settle(Reply(204))
+        self.assertEqual((told, self.state(), self.writer.struck), ([Reply(204)], State.KEPT, []))
 
     def test_journal_fails_and_refuses(self) -> None:
         """Where writes must be journaled, one that cannot be is answered 503, and struck."""
         self.build(refuse_unjournaled=True)
         told = self.submit()
-        self.roads[0].settle(Reply(204))
-        self.keeper.commit(JournalError("disk"))
+        self.senders[0].settle(Reply(204))
+        self.writer.commit(JournalError("disk"))
         self.assertEqual((told[0].status, self.state()), (503, State.STRUCK))
         self.assertEqual(json.loads(told[0].body), {"error": "unable to journal the write: disk"})
 
@@ -418,8 +418,8 @@ class KeptTests(SynchronousTestCase):
         for settings in ({}, {"refuse_unjournaled": True}):
             self.build(1, **settings)
             told = self.submit()
-            self.roads[0].settle(Reply(400))
-            self.keeper.commit(JournalError("disk"))
+            self.senders[0].settle(Reply(400))
+            self.writer.commit(JournalError("disk"))
             self.assertEqual((told, self.state()), ([Reply(400)], State.STRUCK))
 
     def test_journal_first(self) -> None:
@@ -427,38 +427,38 @@ class KeptTests(SynchronousTestCase):
         self.build(consistency="any", journal_first=True)
         told = [self.submit(), self.submit()]
         handed = self.relay.handed_out()
-        self.assertEqual((self.roads[0].tickets, told, len(self.keeper.records)), ([], [[], []], 2))
-        self.keeper.commit()
-        self.assertEqual(([ticket.seq for ticket in self.roads[1].tickets], told), ([42], [[Reply(204)], []]))
+        self.assertEqual((self.senders[0].fates, told, len(self.writer.records)), ([], [[], []], 2))
+        self.writer.commit()
+        self.assertEqual(([fate.seq for fate in self.senders[1].fates], told), ([42], [[Reply(204)], []]))
         self.assertNoResult(handed)
-        self.keeper.commit()
-        self.assertEqual(([ticket.seq for ticket in self.roads[1].tickets], told), ([42, 43], [[Reply(204)]] * 2))
+        self.writer.commit()
+        self.assertEqual(([fate.seq for fate in self.senders[1].fates], told), ([42, 43], [[Reply(204)]] * 2))
         self.successResultOf(handed)
         self.successResultOf(self.relay.handed_out())
 
     def test_journal_first_fails(self) -> None:
         """Where the journal comes first and fails, the backends get the write, and who counted on the disk is told."""
         self.build(consistency="any", journal_first=True)
-        self.roads[1].behind = True
+        self.senders[1].behind = True
         told = self.submit()
         handed = self.relay.handed_out()
-        self.keeper.commit(JournalError("disk"))
+        self.writer.commit(JournalError("disk"))
         self.successResultOf(handed)
-        self.assertEqual((self.roads[0].absent, self.roads[1].absent), ([], self.roads[1].tickets))
-        self.assertEqual((told, len(self.roads[0].tickets)), ([], 1))
-        self.roads[0].settle(Reply(204))
+        self.assertEqual((self.senders[0].absent, self.senders[1].absent), ([], self.senders[1].fates))
+        self.assertEqual((told, len(self.senders[0].fates)), ([], 1))
+        self.senders[0].settle(Reply(204))
         self.assertEqual((told, self.state()), ([Reply(204)], State.KEPT))
 
     def test_journal_first_and_a_road_that_raises(self) -> None:
-        """A road's mistake is its write's, and keeps nothing else from going on."""
+        """A sender's mistake is its write's, and keeps nothing else from going on."""
         self.build(consistency="any", journal_first=True)
         failed = self.relay.submit(WRITE)
         told = self.submit()
-        self.patch(self.roads[1], "submit", lambda *_: 1 / 0)
-        self.keeper.commit()
+        self.patch(self.senders[1], "submit", lambda *_: 1 / 0)
+        self.writer.commit()
         self.failureResultOf(failed, ZeroDivisionError)
-        del self.roads[1].submit
-        self.keeper.commit()
+        del self.senders[1].submit
+        self.writer.commit()
         self.assertEqual(told, [Reply(204)])
 
     def test_any(self) -> None:
@@ -466,29 +466,29 @@ class KeptTests(SynchronousTestCase):
         self.build()
         told = self.submit("any")
         self.assertEqual(told, [])
-        self.keeper.commit()
+        self.writer.commit()
         self.assertEqual((told, self.state()), ([Reply(204)], State.KEPT))
-        self.roads[0].settle(Reply(400))
-        self.roads[1].settle(failure())
+        self.senders[0].settle(Reply(400))
+        self.senders[1].settle(failure())
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_any_with_a_failed_commit(self) -> None:
         """With ``any`` a commit that fails acknowledges nothing: the backends decide."""
         self.build()
         told = self.submit("any")
-        self.keeper.commit(JournalError("disk"))
+        self.writer.commit(JournalError("disk"))
         self.assertEqual(told, [])
-        self.roads[0].settle(failure())
+        self.senders[0].settle(failure())
         self.assertEqual(told, [])
-        self.roads[1].settle(Reply(204))
+        self.senders[1].settle(Reply(204))
         self.assertEqual(told, [Reply(204)])
 
     def test_any_and_nothing_works(self) -> None:
         """With ``any`` and neither journal nor backends the client gets 503."""
         self.build(1)
         told = self.submit("any")
-        self.keeper.commit(JournalError("disk"))
-        self.roads[0].settle(failure())
+        self.writer.commit(JournalError("disk"))
+        self.senders[0].settle(failure())
         self.assertEqual((told, self.state()), ([UNABLE], State.STRUCK))
 
     def test_any_in_memory(self) -> None:
@@ -496,18 +496,18 @@ class KeptTests(SynchronousTestCase):
         self.build(journal=False)
         self.assertEqual(self.submit("any"), [Reply(204)])
         self.build(journal=False)
-        self.roads[0].settle(failure(reason="full"))
+        self.senders[0].settle(failure(reason="full"))
         told = self.submit("any")
         self.assertEqual(told, [])
-        self.roads[1].settle(failure())
+        self.senders[1].settle(failure())
         self.assertEqual((told, self.state()), ([UNABLE], State.STRUCK))
 
     def test_any_without_queues_everywhere(self) -> None:
         """With ``any`` and a backend that has no queue, a backend has to take the write."""
         self.build(journal=False)
-        bare = FakeRoad()
-        bare.submit = lambda write, ticket=None: bare.answer  # type: ignore[method-assign, misc]
-        self.relay = FanOut("test", [*self.roads, bare])  # type: ignore[list-item]
+        bare = FakeSender()
+        bare.submit = lambda write, fate=None: bare.answer  # type: ignore[method-assign, misc]
+        self.relay = FanOut("test", [*self.senders, bare])  # type: ignore[list-item]
         told = self.submit("any")
         self.assertEqual(told, [])
         bare.settle(Reply(204))
@@ -517,10 +517,10 @@ class KeptTests(SynchronousTestCase):
         """With ``all`` a write that one backend has and another has not is struck when the client is told so."""
         self.build(consistency="all")
         told = self.submit()
-        self.roads[0].settle(Reply(204))
-        self.roads[1].settle(failure())
-        self.keeper.commit()
-        self.keeper.commit()
+        self.senders[0].settle(Reply(204))
+        self.senders[1].settle(failure())
+        self.writer.commit()
+        self.writer.commit()
         self.assertEqual(([reply.status for reply in told], self.state()), ([503], State.STRUCK))
 
 
@@ -576,11 +576,11 @@ class FilterTests(SynchronousTestCase):
     """Who has a part in a write, and what the client is told."""
 
     def build(self, *expressions: str | None) -> None:
-        """Build a relay to roads, each with a filter or none."""
-        self.roads = [FakeRoad(f"road{number}") for number in range(len(expressions))]
-        for road, expression in zip(self.roads, expressions, strict=True):
-            road.filter = None if expression is None else Filter([expression], [])
-        self.relay = FanOut("test", self.roads)  # type: ignore[arg-type]
+        """Build a relay to senders, each with a filter or none."""
+        self.senders = [FakeSender(f"sender{number}") for number in range(len(expressions))]
+        for sender, expression in zip(self.senders, expressions, strict=True):
+            sender.filter = None if expression is None else Filter([expression], [])
+        self.relay = FanOut("test", self.senders)  # type: ignore[arg-type]
 
     def submit(self, body: bytes, consistency: str = "") -> list[Reply]:
         """Submit a write; return where the answers will be."""
@@ -589,8 +589,8 @@ class FilterTests(SynchronousTestCase):
         return told
 
     def bodies(self) -> list[list[bytes]]:
-        """Return what each road was given."""
-        return [[each.body for each in road.taken] for road in self.roads]
+        """Return what each sender was given."""
+        return [[each.body for each in sender.taken] for sender in self.senders]
 
     def test_parts(self) -> None:
         """Each backend gets its lines; those with the same filter get the same object."""
@@ -599,8 +599,8 @@ class FilterTests(SynchronousTestCase):
         self.submit(body)
         part = b"a v=1 1\na v=1 3\n"
         self.assertEqual(self.bodies(), [[part], [body], [b"b v=1 2\n"], [part]])
-        self.assertIs(self.roads[0].taken[0], self.roads[3].taken[0])
-        self.assertEqual(self.roads[0].taken[0].destination, destination())
+        self.assertIs(self.senders[0].taken[0], self.senders[3].taken[0])
+        self.assertEqual(self.senders[0].taken[0].destination, destination())
         self.assertEqual(self.relay.lines_unwanted, 0)
 
     def test_no_part(self) -> None:
@@ -609,13 +609,13 @@ class FilterTests(SynchronousTestCase):
             self.build("a", "b", "a")
             told = self.submit(b"a v=1 1\n", consistency)
             self.assertEqual([len(each) for each in self.bodies()], [1, 0, 1])
-            self.roads[0].settle(Reply(204))
-            self.roads[2].settle(Reply(204))
+            self.senders[0].settle(Reply(204))
+            self.senders[2].settle(Reply(204))
             self.assertEqual([each.status for each in told], [204])
         self.build("a", "b")
         told = self.submit(b"b v=1 1\n", "all")
-        self.roads[1].settle(BackendFailure("refused", "x"))
-        self.assertIn(b"(road1: refused)", told[0].body)
+        self.senders[1].settle(BackendFailure("refused", "x"))
+        self.assertIn(b"(sender1: refused)", told[0].body)
 
     def test_for_nobody(self) -> None:
         """A write of which no backend takes a line is answered 204, and its lines are counted."""
@@ -632,10 +632,10 @@ class FilterTests(SynchronousTestCase):
         """Filters that are replaced hold for the writes that follow."""
         self.build("a", None)
         self.submit(b"b v=1 1\n")
-        self.roads[0].filter = Filter(["b"], [])
-        self.relay.reconfigure("test", self.relay.roads, consistency="one")
+        self.senders[0].filter = Filter(["b"], [])
+        self.relay.reconfigure("test", self.relay.senders, consistency="one")
         self.submit(b"b v=1 2\na v=1 2\n")
-        self.roads[0].filter = None
-        self.relay.reconfigure("test", self.relay.roads, consistency="one")
+        self.senders[0].filter = None
+        self.relay.reconfigure("test", self.relay.senders, consistency="one")
         self.submit(b"c v=1 3\n")
         self.assertEqual(self.bodies()[0], [b"b v=1 2\n", b"c v=1 3\n"])

@@ -1,4 +1,4 @@
-"""The road to one backend: order, merging, unmerging, trouble, bounds and the end."""
+"""The sender to one backend: order, merging, unmerging, trouble, bounds and the end."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ PERMANENT_TEXTS = (
 TROUBLE = (Reply(408), Reply(425), Reply(429), Reply(301), Reply(304), Reply(100), BROKEN, Reply(503), Reply(599))
 
 
-class RoadCase(SynchronousTestCase):
-    """A road on a Clock to a fake backend; after each story nothing may be left over."""
+class SenderCase(SynchronousTestCase):
+    """A sender on a Clock to a fake backend; after each story nothing may be left over."""
 
     def setUp(self) -> None:
-        """Build the default road."""
+        """Build the default sender."""
         self.clock = Clock()
         self.clock.advance(1000)
         self.build()
 
     def build(self, **settings: object) -> None:
-        """Build a road with other settings."""
+        """Build a sender with other settings."""
         self.backend = FakeBackend()
         settings = {"relay": "test", "jitter": lambda: 0.0, **settings}
-        self.road = Sender(self.backend, self.clock, **settings)  # type: ignore[arg-type]
+        self.sender = Sender(self.backend, self.clock, **settings)  # type: ignore[arg-type]
 
     def submit(self, body: bytes, to: Destination | None = None, **more: object) -> Client:
         """Submit a write."""
-        return Client(self.road.submit(write(body, to, **more)))  # type: ignore[arg-type]
+        return Client(self.sender.submit(write(body, to, **more)))  # type: ignore[arg-type]
 
     def behind(self, *bodies: bytes, **more: object) -> list[Client]:
         """Submit a write that goes at once, and others that wait behind it; the first is answered 204."""
@@ -70,22 +70,22 @@ class RoadCase(SynchronousTestCase):
         self.assertEqual(client.reason, "refused")
 
     def assert_idle(self) -> None:
-        """Check that the road has forgotten everything, and that its last timers end."""
+        """Check that the sender has forgotten everything, and that its last timers end."""
         self.assertEqual(self.backend.pending, [])
-        self.assertEqual(self.road._tally.bytes, 0)
-        self.assertEqual(self.road._in_flight, 0)
-        self.assertEqual(self.road._lanes, {})
-        self.successResultOf(self.road.drained())
-        self.assertIsNone(self.road._wake)
+        self.assertEqual(self.sender._tally.bytes, 0)
+        self.assertEqual(self.sender._in_flight, 0)
+        self.assertEqual(self.sender._queues, {})
+        self.successResultOf(self.sender.drained())
+        self.assertIsNone(self.sender._wake)
         self.clock.advance(TIMEOUT)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class OrderTests(RoadCase):
+class OrderTests(SenderCase):
     """What goes when."""
 
     def test_idle_sends_at_once(self) -> None:
-        """A write to an idle lane is sent in the call of submit, as it is, and its client gets the answer."""
+        """A write to an idle queue is sent in the call of submit, as it is, and its client gets the answer."""
         client = self.submit(b"a 1 1")
         self.assertEqual(self.backend.bodies, [b"a 1 1"])
         self.assertIsNone(client.result)
@@ -131,13 +131,13 @@ class OrderTests(RoadCase):
         clients = self.behind(b"1\n", b"2\n", b"3\n")
         self.answer()
         self.assertEqual([client.result for client in clients], [OK] * 3)
-        self.assertEqual((self.road.requests, self.road.writes), (2, 4))
-        self.assertEqual(self.road.failures, {})
+        self.assertEqual((self.sender.requests, self.sender.writes), (2, 4))
+        self.assertEqual(self.sender.failures, {})
         self.assert_idle()
 
     def test_sends_before_it_tells(self) -> None:
         """What waits is on its way before a client is told, so that a client's next write cannot overtake it."""
-        first = self.road.submit(write(b"1\n"))
+        first = self.sender.submit(write(b"1\n"))
         self.submit(b"2\n")
         first.addCallback(lambda _: self.submit(b"3\n"))
         self.answer()
@@ -190,9 +190,9 @@ class OrderTests(RoadCase):
         self.assert_idle()
 
     def test_order_with_answers_before_post_returns(self) -> None:
-        """A write submitted by a client that was answered within ``post`` still has the lane for itself."""
+        """A write submitted by a client that was answered within ``post`` still has the queue for itself."""
         self.submit(b"1\n")
-        self.road.submit(write(b"2\n")).addCallback(lambda _: self.submit(b"3\n"))
+        self.sender.submit(write(b"2\n")).addCallback(lambda _: self.submit(b"3\n"))
         self.backend.at_once = [OK]
         self.answer()
         self.submit(b"4\n")
@@ -202,7 +202,7 @@ class OrderTests(RoadCase):
         self.assert_idle()
 
 
-class MergeTests(RoadCase):
+class MergeTests(SenderCase):
     """What travels together."""
 
     def test_one_newline_each(self) -> None:
@@ -282,16 +282,16 @@ class MergeTests(RoadCase):
         self.assert_idle()
 
 
-class RefusalTests(RoadCase):
+class RefusalTests(SenderCase):
     """A 4xx or a permanent 5xx, to one write and to many."""
 
     def test_alone(self) -> None:
-        """The answer 4xx to a single write is its client's, unchanged, and the road goes on."""
+        """The answer 4xx to a single write is its client's, unchanged, and the sender goes on."""
         client = self.submit(b"bad\n")
         second = self.submit(b"good\n")
         self.answer(BAD)
         self.assertIs(client.result, BAD)
-        self.assertEqual(self.road.failures, {"400": 1})
+        self.assertEqual(self.sender.failures, {"400": 1})
         self.answer()
         self.assertEqual(second.result, OK)
         self.assert_idle()
@@ -308,7 +308,7 @@ class RefusalTests(RoadCase):
         self.assertEqual(self.backend.bodies[1:], [b"1\nbad\n3\n", b"1\n", b"bad\n", b"3\n", b"4\n5\n"])
         self.assertEqual([client.result for client in clients], [OK, Reply(400, (), b"only mine"), OK])
         self.assertEqual([client.result for client in late], [OK, OK])
-        self.assertEqual(self.road.failures, {"400": 1})
+        self.assertEqual(self.sender.failures, {"400": 1})
         self.assert_idle()
 
     def test_byte_for_byte(self) -> None:
@@ -328,14 +328,14 @@ class RefusalTests(RoadCase):
                 self.build()
                 clients = self.behind(b"1\n", b"2\n")
                 self.answer(reply)
-                self.assertIsNone(self.road.trouble)
+                self.assertIsNone(self.sender.trouble)
                 self.answer(reply)
                 self.answer()
                 self.assertEqual(self.backend.bodies[1:], [b"1\n2\n", b"1\n", b"2\n"])
                 self.assertEqual(clients[0].reason, str(status))
                 self.assertIs(clients[0].result.reply, reply)
                 self.assertEqual(clients[1].result, OK)
-                self.assertEqual(self.road.failures, {str(status): 1})
+                self.assertEqual(self.sender.failures, {str(status): 1})
                 self.assert_idle()
 
     def test_trouble_in_the_middle(self) -> None:
@@ -435,7 +435,7 @@ class RefusalTests(RoadCase):
         self.build(max_waiting=8)
         self.behind(b"111\n", b"222\n")
         self.answer(BAD)
-        self.assertEqual(self.road._tally.bytes, 4)
+        self.assertEqual(self.sender._tally.bytes, 4)
         last = self.submit(b"333\n")
         self.assertEqual(self.submit(b"4").reason, "overflow")
         self.answer()
@@ -461,7 +461,7 @@ class RefusalTests(RoadCase):
         self.assert_idle()
 
 
-class TroubleTests(RoadCase):
+class TroubleTests(SenderCase):
     """A backend that fails, and how it is found well again."""
 
     def test_what_is_trouble(self) -> None:
@@ -473,7 +473,7 @@ class TroubleTests(RoadCase):
             self.answer(reply)
             self.assertEqual([client.reason for client in clients], [str(reply.status)] * 2)
             self.assertIs(clients[0].result.reply, reply)
-            self.assertEqual(self.road.failures, {str(reply.status): 2})
+            self.assertEqual(self.sender.failures, {str(reply.status): 2})
             self.assertIsNone(waiting.result)
             self.assertEqual(self.backend.pending, [])
             self.clock.advance(PROBE_GAP)
@@ -488,7 +488,7 @@ class TroubleTests(RoadCase):
         self.fail_request("reset")
         self.assertEqual([client.reason for client in clients], ["reset"] * 2)
         self.assertIsNone(clients[0].result.reply)
-        self.assertEqual(self.road.failures, {"reset": 2})
+        self.assertEqual(self.sender.failures, {"reset": 2})
         self.assert_idle()
 
     def test_not_before_the_gap(self) -> None:
@@ -505,7 +505,7 @@ class TroubleTests(RoadCase):
             self.assert_idle()
 
     def test_one_probe(self) -> None:
-        """In trouble there is one request at a time for the whole backend, from the lane that has waited longest."""
+        """In trouble there is one request at a time for the whole backend, from the queue that has waited longest."""
         self.into_trouble()
         for number in (3, 1, 2):
             self.submit(b"%d\n" % number, destination(b"%d" % number))
@@ -525,7 +525,7 @@ class TroubleTests(RoadCase):
         self.assert_idle()
 
     def test_probe_is_merged(self) -> None:
-        """What waits in a lane probes together, and its client's truths are the probe's."""
+        """What waits in a queue probes together, and its client's truths are the probe's."""
         self.into_trouble()
         clients = [self.submit(b"1\n"), self.submit(b"2\n")]
         self.clock.advance(PROBE_GAP)
@@ -535,7 +535,7 @@ class TroubleTests(RoadCase):
         self.assert_idle()
 
     def test_refused_probe_opens(self) -> None:
-        """A probe that is answered 4xx shows that the backend lives, and opens all lanes."""
+        """A probe that is answered 4xx shows that the backend lives, and opens all queues."""
         for answers_ in ((BAD,), (BAD, OK, OK)):
             self.build()
             self.into_trouble()
@@ -551,7 +551,7 @@ class TroubleTests(RoadCase):
             self.assert_idle()
 
     def test_late_success_opens(self) -> None:
-        """A success of a request that was under way when the trouble began opens all lanes."""
+        """A success of a request that was under way when the trouble began opens all queues."""
         self.submit(b"1\n", destination(b"1"))
         self.submit(b"2\n", destination(b"2"))
         waiting = self.submit(b"1b\n", destination(b"1"))
@@ -564,7 +564,7 @@ class TroubleTests(RoadCase):
         self.assert_idle()
 
     def test_idle_in_trouble(self) -> None:
-        """A road in trouble on which nothing waits has no timer, and its next write probes at once."""
+        """A sender in trouble on which nothing waits has no timer, and its next write probes at once."""
         self.into_trouble()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.clock.advance(1)
@@ -585,7 +585,7 @@ class TroubleTests(RoadCase):
         self.assertEqual(len(self.backend.posts), 1)
         self.assert_idle()
 
-    def test_trouble_stops_the_lanes(self) -> None:
+    def test_trouble_stops_the_queues(self) -> None:
         """A request that fails before ``post`` returns stops the others: what waits is left for the probe."""
         for number in range(3):
             self.submit(b"%d\n" % number, destination(b"%d" % number))
@@ -609,7 +609,7 @@ class TroubleTests(RoadCase):
         self.assertEqual(client.reason, "error")
         self.assertIn("a bug", client.result.detail)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        self.assertIsNotNone(self.road.trouble)
+        self.assertIsNotNone(self.sender.trouble)
         self.assert_idle()
 
     def test_exception_out_of_post(self) -> None:
@@ -640,7 +640,7 @@ class TroubleTests(RoadCase):
         self.assert_idle()
 
 
-class RetryAfterTests(RoadCase):
+class RetryAfterTests(SenderCase):
     """A backend that says when to come back."""
 
     def test_seconds(self) -> None:
@@ -694,7 +694,7 @@ class RetryAfterTests(RoadCase):
         self.clock.advance(9)
         self.answer()
         self.assertEqual(patient.result, OK)
-        self.assertEqual(self.road.failures, {"503": 2})
+        self.assertEqual(self.sender.failures, {"503": 2})
         self.assert_idle()
 
     def test_too_late_for_what_waits(self) -> None:
@@ -734,7 +734,7 @@ class RetryAfterTests(RoadCase):
         self.assert_idle()
 
     def test_nonsense_is_survived(self) -> None:
-        """A Retry-After that no calendar knows leaves no write without an answer, and blocks no lane."""
+        """A Retry-After that no calendar knows leaves no write without an answer, and blocks no queue."""
         self.submit(b"1\n")
         client = self.submit(b"2\n")
         self.answer()
@@ -748,7 +748,7 @@ class RetryAfterTests(RoadCase):
         self.assert_idle()
 
 
-class DeadlineTests(RoadCase):
+class DeadlineTests(SenderCase):
     """How long a write may wait."""
 
     def test_exactly_the_timeout(self) -> None:
@@ -762,14 +762,14 @@ class DeadlineTests(RoadCase):
         self.assertEqual(client.reason, "timeout")
         self.assertIsNone(client.result.reply)
         self.assertIn("10 s", client.result.detail)
-        self.assertEqual(self.road.failures, {"timeout": 1})
+        self.assertEqual(self.sender.failures, {"timeout": 1})
         self.answer()
         self.assertEqual(first.result, OK)
         self.assertEqual(self.backend.bodies, [b"1\n"])
         self.assert_idle()
 
-    def test_several_lanes(self) -> None:
-        """Each write in each lane has its own deadline, however often the timer has to be set anew."""
+    def test_several_queues(self) -> None:
+        """Each write in each queue has its own deadline, however often the timer has to be set anew."""
         clients = []
         for step in range(6):
             place = destination(b"%d" % (step % 2))
@@ -779,28 +779,28 @@ class DeadlineTests(RoadCase):
             outcomes = [client.result is not None for client in clients]
             self.assertEqual(outcomes, [True] * expired + [False] * (4 - expired), expired)
             self.clock.advance(TIMEOUT - 4 if not expired else 1)
-        self.assertEqual(self.road.failures, {"timeout": 4})
+        self.assertEqual(self.sender.failures, {"timeout": 4})
         self.backend.abort()
         self.assert_idle()
 
     def test_same_instant(self) -> None:
-        """All that is due at one instant, in all lanes, fails at that instant."""
+        """All that is due at one instant, in all queues, fails at that instant."""
         for number in range(3):
             self.submit(b"first\n", destination(b"%d" % number))
         clients = [self.submit(b"%d\n" % number, destination(b"%d" % (number % 3))) for number in range(9)]
         self.clock.advance(TIMEOUT)
         self.assertEqual([client.reason for client in clients], ["timeout"] * 9)
-        self.assertEqual(self.road._tally.bytes, 0)
+        self.assertEqual(self.sender._tally.bytes, 0)
         self.backend.abort()
         self.assert_idle()
 
     def test_in_trouble(self) -> None:
-        """What waits in trouble expires too, its lanes go away, and the road is drained."""
+        """What waits in trouble expires too, its queues go away, and the sender is drained."""
         self.submit(b"1\n")
         self.answer(retry_later(5))
         clients = [self.submit(b"%d\n" % number, destination(b"%d" % number)) for number in range(3)]
         self.clock.advance(5)
-        drained = self.road.drained()
+        drained = self.sender.drained()
         self.clock.advance(5)
         self.assertEqual([client.reason for client in clients[1:]], ["timeout"] * 2)
         self.assertNoResult(drained)
@@ -812,7 +812,7 @@ class DeadlineTests(RoadCase):
         """A client may submit again in the moment that it learns of its time-out."""
         self.submit(b"1\n")
         again: list[Client] = []
-        waiting = self.road.submit(write(b"2\n"))
+        waiting = self.sender.submit(write(b"2\n"))
         waiting.addErrback(lambda _: again.append(self.submit(b"3\n")))
         self.clock.advance(TIMEOUT)
         self.assertEqual(len(again), 1)
@@ -824,7 +824,7 @@ class DeadlineTests(RoadCase):
     def test_client_submits_when_told_beside_others(self) -> None:
         """A client that submits again when it learns of its time-out puts off no other write's deadline."""
         self.submit(b"1\n")
-        self.road.submit(write(b"2\n")).addErrback(lambda _: self.submit(b"3\n") and None)
+        self.sender.submit(write(b"2\n")).addErrback(lambda _: self.submit(b"3\n") and None)
         self.clock.advance(1)
         other = self.submit(b"4\n")
         self.clock.advance(TIMEOUT - 1)
@@ -845,7 +845,7 @@ class DeadlineTests(RoadCase):
         self.assert_idle()
 
 
-class BoundTests(RoadCase):
+class BoundTests(SenderCase):
     """How much may wait."""
 
     def test_overflow(self) -> None:
@@ -857,58 +857,58 @@ class BoundTests(RoadCase):
         self.assertEqual(client.reason, "overflow")
         self.assertEqual(client.result.detail, "9 bytes are waiting for it already")
         fits = self.submit(b"9")
-        self.assertEqual(self.road._tally.bytes, 10)
-        self.assertEqual(self.road.failures, {"overflow": 1})
+        self.assertEqual(self.sender._tally.bytes, 10)
+        self.assertEqual(self.sender.failures, {"overflow": 1})
         self.answer()
-        self.assertEqual(self.road._tally.bytes, 0)
+        self.assertEqual(self.sender._tally.bytes, 0)
         self.answer()
         self.assertEqual([first.result, waiting.result, fits.result], [OK] * 3)
-        self.assertEqual(self.road.writes, 4)
+        self.assertEqual(self.sender.writes, 4)
         self.assert_idle()
 
-    def test_overflow_leaves_no_lane(self) -> None:
-        """A write that overflows in trouble leaves no lane behind."""
+    def test_overflow_leaves_no_queue(self) -> None:
+        """A write that overflows in trouble leaves no queue behind."""
         self.build(max_waiting=1)
         self.into_trouble()
         self.assertEqual(self.submit(b"too large\n").reason, "overflow")
         self.assert_idle()
 
-    def test_many_lanes_share_the_bound(self) -> None:
-        """The bound is the backend's, not a lane's."""
+    def test_many_queues_share_the_bound(self) -> None:
+        """The bound is the backend's, not a queue's."""
         self.build(max_waiting=6)
         for number in range(3):
             self.submit(b"1\n", destination(b"%d" % number))
         clients = [self.submit(b"2\n", destination(b"%d" % (number % 3))) for number in range(4)]
         self.assertEqual(clients[3].reason, "overflow")
-        self.assertEqual(self.road._tally.bytes, 6)
+        self.assertEqual(self.sender._tally.bytes, 6)
         self.backend.abort()
         self.clock.advance(TIMEOUT)
         self.backend.abort()
         self.assert_idle()
 
-    def test_idle_lanes_go_away(self) -> None:
-        """A thousand destinations that are done leave no lane."""
+    def test_idle_queues_go_away(self) -> None:
+        """A thousand destinations that are done leave no queue."""
         for number in range(1000):
             self.submit(b"1\n", destination(b"%d" % number))
-        self.assertEqual(len(self.road._lanes), 1000)
+        self.assertEqual(len(self.sender._queues), 1000)
         for post in self.backend.pending:
             post.answer()
         self.assert_idle()
 
 
-class EndTests(RoadCase):
-    """How a road ends."""
+class EndTests(SenderCase):
+    """How a sender ends."""
 
     def test_drained_when_idle(self) -> None:
-        """An idle road is drained already."""
-        self.successResultOf(self.road.drained())
+        """An idle sender is drained already."""
+        self.successResultOf(self.sender.drained())
         self.assert_idle()
 
     def test_drained(self) -> None:
         """Drained fires for everyone who asked when nothing is in flight and nothing waits, and no sooner."""
         self.behind(b"1\n")
         self.submit(b"2\n", destination(b"other"))
-        waiters = [self.road.drained(), self.road.drained()]
+        waiters = [self.sender.drained(), self.sender.drained()]
         self.backend.pending[0].answer()
         self.assertNoResult(waiters[0])
         self.answer()
@@ -917,9 +917,9 @@ class EndTests(RoadCase):
         self.assert_idle()
 
     def test_drained_by_failures(self) -> None:
-        """Failures drain a road as well."""
+        """Failures drain a sender as well."""
         self.submit(b"1\n")
-        drained = self.road.drained()
+        drained = self.sender.drained()
         self.fail_request()
         self.successResultOf(drained)
         self.assert_idle()
@@ -928,33 +928,33 @@ class EndTests(RoadCase):
         """When drained fires, the last client has its answer."""
         client = self.submit(b"1\n")
         seen: list[object] = []
-        self.road.drained().addCallback(lambda _: seen.append(client.result))
+        self.sender.drained().addCallback(lambda _: seen.append(client.result))
         self.answer()
         self.assertEqual(seen, [OK])
         self.assert_idle()
 
     def test_close(self) -> None:
-        """A closed road fails what waits and what comes, and leaves what is in flight to the transport."""
+        """A closed sender fails what waits and what comes, and leaves what is in flight to the transport."""
         first = self.submit(b"1\n")
         waiting = [self.submit(b"2\n"), self.submit(b"3\n")]
-        self.road.close()
+        self.sender.close()
         waiting += [self.submit(b"4\n"), self.submit(b"5\n", destination(b"other"))]
         self.assertEqual([client.reason for client in waiting], ["stopped"] * 4)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        drained = self.road.drained()
+        drained = self.sender.drained()
         self.assertNoResult(drained)
         self.answer()
         self.assertEqual(first.result, OK)
         self.successResultOf(drained)
-        self.assertEqual(self.road.failures, {"stopped": 4})
+        self.assertEqual(self.sender.failures, {"stopped": 4})
         self.assert_idle()
 
     def test_close_in_trouble(self) -> None:
-        """A road closed in trouble has no probe and no timer left, and is drained."""
+        """A sender closed in trouble has no probe and no timer left, and is drained."""
         self.into_trouble()
         waiting = self.submit(b"1\n")
-        drained = self.road.drained()
-        self.road.close()
+        drained = self.sender.drained()
+        self.sender.close()
         self.assertEqual(waiting.reason, "stopped")
         self.successResultOf(drained)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -964,7 +964,7 @@ class EndTests(RoadCase):
     def test_close_and_abort(self) -> None:
         """After close and the transport's abort everyone has an answer and nothing is left."""
         clients = [self.submit(b"1\n"), self.submit(b"2\n"), self.submit(b"3\n", destination(b"other"))]
-        self.road.close()
+        self.sender.close()
         self.backend.abort()
         self.assertEqual([client.reason for client in clients], ["stopped"] * 3)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -973,8 +973,8 @@ class EndTests(RoadCase):
     def test_close_twice(self) -> None:
         """Closing again changes nothing."""
         client = self.submit(b"1\n")
-        self.road.close()
-        self.road.close()
+        self.sender.close()
+        self.sender.close()
         self.answer()
         self.assertEqual(client.result, OK)
         self.assert_idle()
@@ -982,7 +982,7 @@ class EndTests(RoadCase):
     def test_nothing_is_sent_after_close(self) -> None:
         """A merged request that is refused after close is not sent again: its writes fail as stopped."""
         clients = self.behind(b"1\n", b"2\n")
-        self.road.close()
+        self.sender.close()
         self.answer(BAD)
         self.assertEqual(self.backend.pending, [])
         self.assertEqual([client.reason for client in clients], ["stopped"] * 2)

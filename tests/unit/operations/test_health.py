@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.backlog import JournalBacklog, MemoryBacklog, State, Ticket
+from influxrelay.delivery.backlog import Fate, JournalBacklog, MemoryBacklog, State
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.prober import INTERVAL, Prober
@@ -32,28 +32,28 @@ LINE = b"m f=1 1\n"
 
 
 class ExamineTests(SynchronousTestCase):
-    """One road on a Clock, and questions about it."""
+    """One sender on a Clock, and questions about it."""
 
     def setUp(self) -> None:
-        """Build the road, which has been heard of."""
+        """Build the sender, which has been heard of."""
         self.clock = Clock()
         self.backend = FakeBackend()
         self.build()
 
     def build(self, queue: Any = None) -> None:
-        """Build the road anew."""
+        """Build the sender anew."""
         if queue is None:
-            self.road = Sender(self.backend, self.clock, relay="test", jitter=lambda: 0.0)
+            self.sender = Sender(self.backend, self.clock, relay="test", jitter=lambda: 0.0)
         else:
-            self.road = BufferedSender(self.backend, self.clock, relay="test", queue=queue, jitter=lambda: 0.0)
-        self.road.pinged(None)
-        self.listener = FakeListener([self.road])
+            self.sender = BufferedSender(self.backend, self.clock, relay="test", backlog=queue, jitter=lambda: 0.0)
+        self.sender.pinged(None)
+        self.listener = FakeListener([self.sender])
         self.examiner = LocalExaminer(lambda: [self.listener], self.clock)
 
     def submit(self, body: bytes = b"m f=1 1\n", seq: int = 0) -> None:
         """Submit a write that was taken elsewhere."""
-        ticket = Ticket(seq, 0.0, write(body), State.KEPT) if seq else None
-        self.road.submit(write(body), ticket).addErrback(lambda _: None)
+        fate = Fate(seq, 0.0, write(body), State.KEPT) if seq else None
+        self.sender.submit(write(body), fate).addErrback(lambda _: None)
 
     def ask(self, name: str = "fake") -> list[Health | None]:
         """Ask, and return where the answer will be."""
@@ -71,7 +71,7 @@ class ExamineTests(SynchronousTestCase):
         return health.message
 
     def test_slow_journal(self) -> None:
-        """What the journal is at, and the roads do not have, is waited for as long as what is under way."""
+        """What the journal is at, and the senders do not have, is waited for as long as what is under way."""
         handed: Deferred[None] = Deferred()
         self.listener.hand_over = lambda: handed
         self.assertIn("the journal is slow", self.message())
@@ -88,7 +88,7 @@ class ExamineTests(SynchronousTestCase):
         self.assertEqual(self.ask("other"), [None])
 
     def test_later_writes(self) -> None:
-        """Under constant load a question waits only for the writes before it, in every lane, also with a queue."""
+        """Under constant load a question waits only for the writes before it, in every queue, also with a queue."""
         for queue in (None, MemoryBacklog("fake", 1000)):
             self.build(queue)
             self.submit(seq=1)
@@ -106,10 +106,10 @@ class ExamineTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """A backend that was never heard of is not in sync before its first ping, which may come meanwhile."""
-        self.road._pinged_at = -1
+        self.sender._pinged_at = -1
         self.assertEqual(self.message(), "not heard of yet")
         told = self.ask()
-        self.road.pinged(None)
+        self.sender.pinged(None)
         self.clock.advance(0.02)
         self.assertEqual([each.passed for each in told if each], [True])
 
@@ -122,37 +122,37 @@ class ExamineTests(SynchronousTestCase):
         self.assertEqual(self.message(), "down: refused: Connection refused")
         queue = MemoryBacklog("fake", 1000)
         self.build(queue)
-        assert isinstance(self.road, BufferedSender)
+        assert isinstance(self.sender, BufferedSender)
         self.patch(health_simulation.time, "time", lambda: 200.0)
         self.submit(seq=1)
         self.assertEqual(self.message(), "behind: 1 write (8 B) is under way or waits, the oldest for 3m20s")
         self.backend.pending[-1].answer(Reply(404, (), b'{"error":"database not found: \\"db\\""}'))
         self.assertRegex(self.message(), r'^behind: 1 write .* for 3m20s; it has no database "db"')
-        self.road.pause()
+        self.sender.pause()
         self.assertEqual(self.message(), "paused by an operator")
-        self.road.close()
+        self.sender.close()
         self.assertEqual(self.message(), "the relay is shutting down")
 
     def test_losses(self) -> None:
         """What is lost is told until it is copied; not so what an operator has dropped, and dead letters."""
         queue = MemoryBacklog("fake", 1000)
         self.build(queue)
-        ticket = Ticket(1, 60.0, write(b"m f=1 1\n"), State.KEPT)
-        queue.lost(ticket, ticket.write, "operator")
-        queue.bury(ticket, ticket.write, Reply(400))
+        fate = Fate(1, 60.0, write(b"m f=1 1\n"), State.KEPT)
+        queue.lost(fate, fate.write, "operator")
+        queue.bury(fate, fate.write, Reply(400))
         self.assertEqual(self.message(), "up and in sync")
-        queue.lost(ticket, ticket.write, "full")
+        queue.lost(fate, fate.write, "full")
         self.assertEqual(
             self.message(),
             "misses 1 write (8 B) accepted from 1970-01-01T00:01:00Z to 1970-01-01T00:01:00Z (full): copy that time"
             " from another backend, then: influxrelay queues repaired fake --listener simulation",
         )
-        self.road.forget_losses()
+        self.sender.forget_losses()
         self.assertEqual(self.message(), "up and in sync")
 
-    def test_roads_of_the_moment(self) -> None:
-        """The roads are those that the listener has when it is asked."""
-        self.listener.roads = []
+    def test_senders_of_the_moment(self) -> None:
+        """The senders are those that the listener has when it is asked."""
+        self.listener.senders = []
         self.assertEqual(self.ask(), [None])
 
     def test_json(self) -> None:
@@ -165,7 +165,7 @@ class ExamineTests(SynchronousTestCase):
 
 
 class PingCase(SynchronousTestCase):
-    """A road, its fake backend that can be pinged, and a pinger, on a Clock."""
+    """A sender, its fake backend that can be pinged, and a pinger, on a Clock."""
 
     def setUp(self) -> None:
         """Start."""
@@ -173,9 +173,9 @@ class PingCase(SynchronousTestCase):
         self.backend = FakeBackend()
         self.asked: list[Deferred[Reply]] = []
         self.backend.ping = self._ping  # type: ignore[attr-defined]
-        self.road = Sender(self.backend, self.clock, relay="test", jitter=lambda: 0.0)
-        self.roads = [self.road]
-        self.pinger = Prober(lambda: self.roads, self.clock)
+        self.sender = Sender(self.backend, self.clock, relay="test", jitter=lambda: 0.0)
+        self.senders = [self.sender]
+        self.pinger = Prober(lambda: self.senders, self.clock)
         self.pinger.start()
 
     def _ping(self) -> Deferred[Reply]:
@@ -198,7 +198,7 @@ class PingCase(SynchronousTestCase):
 
     def write(self, outcome: Reply | BackendFailure) -> None:
         """Send a write that comes back so."""
-        self.road.submit(write(LINE)).addErrback(lambda _: None)
+        self.sender.submit(write(LINE)).addErrback(lambda _: None)
         pending = self.backend.pending[-1]
         if isinstance(outcome, Reply):
             pending.answer(outcome)
@@ -211,9 +211,9 @@ class PingTests(PingCase):
 
     def test_at_once_and_then_regularly(self) -> None:
         """The first ping goes at the start, one more with each interval, and never two at a time."""
-        self.assertFalse(self.road.is_known)
+        self.assertFalse(self.sender.is_known)
         self.answer(OK)
-        self.assertTrue(self.road.is_known)
+        self.assertTrue(self.sender.is_known)
         self.next_ping()
         self.clock.pump([INTERVAL] * 3)
         self.answer(OK)
@@ -243,32 +243,32 @@ class PingTests(PingCase):
         ):
             self.answer(Reply(status, (), b"oops"))
             self.assertTrue(
-                self.road.objection().startswith(words) and bool(words) == bool(self.road.objection()), status
+                self.sender.objection().startswith(words) and bool(words) == bool(self.sender.objection()), status
             )
             self.next_ping()
         self.answer(REFUSED)
-        self.assertEqual(self.road.objection(), "down: refused: no answer to the ping: Connection refused")
+        self.assertEqual(self.sender.objection(), "down: refused: no answer to the ping: Connection refused")
 
     def test_failure_keeps_nothing_back(self) -> None:
         """After a failed ping writes go out as ever, and the first that is taken ends the matter."""
         self.answer(REFUSED)
-        self.road.submit(write(LINE))
-        self.assertEqual(self.road.objection()[:4], "down")
+        self.sender.submit(write(LINE))
+        self.assertEqual(self.sender.objection()[:4], "down")
         self.backend.pending[0].answer(OK)
-        self.assertEqual(self.road.objection(), "")
+        self.assertEqual(self.sender.objection(), "")
         self.clock.advance(INTERVAL)
-        self.assertIsNone(self.road._ping_problem)
+        self.assertIsNone(self.sender._ping_problem)
 
     def test_overtaken(self) -> None:
         """A ping that comes back after a write says nothing."""
         self.write(OK)
         self.answer(REFUSED)
-        self.assertEqual(self.road.objection(), "")
+        self.assertEqual(self.sender.objection(), "")
         self.clock.advance(INTERVAL)
         self.next_ping()
         self.write(REFUSED)
         self.answer(OK)
-        self.assertEqual(self.road.objection()[:4], "down")
+        self.assertEqual(self.sender.objection()[:4], "down")
 
     def test_ends_trouble_of_the_connection(self) -> None:
         """Where nobody writes any more, a good ping shows that a backend can be reached again."""
@@ -276,11 +276,11 @@ class PingTests(PingCase):
             self.write(BackendFailure(reason, "x"))
             self.asked = []
             self.pinger._under_way.clear()
-            self.assertEqual(self.road.objection(), f"down: {reason}: x")
+            self.assertEqual(self.sender.objection(), f"down: {reason}: x")
             self.clock.advance(INTERVAL)
             self.next_ping()
             self.answer(OK)
-            self.assertEqual(self.road.objection(), "")
+            self.assertEqual(self.sender.objection(), "")
 
     def test_ends_other_trouble_later(self) -> None:
         """One that has answered 503 is believed only after a while, and not before its Retry-After."""
@@ -288,7 +288,7 @@ class PingTests(PingCase):
             self.answer(OK)
             self.write(Reply(503, headers, b"busy"))
             began = self.clock.seconds()
-            while self.road.trouble is not None:
+            while self.sender.trouble is not None:
                 self.clock.advance(INTERVAL)
                 if self.asked:
                     self.answer(OK)
@@ -299,16 +299,16 @@ class PingTests(PingCase):
     def test_what_waits_is_probed(self) -> None:
         """With writes that wait a good ping does not end the trouble, but lets the next probe go at once."""
         self.answer(OK)
-        self.roads[0] = self.road = BufferedSender(
+        self.senders[0] = self.sender = BufferedSender(
             self.backend,
             self.clock,
             relay="test",
-            queue=MemoryBacklog("fake", 1000),
+            backlog=MemoryBacklog("fake", 1000),
             max_delay=1000.0,
             jitter=lambda: 1.0,
         )
-        ticket = Ticket(1, 0.0, write(LINE), State.KEPT)
-        self.road.submit(write(LINE), ticket).addErrback(lambda _: None)
+        fate = Fate(1, 0.0, write(LINE), State.KEPT)
+        self.sender.submit(write(LINE), fate).addErrback(lambda _: None)
         for _ in range(8):  # until the pauses are long
             self.backend.pending[0].fail(error=REFUSED)
             while not self.backend.pending:
@@ -323,15 +323,15 @@ class PingTests(PingCase):
         self.assertEqual(self.backend.pending, [])
         self.answer(OK)
         self.assertEqual(len(self.backend.pending), 1)
-        self.assertIsNotNone(self.road.trouble)
+        self.assertIsNotNone(self.sender.trouble)
         self.backend.pending[0].answer(OK)
-        self.assertIsNone(self.road.trouble)
+        self.assertIsNone(self.sender.trouble)
 
     def test_stop(self) -> None:
         """After the stop nothing is sent, and what comes back says nothing."""
         self.pinger.stop()
         self.answer(REFUSED)
-        self.assertFalse(self.road.is_known)
+        self.assertFalse(self.sender.is_known)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_bug(self) -> None:
@@ -342,10 +342,10 @@ class PingTests(PingCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.next_ping()
 
-    def test_new_roads(self) -> None:
-        """The roads are those of the moment."""
+    def test_new_senders(self) -> None:
+        """The senders are those of the moment."""
         self.answer(OK)
-        self.roads[:] = []
+        self.senders[:] = []
         self.clock.advance(INTERVAL)
         self.assertEqual((self.asked, self.pinger._seen), ([], {}))
 
@@ -353,7 +353,7 @@ class PingTests(PingCase):
 # -- whether the relay can take writes
 
 
-class InlineKeeper(JournalWriter):
+class InlineWriter(JournalWriter):
     """A JournalWriter without a thread, with a disk that fails when told."""
 
     broken = False
@@ -400,42 +400,42 @@ class AbleTests(SynchronousTestCase):
     def relay(self, states: tuple[str, ...], queue: str, consistency: str, disk: str, on_error: str) -> FanOut:
         """Build a relay whose backends and disk are in these states, and known to be."""
         self.clock = Clock()
-        keeper = None
+        writer = None
         if queue == "journal":
             limits = JournalLimits(max_bytes=1 if disk == "full" else 0)
-            keeper = InlineKeeper(self.clock, self.mktemp(), limits)
-            self.addCleanup(keeper.open({f"b{number}": "x" for number in range(len(states))}).close)
-            keeper.start()
-        roads = [self.road(f"b{number}", state, queue, keeper) for number, state in enumerate(states)]
-        relay = FanOut("test", roads, keeper=keeper, consistency=consistency, refuse_unjournaled=on_error == "refuse")
-        if keeper is not None and disk == "broken":
-            keeper.broken = True
-            keeper.call(lambda _: None).addErrback(lambda _: None)
-            self.assertNotEqual(keeper.trouble, "")
+            writer = InlineWriter(self.clock, self.mktemp(), limits)
+            self.addCleanup(writer.open({f"b{number}": "x" for number in range(len(states))}).close)
+            writer.start()
+        senders = [self.sender(f"b{number}", state, queue, writer) for number, state in enumerate(states)]
+        relay = FanOut("test", senders, writer=writer, consistency=consistency, refuse_unjournaled=on_error == "refuse")
+        if writer is not None and disk == "broken":
+            writer.broken = True
+            writer.call(lambda _: None).addErrback(lambda _: None)
+            self.assertNotEqual(writer.trouble, "")
         return relay
 
-    def road(self, name: str, state: str, queue: str, keeper: JournalWriter | None) -> Sender:
-        """Build a road whose backend is in this state."""
+    def sender(self, name: str, state: str, queue: str, writer: JournalWriter | None) -> Sender:
+        """Build a sender whose backend is in this state."""
         backend: Any = StateBackend(name, state, self.clock)
         named: dict[str, Any] = {"relay": "test", "jitter": lambda: 0.0, "max_waiting": 100}
         if queue == "none":
-            road = Sender(backend, self.clock, **named)
+            sender = Sender(backend, self.clock, **named)
         else:
-            kept: Any = JournalBacklog(name, keeper) if keeper is not None else MemoryBacklog(name, 100)
-            road = BufferedSender(backend, self.clock, queue=kept, **named)
+            kept: Any = JournalBacklog(name, writer) if writer is not None else MemoryBacklog(name, 100)
+            sender = BufferedSender(backend, self.clock, backlog=kept, **named)
         if state == "down":
-            road._enter_trouble(REFUSED, 0.0)
+            sender._enter_trouble(REFUSED, 0.0)
         elif state == "pinged":
             backend.state = "down"
-            road.pinged(REFUSED)
-        elif isinstance(road, BufferedSender) and state == "paused":
-            road.pause()
+            sender.pinged(REFUSED)
+        elif isinstance(sender, BufferedSender) and state == "paused":
+            sender.pause()
         elif state == "full":
             place = Destination(b"other", b"", b"ns", (b"", b"", b""))
             for _ in range(3):  # one under way, one that waits, one for which there is no room
                 each = Write(place, b"db=other", b"", b"x" * 90)
-                road.submit(each, Ticket(0, 0.0, each, State.KEPT)).addErrback(lambda _: None)
-        return road
+                sender.submit(each, Fate(0, 0.0, each, State.KEPT)).addErrback(lambda _: None)
+        return sender
 
     def test_table(self) -> None:
         """It objects exactly where a write is answered 5xx."""
@@ -459,8 +459,8 @@ class AbleTests(SynchronousTestCase):
                 (reply,) = told
                 self.assertEqual(bool(obstacle), reply.status >= 500, f"{case}: {obstacle!r}, but {reply}")
                 seen[bool(obstacle)] += 1
-                for road in relay.roads:
-                    road.close()
+                for sender in relay.senders:
+                    sender.close()
                 self.doCleanups()
         self.assertGreater(min(seen.values()), 100, seen)
 
