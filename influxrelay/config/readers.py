@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from influxrelay.config.durations import parse_duration
 from influxrelay.core.expressions import ExpressionError, compile_expression
@@ -315,7 +315,10 @@ def _is_ip(text: str, version: int) -> bool:
 
 
 def _is_host(text: str) -> bool:
-    """Is a text a host name or an IPv4 address? Digits and dots alone are not a name."""
+    """Is a text a host name or an IPv4 address? Digits and dots alone are not a name.
+
+    A name may be anything else that a resolver may know: ``my_influxdb_1`` and ``db--01`` included.
+    """
     name = re.fullmatch(r"[A-Za-z0-9._-]+", text) and not re.fullmatch(r"[0-9.]+", text)
     return bool(name) or _is_ip(text, 4)
 
@@ -370,7 +373,7 @@ def _url(value: object) -> SplitResult:
         raise wrong from None
     if "@" in url.netloc:
         raise NotAllowed("a URL without user:password@ (use the keys username and password)")
-    good_host = _is_ip(host, 6) if "[" in url.netloc else _is_host(host)
+    good_host = _is_ip(unquote(host), 6) if "[" in url.netloc else _is_host(host)
     if url.scheme not in ("http", "https") or not good_host or port == 0 or url.netloc.endswith(":"):
         raise wrong
     return url

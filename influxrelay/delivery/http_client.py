@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Hashable
 from functools import lru_cache
+from socket import gaierror
 from time import perf_counter
 from typing import Any
-from urllib.parse import quote_plus, urlsplit
+from urllib.parse import quote_plus, unquote, urlsplit
 
 from OpenSSL.SSL import Error as OpenSSLError
 from service_identity import CertificateError, VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
@@ -37,14 +39,16 @@ from twisted.web.client import (
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IPolicyForHTTPS, IResponse
+from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from influxrelay import __version__
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.histogram import LATENCIES, Histogram
 from influxrelay.core.write import Reply, Write
+from influxrelay.delivery.tls import BackendPolicy
 from influxrelay.lineprotocol.query_string import without
+from influxrelay.transport.name_endpoint import NameEndpoint
 
 MAX_ANSWER = 1024 * 1024  # bytes of an answer's body that are read; no InfluxDB answers a write with more
 _SHOWN_HEADERS = (
@@ -54,6 +58,7 @@ _SHOWN_HEADERS = (
     b"Retry-After",
     b"WWW-Authenticate",
 )
+_PORTS = {"http": 80, "https": 443}
 _GZIP_LEVEL = 1  # line protocol shrinks to a sixth already, at four times the speed of the default level
 
 
@@ -128,12 +133,12 @@ class _ConnectionFactory(_HTTP11ClientFactory):
 class _OneEndpoint:
     """Knows the one server that a backend talks to, once and for all: Agent would look at the URL with each request."""
 
-    def __init__(self, url: str, reactor: Any, policy: IPolicyForHTTPS, timeout: float) -> None:
+    def __init__(self, url: str, reactor: Any, policy: BackendPolicy) -> None:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme]
-        self._endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, host, port, timeout=timeout)
+        host = unquote(parts.hostname or "")  # an IPv6 zone's percent sign is written %25 (RFC 6874)
+        self._endpoint: IStreamClientEndpoint = NameEndpoint(reactor, host, parts.port or _PORTS[parts.scheme])
         if parts.scheme == "https":
-            self._endpoint = wrapClientTLS(policy.creatorForNetloc(host.encode("ascii"), port), self._endpoint)
+            self._endpoint = wrapClientTLS(policy.creator_for(host), self._endpoint)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: ARG002 (the interface's)
         """Return the endpoint."""
@@ -157,7 +162,7 @@ class HTTPBackend:
         name: str,
         write_url: str,
         reactor: Any,
-        policy: IPolicyForHTTPS,
+        policy: BackendPolicy,
         *,
         timeout: float,
         authorization: bytes | None = None,
@@ -172,7 +177,7 @@ class HTTPBackend:
         self.pool = Pool(reactor, persistent=True)
         self.pool.maxPersistentPerHost = max_connections
         self.pool._factory = _ConnectionFactory  # noqa: SLF001 (Twisted's would log each connection)
-        endpoints = _OneEndpoint(write_url, reactor, policy, timeout)
+        endpoints = _OneEndpoint(write_url, reactor, policy)
         self.client = WriteClient(Agent.usingEndpointFactory(reactor, endpoints, self.pool))
         self._under_way: set[_Exchange] = set()
         self._write_url = write_url.encode("ascii")
@@ -182,7 +187,9 @@ class HTTPBackend:
         self._authorization = authorization
         self._gzip = gzip
         self.settings = (write_url, policy, timeout, authorization, gzip, ping_url, ping_timeout)
-        self._host = urlsplit(write_url).netloc.encode("ascii")
+        self._host = re.sub(
+            rb"%25[^]]*", b"", urlsplit(write_url).netloc.encode("ascii")
+        )  # an IPv6 zone is not for servers (RFC 6874)
         # Both are asked for with each request, and there are few of them: one for each destination.
         self.latency = Histogram(LATENCIES)
         self._url_of = lru_cache(maxsize=1024)(self._make_url)
@@ -408,7 +415,7 @@ def _is_closed_connection(error: Any) -> bool:
 _WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((ConnectionRefusedError,), "refused"),
     ((TimeoutError, ConnectingCancelledError, CancelledError), "timeout"),
-    ((DNSLookupError,), "unresolved"),
+    ((DNSLookupError, gaierror), "unresolved"),
     ((OpenSSLError, VerificationError, CertificateError), "tls"),
     ((ConnectError,), "unreachable"),
     ((ConnectionDone, ConnectionLost), "reset"),

@@ -4,52 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
+from OpenSSL.crypto import X509
 from OpenSSL.crypto import Error as CryptoError
-from OpenSSL.SSL import Connection, Context
+from OpenSSL.SSL import VERIFY_PEER, Connection, Context
 from OpenSSL.SSL import Error as OpenSSLError
-from twisted.internet.abstract import isIPAddress, isIPv6Address
+from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+from service_identity.pyopenssl import extract_patterns
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
     PrivateCertificate,
-    optionsForClientTLS,
+    platformTrust,
     trustRootFromCertificates,
 )
 from twisted.protocols.tls import TLSMemoryBIOProtocol
-from twisted.web.iweb import IPolicyForHTTPS
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from influxrelay.core.errors import ConfigError
+from influxrelay.core.resolver import is_address
 
 T = TypeVar("T")
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class _Unverified:
-    """Encrypts, and believes whoever answers (``skip-tls-verification``)."""
+class _ConnectionCreator:
+    """Makes the TLS connections to one host.
 
-    def __init__(self, hostname: bytes, context: Context) -> None:
-        self._hostname = hostname
+    Twisted's own, of ``optionsForClientTLS``, refuses names that IDNA 2008 has no place for.
+    """
+
+    def __init__(self, host: str, context: Context, *, verify: bool) -> None:
+        self._name = host.rstrip(".")  # neither SNI (RFC 6066, 3) nor certificates have the root's dot
+        self._identity = IPAddress_ID(host.partition("%")[0]) if is_address(host) else DNS_ID(self._name)
         self._context = context
+        self._verify = verify
 
-    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> Connection:  # noqa: ARG002, N803 (Twisted's)
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> Connection:  # noqa: N803 (Twisted's)
         connection = Connection(self._context, None)
-        if not isIPAddress(self._hostname.decode("ascii")) and not isIPv6Address(self._hostname.decode("ascii")):
-            connection.set_tlsext_host_name(self._hostname)  # RFC 6066, 3: no addresses
+        if isinstance(self._identity, DNS_ID):
+            connection.set_tlsext_host_name(self._name.encode("ascii"))
+        if self._verify:
+
+            def check(_connection: Connection, certificate: X509, _error: int, depth: int, verified: int) -> bool:
+                return bool(verified) and (depth > 0 or self._check(tlsProtocol, certificate))
+
+            connection.set_verify(VERIFY_PEER, check)
         return connection
 
+    def _check(self, protocol: TLSMemoryBIOProtocol, certificate: X509) -> bool:
+        """Compare the server's certificate, which a trusted authority has signed, with the name that we know it by."""
+        try:
+            verify_service_identity(extract_patterns(certificate), [self._identity], [])
+        except Exception:  # noqa: BLE001 (OpenSSL, which calls this, would print it and go on)
+            protocol.failVerification(Failure())
+            return False
+        return True
 
-@implementer(IPolicyForHTTPS)
+
 class BackendPolicy:
     """How a backend's certificate is checked, and which one we show.
 
-    :param ca_file: PEM with the certificates to trust, instead of the system's.
-    :param client_certificate: PEM with our certificate and its key.
     Two of them are equal if they say the same, with the same content of these files.
 
+    :param ca_file: PEM with the certificates to trust, instead of the system's.
+    :param client_certificate: PEM with our certificate and its key.
     :raises ConfigError: a file is not what it should be.
     """
 
@@ -65,26 +87,21 @@ class BackendPolicy:
         ours = _read(client_certificate) if client_certificate else b""
         authorities = _read(ca_file) if ca_file else b""
         self._content = (verify, ours, authorities)
-        self._ours = _parse(client_certificate, ours, PrivateCertificate.loadPEM) if client_certificate else None
-        self._trust = _parse(ca_file, authorities, _authorities) if ca_file else None
-        self._unverified: Context | None = None
-        if not verify:
-            shown = self._ours
-            options = CertificateOptions(
-                verify=False,
-                privateKey=shown.privateKey.original if shown else None,
-                certificate=shown.original if shown else None,
-            )
-            self._unverified = options.getContext()
+        self._verify = verify
+        shown = _parse(client_certificate, ours, PrivateCertificate.loadPEM) if client_certificate else None
+        trusted = _parse(ca_file, authorities, _authorities) if ca_file else platformTrust()
+        self._context: Context = CertificateOptions(
+            privateKey=shown.privateKey.original if shown else None,
+            certificate=shown.original if shown else None,
+            trustRoot=trusted if verify else None,
+        ).getContext()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BackendPolicy) and self._content == other._content
 
-    def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:  # noqa: ARG002 (the interface's)
-        """Return what makes the connections to this host."""
-        if self._unverified is not None:
-            return cast("IOpenSSLClientConnectionCreator", _Unverified(hostname, self._unverified))
-        return optionsForClientTLS(hostname.decode("ascii"), trustRoot=self._trust, clientCertificate=self._ours)
+    def creator_for(self, host: str) -> IOpenSSLClientConnectionCreator:
+        """Return what makes the connections to a host, an address or a name of any form."""
+        return _ConnectionCreator(host, self._context, verify=self._verify)
 
 
 def _authorities(pem: bytes) -> Any:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import CannotListenError, MessageLengthError
-from twisted.internet.interfaces import IDelayedCall, IHostResolution
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from influxrelay.core.log_throttle import Throttle
+from influxrelay.core.resolver import Address, is_address, resolve
 from influxrelay.lineprotocol.filters import Filter
 
 RESOLVE_INTERVAL = 60.0  # seconds between two look-ups of a host name ...
@@ -81,7 +82,7 @@ class DatagramSender:
     def start(self) -> None:
         """Begin to look up the host, unless it is an address."""
         self._stopped = False
-        if isIPAddress(self._host) or isIPv6Address(self._host):
+        if is_address(self._host):
             self._resolved(self._host)
         else:
             self._look_up()
@@ -130,11 +131,11 @@ class DatagramSender:
     def _look_up(self) -> None:
         name = self._host
 
-        def found(host: str | None) -> None:
-            if name == self._host:
-                self._resolved(host)
+        def finish(found: list[Address] | Failure) -> None:
+            if name == self._host:  # else another configuration has begun a look-up of its own
+                self._resolved(None if isinstance(found, Failure) else found[0].host)
 
-        self._reactor.nameResolver.resolveHostName(_First(found), name, transportSemantics="UDP")
+        resolve(self._reactor, name, self._port, transport="UDP").addBoth(finish)
 
     def _cancel_look_up(self) -> None:
         if self._next_look_up is not None and self._next_look_up.active():
@@ -176,22 +177,3 @@ class _Sender(DatagramProtocol):
     """Owns a socket that only sends."""
 
     noisy = False
-
-
-class _First:
-    """Calls back with the first address of a look-up, or None."""
-
-    def __init__(self, found: Callable[[str | None], None]) -> None:
-        self._found = found
-        self._host: str | None = None
-
-    def resolutionBegan(self, resolution: IHostResolution) -> None:
-        """Nothing to prepare."""
-
-    def addressResolved(self, address: Any) -> None:
-        """Keep the first one."""
-        self._host = self._host or address.host
-
-    def resolutionComplete(self) -> None:
-        """Tell what was found."""
-        self._found(self._host)

@@ -10,11 +10,9 @@ from typing import Any
 from OpenSSL.SSL import Connection
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate, trustRootFromCertificates
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from influxrelay.config.settings import HTTPOutputConfig
 from influxrelay.core.errors import BackendFailure, ConfigError
@@ -22,6 +20,7 @@ from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.http_client import MAX_ANSWER, HTTPBackend, _Body, _explain
 from influxrelay.delivery.tls import BackendPolicy
 from testing.certificates import Authority
+from testing.resolver import install_resolver
 from testing.scripted import (
     LINE,
     LOOPBACK,
@@ -201,24 +200,7 @@ class FailureTests(_Case):
 
     async def test_unresolved(self) -> None:
         """A name that nobody knows is "unresolved"."""
-
-        @implementer(IHostResolution)
-        class Resolution:
-            name = "nowhere"
-
-            def cancel(self) -> None:
-                """Nothing is under way."""
-
-        @implementer(IHostnameResolver)
-        class Resolver:
-            def resolveHostName(self, receiver: IResolutionReceiver, *rest: Any, **more: Any) -> Any:
-                resolution = Resolution()
-                receiver.resolutionBegan(resolution)
-                receiver.resolutionComplete()
-                return resolution
-
-        resolver = reactor.installNameResolver(Resolver())
-        self.addCleanup(reactor.installNameResolver, resolver)
+        install_resolver(self, reactor, {})
         self.assertEqual(await self.failure(self.transport("http://nowhere.invalid/write")), "unresolved")
 
     async def test_interrupted(self) -> None:
@@ -377,6 +359,23 @@ def _join(target: str, *sources: str) -> None:
     Path(target).write_bytes(b"# and\n".join([Path(source).read_bytes() for source in sources]))
 
 
+def server_options(pem: str, *, client_ca: str | None = None) -> CertificateOptions:
+    """Return a server's side of TLS, with a certificate and perhaps an authority whose clients alone are let in."""
+    certificate = PrivateCertificate.loadPEM(Path(pem).read_bytes())
+    trust = trustRootFromCertificates([Certificate.loadPEM(Path(client_ca).read_bytes())]) if client_ca else None
+    return CertificateOptions(
+        privateKey=certificate.privateKey.original, certificate=certificate.original, trustRoot=trust
+    )
+
+
+def heard_name(backend: ScriptedBackend) -> bytes | None:
+    """Return the server's name that came in the handshake of the only connection."""
+    (connection,) = backend.connections
+    handle: Connection = connection.transport.getHandle()
+    name: bytes | None = handle.get_servername()
+    return name
+
+
 class TLSTests(_Case):
     """HTTPS."""
 
@@ -384,15 +383,8 @@ class TLSTests(_Case):
         """Make an authority."""
         self.authority = Authority(self.mktemp())
 
-    def _server(self, pem: str, *, client_ca: str | None = None) -> CertificateOptions:
-        certificate = PrivateCertificate.loadPEM(Path(pem).read_bytes())
-        trust = trustRootFromCertificates([Certificate.loadPEM(Path(client_ca).read_bytes())]) if client_ca else None
-        return CertificateOptions(
-            privateKey=certificate.privateKey.original, certificate=certificate.original, trustRoot=trust
-        )
-
     def _secure(self, *script: Any, host: str = LOOPBACK, client_ca: str | None = None) -> ScriptedBackend:
-        return self.backend(*script, tls=self._server(self.authority.issue(host), client_ca=client_ca))
+        return self.backend(*script, tls=server_options(self.authority.issue(host), client_ca=client_ca))
 
     async def test_verified(self) -> None:
         """A backend whose certificate our authority signed is written to, on one connection."""
@@ -432,7 +424,7 @@ class TLSTests(_Case):
             url = f"https://localhost:{backend.port}/write"
             transport = self.transport(url, ca_file=self.authority.ca_file(), verify=verify)
             self.assertEqual((await self.post(transport)).status, 204)
-            self.assertEqual(self._heard_name(backend), b"localhost")
+            self.assertEqual(heard_name(backend), b"localhost")
 
     async def test_by_address(self) -> None:
         """An address is not sent as a server's name (RFC 6066, 3), verified or not."""
@@ -440,13 +432,7 @@ class TLSTests(_Case):
             backend = self._secure()
             transport = self.transport(backend, ca_file=self.authority.ca_file(), verify=verify)
             self.assertEqual((await self.post(transport)).status, 204)
-            self.assertIsNone(self._heard_name(backend))
-
-    def _heard_name(self, backend: ScriptedBackend) -> bytes | None:
-        (connection,) = backend.connections
-        handle: Connection = connection.transport.getHandle()
-        name: bytes | None = handle.get_servername()
-        return name
+            self.assertIsNone(heard_name(backend))
 
     async def test_unverified(self) -> None:
         """Without verification any certificate will do."""
@@ -568,6 +554,66 @@ class PolicyTests(SynchronousTestCase):
 
 class URLTests(_Case):
     """URLs of backends."""
+
+    async def test_names(self) -> None:
+        """Whatever the resolver takes is a host's name: for writes, databases to create and pings."""
+        for name in ("my_influxdb_1", "db--01", "-db-", "db.", "xn--a", "x" * 64):
+            backend = self.backend()
+            backend.ping = answer(204)
+            install_resolver(self, reactor, {name: [LOOPBACK], name.encode(): [LOOPBACK]})
+            url = f"http://{name}:{backend.port}"
+            transport = self.transport(f"{url}/write", ping_url=f"{url}/ping")
+            for asked in (transport.post(WRITE, LINE), transport.create_database(WRITE), transport.ping()):
+                self.assertEqual((await asked).status, 204)
+            hosts = [each.header("Host") for each in (*backend.requests, *backend.pings)]
+            self.assertEqual(hosts, [f"{name}:{backend.port}".encode()] * 3)
+
+    async def test_names_with_tls(self) -> None:
+        """A certificate may name such a host, and the host hears its name in the handshake."""
+        authority = Authority(self.mktemp())
+        for name in ("my_influxdb_1", "db--01"):
+            backend = self.backend(tls=server_options(authority.issue(name)))
+            install_resolver(self, reactor, {name: [LOOPBACK]})
+            for verify in (True, False):
+                url = f"https://{name}:{backend.port}/write"
+                transport = self.transport(url, ca_file=authority.ca_file(), verify=verify)
+                self.assertEqual((await self.post(transport)).status, 204)
+                self.assertEqual(heard_name(backend), name.encode())
+                await transport.close()
+                await until(lambda backend=backend: not backend.connections)
+
+    async def test_certificate_for_another_name(self) -> None:
+        """A certificate for another name than such a host's is "tls", and nothing is sent."""
+        authority = Authority(self.mktemp())
+        backend = self.backend(tls=server_options(authority.issue("my_influxdb_2")))
+        install_resolver(self, reactor, {"my_influxdb_1": [LOOPBACK]})
+        transport = self.transport(f"https://my_influxdb_1:{backend.port}/write", ca_file=authority.ca_file())
+        self.assertEqual(await self.failure(transport), "tls")
+        self.assertEqual(backend.requests, [])
+
+    async def test_name_with_dot(self) -> None:
+        """A name that ends in the root's dot is looked up with it, and verified and announced without."""
+        authority = Authority(self.mktemp())
+        backend = self.backend(tls=server_options(authority.issue("db.example.org")))
+        resolver = install_resolver(self, reactor, {"db.example.org.": [LOOPBACK]})
+        transport = self.transport(f"https://db.example.org.:{backend.port}/write", ca_file=authority.ca_file())
+        self.assertEqual((await self.post(transport)).status, 204)
+        self.assertEqual(heard_name(backend), b"db.example.org")
+        self.assertEqual(resolver.asked, ["db.example.org."])
+
+    async def test_names_in_the_relay(self) -> None:
+        """A relay with such a backend takes writes for it."""
+        backend = self.backend()
+        install_resolver(self, reactor, {"my_influxdb_1": [LOOPBACK]})
+        url = f"http://my_influxdb_1:{backend.port}/write"
+        relay = self.relay(HTTPOutputConfig("one", url, url, f"{url}/ping"))
+        self.assertEqual((await self.ask(relay, request())).status, 204)
+
+    async def test_zone(self) -> None:
+        """An IPv6 zone is for the address alone, and no business of the server's (RFC 6874)."""
+        transport = self.transport("http://[::1%25nowhere]:8086/write")
+        self.assertEqual(transport._host, b"[::1]:8086")
+        self.assertIn(await self.failure(transport), ("unreachable", "unresolved", "refused"))
 
     async def test_ipv6(self) -> None:
         """A backend may have an IPv6 address."""

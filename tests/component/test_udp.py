@@ -348,6 +348,20 @@ class OutputTests(SynchronousTestCase):
         self.assertEqual((self.output.lines_out, self.output.dropped), (3, {}))
         self.assertEqual(self.log, ["relay: backend out is at 192.0.2.1"])
 
+    def test_any_name(self) -> None:
+        """Whatever the resolver takes is a host's name, and a name with a zone is an address."""
+        for name in ("my_influxdb_1", "db--01", "-db-", "db."):
+            output = DatagramSender("relay", "out", self.reactor, name, 8089, mtu=20)
+            output.start()
+            self.assertEqual(self.names.asked[0][0], name)
+            self.names.answer("192.0.2.1")
+            output.send([b"a v=1 1"])
+            self.assertEqual(self.reactor.ports[-1].written, [(b"a v=1 1", ("192.0.2.1", 8089))])
+        output = DatagramSender("relay", "out", self.reactor, "fe80::1%eth0", 8089, mtu=20)
+        output.start()
+        output.send([b"a v=1 1"])
+        self.assertEqual(self.reactor.ports[-1].written, [(b"a v=1 1", ("fe80::1%eth0", 8089))])
+
     def test_ipv6(self) -> None:
         """To an IPv6 address datagrams leave from an IPv6 socket."""
         self.start("2001:db8::1")

@@ -466,6 +466,22 @@ class DialectTests(ConfigTestCase):
         )
         self.assertEqual(512, loaded.udp[0].outputs[0].mtu)  # type: ignore[union-attr]
 
+    def test_host_names(self) -> None:
+        """Whatever a resolver may know is a host's name, in URLs and in addresses of datagrams."""
+        for host in ("my_influxdb_1", "db--01", "_db-", "db.example.org.", "xn--a", "x" * 64):
+            output = self.load(at(f"http://{host}:8086/write")).http[0].outputs[0]
+            self.assertEqual(
+                (output.write_url, output.ping_url), (f"http://{host}:8086/write", f"http://{host}:8086/ping")
+            )
+            web = self.load(udp_at(f"https://{host}/write?db=x")).udp[0].outputs[0]
+            self.assertEqual(web.write_url, f"https://{host}/write")  # type: ignore[union-attr]
+            datagrams = self.load(udp_at(f"{host}:8089")).udp[0].outputs[0]
+            self.assertEqual(datagrams.host, host)  # type: ignore[union-attr]
+        output = self.load(at("http://[fe80::1%25eth0]:8086/write")).http[0].outputs[0]
+        self.assertEqual(output.write_url, "http://[fe80::1%25eth0]:8086/write")
+        zone = self.load(udp_at("[fe80::1%eth0]:8089")).udp[0].outputs[0]
+        self.assertEqual(zone.host, "fe80::1%eth0")  # type: ignore[union-attr]
+
     def test_our_own(self) -> None:
         """Our own keys mean what etc/relay.toml says, and UDP outputs may be URLs."""
         loaded = config.load(CONFIGS / "ours.toml")

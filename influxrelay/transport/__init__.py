@@ -1,0 +1,1 @@
+"""Endpoints on the event loop, and TLS."""

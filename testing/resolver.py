@@ -1,0 +1,59 @@
+"""A resolver that knows the names that a test gives it, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
+
+@implementer(IHostnameResolver)
+class Resolver:
+    """Answers at once.
+
+    :param names: the addresses of each name.
+    :ivar asked: the names that were looked up, in order.
+    """
+
+    def __init__(self, names: Mapping[str, Sequence[str]]) -> None:
+        self._names = names
+        self.asked: list[str] = []
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,  # noqa: N803 (the interface's)
+        hostName: str,  # noqa: N803 (the interface's)
+        portNumber: int = 0,  # noqa: N803 (the interface's)
+        addressTypes: Any = None,  # noqa: N803 (the interface's)
+        transportSemantics: str = "TCP",  # noqa: N803 (the interface's)
+    ) -> IHostResolution:
+        """Answer with the addresses of a name."""
+        self.asked.append(hostName)
+        resolution: Any = _Resolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        for host in self._names.get(hostName, ()):
+            kind = IPv6Address if ":" in host else IPv4Address
+            resolutionReceiver.addressResolved(kind(transportSemantics, host, portNumber))
+        resolutionReceiver.resolutionComplete()
+        return resolution
+
+
+def install_resolver(case: SynchronousTestCase, reactor: Any, names: Mapping[str, Sequence[str]]) -> Resolver:
+    """Let a reactor resolve these names, and no others, for as long as the test runs."""
+    resolver = Resolver(names)
+    before = reactor.installNameResolver(resolver)
+    case.addCleanup(reactor.installNameResolver, before)
+    return resolver
