@@ -10,11 +10,12 @@ OPTIONS ?=
 
 python := .venv/bin/python
 
-.PHONY: help run picture test simulate bench docs deb lint format clean
+.PHONY: help run picture unit test simulate bench docs deb lint format clean
 
 help:
 	@echo 'make run      two InfluxDB servers and the relay before them, until Ctrl-C'
 	@echo 'make picture  two of everything behind load balancers, with a table: kill parts and watch'
+	@echo 'make unit     the tests that need no servers, in half a minute'
 	@echo 'make test     lint, then all tests with their coverage; TESTS=tests.system.test_servers runs some'
 	@echo 'make simulate a million schedules of backends, disks and processes that fail; a seed that breaks a promise is printed'
 	@echo 'make bench    how fast it is beside nginx and InfluxDB itself; OPTIONS=--help tells more'
@@ -36,7 +37,10 @@ picture: .venv/installed
 
 test: lint
 	@tools/setup.sh packages test
-	@$(python) -m tools.run_tests $(TESTS)
+	@$(python) -m tools.run_tests --coverage $(TESTS)
+
+unit: .venv/installed-dev
+	@$(python) -m tools.run_tests tests.unit tests.simulation
 
 simulate: .venv/installed-dev
 	@$(python) -m tests.simulation.settle --count 900000 $(OPTIONS)

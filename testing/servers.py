@@ -8,6 +8,8 @@ outlives the process that started it, however that one ends.
 from __future__ import annotations
 
 import base64
+import fcntl
+import functools
 import http
 import itertools
 import json
@@ -19,13 +21,14 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +40,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 # and a client that knocks at a stopped server's port cannot connect to itself.
 _PORTS = range(20000, 32768)
 _shuffled = itertools.cycle(random.sample(_PORTS, len(_PORTS)))  # so that a process is not given one twice
+_CLAIMS = Path(tempfile.gettempdir()) / f"influxrelay-ports-{os.getuid()}"  # byte N is locked by who has chosen port N
 
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -59,11 +63,25 @@ def port_is_free(port: int, kind: Literal["tcp", "udp"] = "tcp") -> bool:
 
 
 def free_port(kind: Literal["tcp", "udp"] = "tcp") -> int:
-    """Return a loopback port that nobody listens on, not chosen before and unlikely to be chosen by anyone else."""
+    """Return a loopback port that nobody listens on; as long as this process lives, no other is given the same."""
     for port in itertools.islice(_shuffled, 1000):
-        if port_is_free(port, kind):
+        if port_is_free(port, kind) and _claim(port):
             return port
     raise ServerError(f"no free {kind} port on {LOOPBACK}")
+
+
+@functools.cache
+def _claims() -> BinaryIO:
+    return _CLAIMS.open("ab")  # never closed: that would give up the locks
+
+
+def _claim(port: int) -> bool:
+    """Say whether no other process has chosen a port; the kernel forgets what a process has chosen when it ends."""
+    try:
+        fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
 
 
 def find_program(name: str, package: str) -> str:

@@ -1,46 +1,151 @@
-"""Run tests under trial and coverage, child processes too, and end with the line that counts them."""
+"""Run tests in several processes, measure their coverage, and end with the line that counts them.
+
+A class of tests is run as a whole, in one process (``tools.test_worker``). ``_trial_temp`` keeps what the processes
+have printed and logged, and the files that their tests made, until the next run.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import shutil
+import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from unittest import TestCase, TestSuite
 
 from coverage import Coverage
 from coverage.exceptions import NoDataError
-from twisted.trial.reporter import TestResult, TextReporter
-from twisted.trial.runner import TestLoader, TrialRunner
+from twisted.trial.runner import TestLoader
+
+from tools.test_worker import PLACE, Outcome
+
+EVERYTHING = ["tests"]
+LONGEST_FIRST = ("tests.system.", "tests.simulation.", "tests.component.", "")
 
 
-def run(names: list[str]) -> TestResult:
-    """Run the tests by these names and print what trial says of them."""
-    suite = TestLoader().loadByNames(names, recurse=True)
-    result = TrialRunner(TextReporter).run(suite)
-    assert isinstance(result, TestResult)
-    return result
+def cases(suite: TestSuite) -> Iterator[TestCase]:
+    """Yield each test of a suite."""
+    for each in suite:
+        if isinstance(each, TestSuite):
+            yield from cases(each)
+        else:
+            yield each
 
 
-def main(names: list[str]) -> int:
-    """Return 0 if there are tests by these names and none of them fails."""
-    measured = Coverage()
-    measured.erase()
-    with measured.collect():
-        result = run(names)
-    measured.save()
+def classes(names: list[str]) -> dict[str, list[str]]:
+    """Return the tests by these names, by their class, in the order to run them; what cannot be loaded is one, too."""
+    found: dict[str, list[str]] = {}
+    for test in cases(TestLoader().loadByNames(names, recurse=True)):
+        name, _, method = test.id().rpartition(".")
+        found.setdefault(name if hasattr(test, method) else test.id(), []).append(test.id())
+    rank = {name: next(i for i, folder in enumerate(LONGEST_FIRST) if name.startswith(folder)) for name in found}
+    return {name: found[name] for name in sorted(found, key=rank.__getitem__)}
 
+
+class Run:
+    """Several processes that run classes of tests, until all have been run.
+
+    :ivar outcomes: what came of each class.
+    """
+
+    def __init__(self, found: dict[str, list[str]], *, coverage: bool) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self._command = [sys.executable, "-m", "tools.test_worker", *(["--coverage"] if coverage else [])]
+        self._waiting = iter(found.items())
+        self._lock = threading.Lock()
+
+    def run(self, processes: int) -> None:
+        """Return when all have been run."""
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(processes)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _take(self) -> tuple[str, list[str]] | None:
+        with self._lock:
+            return next(self._waiting, None)
+
+    def _work(self) -> None:
+        while taken := self._take():
+            with subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+                while taken:
+                    name, tests = taken
+                    outcome = self._ask(worker, tests)
+                    self._note(name, outcome)
+                    if worker.poll() is not None:
+                        break
+                    taken = self._take()
+
+    @staticmethod
+    def _ask(worker: subprocess.Popen[str], tests: list[str]) -> Outcome:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        began = time.monotonic()
+        worker.stdin.write(json.dumps(tests) + "\n")
+        worker.stdin.flush()
+        answer = worker.stdout.readline()
+        if answer:
+            return Outcome(**json.loads(answer))
+        place = PLACE / str(worker.pid)
+        report = f"The process that ran these tests ended with status {worker.wait()}. It said:\n"
+        report += (place / "output").read_text(errors="replace")[-10_000:]
+        return Outcome(0, len(tests), 0, report, time.monotonic() - began)
+
+    def _note(self, name: str, outcome: Outcome) -> None:
+        with self._lock:
+            self.outcomes[name] = outcome
+            verdict = "FAILED" if outcome.failed else "ok"
+            print(f"{outcome.seconds:7.1f} s  {outcome.passed:4} passed  {verdict:6}  {name}", flush=True)
+
+
+def report_coverage(*, whole: bool) -> bool:
+    """Combine what the processes have measured, print it, and say whether it is enough for the whole of the tests."""
     combined = Coverage()
     combined.combine()
     combined.save()
-    print()
     try:
-        combined.report()
+        covered = combined.report()
     except NoDataError:
         print("these tests run no code of influxrelay")
+        covered = 0.0
+    floor = combined.get_option("report:fail_under")
+    assert isinstance(floor, float)
+    if not whole or covered >= floor:
+        return True
+    print(f"{covered:.1f} % are covered; pyproject.toml asks for {floor} %")
+    return False
 
-    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
-    skipped = len(result.skips) + len(result.expectedFailures)
-    summary = f"{result.successes} passed, {failed} failed"
+
+def main(arguments: list[str]) -> int:
+    """Return 0 if there are tests by these names, none of them fails, and the whole of them covers enough."""
+    parser = argparse.ArgumentParser(prog="run_tests", description=__doc__)
+    parser.add_argument("names", nargs="*", default=EVERYTHING, help="modules, classes or methods (default: all)")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: the cores")
+    parser.add_argument("--coverage", action="store_true", help="measure coverage, child processes included")
+    options = parser.parse_args(arguments)
+
+    shutil.rmtree(PLACE, ignore_errors=True)
+    Coverage().erase()
+    found = classes(options.names)
+    run = Run(found, coverage=options.coverage)
+    run.run(min(options.processes, len(found)))
+    for name, outcome in run.outcomes.items():
+        if outcome.report:
+            print(f"\n{name}\n{outcome.report}")
     print()
-    print(f"{summary}, {skipped} skipped" if skipped else summary)
-    return 0 if result.successes and not failed and result.wasSuccessful() else 1
+    enough = not options.coverage or report_coverage(whole=options.names == EVERYTHING)
+    print()
+
+    passed, failed, skipped = (
+        sum(getattr(each, kind) for each in run.outcomes.values()) for kind in ("passed", "failed", "skipped")
+    )
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return 0 if passed and not failed and enough else 1
 
 
 if __name__ == "__main__":

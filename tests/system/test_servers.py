@@ -14,6 +14,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from testing import servers
 from testing.servers import LOOPBACK, PROJECT, Influxd, ServerError, find_program, free_port, port_is_free, send
 
 
@@ -55,6 +56,19 @@ class PortTests(SynchronousTestCase):
     def test_each_once(self) -> None:
         """No port is chosen twice: what has chosen it may be about to listen."""
         self.assertEqual(len({free_port() for _ in range(500)}), 500)
+
+    def test_another_process(self) -> None:
+        """No other process is given a port that this one has chosen, until this one ends."""
+        program = "from testing import servers; print(port := servers.free_port()); input()"
+        command = [sys.executable, "-c", program]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT) as other:
+            assert other.stdout is not None
+            port = int(other.stdout.readline())
+            self.patch(servers, "_shuffled", [port])
+            self.assertTrue(port_is_free(port))
+            self.assertRaises(ServerError, free_port)
+            other.communicate("\n")
+        self.assertEqual(free_port(), port)
 
 
 class InfluxdTests(SynchronousTestCase):

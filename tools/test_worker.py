@@ -1,0 +1,87 @@
+"""A process that runs tests for ``tools.run_tests``: names come in on standard input, outcomes go to standard output.
+
+Each line is JSON: a list of names, answered by what :class:`Outcome` has. The process works in ``_trial_temp/<pid>``.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import json
+import os
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TextIO
+
+import attrs
+from coverage import Coverage
+from twisted.logger import globalLogPublisher, textFileLogObserver
+from twisted.trial.reporter import TextReporter
+from twisted.trial.runner import LoggedSuite, TestLoader
+
+PLACE = Path("_trial_temp")
+PATIENCE = 900  # seconds after which tests are taken to hang; the process then shows where, and ends
+
+
+@attrs.frozen
+class Outcome:
+    """What came of some tests.
+
+    :ivar failed: how many failed, as trial counts them: a test can fail twice.
+    :ivar report: trial's report on those that did not pass; empty if all did.
+    :ivar seconds: how long they took.
+    """
+
+    passed: int
+    failed: int
+    skipped: int
+    report: str
+    seconds: float
+
+
+def run(names: list[str]) -> Outcome:
+    """Run the tests by these names."""
+    began = time.monotonic()
+    stream = io.StringIO()
+    result = TextReporter(stream)
+    LoggedSuite([TestLoader().loadByNames(names, recurse=True)]).run(result)
+    result.done()
+    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+    skipped = len(result.skips) + len(result.expectedFailures)
+    report = stream.getvalue() if failed or skipped else ""
+    return Outcome(result.successes, failed, skipped, report, time.monotonic() - began)
+
+
+def serve(requests: TextIO, answers: TextIO, measured: Coverage | None) -> None:
+    """Run what is asked for until nothing more is."""
+    for line in requests:
+        faulthandler.dump_traceback_later(PATIENCE, exit=True)
+        outcome = run(json.loads(line))
+        faulthandler.cancel_dump_traceback_later()
+        if measured:
+            measured.save()
+        answers.write(json.dumps(attrs.asdict(outcome)) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Measure what runs, keep what it prints and logs, and let no test touch the two pipes."""
+    measured = Coverage(data_suffix=True) if "--coverage" in sys.argv[1:] else None
+    with measured.collect() if measured else nullcontext():
+        place = PLACE / str(os.getpid())
+        place.mkdir(parents=True)
+        os.chdir(place)
+        requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+        with open(os.devnull) as nothing, open("output", "w") as output, open("test.log", "w") as log:  # noqa: PTH123
+            for stream, descriptor in ((nothing, 0), (output, 1), (output, 2)):
+                os.dup2(stream.fileno(), descriptor)
+            globalLogPublisher.addObserver(textFileLogObserver(log))
+            serve(requests, answers, measured)
+    if measured:
+        measured.save()
+
+
+if __name__ == "__main__":
+    main()
