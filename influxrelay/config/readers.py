@@ -200,6 +200,13 @@ def names(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def origins(value: object) -> tuple[str, ...]:
+    """Read the origins of web pages (RFC 6454), which compare in lower case."""
+    if not isinstance(value, list) or not all(isinstance(each, str) and _ORIGIN.fullmatch(each) for each in value):
+        raise NotAllowed('an array of origins, such as "https://grafana.example.org", or ["*"] for all')
+    return tuple(each.lower() for each in value)
+
+
 def table(value: object) -> dict[str, Any]:
     """Read a table; its values are not read."""
     if not isinstance(value, dict):
@@ -213,6 +220,8 @@ def tables(value: object) -> list[dict[str, Any]]:
         raise NotAllowed("an array of tables, each with a header in [[ ]]")
     return value
 
+
+_ORIGIN = re.compile(r"\*|null|[A-Za-z][A-Za-z0-9+.-]*://[^\s/@]+")
 
 # Files
 

@@ -58,6 +58,8 @@ HTTP: Keys = {
     "rate-limit": readers.integer(0),
     "burst-limit": readers.integer(0),
     "max-body-size": readers.integer(0, 2**40),
+    "max-decoded-size": readers.integer(0, 2**40),
+    "cors-origins": readers.origins,
     "max-connections": readers.integer(1, zero_is_default=True),
     "max-in-flight-mb": readers.scaled(readers.integer(1, zero_is_default=True), 1024 * 1024),
     "header-timeout": readers.duration,

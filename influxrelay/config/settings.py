@@ -126,7 +126,9 @@ class HTTPListenerConfig:
     :ivar health_timeout: seconds a backend has to answer for ``/health``, above 0.
     :ivar rate_limit: writes a second; 0 is no limit.
     :ivar burst_limit: writes at once under a rate limit; 0 leaves it to the limiter (one, in the Veepee fork).
-    :ivar max_body_size: bytes of a body, compressed or not; 0 is no limit.
+    :ivar max_body_size: bytes of a body as sent; 0 is no limit.
+    :ivar max_decoded_size: bytes of a gzip body when decoded; 0 is no limit.
+    :ivar cors_origins: web pages that browsers let read responses, by their origins in lower case; ``*`` is all.
     :ivar max_connections: of clients at a time, at least 1; fewer where the process may not open so many files.
     :ivar max_in_flight: bytes of writes that are being received or not answered yet, at least 1 MiB; never taken as
         less than ``max_body_size``.
@@ -147,6 +149,8 @@ class HTTPListenerConfig:
     rate_limit: int = 0
     burst_limit: int = 0
     max_body_size: int = 25_000_000
+    max_decoded_size: int = 250_000_000
+    cors_origins: tuple[str, ...] = ("*",)
     max_connections: int = 4000
     max_in_flight: int = 32 * 1024 * 1024
     header_timeout: float = 10.0

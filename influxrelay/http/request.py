@@ -40,7 +40,8 @@ class RelayRequest(Request):
         """Prepare for the body; the headers are complete."""
         self.site = self.channel.site
         self.has_head = True
-        self.body = Collector(self.site.max_body_size, self.requestHeaders.getRawHeaders(b"Content-Encoding"))
+        encodings = self.requestHeaders.getRawHeaders(b"Content-Encoding")
+        self.body = Collector(self.site.max_body_size, encodings, max_decoded=self.site.max_decoded_size)
         try:
             self.body.expect(length)
         except InvalidRequest as error:
@@ -153,6 +154,9 @@ class RelayRequest(Request):
             site.common_headers(),
             b"Request-Id: %b\r\nX-Request-Id: %b\r\n" % ((given[0],) * 2 if given else (site.new_request_id(),) * 2),
         ]
+        origin = headers.getRawHeaders(b"Origin")
+        if origin:
+            parts.append(site.cors.headers(origin[0]))
         parts += [b"%b: %b\r\n" % header for header in reply.headers]
         if site.closing:
             channel.persistent = 0

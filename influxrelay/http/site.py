@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import count
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
@@ -18,6 +19,7 @@ from twisted.web.server import Site
 from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.slices import Desk
 from influxrelay.http.connection import Head, RelayChannel
+from influxrelay.http.cors import CrossOriginPolicy
 from influxrelay.http.overload import ClientLimits, Guard
 from influxrelay.http.request import VERSION, RelayRequest
 from influxrelay.lineprotocol.query_string import without
@@ -31,7 +33,7 @@ _HEAD_LENGTH = 2048  # ... and the longest of them, in bytes
 class RelaySite(Site):
     """The HTTP server of one listener.
 
-    :param max_body_size: bytes, see :class:`Collector`.
+    :param max_body_size: bytes of a body as sent, see :class:`Collector`.
     :ivar closing: whether it takes no more connections: each answer is its connection's last.
     :ivar branches: resources that answer all that begins with their path, as it came.
     :ivar answers: to requests at ``/write``, by status.
@@ -49,10 +51,9 @@ class RelaySite(Site):
         reactor: IReactorTime,
         *,
         max_body_size: int,
-        access_log: bool = False,
     ) -> None:
         super().__init__(root, RelayRequest, parsePOSTFormSubmission=False, reactor=reactor)
-        self.max_body_size = max_body_size
+        self.reconfigure(max_body_size=max_body_size)
         self.branches: dict[bytes, Resource] = {}
         self.closing = False
         self.answers: Counter[int] = Counter()
@@ -66,9 +67,22 @@ class RelaySite(Site):
         self._common_headers = b""
         self._request_ids = count()
         self._request_id_prefix = str(uuid1())[:24].encode()
-        self.access_log = access_log
         self.heads: dict[bytes, Head] = {}
         self._empty: list[Deferred[None]] = []
+
+    def reconfigure(
+        self,
+        *,
+        max_body_size: int,
+        max_decoded_size: int = 0,
+        cors_origins: Sequence[str] = ("*",),
+        access_log: bool = False,
+    ) -> None:
+        """Let other settings hold for the next request."""
+        self.max_body_size = max_body_size
+        self.max_decoded_size = max_decoded_size
+        self.cors = CrossOriginPolicy(cors_origins)
+        self.access_log = access_log
 
     def buildProtocol(self, addr: object) -> Any:  # noqa: ARG002 (the interface's)
         """Make the channel itself, without Twisted's wrapper that negotiates HTTP/2."""

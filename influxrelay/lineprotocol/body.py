@@ -13,20 +13,25 @@ TOO_LARGE = "Request Entity Too Large"
 _PIECE = 64 * 1024  # bytes that are unpacked at once: what follows a member's end is copied ...
 _UNPACKED = 128 * 1024  # ... and into how many at the most
 _SMALL = 4096  # bytes of a piece that is kept together with others: an object for each would take more than they do
+_UNSUPPORTED = {b"deflate", b"br", b"zstd", b"compress", b"snappy"}
 _GZIP_FORMAT = 31  # zlib's wbits for a gzip header and a 32 KiB window
 
 
 class Collector:
     """Takes a body in pieces; holds no more than the limit, before and after unpacking.
 
-    :param limit: bytes, of the body as sent and as decoded; 0 for no limit.
+    Words of ``Content-Encoding`` that name no encoding, such as ``UTF-8``, are ignored, as InfluxDB does.
+
+    :param limit: bytes of the body as sent; 0 for no limit.
+    :param max_decoded: bytes of the body when decoded; 0 for no limit.
     """
 
-    __slots__ = ("_chunks", "_encoding", "_limit", "_size")
+    __slots__ = ("_chunks", "_encodings", "_limit", "_max_decoded", "_size")
 
-    def __init__(self, limit: int, encodings: Sequence[bytes] | None) -> None:
+    def __init__(self, limit: int, encodings: Sequence[bytes] | None, *, max_decoded: int = 0) -> None:
         self._limit = limit
-        self._encoding = b",".join(encodings).strip().lower() if encodings else b""
+        self._max_decoded = max_decoded
+        self._encodings = _encodings(encodings) if encodings else []
         self._chunks: list[bytes | bytearray] = []
         self._size = 0
 
@@ -62,7 +67,7 @@ class Collector:
 
     def whole(self) -> bytes | None:
         """Return the body if it came in one piece, uncompressed; None if :meth:`finish` is needed."""
-        if self._encoding or len(self._chunks) != 1:
+        if self._encodings or len(self._chunks) != 1:
             return None
         chunk = self._chunks.pop()  # the request lives until it is answered, and need not hold the body twice
         return chunk if isinstance(chunk, bytes) else bytes(chunk)
@@ -70,7 +75,7 @@ class Collector:
     def finish(self) -> bytes:
         """Return the whole body, decoded.
 
-        :raises InvalidRequest: 400 for broken gzip, 413 for too much in it, 415 for another ``Content-Encoding``.
+        :raises InvalidRequest: 400 for broken gzip, 413 for too much in it, 415 for an encoding other than gzip.
         """
         return run(self.finish_slowly())
 
@@ -79,12 +84,18 @@ class Collector:
         chunks = self._chunks
         body = bytes(chunks[0] if len(chunks) == 1 else b"".join(chunks))
         chunks.clear()
-        if self._encoding in (b"", b"identity"):
+        if not self._encodings:
             return body
-        if self._encoding != b"gzip":
-            shown = self._encoding.decode("ascii", "backslashreplace")
+        if self._encodings != [b"gzip"]:
+            shown = b", ".join(self._encodings).decode("ascii")
             raise InvalidRequest(415, f'unsupported Content-Encoding "{shown}" (use gzip or identity)')
-        return (yield from gunzip_slowly(body, self._limit))
+        return (yield from gunzip_slowly(body, self._max_decoded))
+
+
+def _encodings(values: Sequence[bytes]) -> list[bytes]:
+    """Return the encodings that a header names, in lower case."""
+    words = [word.strip().lower() for word in b",".join(values).split(b",")]
+    return [word for word in words if word == b"gzip" or word in _UNSUPPORTED]
 
 
 def gunzip(data: bytes, limit: int) -> bytes:

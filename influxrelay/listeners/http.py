@@ -48,7 +48,12 @@ class HTTPService(SiteService, Relaying):
             self._limiter = TokenBucket(*limit, self._reactor.seconds)
         self.writes.reconfigure(default_retention_policy=config.default_retention_policy, limiter=self._limiter)
         self._root.putChild(b"ping", PingResource(config.default_ping_response))
-        self.site.max_body_size, self.site.access_log = config.max_body_size, config.access_log
+        self.site.reconfigure(
+            max_body_size=config.max_body_size,
+            max_decoded_size=config.max_decoded_size,
+            cors_origins=config.cors_origins,
+            access_log=config.access_log,
+        )
         self.site.guard.name = config.name
         self.site.guard.limits = ClientLimits(
             connections=config.max_connections,

@@ -42,6 +42,15 @@ from testing.scripted import (
 
 BARE = b"cpu value=1\n"
 PRECISIONS = "use n, ns, u, ms, s, m or h"
+ALLOWED_HEADERS = (
+    b"Accept",
+    b"Accept-Encoding",
+    b"Authorization",
+    b"Content-Length",
+    b"Content-Type",
+    b"X-CSRF-Token",
+    b"X-HTTP-Method-Override",
+)
 TOO_LARGE = "Request Entity Too Large"
 
 
@@ -322,22 +331,25 @@ class EncodingTests(_Case):
     async def test_other_encodings(self) -> None:
         """Another encoding is refused with its name, and sent to no backend as if it were text."""
         await self.begin()
-        for encoding in (b"deflate", b"br", b"zstd", b"x", b"gzip, gzip", b"\xff"):
+        for encoding in (b"deflate", b"BR", b"zstd", b"compress", b"snappy", b"gzip, gzip", b"utf-8, br"):
             found = await self._packed(LINE, encoding)
             self.assertEqual(found.status, 415, encoding)
             self.assertIn(b"Content-Encoding", found.header("X-Influxdb-Error") or b"")
         self.assert_not_asked()
 
-    async def test_identity(self) -> None:
-        """The encoding "identity" is none."""
+    async def test_words_that_name_no_encoding(self) -> None:
+        """A word that names no encoding is ignored, as InfluxDB does: many Java programs send "UTF-8"."""
         await self.begin()
-        for encoding in (b"identity", b"Identity", b""):
-            self.assertEqual((await self._packed(LINE, encoding)).status, 204)
-        self.assertEqual([each.body for each in self.server.requests], [LINE] * 3)
+        words = (b"identity", b"Identity", b"", b"UTF-8", b"utf-8, identity", b"x", b"\xff", b"gzipped")
+        for encoding in words:
+            self.assertEqual((await self._packed(LINE, encoding)).status, 204, encoding)
+        self.assertEqual([each.body for each in self.server.requests], [LINE] * len(words))
+        self.assertEqual((await self._packed(gzip.compress(LINE), b"utf-8, gzip")).status, 204)
+        self.assertEqual(self.server.requests[-1].body, LINE)
 
     async def test_bomb(self) -> None:
         """A small body that unpacks to more than the limit is refused; no more than the limit is unpacked."""
-        await self.begin(max_body_size=100_000)
+        await self.begin(max_decoded_size=100_000)
         bomb = gzip.compress(bytes(50_000_000))
         self.assertLess(len(bomb), 100_000)
         self.assert_error(await self._packed(bomb), 413, TOO_LARGE)
@@ -347,13 +359,22 @@ class EncodingTests(_Case):
 
     async def test_limit_is_exact(self) -> None:
         """A decoded body of just the limit is taken, one byte more is not."""
-        await self.begin(max_body_size=len(LINE) * 9)
+        await self.begin(max_decoded_size=len(LINE) * 9)
         self.assertEqual((await self._packed(gzip.compress(LINE * 9))).status, 204)
         self.assert_error(await self._packed(gzip.compress(LINE * 9 + b"#")), 413, TOO_LARGE)
 
+    async def test_limits_of_their_own(self) -> None:
+        """A body as sent has one limit, and what it decodes to another."""
+        await self.begin(max_body_size=1000, max_decoded_size=10_000)
+        packed = gzip.compress(LINE * 200)
+        self.assertLess(len(packed), 1000)
+        self.assertEqual((await self._packed(packed)).status, 204)
+        self.assertEqual(self.server.requests[0].body, LINE * 200)
+        self.assert_error(await self._packed(gzip.compress(os.urandom(1000))), 413, TOO_LARGE)
+
     async def test_no_limit(self) -> None:
         """With limit 0 a body of any size is unpacked."""
-        await self.begin(max_body_size=0)
+        await self.begin(max_decoded_size=0)
         body = b"#" * 30_000_000 + b"\n" + LINE
         self.assertEqual((await self._packed(gzip.compress(body))).status, 204)
         self.assertEqual(len(self.server.requests[0].body), len(body))
@@ -681,6 +702,63 @@ class HeaderTests(_Case):
             b"content-type:text/x",
         ):
             self.assertEqual((await self.asked(request(b"/write?db=db", LINE, header))).status, 204, header)
+
+
+class BrowserTests(_Case):
+    """Requests of web pages, which have an ``Origin``."""
+
+    origin = b"https://grafana.example.org"
+
+    def assert_allowed(self, found: Answer, origin: bytes) -> None:
+        """Check the headers that InfluxDB adds for an origin."""
+        for name, value in (
+            ("Allow-Origin", origin),
+            ("Allow-Methods", b"DELETE, GET, OPTIONS, POST, PUT"),
+            (
+                "Allow-Headers",
+                b", ".join(ALLOWED_HEADERS),
+            ),
+            ("Expose-Headers", b"Date, X-InfluxDB-Version, X-InfluxDB-Build"),
+        ):
+            self.assertEqual(found.header(f"Access-Control-{name}"), value)
+
+    def assert_nothing_allowed(self, found: Answer) -> None:
+        """Check that nothing is said about origins."""
+        self.assertFalse([name for name, _ in found.headers if name.startswith(b"access-control")])
+
+    async def test_all(self) -> None:
+        """Every response to a web page has InfluxDB's headers, preflights and errors too; no other response has."""
+        await self.begin(answer(204), answer(400, b"bad"), answer(204), max_body_size=1000)
+        for data, status in (
+            (request(b"/write", b"", b"Access-Control-Request-Method: POST", method=b"OPTIONS"), 204),
+            (request(), 204),
+            (request(), 400),
+            (request(b"/write"), 400),
+            (request(b"/nothing"), 404),
+            (request(b"/ping", b"", method=b"GET"), 204),
+            (request(body=b"", length=1001), 413),
+        ):
+            head, end, body = data.partition(b"\r\n\r\n")
+            user = await self.client(self.service)
+            found = await user.ask(head, b"\r\nOrigin: " + self.origin, end, body)
+            self.assertEqual(found.status, status)
+            self.assert_allowed(found, self.origin)
+        self.assert_nothing_allowed(await self.asked(request()))
+
+    async def test_some(self) -> None:
+        """With ``cors-origins`` only those that it names are answered so, however they spell a host's name."""
+        await self.begin(cors_origins=("https://grafana.example.org", "http://localhost:3000"))
+        for origin in (self.origin, b"http://LOCALHOST:3000"):
+            self.assert_allowed(await self.asked(request(b"/write?db=db", LINE, b"Origin: " + origin)), origin)
+        for origin in (b"https://example.org", b"http://grafana.example.org", b"http://localhost", b"null", b"*", b""):
+            found = await self.asked(request(b"/write?db=db", LINE, b"Origin: " + origin))
+            self.assertEqual(found.status, 204)
+            self.assert_nothing_allowed(found)
+
+    async def test_none(self) -> None:
+        """An empty list allows none."""
+        await self.begin(cors_origins=())
+        self.assert_nothing_allowed(await self.asked(request(b"/write?db=db", LINE, b"Origin: " + self.origin)))
 
 
 class ConnectionTests(_Case):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from twisted.trial.runner import TestLoader
 
 from influxrelay.config import schema as config_keys
 from testing.reloading import ReloadCase, http, to
-from testing.scripted import LOOPBACK, PING, answer, until
+from testing.scripted import LINE, LOOPBACK, PING, answer, request, until
 
 
 @attrs.frozen
@@ -49,6 +50,8 @@ HTTP: dict[str, Key | str] = {
     "rate-limit": Key("0", "1", "second_status", 204, 429),
     "burst-limit": Key("1", "2", "second_status", 429, 204, beside="rate-limit = 1"),
     "max-body-size": Key("1000", "10", "status", 204, 413),
+    "max-decoded-size": Key("1000", "10", "status_of_gzip", 204, 413),
+    "cors-origins": Key('["*"]', "[]", "allowed_origin", b"http://page", None),
     "max-connections": Key("7", "8", "guard.connections", 7, 8),
     "max-in-flight-mb": Key("30", "31", "guard.in_flight", 30 * MB, 31 * MB),
     "header-timeout": Key('"7s"', '"8s"', "guard.header_timeout", 7.0, 8.0),
@@ -208,6 +211,16 @@ class KeyTests(ReloadCase):
     async def see_status(self) -> Any:
         """Return what a client is told."""
         return (await self.submit()).status
+
+    async def see_status_of_gzip(self) -> Any:
+        """Return how a compressed write is answered."""
+        packed = request(b"/write?db=db", gzip.compress(LINE), b"Content-Encoding: gzip")
+        return (await self.ask(self.listener, packed)).status
+
+    async def see_allowed_origin(self) -> Any:
+        """Return which web page may read an answer."""
+        found = await self.ask(self.listener, request(b"/write?db=db", LINE, b"Origin: http://page"))
+        return found.header("Access-Control-Allow-Origin")
 
     async def see_second_status(self) -> Any:
         """Return what a client is told who writes twice."""

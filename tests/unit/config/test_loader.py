@@ -190,6 +190,10 @@ BROKEN: list[tuple[str, str, str, str]] = [
     (f"{HTTP}rate-limit = -5\n{OUTPUT}", f"{L}.rate-limit", "-5", "an integer from 0"),
     (f"{HTTP}burst-limit = -1\n{OUTPUT}", f"{L}.burst-limit", "-1", "an integer from 0"),
     (f"{HTTP}max-body-size = '25MB'\n{OUTPUT}", f"{L}.max-body-size", "'25MB'", "an integer from 0"),
+    (f"{HTTP}max-decoded-size = -1\n{OUTPUT}", f"{L}.max-decoded-size", "-1", "an integer from 0"),
+    (f"{HTTP}cors-origins = '*'\n{OUTPUT}", f"{L}.cors-origins", "'*'", '["*"]'),
+    (f"{HTTP}cors-origins = ['example.org']\n{OUTPUT}", f"{L}.cors-origins", "an array", "an array of origins"),
+    (f"{HTTP}cors-origins = ['https://a/b']\n{OUTPUT}", f"{L}.cors-origins", "an array", "an array of origins"),
     (f"{HTTP}max-connections = -1\n{OUTPUT}", f"{L}.max-connections", "-1", "an integer from 1"),
     (f"{HTTP}max-in-flight-mb = 0.5\n{OUTPUT}", f"{L}.max-in-flight-mb", "0.5", "an integer from 1"),
     (f"{HTTP}header-timeout = 10\n{OUTPUT}", f"{L}.header-timeout", "10", "a duration above 0"),
@@ -497,6 +501,7 @@ class DialectTests(ConfigTestCase):
         self.assertEqual(
             (http.endpoint, 0, "one", True), (http.name, http.max_body_size, http.consistency, http.access_log)
         )
+        self.assertEqual((0, ("https://grafana.example.org:3000",)), (http.max_decoded_size, http.cors_origins))
         self.assertEqual(
             [("relay", "correct horse", None, True, 2, 64), (None, None, "battery-staple", False, 1, 32)],
             [(o.username, o.password, o.token, o.gzip, o.max_in_flight, o.max_waiting_mb) for o in http.outputs],
