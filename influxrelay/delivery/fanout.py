@@ -307,7 +307,8 @@ class _Missing:
 class _Count:
     """Waits for so many 2xx, or until they can no longer come.
 
-    :ivar settled: fires with 204, or with a 503 that names the backends that failed.
+    :ivar settled: fires with 204; else with the first 4xx, if nothing but 4xx stands in the way; else with a 503 that
+        names the backends that failed.
     """
 
     def __init__(self, answers: list[Deferred[Reply]], names: list[str], needed: int) -> None:
@@ -315,12 +316,13 @@ class _Count:
         self._needed = needed
         self._spare = len(answers) - needed
         self._failed: list[str] = []
+        self._refusals: list[Reply] = []
         for answer, name in zip(answers, names, strict=True):
             answer.addCallbacks(self._answered, self._failed_at, callbackArgs=(name,), errbackArgs=(name,))
 
     def _answered(self, reply: Reply, name: str) -> None:
         if reply.status >= 300:
-            self._note_failure(f"{name}: {reply.status}")
+            self._note_failure(f"{name}: {reply.status}", reply)
             return
         self._needed -= 1
         if self._needed == 0:
@@ -328,11 +330,20 @@ class _Count:
 
     def _failed_at(self, failure: Failure, name: str) -> None:
         problem = failure.value
-        self._note_failure(f"{name}: {problem.reason if isinstance(problem, BackendFailure) else 'error'}")
+        if isinstance(problem, BackendFailure):
+            self._note_failure(f"{name}: {problem.reason}", problem.reply)
+        else:
+            self._note_failure(f"{name}: error", None)
 
-    def _note_failure(self, text: str) -> None:
+    def _note_failure(self, text: str, reply: Reply | None) -> None:
         self._failed.append(text)
-        if len(self._failed) > self._spare:
+        if reply is not None and judge(reply) is Verdict.REFUSED:
+            self._refusals.append(reply)
+        if len(self._failed) <= self._spare:
+            return
+        if len(self._refusals) == len(self._failed):
+            self._fire(self._refusals[0])
+        else:
             self._fire(json_error(503, f"unable to write points to enough backends ({', '.join(self._failed)})"))
 
     def _fire(self, reply: Reply) -> None:

@@ -71,6 +71,12 @@ def part_of(body: bytes, wanted: Filter | None) -> bytes:
     return b"" if not any(taken) else b"\n".join(taken)
 
 
+def _is_refusal(outcome: Reply | BackendFailure) -> bool:
+    """Tell whether a backend has answered 4xx, to this write or to those before it."""
+    reply = outcome if isinstance(outcome, Reply) else outcome.reply
+    return reply is not None and 400 <= reply.status < 500 and reply.status not in (408, 425, 429)
+
+
 def _covers(drop: Drop, story: Story) -> bool:
     return drop.first - EPSILON <= EPOCH + story.submitted <= drop.last + EPSILON
 
@@ -856,9 +862,12 @@ class World:
             if not (story.unjournaled and self.refuse_unjournaled):
                 self.broken(f"{name} although it is in the journal")
         elif story.consistency in ("quorum", "all"):
-            failed = sum(not isinstance(each, Reply) or each.status >= 300 for each in outcomes)
-            if failed <= len(servers) - needed:
-                self.broken(f"{name} when {failed} had failed")
+            failed = [each for each in outcomes if not isinstance(each, Reply) or each.status >= 300]
+            decisive = failed[: len(servers) - needed + 1]  # others may have come while the journal was at it
+            if len(failed) <= len(servers) - needed:
+                self.broken(f"{name} when {len(failed)} had failed")
+            if all(map(_is_refusal, decisive)) != (reply.status < 500):
+                self.broken(f"{name} after the failures {decisive}")
         elif reply.status < 500 and reply.status not in (408, 425, 429):
             if reply not in [each for answers in story.words.values() for each in answers] and reply != MISSING:
                 self.broken(f"{name}, which no backend said of it alone")

@@ -154,41 +154,79 @@ class QuorumTests(SynchronousTestCase):
 
     def expected(self, outcomes: list[tuple[str, Reply | Exception]], needed: int) -> tuple[int, int, list[str]]:
         """Return after how many outcomes there is which answer, and which backends it names."""
-        good, bad = 0, []
+        good, bad, refusals = 0, [], []
         for number, (name, outcome) in enumerate(outcomes, 1):
             if isinstance(outcome, Reply) and outcome.status < 300:
                 good += 1
             elif isinstance(outcome, Reply):
                 bad.append(f"{name}: {outcome.status}")
+                refusals.append(outcome.status)
             else:
                 bad.append(f"{name}: {outcome.reason if isinstance(outcome, BackendFailure) else 'error'}")
             if good == needed:
                 return number, 204, []
             if len(bad) > len(outcomes) - needed:
-                return number, 503, bad
+                return (number, refusals[0], []) if len(refusals) == len(bad) else (number, 503, bad)
         raise AssertionError
 
+    def submit(self, outcomes: list[Reply | Exception], consistency: str, order: tuple[int, ...]) -> tuple[int, Reply]:
+        """Let backends answer in an order; return after how many of them the client was answered, and with what."""
+        senders = [FakeSender(f"sender{number}") for number in range(len(outcomes))]
+        relay = FanOut("test", senders)  # type: ignore[arg-type]
+        told: list[Reply] = []
+        when: list[int] = []
+        relay.submit(WRITE, consistency).addCallback(told.append)
+        for number, index in enumerate(order, 1):
+            senders[index].settle(outcomes[index])
+            when += [number] * (len(told) - len(when))
+        self.assertEqual(len(told), 1)
+        return when[0], told[0]
+
     def test_every_order(self) -> None:
-        """204 as soon as enough have it, 503 with the names as soon as that is impossible, whatever comes later."""
-        kinds = [Reply(204), Reply(200), Reply(400, (), b"bad"), failure(), failure(500), RuntimeError("a bug")]
+        """204 as soon as enough have it; as soon as that is impossible the 4xx, or a 503 that names the backends."""
+        kinds = [
+            Reply(204),
+            Reply(200),
+            Reply(400, (), b"bad"),
+            Reply(404, (), b"no"),
+            failure(),
+            failure(500),
+            failure(429),
+            RuntimeError("a bug"),
+        ]
         for count, consistency in itertools.product((1, 2, 3), ("quorum", "all")):
             needed = count if consistency == "all" else count // 2 + 1
             for outcomes in itertools.product(kinds, repeat=count):
                 for order in itertools.permutations(range(count)):
-                    senders = [FakeSender(f"sender{number}") for number in range(count)]
-                    relay = FanOut("test", senders)  # type: ignore[arg-type]
-                    told: list[Reply] = []
-                    when: list[int] = []
-                    relay.submit(WRITE, consistency).addCallback(told.append)
-                    for number, index in enumerate(order, 1):
-                        senders[index].settle(outcomes[index])
-                        when += [number] * (len(told) - len(when))
-                    in_order = [(senders[index].name, outcomes[index]) for index in order]
+                    when, reply = self.submit(list(outcomes), consistency, order)
+                    in_order = [(f"sender{index}", outcomes[index]) for index in order]
                     after, status, names = self.expected(in_order, needed)
-                    self.assertEqual((when, [reply.status for reply in told]), ([after], [status]), in_order)
+                    self.assertEqual((when, reply.status), (after, status), in_order)
                     if names:
                         words = f"unable to write points to enough backends ({', '.join(names)})"
-                        self.assertEqual(json.loads(told[0].body), {"error": words})
+                        self.assertEqual(json.loads(reply.body), {"error": words})
+
+    def test_refused_by_all(self) -> None:
+        """Where only 4xx stand in the way the first of them comes back unchanged, and nobody repeats the write."""
+        bad = Reply(400, ((b"X-Influxdb-Error", b"bad"),), b'{"error":"bad"}\n')
+        missing = Reply(404, (), b'{"error":"database not found: \\"db\\""}\n')
+        waiting = BackendFailure("not ready", "answered 404", missing)
+        table: list[tuple[list[Reply | Exception], str, Reply | None]] = [
+            ([bad, Reply(404)], "all", bad),
+            ([Reply(204), bad], "all", bad),
+            ([bad, Reply(204), Reply(403)], "quorum", bad),
+            ([missing, missing], "all", missing),
+            ([waiting, waiting], "quorum", missing),
+            ([bad, failure(), Reply(400)], "quorum", None),
+            ([failure(429), bad], "quorum", None),
+            ([failure(500), failure(500)], "all", None),
+        ]
+        for outcomes, consistency, wanted in table:
+            _, reply = self.submit(outcomes, consistency, tuple(range(len(outcomes))))
+            if wanted is None:
+                self.assertEqual(reply.status, 503, outcomes)
+            else:
+                self.assertIs(reply, wanted, outcomes)
 
     def test_of_the_listener(self) -> None:
         """The listener's consistency is for writes that ask for none."""
