@@ -1,1 +1,1 @@
-"""Endpoints on the event loop, and TLS."""
+"""Byte streams: sockets on the event loop's own transports, TLS, names and ports."""
