@@ -21,7 +21,7 @@ help:
 	@echo 'make bench    how fast it is beside nginx and InfluxDB itself; OPTIONS=--help tells more'
 	@echo 'make docs     the documentation as web pages in build/docs'
 	@echo 'make deb      a package for Debian, with a virtual environment of its own, in dist'
-	@echo 'make lint     ruff and mypy'
+	@echo 'make lint     ruff, mypy, import-linter'
 	@echo 'make format   let ruff format the code'
 	@echo 'make clean    remove all that these commands have made'
 	@echo
@@ -65,6 +65,7 @@ lint: .venv/installed-dev
 	$(python) -m ruff check --quiet
 	$(python) -m ruff format --check --quiet
 	$(python) -m mypy
+	.venv/bin/lint-imports --no-cache --no-logo
 
 format: .venv/installed-dev
 	$(python) -m ruff check --fix-only --quiet

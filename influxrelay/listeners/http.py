@@ -16,12 +16,10 @@ from influxrelay.http.write_resource import PingResource, WriteResource
 from influxrelay.listeners.inherited_sockets import Sockets
 from influxrelay.listeners.port_service import SiteService
 from influxrelay.listeners.relaying import Relaying
-from influxrelay.operations.health import LocalExaminer
-from influxrelay.operations.resources import serve_health
 
 
 class HTTPService(SiteService, Relaying):
-    """An HTTP listener, its relay and its senders."""
+    """An HTTP listener, its relay and its senders; :attr:`root` holds the resources that it serves."""
 
     def __init__(self, config: HTTPListenerConfig, reactor: Any, sockets: Sockets) -> None:
         Relaying.__init__(self, config, reactor)
@@ -30,10 +28,9 @@ class HTTPService(SiteService, Relaying):
         self._relay = FanOut(config.name, self.senders, writer=self.writer, clock=time.time)
         self.relays = [self._relay]
         self.writes = WriteResource(self._relay)
-        self._root = Resource()
-        self._root.putChild(b"write", self.writes)
-        self.site = RelaySite(self._root, reactor, max_body_size=config.max_body_size)
-        serve_health(self.site, self._root, LocalExaminer(lambda: [self], reactor))
+        self.root = Resource()
+        self.root.putChild(b"write", self.writes)
+        self.site = RelaySite(self.root, reactor, max_body_size=config.max_body_size)
         self.furnish()
 
     def furnish(self) -> None:
@@ -47,7 +44,7 @@ class HTTPService(SiteService, Relaying):
         elif self._limiter is None or self._limiter.limit != limit:
             self._limiter = TokenBucket(*limit, self._reactor.seconds)
         self.writes.reconfigure(default_retention_policy=config.default_retention_policy, limiter=self._limiter)
-        self._root.putChild(b"ping", PingResource(config.default_ping_response))
+        self.root.putChild(b"ping", PingResource(config.default_ping_response))
         self.site.reconfigure(
             max_body_size=config.max_body_size,
             max_decoded_size=config.max_decoded_size,

@@ -80,7 +80,9 @@ class RelayService(MultiService):
 
     def _make_listener(self, config: HTTPListenerConfig | UDPListenerConfig) -> Listener:
         if isinstance(config, HTTPListenerConfig):
-            return HTTPService(config, self._reactor, self._sockets)
+            listener = HTTPService(config, self._reactor, self._sockets)
+            serve_health(listener.site, listener.root, LocalExaminer(lambda: [listener], self._reactor))
+            return listener
         return UDPService(config, self._reactor, self._sockets)
 
     def _make_admin(self, config: AdminConfig) -> AdminService:

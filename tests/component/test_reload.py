@@ -59,7 +59,7 @@ class OutputTests(ReloadCase):
         self.assertEqual([each.body for each in two.requests], [b"a v=1 2", b"a v=1 3"])
         self.assertEqual(await self.reload(last), [])
         self.assertIs(self.listener._port, port)
-        self.assertIn("bad TOML", await self.refused("["))
+        self.assertIn("not valid TOML", await self.refused("["))
         self.assertEqual(await self.last_reload_successful(), 0)
         self.assertEqual(await self.reload(last), [])
         self.assertEqual(await self.last_reload_successful(), 1)
@@ -686,16 +686,16 @@ class WholeTests(ReloadCase):
         self.start(good)
         before = (self.service.config, self.listener.config, self.sender, self.listener._port)
         for text, words in (
-            ("[", "found bad TOML"),
+            ("[", "not valid TOML"),
             ("", "at least one [[http]] or [[udp]]"),
-            (good.replace("main", "x") + "\nunknown = 1", "found an unknown key"),
-            (http(to(one, more='token-file = "/nowhere"')), "cannot be read"),
+            (good.replace("main", "x") + "\nunknown = 1", "unknown key"),
+            (http(to(one, more='token-file = "/nowhere"')), "cannot read it"),
         ):
             refused = await self.refused(text)
             self.assertIn(words, refused)
             self.assertTrue(refused.startswith(str(self.path)), refused)
         self.path.unlink()
-        with self.assertRaisesRegex(Refused, "cannot be read"):
+        with self.assertRaisesRegex(Refused, "cannot read the file"):
             await self.service.reload()
         self.assertEqual((self.service.config, self.listener.config, self.sender, self.listener._port), before)
         self.assertEqual((await self.submit()).status, 204)
@@ -748,7 +748,7 @@ class WholeTests(ReloadCase):
         self.assertEqual((await self.service.reload())["changes"], changes)
         self.assertEqual((await self.submit()).status, 204)
         self.write("[")
-        with self.assertRaisesRegex(Refused, "bad TOML"):
+        with self.assertRaisesRegex(Refused, "not valid TOML"):
             await self.service.reload(check=True)
 
     async def test_two_at_once(self) -> None:
@@ -822,7 +822,7 @@ class ProcessTests(ProgramCase):
             await self._logged(child, "reloaded: main: consistency")
             self.write_config("[")
             child.signal(signal.SIGHUP)
-            await self._logged(child, f"not reloaded, nothing has changed: {config}: found bad TOML")
+            await self._logged(child, f"not reloaded, nothing has changed: {config}: not valid TOML")
             self.write_config(location(backend), location(backend).replace('"one"', '"two"'))
             for _ in range(3):
                 child.signal(signal.SIGHUP)

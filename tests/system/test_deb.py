@@ -153,9 +153,9 @@ class PackageTests(SynchronousTestCase):
             "--offline=true",
             "--threshold=20",
             "--no-pager",
-            DEBIAN / "influxrelay.service.relay_service",
+            DEBIAN / "influxrelay.service",
         )
-        self.assertRegex(found, "Overall exposure level for influxrelay.service.relay_service: [01]\\.")
+        self.assertRegex(found, "Overall exposure level for influxrelay.service: [01]\\.")
 
     def test_manual(self) -> None:
         """The manual page has no mistakes in its markup, and names each command and option."""
@@ -196,7 +196,7 @@ class LifeTests(SynchronousTestCase):
 
     def configure(self, backend: Backend) -> tuple[Manager, int, int]:
         """Change ports and backends as an administrator does; return what starts the unit, and its ports."""
-        unit = (self.root.path / "lib/systemd/system/influxrelay.service.relay_service").read_text()
+        unit = (self.root.path / "lib/systemd/system/influxrelay.service").read_text()
         settings = dict(re.findall(r"(?m)^(\w+)=(.*)$", unit))
         self.assertEqual((settings["Type"], settings["WorkingDirectory"]), ("notify", "/var/lib/influxrelay"))
         command = shlex.split(settings["ExecStart"])

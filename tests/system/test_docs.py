@@ -70,6 +70,22 @@ class ReferenceTests(SynchronousTestCase):
         self.assertFalse(config_reference.is_required("http.output", "name"))
 
 
+class FragmentTests(SynchronousTestCase):
+    """What ``changes.d`` says of the next release."""
+
+    def test_fragments(self) -> None:
+        """Every file in ``changes.d`` is a news fragment, and towncrier makes an item of each."""
+        command = [sys.executable, "-m", "towncrier", "build", "--draft", "--version", "next"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
+        self.assertEqual(found.returncode, 0, found.stderr)
+        items = [" ".join(each.split()) for each in re.split(r"(?m)^- |^\w+\n~+\n", found.stdout)]
+        for path in sorted((PROJECT / "changes.d").iterdir()):
+            if path.name not in ("README.rst", "template.jinja"):
+                with self.subTest(path.name):
+                    self.assertRegex(path.name, r"^[a-z0-9-]+\.(added|changed|fixed|removed)\.rst$")
+                    self.assertIn(" ".join(path.read_text(encoding="utf-8").split()), items)
+
+
 def pages() -> dict[str, str]:
     """Return the texts that are written for people, by name."""
     paths = [*PROJECT.glob("*.rst"), *DOCS.glob("*.rst")]
@@ -92,7 +108,7 @@ class ConsistencyTests(SynchronousTestCase):
         """Every file that a page names is there."""
         found = 0
         for name, text in pages().items():
-            for path in re.findall(r"``((?:docs|etc|tools|bench|tests|\.ci)/[\w./-]+)``", text):
+            for path in re.findall(r"``((?:docs|etc|tools|bench|tests|changes\.d|\.ci)/[\w./-]+)``", text):
                 found += 1
                 self.assertTrue((PROJECT / path).exists(), f"{name}: {path}")
         self.assertGreater(found, 15)

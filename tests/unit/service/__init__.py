@@ -1,1 +1,1 @@
-"""Tests of influxrelay.service.relay_service."""
+"""Tests of influxrelay.service."""
