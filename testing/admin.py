@@ -13,7 +13,6 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.protocol import Factory
 
 from influxrelay.config.loader import load
-from influxrelay.listeners.http import HTTPService
 from influxrelay.service.relay_service import RelayService
 from testing.scripted import LOOPBACK, Client, RelayTestCase, ScriptedBackend, answer, reactor, request
 
@@ -56,12 +55,6 @@ class OperatedCase(RelayTestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(self._end(service)))
         return service
 
-    def http(self, service: RelayService, number: int = 0) -> HTTPService:
-        """Return a listener."""
-        found = service.listeners[number]
-        assert isinstance(found, HTTPService)
-        return found
-
     async def write(self, service: RelayService, *pieces: bytes, listener: int = 0) -> int:
         """Send a write, and return the status."""
         return (await self.ask(self.http(service, listener), request(*pieces))).status
@@ -97,7 +90,8 @@ class OperatedCase(RelayTestCase):
             self.assertEqual(await self.write(service, SECRET, BAD, HEADER), 204)
 
         async def all_there() -> bool:
-            return (await self.row("two"))["dead_letters"] == count
+            row = await self.row("two")
+            return bool(row["dead_letters"] == count)
 
         while not await all_there():
             pass

@@ -23,7 +23,7 @@ STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 def replace(text: str, places: Mapping[str, str]) -> str:
     """Replace each of these words wherever it stands as a word; each must be there."""
     for old, new in places.items():
-        text, count = re.subn(rf"(?<![\w.:/]){re.escape(old)}(?![\w.:/])", lambda _, new=new: new, text)
+        text, count = re.subn(rf"(?<![\w.:/]){re.escape(old)}(?![\w.:/])", new.replace("\\", r"\\"), text)
         assert count, f"{old} is not in the file"
     return text
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent
 
 from influxrelay.config.settings import Config, HTTPListenerConfig, JournalConfig
 from influxrelay.core.errors import StartError
@@ -19,6 +19,7 @@ from influxrelay.core.write import Destination, Write
 from influxrelay.journal.store import FILE, Journal, Record
 from influxrelay.listeners.http import HTTPService
 from influxrelay.service.relay_service import RelayService
+from testing.logs import watch_events
 from testing.scripted import LOOPBACK, RelayTestCase, ScriptedBackend, reactor, request
 
 QUERY = b"db=db"
@@ -39,9 +40,7 @@ class JournalTestCase(RelayTestCase):
         self.base = Path(tempfile.mkdtemp(prefix="journal-"))  # trial's paths are too long for the admin socket's
         self.addCleanup(shutil.rmtree, self.base, ignore_errors=True)
         self.directory = self.base / "journal"
-        self.events: list[Any] = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        self.events = watch_events(self)
 
     def lines(self, level: LogLevel) -> list[str]:
         """Return what was logged with a level."""
@@ -69,11 +68,6 @@ class JournalTestCase(RelayTestCase):
         if not isinstance(started, HTTPService):
             raise TypeError(started)
         return started
-
-    async def stop(self, relay: HTTPService) -> None:
-        """Stop a relay in order."""
-        parent: Any = relay.parent
-        await parent.stopService()
 
     async def write(self, relay: HTTPService, number: int, size: int = 0) -> int:
         """Write, and return the answer's status."""

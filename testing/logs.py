@@ -1,9 +1,26 @@
-"""What influxrelay logs, as text."""
+"""What is logged while a test runs."""
 
 from __future__ import annotations
 
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from collections.abc import Callable
+from typing import cast
+
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+
+
+def observe_log(case: SynchronousTestCase, observe: Callable[[LogEvent], None]) -> None:
+    """Call a function with each event while the test runs."""
+    observer = cast("ILogObserver", observe)  # mypy does not see that functions provide it
+    globalLogPublisher.addObserver(observer)
+    case.addCleanup(globalLogPublisher.removeObserver, observer)
+
+
+def watch_events(case: SynchronousTestCase) -> list[LogEvent]:
+    """Return a list to which each event is added while the test runs."""
+    events: list[LogEvent] = []
+    observe_log(case, events.append)
+    return events
 
 
 def watch_log(case: SynchronousTestCase) -> list[str]:
@@ -14,6 +31,5 @@ def watch_log(case: SynchronousTestCase) -> list[str]:
         if event.get("log_namespace", "").startswith("influxrelay"):
             texts.append(formatEvent(event))
 
-    globalLogPublisher.addObserver(observe)
-    case.addCleanup(globalLogPublisher.removeObserver, observe)
+    observe_log(case, observe)
     return texts

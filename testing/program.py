@@ -124,8 +124,9 @@ class ProgramCase(RelayTestCase):
         """Connect to the program."""
         factory = Factory.forProtocol(Client)
         factory.noisy = False
-        client: Client = await TCP4ClientEndpoint(reactor, LOOPBACK, child.port).connect(factory)
-        self.addCleanup(lambda: client.vanish() or Deferred.fromCoroutine(client.end()))
+        endpoint: Any = TCP4ClientEndpoint(reactor, LOOPBACK, child.port)
+        client: Client = await endpoint.connect(factory)
+        self.addCleanup(lambda: Deferred.fromCoroutine(client.leave()))
         return client
 
     async def asked(self, child: Child, *pieces: bytes) -> Answer:

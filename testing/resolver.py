@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -42,13 +43,22 @@ class Resolver:
     ) -> IHostResolution:
         """Answer with the addresses of a name."""
         self.asked.append(hostName)
-        resolution: Any = _Resolution(hostName)
+        resolution: IHostResolution = _Resolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
         for host in self._names.get(hostName, ()):
             kind = IPv6Address if ":" in host else IPv4Address
-            resolutionReceiver.addressResolved(kind(transportSemantics, host, portNumber))
+            transport: Literal["TCP", "UDP"] = "UDP" if transportSemantics == "UDP" else "TCP"
+            resolutionReceiver.addressResolved(kind(transport, host, portNumber))
         resolutionReceiver.resolutionComplete()
         return resolution
+
+
+class ResolvingClock(Clock):
+    """A clock that stands for a reactor, whose resolver knows these names."""
+
+    def __init__(self, names: Mapping[str, Sequence[str]]) -> None:
+        super().__init__()
+        self.nameResolver = Resolver(names)
 
 
 def install_resolver(case: SynchronousTestCase, reactor: Any, names: Mapping[str, Sequence[str]]) -> Resolver:

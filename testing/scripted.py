@@ -382,6 +382,11 @@ class Client(Protocol):
         if not self.closed:
             self.transport.abortConnection()
 
+    async def leave(self) -> None:
+        """Break the connection, and return when it has ended."""
+        self.vanish()
+        await self.end()
+
     async def answer(self, *, to_head: bool = False) -> Answer:
         """Return the next final answer; it must come before the end of the connection.
 
@@ -538,6 +543,17 @@ class RelayTestCase(TestCase):
         if service.running:
             await service.stopService()
 
+    def http(self, service: RelayService, number: int = 0) -> HTTPService:
+        """Return a listener for HTTP."""
+        found = service.listeners[number]
+        assert isinstance(found, HTTPService)
+        return found
+
+    async def stop(self, relay: HTTPService) -> None:
+        """Stop the service of a relay in order."""
+        parent: Any = relay.parent
+        await parent.stopService()
+
     async def client(self, relay: HTTPService, *, tls: Any = None) -> Client:
         """Connect to a relay."""
         host = relay._port.getHost()
@@ -550,7 +566,7 @@ class RelayTestCase(TestCase):
         factory = Factory.forProtocol(Client)
         factory.noisy = False
         client: Client = await endpoint.connect(factory)
-        self.addCleanup(lambda: client.vanish() or Deferred.fromCoroutine(client.end()))
+        self.addCleanup(lambda: Deferred.fromCoroutine(client.leave()))
         return client
 
     async def ask(self, relay: HTTPService, *pieces: bytes) -> Answer:

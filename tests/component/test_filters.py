@@ -251,8 +251,8 @@ class ConfigTests(RelayTestCase):
         datagrams: list[bytes] = []
         output._address = ("127.0.0.1", 1)  # type: ignore[union-attr]
         output.transport = type("T", (), {"write": lambda _, data, __: datagrams.append(data)})()  # type: ignore[union-attr]
-        sender: Any = service.senders[0]
-        sender.submit = take
+        first: Any = service.senders[0]
+        first.submit = take
         service.protocol._received = [b'a v=1 1\nc s="1\n2" 2\nd v=1 3\nb v=1 4']
         service.protocol.flush()
         batcher.flush()  # type: ignore[union-attr]

@@ -276,8 +276,8 @@ class LogTests(ProgramCase):
         closed = await self.refusing_backend()
         (self.directory / "token").write_text("SECRET-token-file\n")
         udp = f'[[udp]]\nname = "u"\nbind-addr = "{LOOPBACK}:0"\nbatch-timeout = "1ms"\n'
-        for number, each in enumerate((good, bad, broken, closed)):
-            udp += f'[[udp.output]]\nname = "{number}"\nlocation = "{each.url}?db=d"\n'
+        for number, backend in enumerate((good, bad, broken, closed)):
+            udp += f'[[udp.output]]\nname = "{number}"\nlocation = "{backend.url}?db=d"\n'
             udp += 'username = "SECRET-user"\npassword = "SECRET-udp"\n'
         outputs = [
             f'name = "a"\nlocation = "{broken.url}"\nusername = "SECRET-user"\npassword = "SECRET-password"\n',

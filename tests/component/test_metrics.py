@@ -6,7 +6,7 @@ import gzip
 import socket
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +65,11 @@ class _Case(RelayTestCase):
         """Return the samples that are not 0."""
         return {labels: value for labels, value in (await self.figures(name)).items() if value}
 
-    async def assert_figure(self, name: str, expected: dict[tuple[str, ...], float]) -> None:
+    async def assert_figure(self, name: str, expected: Mapping[Any, float]) -> None:
         """Check all samples of this name that are not 0."""
         self.assertEqual(await self.shown(name), expected, name)
 
-    async def wait_for(self, name: str, expected: dict[tuple[str, ...], float]) -> None:
+    async def wait_for(self, name: str, expected: Mapping[Any, float]) -> None:
         """Wait until all samples of this name that are not 0 are these."""
         for _ in range(600):
             if await self.shown(name) == expected:
@@ -142,7 +142,7 @@ class BackendTests(_Case):
         clients = [await self.client(relay) for _ in range(4)]
         for number, client in enumerate(clients):
             client.send(request())
-            await until(lambda number=number: relay.senders[0].writes > number, "the write")
+            await until(lambda: relay.senders[0].writes > number, "the write")
         one = ("test", "backend-0")
         await self.assert_figure("influxrelay_backend_requests_in_flight", {one: 1})
         await self.assert_figure("influxrelay_backend_waiting_writes", {one: 3})
@@ -308,7 +308,7 @@ class JournalTests(_Case):
         self.service.writer.trouble = "disk on fire"
         (Path(self.directory) / "journal.sqlite").rename(Path(self.directory) / "gone")
         await self.assert_figure("influxrelay_journal_trouble", {("test",): 1})
-        ages = []
+        ages: list[float] = []
         while len(ages) < 3 or ages[-1] < 2:
             ages.append((await self.figures("influxrelay_journal_counts_age_seconds"))[("test",)])
             await deferLater(reactor, 0.2)
@@ -392,7 +392,7 @@ class UDPTests(_Case):
         self.addCleanup(service.abort)
         self.addCleanup(service.stop_listening)
         for sender in service.senders:
-            self.addCleanup(lambda sender=sender: sender.backend.close())
+            self.addCleanup(sender.backend.close)
         self.watch(service)
         return service
 

@@ -15,12 +15,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate, optionsForClientTLS
-from twisted.logger import formatEvent, globalLogPublisher
 
 from influxrelay.config.loader import load
 from influxrelay.operations.views import Refused
 from influxrelay.service.relay_service import RelayService
 from testing.certificates import Authority
+from testing.logs import watch_log
 from testing.program import BIN, COMMANDS, Child, ProgramCase, location
 from testing.reloading import ReloadCase, http, to
 from testing.scripted import (
@@ -89,9 +89,7 @@ class OutputTests(ReloadCase):
 
     async def test_removed_for_good(self) -> None:
         """A removed output that takes nothing is given up after the shutdown timeout; the log says what it lacks."""
-        log: list[str] = []
-        globalLogPublisher.addObserver(observer := lambda event: log.append(formatEvent(event)))
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        log = watch_log(self)
         one, two = self.backend(hang), self.backend()
         self.start(http(to(one, more="buffer-size-mb = 1"), to(two, "two"), top='shutdown-timeout = "300ms"'))
         for _ in range(3):
@@ -130,14 +128,14 @@ class OutputTests(ReloadCase):
             clients = [await self.client(self.listener) for _ in range(3)]
             for number, client in enumerate(clients):
                 client.send(request(body=b"a v=1 %d" % number))
-                await until(lambda number=number: self.sender.waiting()[0] == number)
+                await until(lambda: self.sender.waiting()[0] == number)
             self.assertEqual(await self.reload(http(to(new, more=queue))), ["main: output one: location"])
             self.assertEqual(new.requests, [])
             held.release()
             self.assertEqual([(await client.answer()).status for client in clients], [204] * 3)
             self.assertEqual([each.body for each in old.requests], [b"a v=1 0"])
             self.assertEqual([each.body for each in new.requests], [b"a v=1 1\na v=1 2\n"])
-            await until(lambda old=old: not old.connections, "the end of the old connection")
+            await until(lambda: not old.connections, "the end of the old connection")
             await self.service.stopService()
 
     async def test_moved_out_of_trouble(self) -> None:
@@ -309,7 +307,7 @@ class ListenerTests(ReloadCase):
         names = [each.name for each in self.service.listeners]
         self.assertEqual(names, ["main", "other", "packets"])
         self.assertTrue(all(each.is_ready for each in self.service.listeners))
-        self.assertEqual((await self.ask(self.service.listeners[1], request())).status, 204)
+        self.assertEqual((await self.ask(self.http(self.service, 1), request())).status, 204)
         self.assertEqual(await self.reload(f"{other}\n{packets}"), ["main: removed"])
         await idle.end()
         held.release()
@@ -470,7 +468,7 @@ class CertificateTests(ReloadCase):
                     self.pem(authority)
                     self.assertEqual(await self.reload(text), ["main: certificate"])
                     seen = len(one.requests)
-                    await until(lambda seen=seen: len(one.requests) > seen + 4)
+                    await until(lambda: len(one.requests) > seen + 4)
             finally:
                 over = True
 
@@ -645,7 +643,8 @@ class AdminTests(ReloadCase):
             self.assertEqual(await self.reload(table + http(to(one))), [change])
             for path in (b"/ready", b"/metrics", b"/status"):
                 factory = Factory.forProtocol(Client)
-                client: Client = await TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(factory)
+                endpoint: Any = TCP4ClientEndpoint(reactor, LOOPBACK, port)
+                client: Client = await endpoint.connect(factory)
                 self.assertEqual((await client.ask(request(path, b"", method=b"GET"))).status, 200, path)
                 client.vanish()
         self.assertEqual(await self.reload(http(to(one))), ["admin: removed"])

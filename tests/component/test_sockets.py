@@ -14,13 +14,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
-from twisted.logger import LogPublisher, globalLogPublisher
 
 from influxrelay.config.loader import load
 from influxrelay.http import site as web
 from influxrelay.listeners.inherited_sockets import Sockets, describe
 from influxrelay.service.relay_service import RelayService
 from testing.certificates import Authority
+from testing.logs import watch_events
 from testing.scripted import (
     LOOPBACK,
     PING,
@@ -74,7 +74,7 @@ class _Case(RelayTestCase):
         factory = Factory.forProtocol(Client)
         factory.noisy = False
         client: Client = await endpoint.connect(factory)
-        self.addCleanup(lambda: client.vanish() or Deferred.fromCoroutine(client.end()))
+        self.addCleanup(lambda: Deferred.fromCoroutine(client.leave()))
         return client
 
     async def connect_to(self, given: socket.socket) -> Client:
@@ -150,7 +150,7 @@ class TakeOverTests(_Case):
             for value in range(3):
                 sender.sendto(b"m value=%d 1\n" % value, where)
                 service = await self.service(text, given)
-                await until(lambda n=value: len(backend.requests) > n, "the datagram at the backend")
+                await until(lambda: len(backend.requests) > value, "the datagram at the backend")
                 await service.stopService()
         bodies = [each.body for each in backend.requests]
         self.assertEqual(bodies, [b"m value=0 1\n", b"m value=1 1\n", b"m value=2 1\n"])
@@ -185,11 +185,7 @@ class OtherTests(_Case):
 
     def events(self) -> list[dict[str, Any]]:
         """Return the list to which log events will be added."""
-        events: list[dict[str, Any]] = []
-        publisher: LogPublisher = globalLogPublisher
-        publisher.addObserver(events.append)
-        self.addCleanup(publisher.removeObserver, events.append)
-        return events
+        return watch_events(self)
 
     async def test_unused(self) -> None:
         """Each given descriptor that no listener wants is named in the log, and the listeners open their own ports."""
@@ -258,7 +254,7 @@ class GentleStopTests(_Case):
         service = await self.service(http(f"{LOOPBACK}:{given.getsockname()[1]}", backend), given)
         fresh, kept = await self.connect_to(given), await self.connect_to(given)
         self.assertEqual((await kept.ask(request())).status, 204)
-        await until(lambda: len(service.listeners[0].site.channels) == 2, "both connections")
+        await until(lambda: len(self.http(service).site.channels) == 2, "both connections")
         stopped = service.stopService()
         for client in (kept, fresh):
             found = await client.ask(request())
@@ -283,7 +279,7 @@ class GentleStopTests(_Case):
         service = await self.service(http(f"{LOOPBACK}:{given.getsockname()[1]}", backend), given)
         client = await self.connect_to(given)
         client.send(request()[:-5])
-        site = service.listeners[0].site
+        site = self.http(service).site
         await until(lambda: any(each.requests for each in site.channels), "the request")
         stopped = service.stopService()
         site._refuse()

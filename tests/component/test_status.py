@@ -15,6 +15,7 @@ from influxrelay.config.settings import HTTPOutputConfig, JournalConfig
 from influxrelay.delivery import prober as pinger
 from influxrelay.journal.store import Journal
 from influxrelay.listeners.port_service import AdminService
+from influxrelay.listeners.udp import UDPService
 from influxrelay.operations import offline as stopped
 from influxrelay.operations.health import Health
 from influxrelay.operations.views import Request
@@ -368,13 +369,18 @@ class UDPTests(HealthCase):
             text += f'[[udp.output]]\nname = "{name}"\nlocation = "{url}?db=db"\n'
         return self.operate(ADMIN, text)
 
+    def listener_of(self, service: RelayService) -> UDPService:
+        """Return the UDP listener."""
+        (found,) = (each for each in service.listeners if isinstance(each, UDPService))
+        return found
+
     async def test_what_is_collected(self) -> None:
         """Lines that are collected for a batch count as accepted: the question sends them on, and waits for them."""
         held = Hold(answer(204))
         backend = self.backend(held)
         service = self.udp(backend.url)
         await until(lambda: service.listeners[0].senders[0].is_known)
-        service.listeners[0].protocol.datagramReceived(LINE, None)
+        self.listener_of(service).protocol.datagramReceived(LINE, None)
         client = await self.client(self.admin(service))
         client.send(request(b"/health/backends/one", b"", method=b"GET", length=-1))
         await until(lambda: backend.requests)
@@ -386,7 +392,7 @@ class UDPTests(HealthCase):
     async def test_lost(self) -> None:
         """Lines that one backend took and another one did not are missed by that one."""
         service = self.udp(self.backend().url, self.backend(answer(503), answer(204)).url, interval="1ms")
-        protocol, sender = service.listeners[0].protocol, service.listeners[0].senders[1]
+        protocol, sender = self.listener_of(service).protocol, service.listeners[0].senders[1]
         protocol.datagramReceived(LINE, None)
         await until(sender.losses)
         protocol.datagramReceived(LINE, None)
@@ -400,7 +406,7 @@ class UDPTests(HealthCase):
         service = self.udp((await self.refusing_backend()).url, (await self.refusing_backend()).url, interval="1ms")
         senders = service.listeners[0].senders
         await until(lambda: all(sender.problem for sender in senders))
-        service.listeners[0].protocol.datagramReceived(LINE, None)
+        self.listener_of(service).protocol.datagramReceived(LINE, None)
         await until(lambda: all(sender.failures for sender in senders))
         self.assertEqual([sender.losses() for sender in senders], [[], []])
         self.assertEqual((await self.told(self.admin(service), b"/health"))[0], 503)

@@ -331,7 +331,7 @@ class ServiceTests(RelayTestCase):
         log = watch_log(self)
         service = RelayService(load(write_config(self, text)), reactor)
         self.start(service)
-        (web,) = service.listeners
+        web = self.http(service)
         self.assertEqual((await self.ask(web, request())).status, 204)
         await until(lambda: one.requests and two.requests)
         for backend in (one, two):
@@ -390,7 +390,7 @@ class ServiceTests(RelayTestCase):
         client = await self.client(relay)
         client.send(request())
         await until(lambda: backend.requests)
-        await relay.parent.stopService()
+        await self.stop(relay)
         self.assert_unable(await client.answer())
 
     async def test_unix_socket(self) -> None:

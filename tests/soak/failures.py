@@ -337,16 +337,16 @@ class Run:
             if there["influx1"] == there["influx2"] or time.monotonic() > deadline:
                 break
             time.sleep(0.2)
-        for sender in self.sites.all():
-            numbers = set(range(before[sender.name] + 1, after[sender.name] + 1))
-            one, two = ({*there[name].get(sender.name, ())} & numbers for name in SERVERS)
+        for each in self.sites.all():
+            numbers = set(range(before[each.name] + 1, after[each.name] + 1))
+            one, two = ({*there[name].get(each.name, ())} & numbers for name in SERVERS)
             if one != two:
-                tally.problems.append(f"{sender.name}: {_some(one - two)} only on one, {_some(two - one)} only on two")
-            if isinstance(sender, HTTPSender):
+                tally.problems.append(f"{each.name}: {_some(one - two)} only on one, {_some(two - one)} only on two")
+            if isinstance(each, HTTPSender):
                 tally.written += len(numbers)
-                acknowledged = numbers & sender.acknowledged.keys()
+                acknowledged = numbers & each.acknowledged.keys()
                 if acknowledged - (one & two):
-                    tally.problems.append(f"{sender.name}: acknowledged and lost: {_some(acknowledged - (one & two))}")
+                    tally.problems.append(f"{each.name}: acknowledged and lost: {_some(acknowledged - (one & two))}")
             else:
                 tally.datagrams += len(numbers)
                 tally.lost += len(numbers - (one | two))

@@ -264,8 +264,8 @@ class StoppedTests(CLICase):
         self.assertEqual(await self.refused("queues", "--listener", "x"), "there is no listener x; there is: main, new")
         journal = Journal(self.directory / "main")
         try:
-            words = f"{no_relay}; {self.directory / 'main'}: another relay is using this journal"
-            self.assertEqual(await self.refused("queues"), words)
+            taken = f"{no_relay}; {self.directory / 'main'}: another relay is using this journal"
+            self.assertEqual(await self.refused("queues"), taken)
         finally:
             journal.close()
         (self.directory / "main" / "journal.sqlite").write_bytes(b"rubbish" * 1000)
@@ -335,7 +335,7 @@ class UsageTests(CLICase):
         ):
             self.assertTrue((await self.refused(*words, config=False)).startswith("x.toml: "), words)
 
-    def serve(self, act: Callable[[socket.socket], None]) -> list[str]:
+    def serve(self, act: Callable[[socket.socket], object]) -> list[str]:
         """Let something answer at a socket, and return the arguments for it."""
         path = str(self.directory / "fake.sock")
         listening = socket.socket(socket.AF_UNIX)
@@ -351,18 +351,18 @@ class UsageTests(CLICase):
         self.addCleanup(thread.join)
         return ["queues", "--socket", path]
 
-    async def _answers(self, act: Callable[[socket.socket], None], words: str) -> None:
+    async def _answers(self, act: Callable[[socket.socket], object], words: str) -> None:
         arguments = self.serve(act)
         self.assertEqual(await self.refused(*arguments, config=False), words.format(arguments[-1]))
 
     async def test_early_end(self) -> None:
         """A relay that ends the connection without an answer is one line."""
-        await self._answers(lambda connection: connection.recv(1000) and None, "the relay has broken the connection")
+        await self._answers(lambda connection: connection.recv(1000), "the relay has broken the connection")
 
     async def test_reset(self) -> None:
         """A connection that breaks is one line."""
         words = "the relay at {} has broken the connection: Connection reset by peer"
-        await self._answers(lambda connection: connection.recv(1) and None, words)
+        await self._answers(lambda connection: connection.recv(1), words)
 
     async def test_foreign(self) -> None:
         """Another server at the socket is one line."""
@@ -379,7 +379,7 @@ class UsageTests(CLICase):
         ended = threading.Event()
         self.addCleanup(ended.set)
         words = "the relay at {} has not answered for 0.05 s"
-        await self._answers(lambda _: ended.wait(5) and None, words)
+        await self._answers(lambda _: ended.wait(5), words)
 
     async def test_no_socket(self) -> None:
         """A path that cannot be connected to is one line."""

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from influxrelay import __version__
 from influxrelay.cli import _parser
 from influxrelay.config.loader import load
+from influxrelay.config.settings import HTTPListenerConfig, UDPListenerConfig
 from testing.manager import Backend, Manager, traffic
 from testing.servers import PROJECT, ServerError, find_program, free_port
 
@@ -175,7 +176,8 @@ class PackageTests(SynchronousTestCase):
         self.assertEqual(config.path, str(DEBIAN / "relay.toml"))
         self.assertIn(f"ListenStream={config.http[0].bind_addr}\n", (DEBIAN / "influxrelay.socket").read_text())
         self.assertIn(f"ListenDatagram={config.udp[0].bind_addr}\n", (DEBIAN / "influxrelay-udp.socket").read_text())
-        for listener in (*config.http, *config.udp):
+        listeners: list[HTTPListenerConfig | UDPListenerConfig] = [*config.http, *config.udp]
+        for listener in listeners:
             assert listener.journal is not None
             self.assertTrue(listener.journal.directory.startswith("/var/lib/influxrelay/"))
 

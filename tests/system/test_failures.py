@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from testing.directories import short_directory
+from testing.sites import DATABASE
 from tests.soak import failures
 from tests.soak.failures import Run, Tally, Voters
 
@@ -55,7 +56,7 @@ class NoticeTests(SynchronousTestCase):
             run.compare(tally, before, limit=1)
             self.assertIn("acknowledged and lost", str(tally.problems))
             run.picture.servers["influx1"].write(
-                f"http,sender={sender.source.name} n={number}i {run.dashboard.since + 1}", failures.DATABASE
+                f"http,sender={sender.source.name} n={number}i {run.dashboard.since + 1}", DATABASE
             )
             tally = Tally("nothing")
             run.compare(tally, before, limit=1)

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from influxdb import InfluxDBClient
-from influxdb_client import InfluxDBClient as InfluxDB2Client
+from influxdb_client.client.influxdb_client import InfluxDBClient as InfluxDB2Client
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -75,7 +75,7 @@ def pair(udp_precision: str = "ns") -> tuple[Influxd, Influxd]:
 class _Case(RelayTestCase):
     timeout = 90
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         """Have the servers, and a database of this test's own on both."""
         self.a, self.b = self.servers = pair()
         self.db = await self.new_database()

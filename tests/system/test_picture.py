@@ -44,7 +44,7 @@ WELL = Facts(
 
 def but(**changes: Any) -> Facts:
     """Return facts that differ from all being well; dictionaries are merged."""
-    merged = {
+    merged: dict[str, Any] = {
         name: {**getattr(WELL, name), **change} if isinstance(change, dict) else change
         for name, change in changes.items()
     }

@@ -137,7 +137,7 @@ class FileTests(SynchronousTestCase):
 class _Site:
     """A relay, and who writes to it all the time."""
 
-    def __init__(self, directory: Path, a: Influxd, b: Influxd, sink: str) -> None:
+    def __init__(self, directory: Path, a: Influxd, b: Influxd, *, sink: str) -> None:
         self.web, self.buffered, self.admin = (f"{LOOPBACK}:{free_port()}" for _ in range(3))
         self.udp = (LOOPBACK, free_port("udp"))
         directory.mkdir(parents=True)
@@ -191,12 +191,12 @@ class AlertTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Start everything, and writers that never stop."""
         directory = Path(self.mktemp()).absolute()
-        self.servers = [Influxd(directory / name) for name in "ab"]
+        self.servers = Influxd(directory / "a"), Influxd(directory / "b")
         self.sink = socket(type=SOCK_DGRAM)
         self.addCleanup(self.sink.close)
         self.sink.bind((LOOPBACK, 0))
         sink = f"{LOOPBACK}:{self.sink.getsockname()[1]}"
-        self.sites = [_Site(directory / name, *self.servers, sink) for name in ("r1", "r2")]
+        self.sites = [_Site(directory / name, *self.servers, sink=sink) for name in ("r1", "r2")]
         self.prometheus = Prometheus(
             directory / "prometheus",
             [site.admin for site in self.sites],
@@ -269,14 +269,16 @@ class AlertTests(SynchronousTestCase):
             self.assertEqual(promtool("check", "metrics", given=body.decode()), "")
 
         b.kill()
-        down = {("InfluxRelayBackendDown", each, name, "b") for each in ("r1", "r2") for name in ("web", "buffered")}
+        down: set[Alert] = {
+            ("InfluxRelayBackendDown", each, name, "b") for each in ("r1", "r2") for name in ("web", "buffered")
+        }
         self.fires("a server is killed", down)
         r1.write_much("web", 900_000)
         r1.write_much("buffered", 900_000)
         for _ in range(2):
             r2.write_much("buffered", 900_000)
-        dropped = {("InfluxRelayWritesDropped", "r2", "buffered", "b", "full")}
-        full = {
+        dropped: set[Alert] = {("InfluxRelayWritesDropped", "r2", "buffered", "b", "full")}
+        full: set[Alert] = {
             ("InfluxRelayJournalNearlyFull", "r1", "web"),
             ("InfluxRelayBufferNearlyFull", "r1", "buffered", "b"),
             ("InfluxRelayBufferNearlyFull", "r2", "buffered", "b"),
@@ -296,7 +298,7 @@ class AlertTests(SynchronousTestCase):
 
         r1.send("nonsense")
         r1.send(f'm s="{"x" * 100}" 1')
-        lost = {
+        lost: set[Alert] = {
             ("InfluxRelayUDPInvalid", "r1", "udp", "invalid"),
             ("InfluxRelayUDPUnsent", "r1", "udp", "datagrams", "mtu"),
         }

@@ -46,10 +46,10 @@ class _Case(SynchronousTestCase):
 
     def manager(self, **options: Any) -> Manager:
         """Return a manager of a relay whose configuration is ``relay.toml`` in the test's directory."""
-        command = [sys.executable, TWISTD, "--nodaemon", "--pidfile=", "--logger=influxrelay.service.logs.journal"]
+        command = [sys.executable, str(TWISTD), "--nodaemon", "--pidfile=", "--logger=influxrelay.service.logs.journal"]
         relay = Relay(self.directory, "", 0)
         manager = Manager(
-            [*command, "influxrelay", "--config", self.directory / "relay.toml"],
+            [*command, "influxrelay", "--config", str(self.directory / "relay.toml")],
             self.directory,
             environment=relay.environment(),
             **options,

@@ -586,7 +586,8 @@ class DialectTests(ConfigTestCase):
         loaded = self.load(
             bound(":1") + bound(":2", "ssl-combined-pem = 'pem'") + udp_at(":8089").replace('name = "u"', "")
         )
-        self.assertEqual(["http://:1", "https://:2", "127.0.0.1:9096"], [x.name for x in (*loaded.http, *loaded.udp)])
+        self.assertEqual(["http://:1", "https://:2"], [each.name for each in loaded.http])
+        self.assertEqual(["127.0.0.1:9096"], [each.name for each in loaded.udp])
         self.assertEqual("http://127.0.0.1:8086/write", loaded.http[0].outputs[0].name)
         self.assertEqual(UDPOutputConfig(":8089", ":8089", "127.0.0.1", 8089), loaded.udp[0].outputs[0])
 
@@ -643,7 +644,7 @@ class EndpointTests(ConfigTestCase):
         self.assertEqual("ssl:9096:privateKey=one.pem:certKey=one.pem", self.endpoint(":9096", "one.pem"))
         for description in (chain, self.endpoint(":9096", "one.pem"), self.endpoint("[::1]:9096")):
             reactor = MemoryReactorClock()
-            serverFromString(reactor, description).listen(object())  # type: ignore[arg-type]
+            serverFromString(reactor, description).listen(object())
             listened = [*reactor.sslServers, *reactor.tcpServers][0]
             self.assertEqual(9096, listened[0])
             self.assertIn("" if "::" not in description.replace("\\", "") else "::1", listened)

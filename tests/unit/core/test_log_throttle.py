@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.log_throttle import FailureLog, Throttle
+from testing.logs import watch_events
 
 
 class FailureLogTests(SynchronousTestCase):
@@ -14,9 +15,7 @@ class FailureLogTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Collect what is logged."""
-        self.events: list[dict[str, object]] = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        self.events = watch_events(self)
         self.log = FailureLog("relay", "db1")
 
     def lines(self) -> list[str]:

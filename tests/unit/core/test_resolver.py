@@ -6,12 +6,11 @@ from typing import Any
 
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IHostnameResolver
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from influxrelay.core.resolver import is_address, resolve
-from testing.resolver import Resolver
+from testing.resolver import ResolvingClock
 
 
 class ResolverTests(SynchronousTestCase):
@@ -19,8 +18,7 @@ class ResolverTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make a resolver that knows some names."""
-        self.reactor: Any = Clock()
-        self.reactor.nameResolver = Resolver({"my_influxdb_1": ["192.0.2.1", "2001:db8::1"]})
+        self.reactor: Any = ResolvingClock({"my_influxdb_1": ["192.0.2.1", "2001:db8::1"]})
         verifyObject(IHostnameResolver, self.reactor.nameResolver)
 
     def test_addresses(self) -> None:

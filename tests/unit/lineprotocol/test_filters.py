@@ -134,7 +134,8 @@ class DivideTests(SynchronousTestCase):
 
     def test_fork(self) -> None:
         """The examples of the fork's documentation keep what they say, now line by line."""
-        first, second = (["^.{0,8}$"], ["^.{0,5}$"]), ([], ["^.{5,12}$"])
+        first = ["^.{0,8}$"], ["^.{0,5}$"]
+        second: tuple[list[str], list[str]] = [], ["^.{5,12}$"]
         for line, taken in (
             (b"cpu,host=a v=1 1", [True, False]),
             (b"cpu,server=a v=1 1", [False, True]),

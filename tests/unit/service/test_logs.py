@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Any
+from typing import Any, cast
 
-from twisted.logger import LogEvent, Logger, LogLevel
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,7 +18,7 @@ from testing.servers import PROJECT
 def logged(level: LogLevel, text: str, namespace: str = "influxrelay.delivery.fanout.Relay", **fields: Any) -> LogEvent:
     """Return the event that a logger makes."""
     events: list[LogEvent] = []
-    Logger(namespace, observer=events.append).emit(level, text, **fields)
+    Logger(namespace, observer=cast("ILogObserver", events.append)).emit(level, text, **fields)
     return events[0]
 
 

@@ -8,14 +8,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectingCancelledError, ConnectionRefusedError, DNSLookupError, TimeoutError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from influxrelay.transport.name_endpoint import ATTEMPT_DELAY, NameEndpoint
-from testing.resolver import Resolver
+from testing.resolver import ResolvingClock
 
 
 @implementer(IStreamClientEndpoint)
@@ -46,8 +45,7 @@ class EndpointTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make an endpoint to a name with three addresses."""
-        self.reactor: Any = Clock()
-        self.reactor.nameResolver = Resolver({"my_influxdb_1": ["2001:db8::1", "192.0.2.1", "192.0.2.2"]})
+        self.reactor: Any = ResolvingClock({"my_influxdb_1": ["2001:db8::1", "192.0.2.1", "192.0.2.2"]})
         self.attempts: list[Attempt] = []
 
     def attempt(self, host: str, port: int) -> Attempt:
