@@ -72,8 +72,8 @@ class _Case(TestCase):
 
     async def connect(self, port: int, host: str = LOOPBACK, *, within: float = 30.0, **options: Any) -> Recorder:
         """Connect, and return the protocol at this end."""
-        endpoint = ClientEndpoint(reactor, host, port, timeout=within, **options)
-        protocol: Any = await endpoint.connect(self.ours)
+        endpoint: Any = ClientEndpoint(reactor, host, port, timeout=within, **options)
+        protocol: Recorder = await endpoint.connect(self.ours)
         return protocol
 
     async def fails(self, port: int, error: type[BaseException], **options: Any) -> str:
