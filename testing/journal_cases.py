@@ -10,7 +10,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.write import Destination, Write
-from influxrelay.journal.store import Journal, Record
+from influxrelay.journal.records import Record
+from influxrelay.journal.store import Store
 
 PLACE = Destination(b"db", b"rp", b"ns", (b"Token t", b"user", b"secret"))
 OTHER = Destination(b"\xff\x00", b"", b"s", (b"", b"", b""))
@@ -33,7 +34,7 @@ class JournalCase(SynchronousTestCase):
     def setUp(self) -> None:
         """Open it."""
         self.directory = Path(self.mktemp())
-        self.journal = Journal(self.directory)
+        self.journal = Store(self.directory)
         self.addCleanup(self.close)
         self.register(**BACKENDS)
 
@@ -42,7 +43,7 @@ class JournalCase(SynchronousTestCase):
         self.journal.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[Journal]:
+    def transaction(self) -> Iterator[Store]:
         """Do something in one transaction."""
         self.journal.begin()
         yield self.journal
@@ -67,7 +68,7 @@ class JournalCase(SynchronousTestCase):
     def reopen(self, **settings: Any) -> None:
         """Close it and open it again."""
         self.journal.close()
-        self.journal = Journal(self.directory, **settings)
+        self.journal = Store(self.directory, **settings)
 
     def seqs(self, where: Destination = PLACE, after: int = 0) -> list[int]:
         """Return the numbers that are there."""

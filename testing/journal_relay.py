@@ -16,7 +16,8 @@ from twisted.logger import LogLevel, formatEvent
 from influxrelay.config.settings import Config, HTTPListenerConfig, JournalConfig
 from influxrelay.core.errors import StartError
 from influxrelay.core.write import Destination, Write
-from influxrelay.journal.store import FILE, Journal, Record
+from influxrelay.journal.records import Record
+from influxrelay.journal.store import FILE, Store
 from influxrelay.listeners.http import HTTPService
 from influxrelay.service.relay_service import RelayService
 from testing.logs import watch_events
@@ -74,9 +75,9 @@ class JournalTestCase(RelayTestCase):
         return (await self.ask(relay, request(b"/write?" + QUERY, line(number, size)))).status
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[Journal]:
+    def opened(self) -> Iterator[Store]:
         """Open the journal that no relay has open."""
-        journal = Journal(self.directory)
+        journal = Store(self.directory)
         try:
             yield journal
         finally:

@@ -6,12 +6,11 @@ import enum
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import attrs
 from twisted.internet.defer import Deferred
 
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.journal.store import Drop, Journal, Record
-from influxrelay.journal.writer import JournalWriter
+from influxrelay.journal.interface import Journal
+from influxrelay.journal.records import Drop, Record, count_drop
 
 MAX_DEAD_LETTERS = 1000  # in memory, for each backend
 
@@ -64,18 +63,6 @@ class Fate:
                 action()
         for sender, queue in self.holders:
             sender.let_go(self, queue)
-
-
-def count_drop(drops: dict[str, Drop], backend: str, reason: str, when: float, size: int) -> None:
-    """Count a write of this size, accepted at this time, that a backend will not get."""
-    known = drops.get(reason) or Drop(backend, reason, 0, 0, when, when)
-    drops[reason] = attrs.evolve(
-        known,
-        writes=known.writes + 1,
-        bytes=known.bytes + size,
-        first=min(known.first, when),
-        last=max(known.last, when),
-    )
 
 
 class Backlog(Protocol):
@@ -139,55 +126,33 @@ class MemoryBacklog:
 
 
 class JournalBacklog:
-    """A backend's view of the journal; the writer knows its present name, and none if it is no longer there."""
+    """A backend's view of the journal, in which it stands for the backend."""
 
     on_disk = True
     drop_oldest = False
 
-    def __init__(self, backend: str, writer: JournalWriter) -> None:
+    def __init__(self, journal: Journal) -> None:
         self.max_bytes = 0
         self.drops: dict[str, Drop] = {}
-        self._writer = writer
-        writer.names[self] = backend
+        self._journal = journal
 
     def passed(self, destination: Destination, seq: int) -> None:
         """Move the cursor."""
-        self._writer.passed(self, destination, seq)
+        self._journal.advance(self, destination, seq)
 
     def bury(self, fate: Fate, write: Write, reply: Reply) -> None:
         """Write it down, before the cursor moves on."""
-        words = reply.body.decode("utf-8", "replace").strip()
-
-        def add(journal: Journal) -> None:
-            if name := self._writer.names.get(self):
-                journal.add_dead_letter(name, fate.time, write, reply.status, words)
-
-        self._writer.insist(add)
+        message = reply.body.decode("utf-8", "replace").strip()
+        self._journal.bury(self, fate.time, write, reply.status, message)
 
     def lost(self, fate: Fate, write: Write, reason: str) -> None:
-        """Count it, with its time: here, and in the journal as soon as that takes it."""
-        count_drop(self.drops, self._writer.names.get(self, ""), reason, fate.time, len(write.body))
-
-        def count(journal: Journal) -> None:
-            if name := self._writer.names.get(self):
-                journal.count_drop(name, reason, fate.time, len(write.body))
-
-        self._writer.insist(count)
+        """Count it, with its time."""
+        self._journal.count_loss(self, reason, fate.time, len(write.body))
 
     def losses(self) -> list[Drop]:
-        """Return what was lost: all that the journal knows of, and reasons that are not in it yet."""
-        written = {each.reason: each for each in self._writer.losses(self)}
-        return list({**self.drops, **written}.values())
+        """Return what was lost."""
+        return self._journal.losses(self)
 
     def page(self, destination: Destination, after: int, max_bytes: int) -> Deferred[tuple[list[Record], int]]:
         """Read on."""
-        last_seq = self._writer.last_seq  # everything up to here is with the writer already
-
-        def read(journal: Journal) -> tuple[list[Record], int]:
-            records, upto, damaged = journal.read(destination, after, max_bytes)
-            journal.drop(damaged, "damaged")
-            if upto is None:  # writes may have come since, in the same transaction
-                upto = max(last_seq, records[-1].seq if records else 0)
-            return records, upto
-
-        return self._writer.call(read)
+        return self._journal.read(destination, after, max_bytes)

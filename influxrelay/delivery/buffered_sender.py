@@ -18,7 +18,7 @@ from influxrelay.delivery.backlog import Backlog, Fate, State
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry, Tally
 from influxrelay.delivery.responses import excerpt, is_not_ready
 from influxrelay.delivery.sender import Sender
-from influxrelay.journal.store import Drop, Record
+from influxrelay.journal.records import Drop, Record
 from influxrelay.lineprotocol.filters import Filter, divide, divide_slowly
 from influxrelay.lineprotocol.parser import Steps
 

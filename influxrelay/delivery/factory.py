@@ -17,12 +17,15 @@ from influxrelay.config.settings import (
     UDPListenerConfig,
     UDPOutputConfig,
 )
+from influxrelay.core.write import Destination
 from influxrelay.delivery.backlog import Backlog, JournalBacklog, MemoryBacklog
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.http_client import HTTPBackend
 from influxrelay.delivery.sender import Backend, Sender
 from influxrelay.delivery.tls import BackendPolicy
-from influxrelay.journal.writer import JournalLimits, JournalWriter
+from influxrelay.journal.interface import Journal
+from influxrelay.journal.records import JournalLimits
+from influxrelay.journal.writer import JournalWriter
 from influxrelay.lineprotocol.filters import Filter
 
 _KB = 1024
@@ -71,7 +74,7 @@ def _bounds(output: HTTPOutputConfig) -> dict[str, Any]:
     }
 
 
-def make_sender(output: HTTPOutputConfig, relay: str, reactor: Any, writer: JournalWriter | None) -> Sender:
+def make_sender(output: HTTPOutputConfig, relay: str, reactor: Any, writer: Journal | None) -> Sender:
     """Build the sender to one HTTP backend, with a queue if there is a journal or a buffer.
 
     :raises ConfigError: a PEM file cannot be used.
@@ -94,9 +97,9 @@ def make_sender(output: HTTPOutputConfig, relay: str, reactor: Any, writer: Jour
     return sender
 
 
-def _make_backlog(output: HTTPOutputConfig, writer: JournalWriter | None) -> Backlog:
+def _make_backlog(output: HTTPOutputConfig, writer: Journal | None) -> Backlog:
     if writer is not None:
-        return JournalBacklog(output.name, writer)
+        return JournalBacklog(writer)
     drop_oldest = output.buffer_full == "drop-oldest"
     return MemoryBacklog(output.name, output.buffer_size_mb * _MB, drop_oldest=drop_oldest)
 
@@ -185,11 +188,17 @@ class SenderChanges:
             step()
 
 
-def make_writer(journal: JournalConfig | None, reactor: Any) -> JournalWriter | None:
-    """Build what keeps a journal."""
+def make_writer(
+    journal: JournalConfig | None, reactor: Any, on_drop: Callable[[Destination, int], object]
+) -> JournalWriter | None:
+    """Build what keeps a journal.
+
+    :param on_drop: is told of a destination, and of the last number in it that a limit has cost.
+    """
     if journal is None:
         return None
-    return JournalWriter(reactor, journal.directory, journal_limits(journal), full_sync=journal.sync == "full")
+    limits, full_sync = journal_limits(journal), journal.sync == "full"
+    return JournalWriter(reactor, journal.directory, limits, full_sync=full_sync, on_drop=on_drop)
 
 
 def journal_limits(journal: JournalConfig) -> JournalLimits:

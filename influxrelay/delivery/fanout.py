@@ -17,8 +17,8 @@ from influxrelay.delivery.backlog import Fate, State
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.responses import Verdict, is_not_ready, is_presentable, judge
 from influxrelay.delivery.sender import Sender
-from influxrelay.journal.store import Record
-from influxrelay.journal.writer import JournalWriter
+from influxrelay.journal.interface import Journal
+from influxrelay.journal.records import Record
 from influxrelay.lineprotocol.filters import Filter, divide_slowly
 from influxrelay.lineprotocol.parser import Steps, run
 
@@ -56,7 +56,7 @@ class FanOut:
         name: str,
         senders: Sequence[Sender],
         *,
-        writer: JournalWriter | None = None,
+        writer: Journal | None = None,
         consistency: str = "one",
         refuse_unjournaled: bool = False,
         journal_first: bool = False,
@@ -178,8 +178,7 @@ class FanOut:
 
     def _new_fate(self, write: Write) -> Fate:
         if self._writer is not None:
-            self._writer.last_seq += 1
-            self._seq = self._writer.last_seq
+            self._seq = self._writer.next_number()
             self._undecided[self._seq] = None
         else:
             self._seq += 1
@@ -232,7 +231,7 @@ class FanOut:
 
     def decided(self) -> int:
         """Return up to which number of the journal it is decided whether a write is kept."""
-        last = self._writer.last_seq if self._writer is not None else 0
+        last = self._writer.last_number if self._writer is not None else 0
         return next(iter(self._undecided), last + 1) - 1
 
     def _not_on_disk(self, failure: Failure, fate: Fate) -> Failure:

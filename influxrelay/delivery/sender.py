@@ -17,10 +17,10 @@ from influxrelay.core.errors import BackendFailure
 from influxrelay.core.histogram import Histogram
 from influxrelay.core.log_throttle import FailureLog, Throttle
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.backlog import Fate, count_drop
+from influxrelay.delivery.backlog import Fate
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry, Tally, join
 from influxrelay.delivery.responses import Verdict, excerpt, judge, retry_after
-from influxrelay.journal.store import Drop
+from influxrelay.journal.records import Drop, count_drop
 from influxrelay.lineprotocol.filters import Filter
 
 PROBE_GAP = 0.1  # seconds that a backend in trouble is left alone at the least

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
-from influxrelay.journal.store import FILE, Depth, Drop
+from influxrelay.journal.records import Contents, Depth, Drop
+from influxrelay.journal.store import FILE
 
 FRESH = 1.0  # seconds for which what was counted is new enough ...
 SHARE = 0.05  # ... or longer, so that counting a large backlog takes no more than this share of the time
@@ -30,19 +30,6 @@ GROUP BY backends.name
 """
 
 
-@attrs.frozen
-class Counts:
-    """What a journal held at one moment.
-
-    :ivar depths: what waits, by backend; those no longer configured have nothing.
-    :ivar dead_letters: how many there are, by backend, for those that have any.
-    """
-
-    depths: dict[str, Depth]
-    drops: tuple[Drop, ...]
-    dead_letters: dict[str, int]
-
-
 class JournalCounts:
     """Counts a journal in another thread and through another connection, now and then.
 
@@ -51,7 +38,7 @@ class JournalCounts:
     """
 
     def __init__(self, directory: Path, reactor: Any, clock: Callable[[], float]) -> None:
-        self.known: Counts | None = None
+        self.known: Contents | None = None
         self._path = directory / FILE
         self._reactor = reactor
         self._clock = clock
@@ -77,10 +64,10 @@ class JournalCounts:
             counted.addBoth(self._done, now)
         return done
 
-    def _done(self, result: Counts | Failure, began: float) -> None:
+    def _done(self, result: Contents | Failure, began: float) -> None:
         now = self._clock()
         self._next = now + max(FRESH, (now - began) / SHARE)
-        if isinstance(result, Counts):
+        if isinstance(result, Contents):
             self.known, self._counted_at = result, began
         waiting, self._waiting = self._waiting, []
         for each in waiting:
@@ -96,7 +83,7 @@ class JournalCounts:
 
     # -- in another thread
 
-    def _count(self) -> Counts:
+    def _count(self) -> Contents:
         where = f"file:{quote(str(self._path.absolute()))}?mode=ro"
         with closing(sqlite3.connect(where, uri=True, isolation_level=None, check_same_thread=False)) as connection:
             with self._lock:
@@ -107,9 +94,9 @@ class JournalCounts:
                 with self._lock:
                     self._connection = None
 
-    def _read(self, connection: sqlite3.Connection) -> Counts:
+    def _read(self, connection: sqlite3.Connection) -> Contents:
         connection.execute("BEGIN")  # one moment for all of them
         depths = [Depth(row[0], row[1], bool(row[2]), *row[3:]) for row in connection.execute(_DEPTHS)]
         drops = tuple(Drop(*row) for row in connection.execute("SELECT * FROM drops"))
         letters = connection.execute("SELECT backend, COUNT(*) FROM dead_letters GROUP BY backend").fetchall()
-        return Counts({each.backend: each for each in depths}, drops, dict(letters))
+        return Contents({each.backend: each for each in depths}, drops, dict(letters))

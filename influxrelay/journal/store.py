@@ -17,11 +17,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zlib import crc32
 
-import attrs
-
 from influxrelay.core.errors import JournalError
 from influxrelay.core.matching import find_again
 from influxrelay.core.write import Destination, Write
+from influxrelay.journal.records import Contents, DeadLetter, Depth, Drop, Record
 
 VERSION = 1
 CHECKPOINT = 4000  # pages, 64 MB: each checkpoint waits for the disk, and the clients with it
@@ -56,61 +55,7 @@ CREATE TABLE drops (
 """
 
 
-@attrs.frozen(eq=False)
-class Record:
-    """A write as the log has it.
-
-    :ivar time: when it was accepted, in seconds since the epoch.
-    """
-
-    seq: int
-    time: float
-    write: Write
-
-
-@attrs.frozen
-class Depth:
-    """What waits for one backend.
-
-    :ivar oldest: when the oldest of it was accepted, in seconds since the epoch; None if nothing waits.
-    """
-
-    backend: str
-    location: str
-    active: bool
-    writes: int
-    bytes: int
-    oldest: float | None
-
-
-@attrs.frozen
-class DeadLetter:
-    """A write that a backend refused for good, after a client had been told that it was taken."""
-
-    id: int
-    time: float
-    backend: str
-    status: int
-    words: str
-    write: Write
-
-
-@attrs.frozen
-class Drop:
-    """What was lost for one backend, and why.
-
-    :ivar first: when the first of it was accepted, in seconds since the epoch; ``last`` likewise.
-    """
-
-    backend: str
-    reason: str
-    writes: int
-    bytes: int
-    first: float
-    last: float
-
-
-class Journal:
+class Store:
     """The log, the cursors, the dead letters, and the count of what was dropped.
 
     No method commits: :meth:`commit` does, so that many appends share one.
@@ -479,6 +424,11 @@ class Journal:
     def drops(self) -> list[Drop]:
         """Return what was lost."""
         return [Drop(*row) for row in self._db.execute("SELECT * FROM drops ORDER BY backend, reason")]
+
+    def contents(self) -> Contents:
+        """Return what is in the journal."""
+        depths = {each.backend: each for each in self.depths()}
+        return Contents(depths, tuple(self.drops()), self.count_dead_letters())
 
     # -- dead letters
 

@@ -6,7 +6,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,9 +18,11 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.errors import JournalError
 from influxrelay.core.histogram import LATENCIES, Histogram
-from influxrelay.core.write import Destination
+from influxrelay.core.write import Destination, Write
 from influxrelay.journal.corruption import files_of, is_corrupt, move_aside
-from influxrelay.journal.store import Drop, Journal, Record
+from influxrelay.journal.interface import Key, Positions
+from influxrelay.journal.records import Contents, DeadLetter, Depth, Drop, JournalLimits, Record, count_drop
+from influxrelay.journal.store import Store
 
 T = TypeVar("T")
 
@@ -32,29 +34,15 @@ class JournalFullError(JournalError):
     """The journal has as many bytes as it may have, and refuses more."""
 
 
-@attrs.frozen
-class JournalLimits:
-    """How much the journal keeps.
-
-    :ivar max_bytes: on disk; 0 for no limit.
-    :ivar max_age: seconds; 0 for no limit.
-    :ivar drop_oldest: what to do when it is full: drop the oldest, or refuse new writes.
-    """
-
-    max_bytes: int = 0
-    max_age: float = 0.0
-    drop_oldest: bool = False
-
-
 @attrs.define(eq=False)
 class _Batch:
     """What is done in one transaction."""
 
     appends: list[tuple[Record, Deferred[None]]] = attrs.field(factory=list)
     strikes: list[tuple[int, Deferred[None]]] = attrs.field(factory=list)
-    passed: dict[tuple[Any, Destination], int] = attrs.field(factory=dict)
-    insisted: list[Callable[[Journal], None]] = attrs.field(factory=list)
-    calls: list[tuple[Callable[[Journal], Any], Deferred[Any]]] = attrs.field(factory=list)
+    passed: dict[tuple[Key, Destination], int] = attrs.field(factory=dict)
+    insisted: list[Callable[[Store], None]] = attrs.field(factory=list)
+    calls: list[tuple[Callable[[Store], Any], Deferred[Any]]] = attrs.field(factory=list)
 
 
 class JournalWriter:
@@ -64,11 +52,9 @@ class JournalWriter:
 
     :param directory: the journal's.
     :ivar trouble: what is wrong with the disk, as long as it is; ``""`` when all is well.
-    :ivar last_seq: the last number given to a write.
     :ivar used: the bytes that the data takes on disk.
     :ivar commits: the seconds that each transaction took, also those that failed.
-    :ivar names: by which name the journal knows each backend, whatever stands for it elsewhere. It belongs to the
-        journal's thread, where a name changes between two transactions.
+    :param on_drop: is told of a destination, and of the last number in it that a limit has cost.
     """
 
     _log = Logger()
@@ -80,22 +66,24 @@ class JournalWriter:
         limits: JournalLimits,
         *,
         full_sync: bool = False,
+        on_drop: Callable[[Destination, int], object] = lambda destination, upto: None,  # noqa: ARG005
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.directory = Path(directory)
         self.trouble = ""
-        self.last_seq = 0
-        self.names: dict[Any, str] = {}
+        self._last_number = 0
+        self._names: dict[Key, str] = {}  # belongs to the journal's thread, where it changes between transactions
+        self._counted: dict[Key, dict[str, Drop]] = {}  # by this process
         self._backends: dict[str, str] = {}
-        self._committed = (self.names, self._backends)
+        self._committed = (self._names, self._backends)
         self.used = 0
         self.commits = Histogram(LATENCIES)
-        self._lost: tuple[dict[Any, str], list[Drop]] = (self.names, [])
+        self._lost: tuple[dict[Key, str], list[Drop]] = (self._names, [])
         self._reactor = reactor
-        self.limits = limits
-        self.full_sync = full_sync
+        self._limits = limits
+        self._full_sync = full_sync
         self._clock = clock
-        self.on_drop: Callable[[Destination, int], None] = lambda destination, upto: None  # noqa: ARG005
+        self._on_drop = on_drop
         self._dropped: dict[Destination, int] = {}  # by the batch under way; the other thread is done when it is read
         self._batch = _Batch()
         self._busy = False
@@ -111,36 +99,43 @@ class JournalWriter:
     @property
     def obstacle(self) -> str:
         """Why a write would not be journaled now; empty if it would, as far as is known."""
-        limits = self.limits
+        limits = self._limits
         if self.trouble:
             return f"the journal does not work: {self.trouble}"
         if limits.max_bytes and self.used >= limits.max_bytes and not limits.drop_oldest:
             return f"the journal is full ({limits.max_bytes} bytes)"
         return ""
 
-    def losses(self, backend: Any) -> list[Drop]:
-        """Return what was lost for a backend, as the last transaction has left it."""
+    def losses(self, key: Key) -> list[Drop]:
+        """Return what was lost for a backend: all that the journal knew when it was last asked, and what is newer."""
         names, drops = self._lost  # together: a transaction may be about to change the names
-        return [each for each in drops if each.backend == names.get(backend)]
+        written = {each.reason: each for each in drops if each.backend == names.get(key)}
+        return list({**self._counted.get(key, {}), **written}.values())
+
+    @property
+    def last_number(self) -> int:
+        """The last number that was given out."""
+        return self._last_number
 
     @property
     def max_bytes(self) -> int:
         """How much the journal may keep; 0 for no limit."""
-        return self.limits.max_bytes
+        return self._limits.max_bytes
 
     # -- start and stop
 
-    def open(self, backends: dict[str, str]) -> Journal:
-        """Open the journal, register the backends, and return it for a first look before :meth:`start`.
+    def open(self, backends: Mapping[Key, tuple[str, str]]) -> dict[Key, Positions]:
+        """Open the journal, register the backends (name and location), and return what waits for each of them.
 
         A corrupt one is moved aside, and a new one begun.
 
         :raises JournalError: it is in use, or of a later version.
         """
-        self._backends = backends
+        self._names = {key: name for key, (name, _) in backends.items()}
+        self._backends = dict(backends.values())
         try:
             try:
-                self._journal = self._open(backends)
+                self._journal = self._open(self._backends)
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if not is_corrupt(error):
                     raise
@@ -148,18 +143,18 @@ class JournalWriter:
         except (sqlite3.DatabaseError, OSError) as error:
             raise JournalError(f"{self.directory}: {error}") from error
         self._is_open = True
-        self.last_seq = self._journal.last_seq
+        self._last_number = self._journal.last_seq
         self.used = self._journal.used()
-        self._lost = (self.names, self._journal.drops())
-        return self._journal
+        self._lost = (self._names, self._journal.drops())
+        return {key: self._journal.backlog(name) for key, name in self._names.items()}
 
-    def _open(self, backends: dict[str, str], *, instead: bool = False) -> Journal:
+    def _open(self, backends: dict[str, str], *, instead: bool = False) -> Store:
         """Open the journal, with these backends.
 
         :param instead: it is a new one, and nobody knows what a damaged one would have told them.
         """
         try:
-            journal = Journal(self.directory, full_sync=self.full_sync)
+            journal = Store(self.directory, full_sync=self._full_sync)
         except OSError as error:
             raise JournalError(f"{self.directory}: {error.strerror}") from error
         try:
@@ -210,6 +205,11 @@ class JournalWriter:
 
     # -- work
 
+    def next_number(self) -> int:
+        """Return the number for the next write."""
+        self._last_number += 1
+        return self._last_number
+
     def append(self, record: Record) -> Deferred[None]:
         """Add a write; fires when it is committed, and fails with what is wrong (:class:`JournalError`)."""
         committed: Deferred[None] = Deferred()
@@ -217,52 +217,137 @@ class JournalWriter:
         self._hand_over()
         return committed
 
-    def strike(self, seq: int) -> Deferred[None]:
+    def strike(self, number: int) -> Deferred[None]:
         """Remove a write that no client was told was taken."""
         struck: Deferred[None] = Deferred()
-        self._batch.strikes.append((seq, struck))
+        self._batch.strikes.append((number, struck))
         self._hand_over()
         return struck
 
-    def passed(self, backend: Any, destination: Destination, seq: int) -> None:
+    def advance(self, key: Key, destination: Destination, number: int) -> None:
         """Note that a backend is done with a destination up to this number; it is written down with the next commit."""
-        self._batch.passed[backend, destination] = seq
+        self._batch.passed[key, destination] = number
         if self._lazy is None and not self._busy:
             self._lazy = self._reactor.callLater(LAZY, self._hand_over)
 
-    def call(self, function: Callable[[Journal], T]) -> Deferred[T]:
+    def bury(self, key: Key, when: float, write: Write, status: int, message: str) -> None:
+        """Keep a write that a backend has refused for good, with what it said."""
+
+        def add(journal: Store) -> None:
+            if name := self._names.get(key):
+                journal.add_dead_letter(name, when, write, status, message)
+
+        self._insist(add)
+
+    def count_loss(self, key: Key, reason: str, when: float, size: int) -> None:
+        """Count a write that a backend will not get: here, and in the journal as soon as that takes it."""
+        count_drop(self._counted.setdefault(key, {}), "", reason, when, size)
+
+        def count(journal: Store) -> None:
+            if name := self._names.get(key):
+                journal.count_drop(name, reason, when, size)
+
+        self._insist(count)
+
+    def read(self, destination: Destination, after: int, max_bytes: int) -> Deferred[tuple[list[Record], int]]:
+        """Read the next writes of a destination, and say up to which number they are all."""
+        last_number = self._last_number  # everything up to here has been given to append() already
+
+        def read(journal: Store) -> tuple[list[Record], int]:
+            records, upto, damaged = journal.read(destination, after, max_bytes)
+            journal.drop(damaged, "damaged")
+            if upto is None:  # writes may have come since, in the same transaction
+                upto = max(last_number, records[-1].seq if records else 0)
+            return records, upto
+
+        return self._call(read)
+
+    # -- backends and settings
+
+    def reconfigure(self, limits: JournalLimits, *, full_sync: bool) -> None:
+        """Let other settings hold from the next transaction on."""
+        self._limits = limits
+        self._full_sync = full_sync
+
+    def register(self, backends: Mapping[Key, tuple[str, str]]) -> None:
+        """Say which backends there are from this moment on: name and location by what stands for each.
+
+        It is written down as soon as the disk takes it, before any write that comes later. A backend that is not known
+        begins behind the last write, or where it was when it was removed.
+        """
+        since = self._last_number
+
+        def register(journal: Store) -> None:
+            live = {name: self._names[key] for key, (name, _) in backends.items() if key in self._names}
+            locations = dict(backends.values())
+            journal.register(locations, since, live)
+            self._names = {key: name for key, (name, _) in backends.items()}
+            self._backends = locations
+
+        self._counted = {key: drops for key, drops in self._counted.items() if key in backends}
+        self._insist(register)
+
+    def returning(self, backends: Mapping[str, str], known: Mapping[str, Key]) -> Deferred[dict[str, Positions]]:
+        """Return where the backends stand that were removed at an earlier time, and would return."""
+        return self._call(
+            lambda journal: journal.passed_before(backends, {name: self._names[key] for name, key in known.items()})
+        )
+
+    # -- for the operator
+
+    def contents(self) -> Deferred[Contents]:
+        """Return what is in the journal."""
+        return self._call(Store.contents)
+
+    def discard(self, backend: str) -> Deferred[tuple[Depth | None, int]]:
+        """Give up what waits for a backend, and count it; or forget a backend that is no longer configured."""
+
+        def discard(journal: Store) -> tuple[Depth | None, int]:
+            found = next((each for each in journal.depths() if each.backend == backend), None)
+            journal.drop_backend(backend)
+            journal.sweep()
+            return found, journal.last_seq
+
+        return self._call(discard)
+
+    def forget_losses(self, backend: str) -> Deferred[list[Drop]]:
+        """Count a backend's losses from zero, and return what was counted."""
+
+        def forget(drops: list[Drop]) -> list[Drop]:
+            self._counted = {key: known for key, known in self._counted.items() if self._names.get(key) != backend}
+            return drops
+
+        return self._call(lambda journal: journal.forget_drops(backend)).addCallback(forget)
+
+    def dead_letters(self, after: int, limit: int) -> Deferred[list[DeadLetter]]:
+        """Return the dead letters with a higher id, the oldest first."""
+        return self._call(lambda journal: journal.dead_letters(after, limit))
+
+    def drop_dead_letters(self, ids: Iterable[int]) -> Deferred[int]:
+        """Remove dead letters, and return how many there were."""
+        wanted = list(ids)
+        return self._call(lambda journal: journal.drop_dead_letters(wanted))
+
+    def probe(self) -> Deferred[None]:
+        """Find out whether the journal works; :attr:`trouble` tells afterwards."""
+        return self._call(Store.touch)
+
+    # -- transactions
+
+    def _call(self, function: Callable[[Store], T]) -> Deferred[T]:
         """Call a function with the journal, in its thread, behind everything that was given before."""
         result: Deferred[T] = Deferred()
         self._batch.calls.append((function, result))
         self._hand_over()
         return result
 
-    def insist(self, function: Callable[[Journal], None]) -> None:
+    def _insist(self, function: Callable[[Store], None]) -> None:
         """Call a function with the journal, in its thread, in the transaction that moves the cursors after it.
 
         It is tried again until the disk takes it.
         """
         self._batch.insisted.append(function)
         self._hand_over()
-
-    def register(self, backends: Mapping[Any, tuple[str, str]], known: Collection[Any]) -> None:
-        """Say which backends there are from this moment on: name and location by what stands for each.
-
-        It is written down as soon as the disk takes it, before any write that comes later.
-
-        :param known: those that were there before, by whatever name; the others begin behind the last write, or where
-            they were when they were removed.
-        """
-        since = self.last_seq
-
-        def register(journal: Journal) -> None:
-            live = {name: self.names[key] for key, (name, _) in backends.items() if key in known}
-            locations = dict(backends.values())
-            journal.register(locations, since, live)
-            self.names = {key: name for key, (name, _) in backends.items()}
-            self._backends = locations
-
-        self.insist(register)
 
     def _hand_over(self) -> None:
         if self._busy or self._thread is None:
@@ -300,7 +385,7 @@ class JournalWriter:
             self._batch.passed = {**undone.passed, **self._batch.passed}
         dropped, self._dropped = self._dropped, {}
         for destination, upto in dropped.items():
-            self.on_drop(destination, upto)
+            self._on_drop(destination, upto)
         if self._stopped is None:
             self._hand_over_soon()
         self._fire(results)
@@ -349,13 +434,13 @@ class JournalWriter:
             self._reactor.callFromThread(self._done, results, undone, trouble)
 
     def _do(self, batch: _Batch) -> list[tuple[Deferred[Any], Any]]:
-        self._committed = (self.names, self._backends)
+        self._committed = (self._names, self._backends)
         if self._damage is not None:
             self._begin_anew(self._damage)
             self._damage = None
-        journal, limits = self._journal, self.limits
+        journal, limits = self._journal, self._limits
         results: list[tuple[Deferred[Any], Any]] = []
-        journal.set_sync(full=self.full_sync)
+        journal.set_sync(full=self._full_sync)
         journal.begin()
         journal.dropped.clear()
         full = limits.max_bytes and journal.used() >= limits.max_bytes and not limits.drop_oldest
@@ -371,7 +456,7 @@ class JournalWriter:
         for function in batch.insisted:
             self._try(function)
         if batch.passed:
-            journal.advance({(self.names.get(key, ""), where): seq for (key, where), seq in batch.passed.items()})
+            journal.advance({(self._names.get(key, ""), where): seq for (key, where), seq in batch.passed.items()})
             journal.sweep()
         if limits.max_bytes and limits.drop_oldest:
             journal.drop_oldest(limits.max_bytes)
@@ -383,12 +468,12 @@ class JournalWriter:
         results += [(deferred, self._try(function)) for function, deferred in batch.calls]
         journal.commit()
         if journal.has_new_drops:
-            journal.has_new_drops, self._lost = False, (self.names, journal.drops())
+            journal.has_new_drops, self._lost = False, (self._names, journal.drops())
         self._dropped.update(journal.dropped)
         self.used = journal.used()
         return results
 
-    def _try(self, function: Callable[[Journal], Any]) -> Any:
+    def _try(self, function: Callable[[Store], Any]) -> Any:
         """Call a function; a mistake in it, unlike the disk's trouble, is its own and returned."""
         try:
             return function(self._journal)
@@ -400,7 +485,7 @@ class JournalWriter:
 
     def _undo(self, batch: _Batch, error: Exception) -> list[tuple[Deferred[Any], Any]]:
         """Get ready for the next try; who waits for a commit or an answer is told that there is none."""
-        self.names, self._backends = self._committed
+        self._names, self._backends = self._committed
         try:
             if is_corrupt(error):
                 self._journal.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -21,11 +20,12 @@ from influxrelay.delivery.factory import (
 )
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.sender import Backend, Sender
+from influxrelay.journal.interface import Key, Positions
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.port_service import PortService, cannot_start
 from influxrelay.listeners.transaction import Transaction
 
-Backlogs = dict[str, list[tuple[Destination, int]]]
+Backlogs = dict[str, Positions]
 """Up to where each backend has passed its destinations."""
 
 
@@ -48,7 +48,7 @@ class Relaying(PortService):
 
     def make_writer(self, config: HTTPListenerConfig | UDPListenerConfig) -> JournalWriter | None:
         """Return what keeps the journal, if there is one."""
-        return make_writer(config.journal, self._reactor)
+        return make_writer(config.journal, self._reactor, self._forget)
 
     def make_sender(self, output: HTTPOutputConfig, name: str) -> Sender:
         """Return the sender to a backend of the listener of this name."""
@@ -105,16 +105,19 @@ class Relaying(PortService):
         if self.writer is None or self._journal_open:
             return {}
         try:
-            journal = self.writer.open({each.name: each.write_url for each in http_outputs(self.config)})
+            positions = self.writer.open(self._backends_of_journal())
         except JournalError as error:
             raise JournalError(f"{self.name}: {error}") from error
-        return {sender.name: journal.backlog(sender.name) for sender in self.senders}
+        return {
+            sender.name: positions[sender.backlog]
+            for sender in self.senders
+            if isinstance(sender, BufferedSender) and sender.backlog in positions
+        }
 
     def resume(self, backlogs: Backlogs) -> None:
         """Begin to work with the journal, and read on from where the last process stopped; once."""
         if self.writer is not None and not self._journal_open:
             self._journal_open = True
-            self.writer.on_drop = self._forget
             self.writer.start()
             self._read_on(self.writer, backlogs)
 
@@ -122,7 +125,7 @@ class Relaying(PortService):
         (relay,) = self.relays
         for sender in self.senders:
             if isinstance(sender, BufferedSender) and sender.name in backlogs:
-                sender.resume(backlogs[sender.name], writer.last_seq, relay.decided())
+                sender.resume(backlogs[sender.name], writer.last_number, relay.decided())
 
     def _forget(self, destination: Destination, upto: int) -> None:
         for sender in (*self.senders, *self.leaving):
@@ -144,9 +147,7 @@ class Relaying(PortService):
         if writer is not None and changes.added():
             locations = {each.name: each.write_url for each in http_outputs(config)}
             kept = {name: sender.backlog for name, sender in changes.kept.items() if isinstance(sender, BufferedSender)}
-            backlogs = await writer.call(
-                lambda journal: journal.passed_before(locations, {name: writer.names[kept[name]] for name in kept})
-            )
+            backlogs = await writer.returning(locations, kept)
         steps.later(self.reconfigure, config, changes, backlogs)
 
     def reconfigure(self, config: Any, changes: SenderChanges, backlogs: Backlogs) -> None:
@@ -157,10 +158,9 @@ class Relaying(PortService):
         changes.apply()
         self.name, self.config, self.senders = config.name, config, changes.senders
         if self.writer is not None:
-            self.writer.limits = journal_limits(config.journal)
-            self.writer.full_sync = config.journal.sync == "full"
+            self.writer.reconfigure(journal_limits(config.journal), full_sync=config.journal.sync == "full")
             if self._locations() != before or changes.removed:
-                self._register(self.writer, before)
+                self.writer.register(self._backends_of_journal())
             self._read_on(self.writer, backlogs)
         self.furnish()
 
@@ -170,21 +170,20 @@ class Relaying(PortService):
 
     def forget(self, sender: Sender) -> None:
         """Know no more of a sender that has left."""
-        before = self._locations()
         if self.leaving.pop(sender, None) is not None and self.writer is not None:
-            self._register(self.writer, before)
+            self.writer.register(self._backends_of_journal())
 
     def _locations(self) -> dict[Sender, tuple[str, str]]:
         """Return the name and the location of each backend, those that are leaving included."""
         urls = {each.name: each.write_url for each in http_outputs(self.config)}
         return {**{sender: (sender.name, urls[sender.name]) for sender in self.senders}, **self.leaving}
 
-    def _register(self, writer: JournalWriter, before: Collection[Sender]) -> None:
-        """Tell the journal which backends there are now; one that is leaving makes way for another of its name."""
+    def _backends_of_journal(self) -> dict[Key, tuple[str, str]]:
+        """Return the backends of today for the journal; one that is leaving makes way for another of its name."""
         taken = {sender.name for sender in self.senders}
-        backends = {}
+        backends: dict[Key, tuple[str, str]] = {}
         for sender, (name, location) in self._locations().items():
             if isinstance(sender, BufferedSender):
                 makes_way = sender in self.leaving and name in taken
                 backends[sender.backlog] = (f"{name} ({location})" if makes_way else name, location)
-        writer.register(backends, {sender.backlog for sender in before if isinstance(sender, BufferedSender)})
+        return backends

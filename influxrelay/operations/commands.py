@@ -14,7 +14,7 @@ from influxrelay.delivery.backlog import MemoryBacklog
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.responses import excerpt
 from influxrelay.delivery.sender import Sender
-from influxrelay.journal.store import DeadLetter, Depth, Drop, Journal
+from influxrelay.journal.records import Contents, DeadLetter, Depth
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.operations.views import Refused, Request, Row, only, summary, whole
 
@@ -51,7 +51,7 @@ async def _find(listeners: Sequence[Listener], request: Request) -> tuple[Listen
     known: list[str] = []
     found: list[tuple[str, tuple[Listener, Sender | None]]] = []
     for listener in listeners:
-        senders: dict[str, Sender | None] = dict.fromkeys([each.backend for each in await _depths(listener)])
+        senders: dict[str, Sender | None] = dict.fromkeys(await _depths(listener))
         senders.update({sender.name: sender for sender in listener.senders})
         known += senders
         if request.backend in senders:
@@ -59,8 +59,8 @@ async def _find(listeners: Sequence[Listener], request: Request) -> tuple[Listen
     return only(found, f"backend {request.backend}", request.listener, known)
 
 
-async def _depths(listener: Listener) -> list[Depth]:
-    return [] if listener.writer is None else await listener.writer.call(Journal.depths)
+async def _depths(listener: Listener) -> dict[str, Depth]:
+    return {} if listener.writer is None else (await listener.writer.contents()).depths
 
 
 # -- queues
@@ -78,17 +78,14 @@ async def _rows(listener: Listener) -> list[Row]:
     writer = listener.writer
     if writer is None:
         return [_row(listener, sender) for sender in listener.senders]
-    depths: dict[str, Depth] = {}
-    drops: list[Drop] = []
-    letters: dict[str, int] | None = None
+    contents: Contents | None = None
     trouble = ""
     try:
-        found, drops, letters = await writer.call(
-            lambda journal: (journal.depths(), journal.drops(), journal.count_dead_letters())
-        )
-        depths = {each.backend: each for each in found}
+        contents = await writer.contents()
     except JournalError as error:  # the disk does not even let us look
         trouble = str(error)
+    depths = contents.depths if contents is not None else {}
+    drops = contents.drops if contents is not None else ()
     rows = {sender.name: _row(listener, sender) for sender in listener.senders}
     rows.update(
         (name, Row(listener=listener.name, backend=name, state="removed", queue="journal", writes=0, bytes=0))
@@ -100,7 +97,7 @@ async def _rows(listener: Listener) -> list[Row]:
             row,
             journal=str(writer.directory),
             journal_trouble=writer.trouble or trouble,
-            dead_letters=letters.get(name, 0) if letters is not None else None,
+            dead_letters=contents.dead_letters.get(name, 0) if contents is not None else None,
             drops=tuple(each for each in drops if each.backend == name),
             **_of_depth(depths.get(name)),
         )
@@ -143,14 +140,8 @@ async def drop_queue(listeners: Sequence[Listener], request: Request, _: Progres
         raise Refused(f"backend {sender.name} has no queue")
     writes, waiting = sender.waiting() if sender is not None else (0, 0)
     if listener.writer is not None:
-
-        def drop(journal: Journal) -> tuple[int, int, int]:
-            found = {each.backend: (each.writes, each.bytes) for each in journal.depths()}
-            journal.drop_backend(request.backend)
-            journal.sweep()
-            return *found.get(request.backend, (0, 0)), journal.last_seq
-
-        writes, waiting, upto = await listener.writer.call(drop)
+        depth, upto = await listener.writer.discard(request.backend)
+        writes, waiting = (depth.writes, depth.bytes) if depth is not None else (0, 0)
         if sender is not None:
             sender.give_up(upto)
     elif sender is not None:
@@ -169,7 +160,7 @@ async def repaired(listeners: Sequence[Listener], request: Request, _: Progress)
     listener, sender = await _find(listeners, request)
     drops = [] if sender is None else sender.losses()
     if listener.writer is not None:
-        drops = await listener.writer.call(lambda journal: journal.forget_drops(request.backend))
+        drops = await listener.writer.forget_losses(request.backend)
     if sender is not None:
         sender.forget_losses()
     return {
@@ -217,7 +208,7 @@ class _Letter:
 
     async def remove(self) -> None:
         if self.listener.writer is not None:
-            await self.listener.writer.call(lambda journal: journal.drop_dead_letters([self.letter.id]))
+            await self.listener.writer.drop_dead_letters([self.letter.id])
             return
         for backlog in _memory(self.listener):
             if backlog.backend == self.letter.backend:
@@ -232,7 +223,7 @@ def _memory(listener: Listener) -> list[MemoryBacklog]:
 async def _page(listener: Listener, after: int, limit: int) -> list[_Letter]:
     """Return the next dead letters of a listener; of those in memory all at once."""
     if listener.writer is not None:
-        page = await listener.writer.call(lambda journal: journal.dead_letters(after, limit))
+        page = await listener.writer.dead_letters(after, limit)
         return [_Letter(listener, str(each.id), each) for each in page]
     letters = [
         DeadLetter(fate.seq, fate.time, backlog.backend, reply.status, text(reply.body).strip(), fate.write)
@@ -346,7 +337,7 @@ async def drop_letters(listeners: Sequence[Listener], request: Request, progress
 
 async def _drop_chunk(listener: Listener, ids: list[str]) -> None:
     if listener.writer is not None:
-        await listener.writer.call(lambda journal: journal.drop_dead_letters(map(int, ids)))
+        await listener.writer.drop_dead_letters(map(int, ids))
         return
     for each in await _page(listener, 0, 0):
         if each.id in ids:

@@ -21,8 +21,7 @@ from influxrelay.core.text import age, count, iso, size, text
 from influxrelay.core.timeouts import within
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.sender import Sender
-from influxrelay.journal.store import Journal
-from influxrelay.journal.writer import JournalWriter
+from influxrelay.journal.interface import Journal
 
 NAME = "influxrelay"
 PATIENCE = 1.0  # seconds that a question about a backend waits for what is under way ...
@@ -105,7 +104,10 @@ class Listener(Protocol):
 
     name: str
     senders: list[Sender]
-    writer: JournalWriter | None
+
+    @property
+    def writer(self) -> Journal | None:
+        """Its journal, if it has one."""
 
     @property
     def is_ready(self) -> bool:
@@ -137,11 +139,11 @@ class LocalExaminer:
         words = "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles if obstacle)
         return Health(NAME, not words, words or "ready for writes", tuple(checks))
 
-    def _look_at_disk(self, writer: JournalWriter) -> Deferred[bool]:
+    def _look_at_disk(self, writer: Journal) -> Deferred[bool]:
         """Find out whether a journal's trouble is over: while no writes come, nobody else does."""
         if not writer.trouble:
             return succeed(True)
-        tried = writer.call(Journal.touch).addErrback(lambda failure: failure.trap(JournalError))
+        tried = writer.probe().addErrback(lambda failure: failure.trap(JournalError))
         return Deferred.fromCoroutine(within(PATIENCE, tried, self._reactor))
 
     async def backend(self, name: str) -> Health | None:

@@ -25,8 +25,8 @@ from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.sender import STATES, Sender
 from influxrelay.delivery.udp_sender import DatagramSender
 from influxrelay.http.request import RelayRequest
+from influxrelay.journal.records import Drop
 from influxrelay.journal.statistics import JournalCounts
-from influxrelay.journal.store import Drop
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.http import HTTPService
 from influxrelay.listeners.udp import UDPService

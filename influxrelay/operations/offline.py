@@ -11,7 +11,8 @@ from typing import Any
 
 from influxrelay.config.settings import Config, HTTPListenerConfig, UDPListenerConfig
 from influxrelay.core.errors import JournalError
-from influxrelay.journal.store import FILE, DeadLetter, Depth, Drop, Journal
+from influxrelay.journal.records import DeadLetter, Depth, Drop
+from influxrelay.journal.store import FILE, Store
 from influxrelay.operations.views import Refused, Request, Row, only, summary, whole
 
 _PAGE = 16  # dead letters that are read at once
@@ -44,13 +45,13 @@ def run(config: Config, request: Request, no_relay: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(directory: Path, *, changes: bool = False) -> Iterator[Journal | None]:
+def _opened(directory: Path, *, changes: bool = False) -> Iterator[Store | None]:
     """Open a journal; None where no relay has made one yet."""
     try:
         if not (directory / FILE).exists():
             yield None
             return
-        journal = Journal(directory)
+        journal = Store(directory)
         try:
             if changes:
                 journal.begin()
@@ -134,7 +135,7 @@ def _repaired(directories: dict[str, Path], request: Request) -> dict[str, Any]:
     }
 
 
-def _letters(journal: Journal | None, request: Request) -> Iterator[DeadLetter]:
+def _letters(journal: Store | None, request: Request) -> Iterator[DeadLetter]:
     after = 0
     while journal is not None and (page := journal.dead_letters(after, _PAGE)):
         yield from (each for each in page if request.backend in ("", each.backend))

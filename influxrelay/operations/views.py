@@ -21,7 +21,7 @@ from influxrelay.config.settings import Config, HTTPListenerConfig, UDPListenerC
 from influxrelay.core.errors import InfluxRelayError
 from influxrelay.core.text import count, iso, shortened, size, text
 from influxrelay.core.write import Write
-from influxrelay.journal.store import DeadLetter, Drop
+from influxrelay.journal.records import DeadLetter, Drop
 from influxrelay.lineprotocol.query_string import without
 
 T = TypeVar("T")

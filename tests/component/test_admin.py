@@ -16,7 +16,7 @@ from influxrelay.config.settings import JournalConfig as JournalSettings
 from influxrelay.core.errors import JournalError, StartError
 from influxrelay.core.text import age, iso, shortened, size
 from influxrelay.core.write import Destination, Write
-from influxrelay.journal.store import DeadLetter, Drop
+from influxrelay.journal.records import DeadLetter, Drop
 from influxrelay.operations import admin_socket as admin
 from influxrelay.operations import commands
 from influxrelay.operations.views import Row, socket_path, summary, whole
@@ -271,13 +271,13 @@ class QueueTests(OperatedCase):
         service = self.operate(self.listener(self.backend()))
         writer = self.http(service).writer
         assert writer is not None
-        real = writer.call
-        self.patch(writer, "call", lambda _: fail(JournalError("disk I/O error")))
+        problem = JournalError("disk I/O error")
+        self.patch(writer, "contents", lambda: fail(problem))
+        self.patch(writer, "discard", lambda _: fail(problem))
         row = await self.row("one")
         self.assertEqual((row["state"], row["writes"], row["dead_letters"]), ("up", None, None))
         self.assertIn("does not work (disk I/O error): see to the disk's space", row["advice"][0])
         self.assertEqual(await self.order("queues drop", backend="one"), "disk I/O error")
-        self.patch(writer, "call", real)
 
 
 class LetterTests(OperatedCase):

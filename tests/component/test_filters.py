@@ -193,7 +193,7 @@ class JournalTests(JournalTestCase):
     async def letters(self, relay: HTTPService, count: int) -> None:
         """Wait for so many dead letters."""
         writer: Any = relay.writer
-        while await writer.call(lambda journal: journal.count_dead_letters()) != {"other": count}:
+        while (await writer.contents()).dead_letters != {"other": count}:
             await deferLater(reactor, 0.01)
 
     async def test_for_nobody(self) -> None:
@@ -202,7 +202,7 @@ class JournalTests(JournalTestCase):
         relay = self.start(self.output(good, "one", **rules("x")), self.output(other, "two", **rules("y")))
         self.assertEqual((await self.ask(relay, request(body=BODY))).status, 204)
         writer: Any = relay.writer
-        self.assertEqual(writer.last_seq, 0)
+        self.assertEqual(writer.last_number, 0)
 
 
 FILE = """

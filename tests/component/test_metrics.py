@@ -294,7 +294,7 @@ class JournalTests(_Case):
         reasons = {labels[2] for labels in await self.figures("influxrelay_dropped_writes_total")}
         self.assertEqual(reasons, {"full", "age", "operator", "damaged", "stopped", "unqueued"})
         assert self.service.writer is not None
-        await self.service.writer.call(lambda journal: journal.drop_backend("one"))
+        await self.service.writer.discard("one")
         await self.wait_for("influxrelay_dropped_writes_total", {(*one, "operator"): 1})
         await self.assert_figure("influxrelay_dropped_bytes_total", {(*one, "operator"): len(LINE)})
 

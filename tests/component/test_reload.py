@@ -232,7 +232,7 @@ class OutputTests(ReloadCase):
 
         async def left() -> int:
             count: int = (
-                await writer.call(lambda journal: journal._db.execute("SELECT COUNT(*) FROM log").fetchone())
+                await writer._call(lambda journal: journal._db.execute("SELECT COUNT(*) FROM log").fetchone())
             )[0]
             return count
 
@@ -246,7 +246,7 @@ class OutputTests(ReloadCase):
         self.assertIn(b"a v=1 4", two.requests[-1].body)
         while await left():
             await self.submit(b"b v=1 2")
-        depths = {each.backend: each.active for each in await writer.call(lambda journal: journal.depths())}
+        depths = {name: each.active for name, each in (await writer.contents()).depths.items()}
         self.assertEqual(depths, {"one": True, "two": True})
 
 
@@ -749,6 +749,21 @@ class WholeTests(ReloadCase):
         self.write("[")
         with self.assertRaisesRegex(Refused, "not valid TOML"):
             await self.service.reload(check=True)
+
+    async def test_check_leaves_nothing(self) -> None:
+        """Checks of a file with one more output register nothing with the journal; the reload does."""
+        one, two = self.backend(), self.backend()
+        listener = f'journal = "{self.directory / "journal"}"'
+        self.start(http(to(one), listener=listener))
+        self.write(http(to(one), to(two, "two"), listener=listener))
+        writer = self.listener.writer
+        for _ in range(5):
+            await self.service.reload(check=True)
+        depths = (await writer.contents()).depths
+        self.assertEqual((list(depths), len(writer._names)), (["one"], 1))
+        await self.service.reload()
+        depths = (await writer.contents()).depths
+        self.assertEqual((list(depths), len(writer._names)), (["one", "two"], 2))
 
     async def test_two_at_once(self) -> None:
         """Of two reloads the second waits for the first, also if that is refused."""

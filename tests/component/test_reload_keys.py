@@ -34,9 +34,9 @@ class Key:
 MB = 1024 * 1024
 JOURNAL: dict[str, Key | str] = {
     "journal": "RestartTests.test_journal",
-    "journal-max-mb": Key("7", "8", "listener.writer.limits.max_bytes", 7 * MB, 8 * MB),
-    "journal-max-age": Key('"7s"', '"8s"', "listener.writer.limits.max_age", 7.0, 8.0),
-    "journal-full": Key('"reject"', '"drop-oldest"', "listener.writer.limits.drop_oldest", False, True),
+    "journal-max-mb": Key("7", "8", "listener.writer._limits.max_bytes", 7 * MB, 8 * MB),
+    "journal-max-age": Key('"7s"', '"8s"', "listener.writer._limits.max_age", 7.0, 8.0),
+    "journal-full": Key('"reject"', '"drop-oldest"', "listener.writer._limits.drop_oldest", False, True),
     "journal-sync": Key('"normal"', '"full"', "sync", 1, 2),
     "journal-on-error": Key('"relay"', '"refuse"', "relay_of._refuse_unjournaled", False, True),
 }
@@ -238,7 +238,7 @@ class KeyTests(ReloadCase):
 
     async def see_sync(self) -> Any:
         """Return what a commit survives, in SQLite's terms."""
-        found = await self.listener.writer.call(lambda journal: journal._db.execute("PRAGMA synchronous").fetchone())
+        found = await self.listener.writer._call(lambda journal: journal._db.execute("PRAGMA synchronous").fetchone())
         return found[0]
 
     async def see_datagram_query(self) -> Any:

@@ -13,7 +13,7 @@ from influxrelay import __version__
 from influxrelay.config.loader import load
 from influxrelay.config.settings import HTTPOutputConfig, JournalConfig
 from influxrelay.delivery import prober as pinger
-from influxrelay.journal.store import Journal
+from influxrelay.journal.store import Store
 from influxrelay.listeners.port_service import AdminService
 from influxrelay.listeners.udp import UDPService
 from influxrelay.operations import offline as stopped
@@ -293,7 +293,7 @@ class LossTests(HealthCase):
         self.assertEqual(await self.write(service), 204)
         writer = self.http(service).writer
         if writer is not None:
-            await writer.call(lambda journal: journal.expire(time.time() + 1))
+            await writer._call(lambda journal: journal.expire(time.time() + 1))
             await self.order("queues resume", backend="two")
         sender = self.http(service).senders[1]
         await until(sender.losses)
@@ -351,7 +351,7 @@ class LossTests(HealthCase):
         writer = relay.writer
         assert writer is not None
         writer.trouble = "disk full"
-        failing = self.patch(Journal, "touch", lambda journal: journal._db.execute("INSERT INTO nowhere VALUES (1)"))
+        failing = self.patch(Store, "touch", lambda journal: journal._db.execute("INSERT INTO nowhere VALUES (1)"))
         status, shown = await self.told(relay, b"/health")
         self.assertEqual(status, 503)
         self.assertRegex(shown["message"], "^main: the journal does not work: ")

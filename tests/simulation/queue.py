@@ -18,7 +18,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,10 @@ from influxrelay.delivery.factory import make_filter
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.responses import is_not_ready
 from influxrelay.delivery.sender import Backend
-from influxrelay.journal.store import FILE, Drop, Journal, Record
-from influxrelay.journal.writer import JournalLimits, JournalWriter, _Batch
+from influxrelay.journal.interface import Key, Positions
+from influxrelay.journal.records import Drop, JournalLimits, Record
+from influxrelay.journal.store import FILE, Store
+from influxrelay.journal.writer import JournalWriter, _Batch
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.listeners.relaying import Relaying
 from tests.simulation.settle import DESTINATIONS, EPSILON, OK, BoundedClock, ModelBackend, Story, Violation
@@ -314,12 +316,12 @@ class SimulatedWriter(JournalWriter):
         super().__init__(*arguments, **named)
         self._appended: list[Deferred[None]] = []
 
-    def open(self, backends: dict[str, str]) -> Journal:
+    def open(self, backends: Mapping[Key, tuple[str, str]]) -> dict[Key, Positions]:
         """Open the journal, and put faults into it."""
-        journal = super().open(backends)
+        positions = super().open(backends)
         for name in FAULTS:
-            setattr(journal, name, self._faulty(name, getattr(Journal, name).__get__(journal)))
-        return journal
+            setattr(self._journal, name, self._faulty(name, getattr(Store, name).__get__(self._journal)))
+        return positions
 
     def _faulty(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -384,7 +386,7 @@ class SimulatedWriter(JournalWriter):
             )
         self._done(results, undone, trouble)
 
-    def _try(self, function: Callable[[Journal], Any]) -> Any:
+    def _try(self, function: Callable[[Store], Any]) -> Any:
         try:
             return function(self._journal)
         except (sqlite3.Error, OSError):
@@ -454,7 +456,8 @@ class SimulatedListener(Relaying):
         """Return a writer whose disk may fail."""
         if config.journal is None:
             return None
-        writer = SimulatedWriter(self._reactor, config.journal.directory, self.world.limits, clock=self.world.now)
+        world, directory = self.world, config.journal.directory
+        writer = SimulatedWriter(self._reactor, directory, world.limits, on_drop=self._forget, clock=world.now)
         writer.world = self.world
         return writer
 
@@ -463,7 +466,7 @@ class SimulatedListener(Relaying):
         world = self.world
         backlog: Backlog
         if self.writer is not None:
-            backlog = JournalBacklog(output.name, self.writer)
+            backlog = JournalBacklog(self.writer)
         else:
             backlog = MemoryBacklog(output.name, world.max_bytes, drop_oldest=world.drop_oldest)
         sender = WatchedSender(
@@ -621,7 +624,8 @@ class World:
         writer = self.process.writer
         if writer is not None and ((self._limit and not self.limits.max_bytes) or self._max_age):
             most = writer.used + self._limit * 16384 if self._limit else 0
-            self.limits = writer.limits = JournalLimits(self.limits.max_bytes or most, self._max_age, self.drop_oldest)
+            self.limits = JournalLimits(self.limits.max_bytes or most, self._max_age, self.drop_oldest)
+            writer.reconfigure(self.limits, full_sync=False)
         listener.resume(backlogs)
         names = {name: server.number for name, server in self.outputs.items()}
         self.note(f"process {self.generation} starts with {names}, and limits {self.limits}")

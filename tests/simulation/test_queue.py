@@ -15,7 +15,7 @@ from influxrelay.delivery.backlog import Fate, JournalBacklog, MemoryBacklog
 from influxrelay.delivery.buffered_sender import BufferedQueue, BufferedSender
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry
 from influxrelay.delivery.fanout import FanOut
-from influxrelay.journal.store import Journal
+from influxrelay.journal.store import Store
 from influxrelay.journal.writer import JournalWriter
 from tests.simulation import queue as queue_simulation
 
@@ -188,4 +188,4 @@ class MistakeTests(SynchronousTestCase):
 
     def test_sweep_nothing(self) -> None:
         """A log that keeps what all backends have passed is noticed."""
-        self.check(Journal, "sweep", lambda _: None, "the log has something left")
+        self.check(Store, "sweep", lambda _: None, "the log has something left")

@@ -54,9 +54,9 @@ class ReloadSimulationTests(SynchronousTestCase):
     def test_names_at_once(self) -> None:
         """A name that changes before the journal has changed it is noticed."""
 
-        def at_once(self: JournalWriter, backends: Any, known: Any) -> None:
-            register(self, backends, known)
-            self.names = {**self.names, **{key: name for key, (name, _) in backends.items()}}
+        def at_once(self: JournalWriter, backends: Any) -> None:
+            register(self, backends)
+            self._names = {**self._names, **{key: name for key, (name, _) in backends.items()}}
 
         self.check(JournalWriter, "register", at_once, "has something left", "is lost at", "in the journal")
 
@@ -66,7 +66,7 @@ class ReloadSimulationTests(SynchronousTestCase):
 
     def test_undecided(self) -> None:
         """A backend that returns and gets what no client was told is taken is noticed."""
-        self.check(FanOut, "decided", lambda self: self._writer.last_seq, "after 503", "after 400")
+        self.check(FanOut, "decided", lambda self: self._writer.last_number, "after 503", "after 400")
 
     def test_not_resumed(self) -> None:
         """A backend that returns, and does not read on where it was, is noticed."""

@@ -46,7 +46,7 @@ from urllib.parse import urlencode
 
 import attrs
 
-from influxrelay.journal.store import FILE, Journal
+from influxrelay.journal.store import FILE, Store
 from testing.servers import LOOPBACK, Influxd, Relay, free_port
 
 PATIENCE = 15.0  # seconds for one answer; the backends' timeout is a second
@@ -492,7 +492,7 @@ class Campaign:
 
     def _check_journal(self, problems: list[str]) -> set[tuple[int, int]]:
         """Look at what the relay has left; return the dead letters, as writer and number."""
-        journal = Journal(self.journal)
+        journal = Store(self.journal)
         try:
             problems += [f"waiting: {depth}" for depth in journal.depths() if depth.writes or not depth.active]
             problems += [f"dropped: {drop}" for drop in journal.drops()]

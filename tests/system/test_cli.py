@@ -18,7 +18,7 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 
 from influxrelay import __version__, cli
-from influxrelay.journal.store import Journal
+from influxrelay.journal.store import Store
 from influxrelay.operations import offline as stopped
 from influxrelay.operations import render as show
 from testing.admin import BAD, HEADER, REFUSAL, SECRET, OperatedCase
@@ -262,7 +262,7 @@ class StoppedTests(CLICase):
         for words in (["queues", "pause", "two"], ["queues", "resume", "two"], ["dead-letters", "replay", "--all"]):
             self.assertEqual(await self.refused(*words), f"{no_relay}; this needs a relay that runs")
         self.assertEqual(await self.refused("queues", "--listener", "x"), "there is no listener x; there is: main, new")
-        journal = Journal(self.directory / "main")
+        journal = Store(self.directory / "main")
         try:
             taken = f"{no_relay}; {self.directory / 'main'}: another relay is using this journal"
             self.assertEqual(await self.refused("queues"), taken)
@@ -274,7 +274,7 @@ class StoppedTests(CLICase):
         def denied(_: Path) -> None:
             raise PermissionError(13, "Permission denied")
 
-        self.patch(stopped, "Journal", denied)
+        self.patch(stopped, "Store", denied)
         self.assertEqual(await self.refused("queues"), f"{self.directory / 'main'}: Permission denied")
 
     async def test_no_journal(self) -> None:

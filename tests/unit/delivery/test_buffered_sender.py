@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,7 +16,7 @@ from influxrelay.delivery.backlog import MAX_DEAD_LETTERS, Fate, JournalBacklog,
 from influxrelay.delivery.buffered_sender import FIRST_DELAY, PAGE, PAGE_GAP, REREAD, BufferedQueue, BufferedSender
 from influxrelay.delivery.destination_queue import Entry
 from influxrelay.delivery.sender import PROBE_GAP
-from influxrelay.journal.store import Drop, Journal, Record
+from influxrelay.journal.records import Drop, Record
 from influxrelay.lineprotocol.filters import Filter
 from testing.backends import (
     BAD,
@@ -31,76 +29,10 @@ from testing.backends import (
     retry_later,
     write,
 )
+from testing.journals import MemoryJournal
 
 MISSING = Reply(404, (), b'{"error":"database not found: \\"db\\""}\n')
 PERMANENT = Reply(500, (), b'{"error":"partial write: x"}\n')
-
-
-class FakeWriter:
-    """A writer that does everything at once on a real journal, or when the test says so.
-
-    :ivar held: the calls that wait, if there is a list.
-    """
-
-    def __init__(self, directory: str) -> None:
-        self.journal = Journal(directory)
-        self.journal.begin()
-        self.journal.register({"fake": "http://fake"})
-        self.journal.commit()
-        self.last_seq = self.journal.last_seq
-        self.names: dict[Any, str] = {}
-        self.cursors: list[tuple[Destination, int]] = []
-        self.calls = 0
-        self.problems: list[Exception] = []
-        self.held: list[tuple[Callable[[Journal], Any], Deferred[Any]]] | None = None
-
-    def do(self, function: Callable[[Journal], Any]) -> Any:
-        """Do something in one transaction."""
-        self.journal.begin()
-        result = function(self.journal)
-        self.journal.commit()
-        return result
-
-    def append(self, record: Record) -> None:
-        """Write a write down."""
-        self.do(lambda journal: journal.append([record]))
-
-    def strike(self, seq: int) -> None:
-        """Strike it."""
-        self.do(lambda journal: journal.strike([seq]))
-
-    def passed(self, backend: Any, where: Destination, seq: int) -> None:
-        """Move a cursor, and check that it never moves back."""
-        assert all(seq >= known for place, known in self.cursors if place == where)
-        self.cursors.append((where, seq))
-        self.do(lambda journal: (journal.advance({(self.names[backend], where): seq}), journal.sweep()))
-
-    def insist(self, function: Callable[[Journal], None]) -> None:
-        """Do it."""
-        self.do(function)
-
-    def call(self, function: Callable[[Journal], Any]) -> Deferred[Any]:
-        """Do it now or later."""
-        self.calls += 1
-        if self.problems:
-            return fail(self.problems.pop(0))
-        if self.held is not None:
-            self.held.append((function, Deferred()))
-            return self.held[-1][1]
-        return succeed(self.do(function))
-
-    def release(self) -> None:
-        """Do what was held."""
-        held, self.held = self.held or [], None
-        for function, result in held:
-            result.callback(self.do(function))
-
-    def left(self) -> list[bytes]:
-        """Return the bodies that are still to be delivered."""
-        bodies = []
-        for where, passed in self.journal.backlog("fake"):
-            bodies += [record.write.body for record in self.journal.read(where, passed, 1 << 30)[0]]
-        return bodies
 
 
 class QueuedCase(SynchronousTestCase):
@@ -710,21 +642,19 @@ class JournalCase(QueuedCase):
 
     def build(self, **settings: Any) -> None:  # type: ignore[override]
         """Build a sender with a new journal."""
-        self.writer = FakeWriter(self.mktemp())
-        self.addCleanup(self.writer.journal.close)
-        self.backlog = JournalBacklog("fake", self.writer)  # type: ignore[arg-type]
+        self.writer = MemoryJournal()
+        self.backlog = JournalBacklog(self.writer)  # type: ignore[arg-type]
         self.build_sender(**settings)
 
     def give(self, fate: Fate) -> Client:
         """Submit a write that is in the journal."""
-        self.writer.last_seq = fate.seq
         self.writer.append(Record(fate.seq, fate.time, fate.write))
         return super().give(fate)
 
     def restart(self, **settings: Any) -> None:
         """Go on with the same journal as another process would."""
         self.build_sender(**settings)
-        self.sender.resume(self.writer.journal.backlog("fake"), self.writer.last_seq)
+        self.sender.resume(self.writer.positions(), self.writer.last_number)
 
     def assert_idle(self) -> None:
         """Check that nothing is left on disk either."""
@@ -772,7 +702,6 @@ class PagingTests(JournalCase):
             for _ in range(3):
                 self.seq += 1
                 self.writer.append(Record(self.seq, 1.0, write(body, destination(b"%d" % number))))
-        self.writer.last_seq = self.seq
         self.restart(max_waiting=PAGE, max_batch=1)
         self.sender.pause()
         self.assertLessEqual(self.sender.waiting()[1], PAGE + 13 * len(body))
@@ -793,8 +722,8 @@ class PagingTests(JournalCase):
         self.submit(b"4\n")
         self.assertEqual(len(self.writer.held), 1)
         held, self.writer.held = self.writer.held, None
-        function, result = held[0]
-        page = self.writer.do(function)  # it holds what came after it was asked for, and is struck after it was read
+        read, result = held[0]
+        page = read()  # it holds what came after it was asked for, and is struck after it was read
         struck.settle(State.STRUCK)
         self.writer.strike(struck.seq)
         result.callback(page)
@@ -870,12 +799,12 @@ class PagingTests(JournalCase):
         self.sender.not_on_disk(fate)
         self.assertEqual(client.reason, "full")
         fate.settle(State.KEPT)
-        self.assertEqual([(drop.reason, drop.writes) for drop in self.writer.journal.drops()], [("full", 1)])
+        self.assertEqual([(drop.reason, drop.writes) for drop in self.writer.drops()], [("full", 1)])
         self.drain()
         lost = self.fate(b"3\n", destination(b"gone"))
         lost.settle(State.KEPT)
         self.sender.not_on_disk(lost)
-        self.assertEqual(self.writer.journal.drops()[0].writes, 2)
+        self.assertEqual(self.writer.drops()[0].writes, 2)
 
     def test_struck_on_disk(self) -> None:
         """A client whose write is no longer in the journal is told, and not held."""
@@ -895,10 +824,10 @@ class PagingTests(JournalCase):
         self.submit(b"1\n")
         self.submit(b"2\n")
         self.submit(b"3\n")
-        self.writer.journal._db.execute("UPDATE log SET body = x'41' WHERE seq = 3")
+        self.writer.damaged.add(3)
         self.drain()
         self.assertEqual(b"".join(self.backend.bodies), b"0\n1\n3\n")
-        self.assertEqual(self.writer.journal.drops(), [Drop("fake", "damaged", 1, 1, 3.0, 3.0)])
+        self.assertEqual(self.writer.drops(), [Drop("fake", "damaged", 1, 2, 3.0, 3.0)])
 
 
 class CursorTests(JournalCase):
@@ -958,7 +887,7 @@ class CursorTests(JournalCase):
         self.assert_left(b"1\n", b"2\n")
         self.answer(BAD)
         self.assert_left(b"2\n")
-        (letter,) = self.writer.journal.dead_letters()
+        (letter,) = self.writer.letters
         self.assertEqual((letter.status, letter.write.body, letter.time), (400, b"1\n", 2.0))
         self.answer()
         self.assert_idle()
@@ -981,7 +910,7 @@ class CursorTests(JournalCase):
         self.backend.abort()
         self.assert_left(*[b"%d\n" % number for number in range(5)])
         self.assertEqual([client.reason for client in clients], ["stopped"] * 5)
-        self.assertEqual(self.writer.journal.drops(), [])
+        self.assertEqual(self.writer.drops(), [])
         self.assert_idle()
         self.restart()
         self.drain()
@@ -1028,7 +957,7 @@ class CursorTests(JournalCase):
         clients = [self.submit(b"%d\n" % number) for number in range(1, 4)]
         self.sender.give_up()
         self.assertEqual([client.reason for client in clients], ["dropped"] * 3)
-        self.assertEqual(self.writer.journal.drops(), [])
+        self.assertEqual(self.writer.drops(), [])
         self.answer()
         self.assert_idle()
 
@@ -1173,13 +1102,12 @@ class FilterTests(JournalCase):
             filtered = self.sender.filter
             self.build_sender()
             self.sender.filter = filtered
-            self.sender.resume(self.writer.journal.backlog("fake"), self.writer.last_seq)
+            self.sender.resume(self.writer.positions(), self.writer.last_number)
 
     def submit_part(self, body: bytes) -> None:
         """Submit an acknowledged write as a relay does."""
         fate = self.fate(body)
         fate.settle(State.KEPT)
-        self.writer.last_seq = fate.seq
         self.writer.append(Record(fate.seq, fate.time, fate.write))
         part = self.sender.part_of(fate.write)
         if part is None:

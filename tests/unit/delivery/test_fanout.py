@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -17,9 +16,9 @@ from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.backlog import Fate, State
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.fanout import FanOut
-from influxrelay.journal.store import Journal, Record
 from influxrelay.lineprotocol.filters import Filter
 from testing.backends import destination, write
+from testing.journals import MemoryJournal
 
 WRITE = Write(Destination(b"db", b"", b"ns", (b"", b"", b"")), b"db=db", b"", b"m f=1 1\n")
 
@@ -302,49 +301,13 @@ class FakeBufferedSender(BufferedSender):
     settle = FakeSender.settle
 
 
-class FakeWriter:
-    """A writer that commits when told."""
-
-    def __init__(self) -> None:
-        self.last_seq = 41
-        self.records: list[Record] = []
-        self.struck: list[int] = []
-        self.commits: list[Deferred[None]] = []
-
-    def append(self, record: Record) -> Deferred[None]:
-        """Take a record."""
-        self.records.append(record)
-        return self._begin()
-
-    def strike(self, seq: int) -> Deferred[None]:
-        """Take a strike."""
-        self.struck.append(seq)
-        return self._begin()
-
-    def call(self, function: Callable[[Journal], Any]) -> Deferred[None]:
-        """Take a call that waits for what was given before."""
-        return self._begin()
-
-    def _begin(self) -> Deferred[None]:
-        self.commits.append(Deferred())
-        return self.commits[-1]
-
-    def commit(self, problem: Exception | None = None) -> None:
-        """Commit what is oldest, or fail to."""
-        committed = self.commits.pop(0)
-        if problem is None:
-            committed.callback(None)
-        else:
-            committed.errback(Failure(problem))
-
-
 class KeptTests(SynchronousTestCase):
     """What is kept, and when the client is told, with queues."""
 
     def build(self, count: int = 2, *, journal: bool = True, **settings: Any) -> None:
         """Build a relay with queues."""
         self.senders = [FakeBufferedSender(f"sender{number}") for number in range(count)]
-        self.writer = FakeWriter()
+        self.writer = MemoryJournal(41, commits_at_once=False)
         writer: Any = self.writer if journal else None
         self.relay = FanOut("test", self.senders, writer=writer, clock=lambda: 7.0, **settings)
 
@@ -381,9 +344,9 @@ class KeptTests(SynchronousTestCase):
                 self.assertEqual(told, [])
                 step()
             self.assertEqual((told, self.state()), ([Reply(204)], State.KEPT))
-            (record,) = self.writer.records
+            (record,) = self.writer.appended
             self.assertEqual((record.seq, record.time, record.write), (42, 7.0, WRITE))
-            self.assertEqual((self.writer.last_seq, self.writer.struck), (42, []))
+            self.assertEqual((self.writer.last_number, self.writer.struck), (42, []))
 
     def test_refused(self) -> None:
         """A 4xx or 5xx is given when the write is struck from the journal for certain, or that has failed."""
@@ -465,7 +428,7 @@ class KeptTests(SynchronousTestCase):
         self.build(consistency="any", journal_first=True)
         told = [self.submit(), self.submit()]
         handed = self.relay.handed_out()
-        self.assertEqual((self.senders[0].fates, told, len(self.writer.records)), ([], [[], []], 2))
+        self.assertEqual((self.senders[0].fates, told, len(self.writer.appended)), ([], [[], []], 2))
         self.writer.commit()
         self.assertEqual(([fate.seq for fate in self.senders[1].fates], told), ([42], [[Reply(204)], []]))
         self.assertNoResult(handed)

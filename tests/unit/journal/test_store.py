@@ -8,7 +8,8 @@ from typing import Any
 
 from influxrelay.core.errors import JournalError
 from influxrelay.core.write import Destination
-from influxrelay.journal.store import FILE, VERSION, Depth, Drop, Journal, Record
+from influxrelay.journal.records import Depth, Drop, Record
+from influxrelay.journal.store import FILE, VERSION, Store
 from testing.journal_cases import BACKENDS, OTHER, PLACE, JournalCase, record, write
 
 
@@ -314,12 +315,12 @@ class FileTests(JournalCase):
 
     def test_one_at_a_time(self) -> None:
         """A second relay is refused with one line, and leaves the first one alone."""
-        error = self.assertRaises(JournalError, Journal, self.directory)
+        error = self.assertRaises(JournalError, Store, self.directory)
         self.assertEqual(str(error), f"{self.directory}: another relay is using this journal")
         self.append(record(1))
         self.journal.close()
         self.journal.close()
-        self.journal = Journal(self.directory)
+        self.journal = Store(self.directory)
         self.assertEqual(self.seqs(), [1])
 
     def test_later_version(self) -> None:
@@ -327,7 +328,7 @@ class FileTests(JournalCase):
         self.journal._db.execute(f"PRAGMA user_version = {VERSION + 1}")
         self.journal.close()
         for _ in range(2):
-            error = self.assertRaises(JournalError, Journal, self.directory)
+            error = self.assertRaises(JournalError, Store, self.directory)
             self.assertIn(f"found a journal of version {VERSION + 1}; allowed: up to {VERSION}", str(error))
 
     def test_damaged_files(self) -> None:
@@ -343,11 +344,11 @@ class FileTests(JournalCase):
         for content in (b"", b"x"):  # SQLite begins anew
             path.write_bytes(content)
             self.assertEqual(self.read_all(), [])
-        self.journal = Journal(self.directory)
+        self.journal = Store(self.directory)
 
     def read_all(self) -> list[Any]:
         """Open it, read all and close it."""
-        journal = Journal(self.directory)
+        journal = Store(self.directory)
         try:
             return [*journal._db.execute("SELECT * FROM log"), *journal.read(PLACE, 0, 1 << 30)[0]]
         finally:

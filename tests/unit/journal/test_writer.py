@@ -17,8 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.errors import JournalError
 from influxrelay.journal import writer as keeper
-from influxrelay.journal.store import FILE, Drop, Journal, Record
-from influxrelay.journal.writer import CHECK_AGE, LAZY, JournalFullError, JournalLimits, JournalWriter
+from influxrelay.journal.records import Drop, JournalLimits, Record
+from influxrelay.journal.store import FILE, Store
+from influxrelay.journal.writer import CHECK_AGE, LAZY, JournalFullError, JournalWriter
 from testing.journal_cases import OTHER, PLACE, record, write
 
 DISK_FULL = (sqlite3.OperationalError, sqlite3.SQLITE_FULL, "database or disk is full")
@@ -71,13 +72,13 @@ class KeeperCase(SynchronousTestCase):
         if event.get("log_namespace") == "influxrelay.journal.writer.JournalWriter":
             self.logged.append((event["log_level"], formatEvent(event)))
 
-    def start(self, **limits: Any) -> Journal:
+    def start(self, **limits: Any) -> Store:
         """Start a keeper with other limits, in place of the one before."""
         self.stop()
         self.reactor = FakeReactor()
         self.keeper = JournalWriter(self.reactor, self.directory, JournalLimits(**limits), clock=lambda: self.now)
-        self.keeper.names["a"] = "a"
-        self.journal: Journal = self.keeper.open({"a": "http://a"})
+        self.positions = self.keeper.open({"a": ("a", "http://a")})
+        self.journal: Store = self.keeper._journal
         self.keeper.start()
         return self.journal
 
@@ -96,29 +97,31 @@ class KeeperCase(SynchronousTestCase):
 
     def hold(self) -> Deferred[None]:
         """Make the keeper busy, so that what comes next is one batch."""
-        return self.keeper.call(lambda _: None)  # type: ignore[no-any-return]
+        return self.keeper._call(lambda _: None)  # type: ignore[no-any-return]
 
     def append(self, *seqs: int) -> None:
         """Append and wait."""
         for seq in seqs:
+            while self.keeper.last_number < seq:
+                self.keeper.next_number()
             self.wait(self.keeper.append(record(seq)))
 
     def seqs(self) -> list[int]:
         """Return what is in the log."""
-        read = self.keeper.call(lambda journal: [each.seq for each in journal.read(PLACE, 0, 1 << 30)[0]])
+        read = self.keeper._call(lambda journal: [each.seq for each in journal.read(PLACE, 0, 1 << 30)[0]])
         return self.wait(read)  # type: ignore[no-any-return]
 
     def break_journal(self, name: str, *problems: BaseException) -> None:
         """Let a method of the journal fail so many times."""
-        method = getattr(Journal, name)
+        method = getattr(Store, name)
         left = list(problems)
 
-        def fail(journal: Journal, *arguments: Any) -> Any:
+        def fail(journal: Store, *arguments: Any) -> Any:
             if left:
                 raise left.pop(0)
             return method(journal, *arguments)
 
-        self.patch(Journal, name, fail)
+        self.patch(Store, name, fail)
 
     def lines(self, level: LogLevel) -> list[str]:
         """Return what was logged at a level."""
@@ -149,10 +152,10 @@ class BatchTests(KeeperCase):
         """In a batch: appends, strikes, what is insisted on, cursors, calls."""
         held = self.hold()
         seen: list[Any] = []
-        called = self.keeper.call(lambda journal: (journal.drops(), len(journal.backlog("a")), list(seen)))
-        self.keeper.passed("a", PLACE, 3)
-        self.keeper.insist(lambda journal: journal.count_drop("a", "full", 1.0, 5))
-        self.keeper.insist(lambda journal: seen.extend(each.seq for each in journal.read(PLACE, 0, 1 << 20)[0]))
+        called = self.keeper._call(lambda journal: (journal.drops(), len(journal.backlog("a")), list(seen)))
+        self.keeper.advance("a", PLACE, 3)
+        self.keeper._insist(lambda journal: journal.count_drop("a", "full", 1.0, 5))
+        self.keeper._insist(lambda journal: seen.extend(each.seq for each in journal.read(PLACE, 0, 1 << 20)[0]))
         struck = self.keeper.strike(2)
         appended = [self.keeper.append(record(seq)) for seq in (1, 2, 3)]
         self.wait(held)
@@ -163,8 +166,8 @@ class BatchTests(KeeperCase):
     def test_lazy_cursors(self) -> None:
         """Cursors alone are written after a while, all at once."""
         self.append(1, 2)
-        self.keeper.passed("a", PLACE, 1)
-        self.keeper.passed("a", PLACE, 2)
+        self.keeper.advance("a", PLACE, 1)
+        self.keeper.advance("a", PLACE, 2)
         self.reactor.advance(LAZY - 0.01)
         self.assertTrue(self.reactor.reports.empty())
         self.reactor.advance(0.01)
@@ -175,7 +178,7 @@ class BatchTests(KeeperCase):
         """Cursors that move while a batch is under way are written after a while as well."""
         self.append(1)
         held = self.hold()
-        self.keeper.passed("a", PLACE, 1)
+        self.keeper.advance("a", PLACE, 1)
         self.wait(held)
         self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
         self.reactor.advance(LAZY)
@@ -185,20 +188,20 @@ class BatchTests(KeeperCase):
     def test_cursors_with_the_next_write(self) -> None:
         """Cursors are written with the next write."""
         self.append(1)
-        self.keeper.passed("a", PLACE, 1)
+        self.keeper.advance("a", PLACE, 1)
         self.append(2)
         self.assertEqual((self.reactor.getDelayedCalls(), self.seqs()), ([], [2]))
 
     def test_stop(self) -> None:
         """At the stop all that was given is done, cursors too, and the files are closed."""
         self.append(1, 2)
-        self.keeper.passed("a", PLACE, 1)
+        self.keeper.advance("a", PLACE, 1)
         appended = self.keeper.append(record(3))
-        self.keeper.passed("a", PLACE, 2)
+        self.keeper.advance("a", PLACE, 2)
         self.stop()
         self.successResultOf(appended)
         self.start()
-        self.assertEqual(self.keeper.last_seq, 3)
+        self.assertEqual(self.keeper.last_number, 3)
         self.assertEqual(self.seqs(), [3])
 
     def test_strike_at_the_stop(self) -> None:
@@ -223,19 +226,18 @@ class BatchTests(KeeperCase):
 class RegisterTests(KeeperCase):
     """Backends that change while the journal works."""
 
-    def register(self, known: tuple[str, ...] = ("a",), **backends: str) -> None:
+    def register(self, **backends: str) -> None:
         """Say which backends there are, each at a location of its key's name."""
-        self.keeper.register({key: (name, f"http://{key}") for key, name in backends.items()}, known)
+        self.keeper.register({key: (name, f"http://{key}") for key, name in backends.items()})
 
     def backlogs(self, *names: str) -> dict[str, list[int]]:
         """Return up to where each backend has what is in the log."""
-        call = self.keeper.call(lambda journal: {name: [seq for _, seq in journal.backlog(name)] for name in names})
+        call = self.keeper._call(lambda journal: {name: [seq for _, seq in journal.backlog(name)] for name in names})
         return self.wait(call)  # type: ignore[no-any-return]
 
     def test_new(self) -> None:
         """A new backend gets what comes later, also in the same transaction, and nothing from before."""
         self.append(1)
-        self.keeper.last_seq = 1
         held = self.hold()
         self.register(a="a", b="b")
         appended = self.keeper.append(record(2))
@@ -246,91 +248,86 @@ class RegisterTests(KeeperCase):
     def test_renamed(self) -> None:
         """What was noted under the old name, before and in the same transaction, is found under the new one."""
         self.append(1, 2, 3)
-        self.keeper.last_seq = 3
         self.register(a="a", b="b")
         held = self.hold()
-        self.keeper.passed("a", PLACE, 2)
-        self.register(("a", "b"), a="b", b="a")
-        self.keeper.passed("a", PLACE, 3)
+        self.keeper.advance("a", PLACE, 2)
+        self.register(a="b", b="a")
+        self.keeper.advance("a", PLACE, 3)
         self.wait(held)
         self.assertEqual(self.backlogs("a", "b"), {"a": [], "b": []})
-        depths = self.wait(self.keeper.call(Journal.depths))
+        depths = self.wait(self.keeper._call(Store.depths))
         self.assertEqual({each.backend: each.location for each in depths}, {"b": "http://a", "a": "http://b"})
 
     def test_tried_again(self) -> None:
         """While the disk does not take it the old names hold, and then the new ones."""
         self.append(1, 2)
-        self.keeper.last_seq = 2
         self.break_journal("commit", *[failing(DISK_FULL)] * 2)
-        self.keeper.passed("a", PLACE, 1)
+        self.keeper.advance("a", PLACE, 1)
         self.register(a="new")
         for _ in range(2):
             self.reactor.pump()
-            self.assertEqual(self.keeper.names, {"a": "a"})
+            self.assertEqual(self.keeper._names, {"a": "a"})
             self.reactor.advance(LAZY)
         self.assertEqual(self.backlogs("new"), {"new": [1]})
-        self.assertEqual(self.keeper.names, {"a": "new"})
+        self.assertEqual(self.keeper._names, {"a": "new"})
 
     def test_losses(self) -> None:
         """What was lost is told of the right backend also while two of them exchange their names."""
         seen: list[dict[str, int]] = []
-        commit = Journal.commit
+        commit = Store.commit
 
         def losses() -> dict[str, int]:
             return {key: len(self.keeper.losses(key)) for key in ("a", "b")}
 
-        def look_and_commit(journal: Journal) -> None:
+        def look_and_commit(journal: Store) -> None:
             seen.append(losses())
             commit(journal)
 
         self.register(a="a", b="b")
-        self.wait(self.keeper.call(lambda journal: journal.count_drop("a", "full", 1.0, 5)))
-        self.patch(Journal, "commit", look_and_commit)
-        self.register(("a", "b"), a="b", b="a")
+        self.wait(self.keeper._call(lambda journal: journal.count_drop("a", "full", 1.0, 5)))
+        self.patch(Store, "commit", look_and_commit)
+        self.register(a="b", b="a")
         self.wait(self.hold())
         self.assertEqual([*seen, losses()], [{"a": 1, "b": 0}] * (len(seen) + 1))
 
     def test_removed(self) -> None:
         """A backend that is removed holds nothing back, and what comes of it is ignored."""
         self.append(1)
-        self.keeper.last_seq = 1
         self.register(a="a", b="b")
         self.append(2)
-        self.register(("b",), b="b")
-        self.keeper.passed("a", PLACE, 2)
-        self.keeper.passed("b", PLACE, 2)
+        self.register(b="b")
+        self.keeper.advance("a", PLACE, 2)
+        self.keeper.advance("b", PLACE, 2)
         self.append(3)
-        self.assertEqual((self.keeper.names, self.seqs()), ({"b": "b"}, [3]))
+        self.assertEqual((self.keeper._names, self.seqs()), ({"b": "b"}, [3]))
 
     def test_returns(self) -> None:
         """A backend that returns, perhaps by another name, goes on where it was."""
         self.append(1)
-        self.keeper.last_seq = 1
         self.register(a="a", b="b")
         self.append(2)
-        self.keeper.last_seq = 2
-        self.register(("a",), a="a")
+        self.register(a="a")
         self.append(3)
         locations = {"a": "http://a", "again": "http://b", "other": "http://other"}
-        passed = self.keeper.call(lambda journal: journal.passed_before(locations, {"a": "a"}))
+        passed = self.keeper.returning(locations, {"a": "a"})
         self.assertEqual(self.wait(passed), {"again": [(PLACE, 1)]})
-        self.register(("a",), a="a", b="again", other="other")
-        self.assertEqual(self.backlogs("again", "other"), {"again": [1], "other": [2]})
+        self.register(a="a", b="again", other="other")
+        self.assertEqual(self.backlogs("again", "other"), {"again": [1], "other": []})
 
     def test_sync(self) -> None:
         """What a commit survives can change between two of them."""
-        self.keeper.full_sync = True
+        self.keeper.reconfigure(JournalLimits(), full_sync=True)
         pragma = "PRAGMA synchronous"
-        self.assertEqual(self.wait(self.keeper.call(lambda journal: journal._db.execute(pragma).fetchone())), (2,))
-        self.keeper.full_sync = False
-        self.assertEqual(self.wait(self.keeper.call(lambda journal: journal._db.execute(pragma).fetchone())), (1,))
+        self.assertEqual(self.wait(self.keeper._call(lambda journal: journal._db.execute(pragma).fetchone())), (2,))
+        self.keeper.reconfigure(JournalLimits(), full_sync=False)
+        self.assertEqual(self.wait(self.keeper._call(lambda journal: journal._db.execute(pragma).fetchone())), (1,))
 
     def test_never_started(self) -> None:
         """A journal that was only tried is closed, and another can have it."""
         self.stop()
         for _ in range(2):
             keeper = JournalWriter(self.reactor, self.directory, JournalLimits())
-            keeper.open({"a": "http://a"})
+            keeper.open({"a": ("a", "http://a")})
             self.successResultOf(keeper.stop())
 
 
@@ -341,7 +338,7 @@ class TroubleTests(KeeperCase):
         """Who waits for a failed commit is told, and the trouble is logged once when it begins and when it ends."""
         self.break_journal("append", *[failing(DISK_FULL)] * 3)
         held = self.hold()
-        called = self.keeper.call(lambda _: 1)
+        called = self.keeper._call(lambda _: 1)
         appended = [self.keeper.append(record(seq)) for seq in (1, 2)]
         self.wait(held)
         self.reactor.pump()
@@ -367,28 +364,28 @@ class TroubleTests(KeeperCase):
         self.break_journal("commit", *[failing(DISK_FULL)] * 3)
         held = self.hold()
         struck = self.keeper.strike(2)
-        self.keeper.passed("a", PLACE, 1)
-        self.keeper.insist(lambda journal: journal.count_drop("a", "full", 1.0, 5))
+        self.keeper.advance("a", PLACE, 1)
+        self.keeper._insist(lambda journal: journal.count_drop("a", "full", 1.0, 5))
         for _ in range(2):
             self.reactor.pump()
             self.reactor.advance(LAZY)
         self.failureResultOf(held, JournalError)
         self.failureResultOf(struck, JournalError)
-        self.keeper.passed("a", PLACE, 1)
+        self.keeper.advance("a", PLACE, 1)
         for _ in range(2):
             self.reactor.pump()
             self.reactor.advance(LAZY)
         self.assertEqual(self.seqs(), [3])
-        self.assertEqual(self.wait(self.keeper.call(Journal.drops)), [Drop("a", "full", 1, 5, 1.0, 1.0)])
+        self.assertEqual(self.wait(self.keeper._call(Store.drops)), [Drop("a", "full", 1, 5, 1.0, 1.0)])
         self.assertEqual(len(self.lines(LogLevel.critical)), 1)
 
     def test_newer_cursor_wins(self) -> None:
         """A cursor that is tried again does not undo a newer one."""
         self.append(1, 2, 3)
         self.break_journal("commit", failing(DISK_FULL))
-        self.keeper.passed("a", PLACE, 1)
+        self.keeper.advance("a", PLACE, 1)
         self.reactor.advance(LAZY)
-        self.keeper.passed("a", PLACE, 3)
+        self.keeper.advance("a", PLACE, 3)
         self.reactor.pump()
         self.reactor.advance(LAZY)
         self.reactor.pump()
@@ -409,7 +406,7 @@ class TroubleTests(KeeperCase):
         """A disk that fails does not hold up the stop."""
         self.append(1)
         self.break_journal("commit", *[failing(DISK_FULL)] * 100)
-        self.keeper.passed("a", PLACE, 1)
+        self.keeper.advance("a", PLACE, 1)
         struck = self.keeper.strike(1)
         self.stop()
         self.failureResultOf(struck, JournalError)
@@ -432,7 +429,7 @@ class TroubleTests(KeeperCase):
         self.append(1, 2)
         self.break_journal("append", failing(CORRUPT))
         appended = self.keeper.append(record(3))
-        self.keeper.insist(lambda journal: journal.count_drop("a", "full", 1.0, 5))
+        self.keeper._insist(lambda journal: journal.count_drop("a", "full", 1.0, 5))
         self.reactor.pump()
         self.failureResultOf(appended, JournalError)
         self.append(4)
@@ -488,7 +485,7 @@ class LimitTests(KeeperCase):
         self.assertEqual(str(error), f"{self.directory}: the journal is full ({used + 50_000} bytes)")
         self.wait(struck)
         self.assertEqual(self.keeper.trouble, "")
-        self.keeper.passed("a", PLACE, 1)
+        self.keeper.advance("a", PLACE, 1)
         self.reactor.advance(LAZY)
         self.reactor.pump()
         self.append(3)
@@ -501,10 +498,10 @@ class LimitTests(KeeperCase):
         for seq in range(1, 11):
             self.wait(self.keeper.append(Record(seq, seq, write(bytes(20_000), OTHER))))
         self.assertLessEqual(self.keeper.used, limit)
-        seqs = self.wait(self.keeper.call(lambda journal: [each.seq for each in journal.read(OTHER, 0, 1 << 20)[0]]))
+        seqs = self.wait(self.keeper._call(lambda journal: [each.seq for each in journal.read(OTHER, 0, 1 << 20)[0]]))
         self.assertEqual(seqs, list(range(seqs[0], 11)))
         self.assertGreaterEqual(len(seqs), 3)
-        (drop,) = self.wait(self.keeper.call(Journal.drops))
+        (drop,) = self.wait(self.keeper._call(Store.drops))
         self.assertEqual((drop.reason, drop.writes, drop.first, drop.last), ("full", 10 - len(seqs), 1, 10 - len(seqs)))
 
     def test_age(self) -> None:
@@ -516,20 +513,19 @@ class LimitTests(KeeperCase):
         self.now = 1055.0
         self.wait(self.hold())
         self.assertEqual(self.seqs(), [96])
-        self.assertEqual(self.wait(self.keeper.call(Journal.drops)), [Drop("a", "age", 1, 3, 950.0, 950.0)])
+        self.assertEqual(self.wait(self.keeper._call(Store.drops)), [Drop("a", "age", 1, 3, 950.0, 950.0)])
 
 
 class OpenTests(KeeperCase):
     """How a keeper begins."""
 
-    def open(self) -> Journal:
+    def open(self) -> Store:
         """Open the journal with a new keeper, which is not started."""
         self.keeper = None
-        journal = JournalWriter(self.reactor, self.directory, JournalLimits(), clock=lambda: self.now).open(
-            {"a": "http://a"}
-        )
-        self.addCleanup(journal.close)
-        return journal
+        keeper = JournalWriter(self.reactor, self.directory, JournalLimits(), clock=lambda: self.now)
+        keeper.open({"a": ("a", "http://a")})
+        self.addCleanup(keeper._journal.close)
+        return keeper._journal
 
     def test_in_use(self) -> None:
         """A journal in use is refused."""

@@ -404,13 +404,14 @@ class AbleTests(SynchronousTestCase):
         if queue == "journal":
             limits = JournalLimits(max_bytes=1 if disk == "full" else 0)
             writer = InlineWriter(self.clock, self.mktemp(), limits)
-            self.addCleanup(writer.open({f"b{number}": "x" for number in range(len(states))}).close)
+            writer.open({})
+            self.addCleanup(writer._journal.close)
             writer.start()
         senders = [self.sender(f"b{number}", state, queue, writer) for number, state in enumerate(states)]
         relay = FanOut("test", senders, writer=writer, consistency=consistency, refuse_unjournaled=on_error == "refuse")
         if writer is not None and disk == "broken":
             writer.broken = True
-            writer.call(lambda _: None).addErrback(lambda _: None)
+            writer.probe().addErrback(lambda _: None)
             self.assertNotEqual(writer.trouble, "")
         return relay
 
@@ -421,7 +422,7 @@ class AbleTests(SynchronousTestCase):
         if queue == "none":
             sender = Sender(backend, self.clock, **named)
         else:
-            kept: Any = JournalBacklog(name, writer) if writer is not None else MemoryBacklog(name, 100)
+            kept: Any = JournalBacklog(writer) if writer is not None else MemoryBacklog(name, 100)
             sender = BufferedSender(backend, self.clock, backlog=kept, **named)
         if state == "down":
             sender._enter_trouble(REFUSED, 0.0)
