@@ -525,11 +525,11 @@ class LargeBodyTests(_Case):
         body = b"cpu value=1 \n" * 200_000  # the blank at the end makes them odd
         large.send(request(body=body))
         await until(lambda: self.service.site.desk._works)
-        answered = 0  # a body that is read in one go is never seen on the desk
+        answered = 0
         while all(len(each.body) < 1000 for each in self.server.requests):
             self.assertEqual((await small.ask(request())).status, 204)
             answered += 1
-        self.assertGreater(answered, 0)
+        self.assertGreater(answered, 100)  # a few turns of the reactor for each, of some 3000 for the large one
         self.assertEqual((await large.answer()).status, 204)
         self.assertEqual(max(each.body.count(b"cpu value=1 1") for each in self.server.requests), 200_000)
 
