@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
@@ -70,10 +72,12 @@ class FakeBackend:
         self.posts: list[Post] = []
         self.at_once: list[Reply | BackendFailure | Exception] = []
 
-    def post(self, write: Write, body: bytes) -> Deferred[Reply]:
+    def post(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
         """Record a request."""
         assert isinstance(write, Write)
-        assert type(body) is bytes
+        assert body_parts
+        assert all(type(part) is bytes for part in body_parts)
+        body = b"".join(body_parts)
         assert body
         post = Post(write, body)
         self.posts.append(post)

@@ -193,7 +193,12 @@ def _first_seq(entries: Iterable[Entry]) -> int:
     return next((entry.fate.seq for entry in entries if entry.fate is not None), 0)
 
 
-def join(entries: list[Entry]) -> bytes:
-    """Return the bodies as one, in which each ends with exactly one newline of its own or ours."""
-    bodies = [entry.write.body for entry in entries]
-    return b"".join([body if body.endswith(b"\n") else body + b"\n" for body in bodies])
+def body_parts(entries: list[Entry]) -> list[bytes]:
+    """Return what makes one body of several, in which each ends with exactly one newline of its own or ours."""
+    parts = []
+    for entry in entries:
+        body = entry.write.body
+        parts.append(body)
+        if not entry.write.gzipped and not body.endswith(b"\n"):
+            parts.append(b"\n")
+    return parts

@@ -22,11 +22,11 @@ from influxrelay.delivery.backlog import Backlog, JournalBacklog, MemoryBacklog
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.http_client import HTTPBackend
 from influxrelay.delivery.sender import Backend, Sender
-from influxrelay.delivery.tls import BackendPolicy
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import JournalLimits
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.lineprotocol.filters import Filter
+from influxrelay.transport.tls import ClientTLS
 
 _KB = 1024
 _MB = 1024 * 1024
@@ -48,7 +48,7 @@ def make_backend(output: HTTPOutputConfig, reactor: Any) -> HTTPBackend:
         authorization = b"Token " + output.token.encode()
     elif output.username is not None:
         authorization = b"Basic " + b64encode(f"{output.username}:{output.password}".encode())
-    policy = BackendPolicy(
+    tls = ClientTLS(
         verify=not output.skip_tls_verification,
         ca_file=output.ca_file,
         client_certificate=output.client_certificate,
@@ -57,7 +57,7 @@ def make_backend(output: HTTPOutputConfig, reactor: Any) -> HTTPBackend:
         output.name,
         output.write_url,
         reactor,
-        policy,
+        tls,
         timeout=output.timeout,
         authorization=authorization,
         gzip=output.gzip,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from socket import gaierror
+from ssl import SSLError
 from time import perf_counter
 from typing import Any
 from urllib.parse import quote_plus, unquote, urlsplit
 
-from OpenSSL.SSL import Error as OpenSSLError
-from service_identity import CertificateError, VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
@@ -46,9 +44,9 @@ from influxrelay import __version__
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.histogram import LATENCIES, Histogram
 from influxrelay.core.write import Reply, Write
-from influxrelay.delivery.tls import BackendPolicy
 from influxrelay.lineprotocol.query_string import without
-from influxrelay.transport.name_endpoint import NameEndpoint
+from influxrelay.transport.client import ClientEndpoint
+from influxrelay.transport.tls import ClientTLS
 
 MAX_ANSWER = 1024 * 1024  # bytes of an answer's body that are read; no InfluxDB answers a write with more
 _SHOWN_HEADERS = (
@@ -133,12 +131,12 @@ class _ConnectionFactory(_HTTP11ClientFactory):
 class _OneEndpoint:
     """Knows the one server that a backend talks to, once and for all: Agent would look at the URL with each request."""
 
-    def __init__(self, url: str, reactor: Any, policy: BackendPolicy) -> None:
+    def __init__(self, url: str, reactor: Any, tls: ClientTLS, timeout: float) -> None:
         parts = urlsplit(url)
         host = unquote(parts.hostname or "")  # an IPv6 zone's percent sign is written %25 (RFC 6874)
-        self._endpoint: IStreamClientEndpoint = NameEndpoint(reactor, host, parts.port or _PORTS[parts.scheme])
-        if parts.scheme == "https":
-            self._endpoint = wrapClientTLS(policy.creator_for(host), self._endpoint)
+        port = parts.port or _PORTS[parts.scheme]
+        encrypted = tls if parts.scheme == "https" else None
+        self._endpoint = ClientEndpoint(reactor, host, port, timeout=timeout, tls=encrypted)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: ARG002 (the interface's)
         """Return the endpoint."""
@@ -162,7 +160,7 @@ class HTTPBackend:
         name: str,
         write_url: str,
         reactor: Any,
-        policy: BackendPolicy,
+        tls: ClientTLS,
         *,
         timeout: float,
         authorization: bytes | None = None,
@@ -177,7 +175,7 @@ class HTTPBackend:
         self.pool = Pool(reactor, persistent=True)
         self.pool.maxPersistentPerHost = max_connections
         self.pool._factory = _ConnectionFactory  # noqa: SLF001 (Twisted's would log each connection)
-        endpoints = _OneEndpoint(write_url, reactor, policy)
+        endpoints = _OneEndpoint(write_url, reactor, tls, timeout)
         self.client = WriteClient(Agent.usingEndpointFactory(reactor, endpoints, self.pool))
         self._under_way: set[_Exchange] = set()
         self._write_url = write_url.encode("ascii")
@@ -186,7 +184,7 @@ class HTTPBackend:
         self._ping_timeout = ping_timeout
         self._authorization = authorization
         self._gzip = gzip
-        self.settings = (write_url, policy, timeout, authorization, gzip, ping_url, ping_timeout)
+        self.settings = (write_url, tls, timeout, authorization, gzip, ping_url, ping_timeout)
         self._host = re.sub(
             rb"%25[^]]*", b"", urlsplit(write_url).netloc.encode("ascii")
         )  # an IPv6 zone is not for servers (RFC 6874)
@@ -215,12 +213,13 @@ class HTTPBackend:
             headers.setRawHeaders(b"Content-Encoding", [b"gzip"])
         return headers
 
-    def post(self, write: Write, body: bytes) -> Deferred[Reply]:
-        """Send ``body`` to where ``write`` goes.
+    def post(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
+        """Send a body, of one part or several, to where ``write`` goes.
 
         :return: fires with any final answer, within the timeout; fails with :class:`BackendFailure`: ``refused``,
             ``reset``, ``timeout``, ``unresolved``, ``unreachable``, ``tls``, ``garbage``.
         """
+        body = body_parts[0] if len(body_parts) == 1 else b"".join(body_parts)
         if self._gzip:
             compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 31)
             body = compressor.compress(body) + compressor.flush()
@@ -416,7 +415,7 @@ _WORDS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((ConnectionRefusedError,), "refused"),
     ((TimeoutError, ConnectingCancelledError, CancelledError), "timeout"),
     ((DNSLookupError, gaierror), "unresolved"),
-    ((OpenSSLError, VerificationError, CertificateError), "tls"),
+    ((SSLError,), "tls"),
     ((ConnectError,), "unreachable"),
     ((ConnectionDone, ConnectionLost), "reset"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail
@@ -18,7 +18,7 @@ from influxrelay.core.histogram import Histogram
 from influxrelay.core.log_throttle import FailureLog, Throttle
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.backlog import Fate
-from influxrelay.delivery.destination_queue import DestinationQueue, Entry, Tally, join
+from influxrelay.delivery.destination_queue import DestinationQueue, Entry, Tally, body_parts
 from influxrelay.delivery.responses import Verdict, excerpt, judge, retry_after
 from influxrelay.journal.records import Drop, count_drop
 from influxrelay.lineprotocol.filters import Filter
@@ -35,8 +35,8 @@ class Backend(Protocol):
     timeout: float
     latency: Histogram
 
-    def post(self, write: Write, body: bytes) -> Deferred[Reply]:
-        """Send ``body`` to where ``write`` goes.
+    def post(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
+        """Send a body to where ``write`` goes: the parts, one behind the other.
 
         The Deferred fires within :attr:`timeout` seconds with an answer of any final status, or fails with
         :class:`BackendFailure` where there was none.
@@ -223,12 +223,12 @@ class Sender:
         write, count = entries[0].write, len(entries)
         self.sent += count
         if count == 1:
-            body = write.body
+            parts: Sequence[bytes] = (write.body,)
         else:
             self.merged += count
-            body = join(entries)
+            parts = body_parts(entries)
         try:
-            sent = self.backend.post(write, body)
+            sent = self.backend.post(write, parts)
         except Exception:  # noqa: BLE001 (whatever it is, it is this backend's)
             sent = fail()
         sent.addCallbacks(self._answered, self._unanswered, callbackArgs=(queue, entries), errbackArgs=(queue, entries))

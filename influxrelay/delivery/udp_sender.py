@@ -1,4 +1,4 @@
-"""Lines out by datagram."""
+"""Sends lines in datagrams."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ from influxrelay.core.log_throttle import Throttle
 from influxrelay.core.resolver import Address, is_address, resolve
 from influxrelay.lineprotocol.filters import Filter
 
-RESOLVE_INTERVAL = 60.0  # seconds between two look-ups of a host name ...
-
-
-FIRST_INTERVAL = 5.0  # ... and until the first one has found something
+RESOLVE_INTERVAL = 60.0  # seconds between two lookups of a host name that has an address
+FIRST_INTERVAL = 5.0  # seconds between two lookups of one that has none yet
 
 
 def pack(lines: Iterable[bytes], mtu: int) -> tuple[list[tuple[bytes, int]], int]:
     """Fill datagrams of at most ``mtu`` bytes with whole lines.
 
-    :return: the datagrams with the number of lines in each, and how many lines are too large for any.
+    :return: the datagrams with the number of lines in each, and how many lines are larger than any datagram.
     """
     datagrams = []
     too_large = 0
@@ -46,9 +44,12 @@ def pack(lines: Iterable[bytes], mtu: int) -> tuple[list[tuple[bytes, int]], int
 
 
 class DatagramSender:
-    """Sends lines to one ``host:port``; a host name is looked up at the start and every minute, without blocking.
+    """Sends lines to one ``host:port``.
 
-    :ivar filter: what it takes; None for everything.
+    A host name is looked up at the start and every minute, without blocking; lines go to its first address.
+
+    :ivar address: the numeric address and the port that datagrams go to; None while the host has no address.
+    :ivar filter: selects the lines that are sent; None for all.
     :ivar dropped: lines dropped here, by reason: ``mtu``, ``unresolved``, ``send``.
     """
 
@@ -56,18 +57,18 @@ class DatagramSender:
 
     def __init__(self, relay: str, name: str, reactor: Any, host: str, port: int, *, mtu: int) -> None:
         self.reconfigure(relay, name, host, port, mtu=mtu)
+        self._reactor = reactor
         self.filter: Filter | None = None
         self.lines_out = 0
         self.dropped: Counter[str] = Counter()
-        self._reactor = reactor
-        self._address: tuple[str, int] | None = None
+        self.address: tuple[str, int] | None = None
         self.transport: Any = None
-        self._next_look_up: IDelayedCall | None = None
+        self._next_lookup: IDelayedCall | None = None
         self._trouble = Throttle(reactor)
         self._stopped = False
 
     def reconfigure(self, relay: str, name: str, host: str, port: int, *, mtu: int) -> None:
-        """Let other settings hold; :meth:`start` makes it look for another host, and until then nothing is lost."""
+        """Change the settings; another host is looked up by :meth:`start`, and lines go to the old one until then."""
         self._relay = relay
         self.name = name
         self._host = host
@@ -77,30 +78,29 @@ class DatagramSender:
     @property
     def location(self) -> str:
         """Where the lines go."""
-        return f"{self._host}:{self._port}"
+        return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
 
     def start(self) -> None:
-        """Begin to look up the host, unless it is an address."""
+        """Look up the host, and begin to send as soon as it has an address."""
         self._stopped = False
         if is_address(self._host):
-            self._resolved(self._host)
+            self._found(self._host)
         else:
             self._look_up()
 
     def stop(self) -> None:
-        """Give the sockets back."""
+        """Close the socket, and look up nothing more."""
         self._stopped = True
-        self._cancel_look_up()
+        self._cancel_lookup()
         if self.transport is not None:
             self.transport.stopListening()
-            self.transport = None
-            self._address = None
+            self.transport = self.address = None
 
     def send(self, lines: Sequence[bytes]) -> None:
-        """Send the lines at once, packed; what cannot be sent is dropped and counted."""
+        """Send the lines at once, packed; lines that cannot be sent are dropped and counted."""
         if self.filter is not None:
             lines = self.filter.pick(lines)
-        if self._address is None:
+        if self.address is None:
             self._drop("unresolved", len(lines), self._host)
             return
         datagrams, too_large = pack(lines, self._mtu)
@@ -108,7 +108,7 @@ class DatagramSender:
             self._drop("mtu", too_large, f"larger than the MTU of {self._mtu} bytes")
         for datagram, count in datagrams:
             try:
-                self.transport.write(datagram, self._address)
+                self.transport.write(datagram, self.address)
             except (OSError, MessageLengthError) as error:
                 self._drop("send", count, str(error))
             else:
@@ -132,29 +132,28 @@ class DatagramSender:
         name = self._host
 
         def finish(found: list[Address] | Failure) -> None:
-            if name == self._host:  # else another configuration has begun a look-up of its own
-                self._resolved(None if isinstance(found, Failure) else found[0].host)
+            if name == self._host and not self._stopped:  # else the answer comes too late
+                self._found(None if isinstance(found, Failure) else found[0].host)
 
         resolve(self._reactor, name, self._port, transport="UDP").addBoth(finish)
 
-    def _cancel_look_up(self) -> None:
-        if self._next_look_up is not None and self._next_look_up.active():
-            self._next_look_up.cancel()
-        self._next_look_up = None
+    def _cancel_lookup(self) -> None:
+        if self._next_lookup is not None and self._next_lookup.active():
+            self._next_lookup.cancel()
+        self._next_lookup = None
 
-    def _resolved(self, host: str | None) -> None:
-        if self._stopped:
-            return
-        self._cancel_look_up()
-        if host is not None and self._address != (host, self._port):
+    def _found(self, host: str | None) -> None:
+        """Send to the address that was found, if any, and look again later."""
+        self._cancel_lookup()
+        if host is not None and self.address != (host, self._port):
             self._open_socket(host)
-        if self._address is None:
-            self._next_look_up = self._reactor.callLater(FIRST_INTERVAL, self.start)
-        elif host != self._host:
-            self._next_look_up = self._reactor.callLater(RESOLVE_INTERVAL, self._look_up)
+        if self.address is None:
+            self._next_lookup = self._reactor.callLater(FIRST_INTERVAL, self.start)
+        elif not is_address(self._host):
+            self._next_lookup = self._reactor.callLater(RESOLVE_INTERVAL, self._look_up)
 
     def _open_socket(self, host: str) -> None:
-        """Send to this address from now on; where there is no socket for it, go on as before."""
+        """Send to this address from now on; if no socket can be opened for it, go on as before."""
         try:
             transport = self._reactor.listenUDP(0, _Sender(), interface="::" if ":" in host else "")
         except CannotListenError as error:
@@ -168,8 +167,7 @@ class DatagramSender:
             return
         if self.transport is not None:
             self.transport.stopListening()
-        self._address = (host, self._port)
-        self.transport = transport
+        self.address, self.transport = (host, self._port), transport
         self._log.info("{relay}: backend {backend} is at {host}", relay=self._relay, backend=self.name, host=host)
 
 

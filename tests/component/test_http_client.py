@@ -18,7 +18,7 @@ from influxrelay.config.settings import HTTPOutputConfig
 from influxrelay.core.errors import BackendFailure, ConfigError
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.http_client import MAX_ANSWER, HTTPBackend, _Body, _explain
-from influxrelay.delivery.tls import BackendPolicy
+from influxrelay.transport.tls import ClientTLS
 from testing.certificates import Authority
 from testing.resolver import install_resolver
 from testing.scripted import (
@@ -49,15 +49,15 @@ HEAD_OF_MANY = b"HTTP/1.1 400 No\r\nContent-Length: 1000000000\r\n\r\n"
 class _Case(RelayTestCase):
     def transport(self, backend: ScriptedBackend | str, **settings: Any) -> HTTPBackend:
         """Make the transport to a backend."""
-        policy = {name: settings.pop(name) for name in ("verify", "ca_file", "client_certificate") if name in settings}
+        tls = {name: settings.pop(name) for name in ("verify", "ca_file", "client_certificate") if name in settings}
         url = backend if isinstance(backend, str) else backend.url
-        made = HTTPBackend("one", url, reactor, BackendPolicy(**policy), **{"timeout": 10.0, **settings})
+        made = HTTPBackend("one", url, reactor, ClientTLS(**tls), **{"timeout": 10.0, **settings})
         self.addCleanup(made.close)
         return made
 
     async def post(self, transport: HTTPBackend) -> Reply:
         """Post one line."""
-        return await transport.post(WRITE, WRITE.body)
+        return await transport.post(WRITE, [WRITE.body])
 
     async def failure(self, transport: HTTPBackend) -> str:
         """Post one line, which must fail; return the reason."""
@@ -71,7 +71,7 @@ class _Case(RelayTestCase):
 
     async def assert_timeout(self, transport: HTTPBackend, body: bytes = LINE) -> None:
         """Post, and check that it fails when its time is up, not later."""
-        posted = transport.post(WRITE, body)
+        posted = transport.post(WRITE, [body])
         start = reactor.seconds()
         outcome: list[Any] = []
         posted.addBoth(outcome.append)
@@ -173,7 +173,7 @@ class FailureTests(_Case):
         transport = self.transport(backend, timeout=0.2)
         self.assertEqual(await self.failure(transport), "timeout")
         with self.assertRaises(BackendFailure) as caught:
-            await transport.post(WRITE, LINE * 200_000)
+            await transport.post(WRITE, [LINE * 200_000])
         self.assertEqual(caught.exception.reason, "timeout")
 
     async def test_frozen_within_an_early_answer(self) -> None:
@@ -208,7 +208,7 @@ class FailureTests(_Case):
         for action in (hang, raw(HEAD_OF_MANY + b"x")):
             backend = self.backend(action)
             transport = self.transport(backend)
-            posted = transport.post(WRITE, LINE)
+            posted = transport.post(WRITE, [LINE])
             await until(lambda backend=backend: backend.requests)
             if action is not hang:
                 (exchange,) = transport._under_way
@@ -291,7 +291,7 @@ class ConnectionTests(_Case):
         hold = Hold(answer(204))
         backend = self.backend(hold)
         transport = self.transport(backend)
-        posted = [transport.post(WRITE, LINE) for _ in range(3)]
+        posted = [transport.post(WRITE, [LINE]) for _ in range(3)]
         await until(lambda: len(backend.requests) == 3)
         hold.release()
         for each in posted:
@@ -529,7 +529,7 @@ class PolicyTests(SynchronousTestCase):
     def test_missing(self) -> None:
         """A missing file is named in one line."""
         for name in ("ca_file", "client_certificate"):
-            error = self.assertRaises(ConfigError, BackendPolicy, **{name: "/nowhere/x.pem"})
+            error = self.assertRaises(ConfigError, ClientTLS, **{name: "/nowhere/x.pem"})
             self.assertEqual(str(error), "/nowhere/x.pem: No such file or directory")
 
     def test_unusable(self) -> None:
@@ -546,7 +546,7 @@ class PolicyTests(SynchronousTestCase):
             {"client_certificate": rubbish},
             {"client_certificate": ca_file},
         ):
-            error = self.assertRaises(ConfigError, BackendPolicy, **settings)
+            error = self.assertRaises(ConfigError, ClientTLS, **settings)
             (path,) = settings.values()
             self.assertTrue(str(error).startswith(f"{path}: not a usable PEM file: "), str(error))
             self.assertEqual(len(str(error).splitlines()), 1)
@@ -563,7 +563,7 @@ class URLTests(_Case):
             install_resolver(self, reactor, {name: [LOOPBACK], name.encode(): [LOOPBACK]})
             url = f"http://{name}:{backend.port}"
             transport = self.transport(f"{url}/write", ping_url=f"{url}/ping")
-            for asked in (transport.post(WRITE, LINE), transport.create_database(WRITE), transport.ping()):
+            for asked in (transport.post(WRITE, [LINE]), transport.create_database(WRITE), transport.ping()):
                 self.assertEqual((await asked).status, 204)
             hosts = [each.header("Host") for each in (*backend.requests, *backend.pings)]
             self.assertEqual(hosts, [f"{name}:{backend.port}".encode()] * 3)

@@ -580,7 +580,7 @@ class UDPTests(ReloadCase):
             moved = f'name = "u"\nlocation = "localhost:{places[1]}"'
             self.assertEqual(await self.reload(self.packets(moved)), _MOVED)
             sender: Any = self.listener.outputs[0]
-            await until(lambda: sender._address == (LOOPBACK, places[1]), "the look-up")
+            await until(lambda: sender.address == (LOOPBACK, places[1]), "the look-up")
             self.send(b"a v=1 3")
             await until(lambda: _received(second) == b"a v=1 3")
             self.assertEqual(await self.reload(self.packets(outputs[0])), _BACK)

@@ -18,7 +18,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -144,9 +144,10 @@ class Server(ModelBackend):
             for destination in DESTINATIONS:
                 self._missing[destination] = self._rng.random() * 4
 
-    def post(self, write: Write, body: bytes) -> Deferred[Reply]:
+    def post(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
         """Take a request, and check that no client was told that it is not taken."""
         self._refused.clear()  # a write may travel merged again after a failure
+        body = b"".join(body_parts)
         stories = self._read(write, body)
         numbers = ",".join(str(story.sequence) for story in stories)
         if self.world.trace is not None:
@@ -165,7 +166,7 @@ class Server(ModelBackend):
             self.world.note_in_flight(self, write.destination)
             self._later(self._rng.random() * 0.05, answered, MISSING, stories)
         else:
-            answered = super().post(write, body)
+            answered = super().post(write, body_parts)
             self._requests[answered] = (write, body, stories)
         return answered
 

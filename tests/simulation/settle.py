@@ -14,7 +14,7 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -98,8 +98,9 @@ class ModelBackend:
 
     # -- the protocol of influxrelay.delivery.sender.Backend
 
-    def post(self, write: Write, body: bytes) -> Deferred[Reply]:
+    def post(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
         """Take a request, and decide what will become of it."""
+        body = b"".join(body_parts)
         stories = self._read(write, body)
         arrived = self.arrived.setdefault(write.destination, [])
         arrived += [story.sequence for story in stories if story.sequence not in arrived]

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Destination, Reply
 from influxrelay.delivery import responses as answers
-from influxrelay.delivery.destination_queue import join
+from influxrelay.delivery.destination_queue import body_parts
 from influxrelay.delivery.responses import MAX_RETRY_AFTER, Verdict, excerpt, is_presentable, judge, retry_after
 from influxrelay.delivery.sender import PROBE_GAP, Sender
 from testing.backends import BAD, BROKEN, OK, TIMEOUT, Client, FakeBackend, destination, retry_later, write
@@ -214,7 +214,7 @@ class MergeTests(SenderCase):
 
     def test_join(self) -> None:
         """A single write that waited is sent byte for byte."""
-        self.assertEqual(join([]), b"")
+        self.assertEqual(body_parts([]), [])
         self.behind(b"a 1")
         self.assertEqual(self.backend.bodies[1], b"a 1")
         self.answer()

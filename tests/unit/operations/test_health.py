@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -384,7 +385,7 @@ class StateBackend:
     def __init__(self, name: str, state: str, clock: Clock) -> None:
         self.name, self.state, self.timeout, self._clock = name, state, TIMEOUT, clock
 
-    def post(self, _: Write, __: bytes) -> Deferred[Reply]:
+    def post(self, _: Write, __: Sequence[bytes]) -> Deferred[Reply]:
         """Behave as it is."""
         answered: Deferred[Reply] = Deferred()
         if self.state == "down":
