@@ -1,9 +1,10 @@
-"""Who is compared: the relay, nginx as a relay, other relays, and no relay at all."""
+"""What is compared: relays in a configuration of their own for each scenario."""
 
 from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import socket
 import sys
 import sysconfig
@@ -11,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from bench.backends import Backends, InfluxDBs, Nginx
+from bench.backends import Backends
 from bench.processes import udp_socket_drops
-from bench.scenarios import INFLUXD_PORTS, MIRROR_PORT, RELAY_PORT, SINK_PORTS, UDP_SINK_PORTS, BackendKind, Scenario
+from bench.scenarios import DATABASE, RSS, Scenario
 from testing.servers import LOOPBACK, PROJECT, Server
 
-# The same receive buffer for all; what is over net.core.rmem_max is cut to it.
+# The same receive buffer for all; the kernel cuts it to net.core.rmem_max.
 _UDP = """\
 [[udp]]
 name = "bench"
@@ -31,33 +32,15 @@ _HTTP = """\
 name = "bench"
 bind-addr = "{address}"
 {settings}
-output = [ {{ name = "a", location = "http://{a}/write" }}, {{ name = "b", location = "http://{b}/write" }} ]
+output = [ {{ name = "a", location = "{a}/write"{tls} }}, {{ name = "b", location = "{b}/write"{tls} }} ]
 """
-
-_MIRROR = """\
- upstream a {{ server {a}; keepalive 64; keepalive_requests 100000000; }}
- upstream b {{ server {b}; keepalive 64; keepalive_requests 100000000; }}
- access_log off; proxy_http_version 1.1; proxy_set_header Connection "";
- server {{
-  listen {address};
-  location / {{ mirror /b; proxy_pass http://a; }}
-  location = /b {{ internal; proxy_pass http://b$request_uri; }}
- }}
-"""
-
-
-def addresses(backends: BackendKind) -> dict[str, str]:
-    """Return where the two backends listen."""
-    ports = {"sinks": SINK_PORTS, "udp": UDP_SINK_PORTS, "influxd": INFLUXD_PORTS}[backends]
-    return {name: f"{LOOPBACK}:{port}" for name, port in zip("ab", ports, strict=True)}
 
 
 class Contender:
     """Something that takes writes.
 
     :ivar name: its column.
-    :ivar address: the ``host:port`` that it listens on.
-    :ivar copies: how many of the backends get what is written.
+    :ivar copies: how many of the backends receive what is written.
     """
 
     copies = 2
@@ -67,51 +50,97 @@ class Contender:
         self.address = address
 
     def takes(self, scenario: Scenario) -> bool:
-        """Say whether it takes part."""
-        raise NotImplementedError
+        """Say whether it takes part: if it keeps no journal, in every scenario over HTTP that needs none."""
+        return scenario.backends != "udp" and not scenario.journal_sync
 
-    def run(self, scenario: Scenario, backends: Backends, directory: Path) -> AbstractContextManager[int]:
+    def run(self, scenario: Scenario, backends: Backends) -> AbstractContextManager[int]:
         """Return a context in which it listens; its value is the session whose CPU time and memory count."""
         raise NotImplementedError
+
+    def url(self, scenario: Scenario, backends: Backends) -> str:  # noqa: ARG002 (the interface's)
+        """Return where to write to."""
+        return write_url(self.address, tls=scenario.tls_in)
+
+    def directory(self, backends: Backends) -> Path:
+        """Return its directory, which is made if it is missing."""
+        directory = backends.testbed.directory / "".join(c if c.isalnum() else "-" for c in self.name)
+        directory.mkdir(exist_ok=True)
+        return directory
+
+
+def write_url(address: str, *, tls: bool) -> str:
+    """Return the URL of a write."""
+    return f"http{'s' * tls}://{address}/write?db={DATABASE}&precision=ns"
 
 
 class Relay(Contender):
     """A relay that a shell's command runs in the foreground.
 
     In the command, ``{config}`` stands for a configuration file in InfluxDB Relay's dialect, written for the scenario,
-    and ``{backends}`` for ``sinks``, ``influxd`` or ``udp``. Without either it takes part with the sinks only.
+    and ``{backends}`` for ``sinks``, ``influxd`` or ``udp``. Without ``{config}`` it takes part where nothing but the
+    backends differs; without either, with the sinks only.
+
+    :ivar root: a checkout of influxrelay to put first on the Python path, if it is one.
     """
 
-    def __init__(self, name: str, command: str, address: str, *, journal: bool = False) -> None:
+    def __init__(
+        self, name: str, command: str, address: str, *, root: Path | None = None, journal: bool = False
+    ) -> None:
         super().__init__(name, address)
         self.command = command
+        self.root = root
         self.journal = journal
 
     def takes(self, scenario: Scenario) -> bool:
         """Say whether it takes part."""
-        if self.journal and (scenario.backends == "udp" or scenario.name.startswith("rss")):
+        if self.journal:
+            return scenario.backends != "udp" and scenario.name != RSS
+        if scenario.journal_sync:
             return False
-        return scenario.backends == "sinks" or "{config}" in self.command or "{backends}" in self.command
+        if "{config}" in self.command:
+            return True
+        plain = not (scenario.tls_in or scenario.tls_out)
+        return plain and (scenario.backends == "sinks" or "{backends}" in self.command)
 
     @contextmanager
-    def run(self, scenario: Scenario, backends: Backends, directory: Path) -> Iterator[int]:  # noqa: ARG002 (the interface's)
-        """Run the command until the context is left."""
-        directory.mkdir(exist_ok=True)
-        config = directory / f"{scenario.backends}.toml"
-        template = _UDP if scenario.backends == "udp" else _HTTP
-        settings = f'journal = "{directory / "journal"}"' if self.journal else ""
-        places = addresses(scenario.backends)
-        config.write_text(template.format(address=self.address, settings=settings, **places))
+    def run(self, scenario: Scenario, backends: Backends) -> Iterator[int]:
+        """Run the command until the context is left, with an empty journal if there is one."""
+        directory = self.directory(backends)
+        config = directory / "relay.toml"
+        journal = directory / "journal"
+        shutil.rmtree(journal, ignore_errors=True)
+        config.write_text(self.configuration(scenario, backends, journal))
         command = self.command.replace("{config}", shlex.quote(str(config))).replace("{backends}", scenario.backends)
-        process = _Process(directory, command, self.address, udp=scenario.backends == "udp")
-        with process:
+        with _Process(directory, command, self.address, self.root, udp=scenario.backends == "udp") as process:
             yield process.pid
+
+    def configuration(self, scenario: Scenario, backends: Backends, journal: Path) -> str:
+        """Return the configuration file's content."""
+        a, b = backends.addresses(tls=scenario.tls_out)
+        if scenario.backends == "udp":
+            return _UDP.format(address=self.address, a=a, b=b)
+        settings = []
+        if scenario.tls_in:
+            settings.append(f'ssl-combined-pem = "{backends.testbed.certificate}"')
+        if self.journal:
+            settings.append(f'journal = "{journal}"')
+        if scenario.journal_sync:
+            settings.append(f'journal-sync = "{scenario.journal_sync}"')
+        scheme = "https" if scenario.tls_out else "http"
+        return _HTTP.format(
+            address=self.address,
+            settings="\n".join(settings),
+            a=f"{scheme}://{a}",
+            b=f"{scheme}://{b}",
+            tls=", skip-tls-verification = true" if scenario.tls_out else "",
+        )
 
 
 class _Process(Server):
-    def __init__(self, directory: Path, command: str, address: str, *, udp: bool) -> None:
+    def __init__(self, directory: Path, command: str, address: str, root: Path | None, *, udp: bool) -> None:
         host, _, port = address.rpartition(":")
         self._address = (host, int(port))
+        self._root = root
         self._udp = udp
         self._shell = command
         super().__init__(directory, [] if udp else [int(port)])
@@ -120,8 +149,9 @@ class _Process(Server):
         return ["/bin/sh", "-c", f"exec {self._shell}"]
 
     def environment(self) -> dict[str, str]:
-        """Return an environment in which twistd finds this checkout's plugin, installed or not."""
-        path = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        if self._root is None:
+            return dict(os.environ)
+        path = [str(self._root), *filter(None, [os.environ.get("PYTHONPATH")])]
         return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
     def is_ready(self) -> bool:
@@ -131,45 +161,34 @@ class _Process(Server):
         return True
 
 
-class Mirror(Contender):
-    """nginx as the relay: it proxies to one backend, and mirrors to the other."""
-
-    def __init__(self) -> None:
-        super().__init__("nginx mirror", f"{LOOPBACK}:{MIRROR_PORT}")
-
-    def takes(self, scenario: Scenario) -> bool:
-        """Say whether it takes part."""
-        return scenario.backends != "udp"
-
-    @contextmanager
-    def run(self, scenario: Scenario, backends: Backends, directory: Path) -> Iterator[int]:  # noqa: ARG002 (the interface's)
-        """Run nginx until the context is left."""
-        settings = _MIRROR.format(address=self.address, **addresses(scenario.backends))
-        with Nginx(directory, [MIRROR_PORT], settings) as nginx:
-            yield nginx.pid
-
-
 class Direct(Contender):
-    """No relay: writes go to one InfluxDB, whose own CPU time and memory are shown."""
+    """No relay: writes go to one backend, whose own CPU time and memory are shown."""
 
     copies = 1
 
     def __init__(self) -> None:
-        super().__init__("one InfluxDB", addresses("influxd")["a"])
+        super().__init__("no relay", "")
 
     def takes(self, scenario: Scenario) -> bool:
         """Say whether it takes part."""
-        return scenario.backends == "influxd"
+        return super().takes(scenario) and not scenario.tls_out and scenario.name != RSS
 
-    def run(self, scenario: Scenario, backends: Backends, directory: Path) -> AbstractContextManager[int]:  # noqa: ARG002 (the interface's)
+    def run(self, scenario: Scenario, backends: Backends) -> AbstractContextManager[int]:  # noqa: ARG002 (the interface's)
         """Leave all to the first backend."""
-        assert isinstance(backends, InfluxDBs)
-        return nullcontext(backends.servers[0].pid)
+        return nullcontext(backends.sessions[0])
+
+    def url(self, scenario: Scenario, backends: Backends) -> str:
+        """Return where the first backend takes writes."""
+        return write_url(backends.addresses(tls=scenario.tls_in)[0], tls=scenario.tls_in)
 
 
-def influxrelay(*, journal: bool = False) -> Relay:
-    """Return this checkout's relay, run by this Python, with a journal or without."""
-    twistd = shlex.join([sys.executable, str(Path(sysconfig.get_path("scripts")) / "twistd")])
-    command = f"{twistd} --nodaemon --pidfile= influxrelay --config {{config}}"
-    name = "with a journal" if journal else "influxrelay"
-    return Relay(name, command, f"{LOOPBACK}:{RELAY_PORT}", journal=journal)
+def influxrelay(port: int, *, name: str = "influxrelay", root: Path = PROJECT, journal: bool = False) -> Relay:
+    """Return the relay of a checkout, run by the virtual environment in it if there is one, else by this Python."""
+    scripts = root / ".venv" / "bin"
+    if root == PROJECT or not scripts.exists():
+        python, scripts = sys.executable, Path(sysconfig.get_path("scripts"))
+    else:
+        python = str(scripts / "python")
+    twistd = shlex.join([python, str(scripts / "twistd"), "--nodaemon", "--pidfile="])
+    command = f"{twistd} influxrelay --config {{config}}"
+    return Relay(name, command, f"{LOOPBACK}:{port}", root=root, journal=journal)

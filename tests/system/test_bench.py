@@ -1,0 +1,46 @@
+"""The benchmark as it is run by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from testing.servers import PROJECT, free_port, port_is_free
+
+
+def free_ports(count: int) -> int:
+    """Return the first of so many neighbouring ports that are free."""
+    while True:
+        first = free_port()
+        if all(port_is_free(port) and port_is_free(port, "udp") for port in range(first, first + count)):
+            return first
+
+
+class BenchTests(SynchronousTestCase):
+    """``python -m bench``."""
+
+    def test_quick(self) -> None:
+        """A quick run measures every contender, finds each acknowledged write at both sinks, and saves the figures."""
+        file = Path(self.mktemp()).resolve()
+        words = ["--quick", "--only", "^(64x1000 gzip|udp)$", "--goals", "--save", str(file)]
+        done = subprocess.run(
+            [sys.executable, "-m", "bench", *words, "--first-port", str(free_ports(11))],
+            capture_output=True,
+            text=True,
+            cwd=PROJECT,
+            timeout=120,
+            check=False,
+        )
+        self.assertIn(done.returncode, (0, 1), done.stderr)
+        saved = json.loads(file.read_text())
+        # A loaded machine may lose datagrams.
+        self.assertEqual([each for each in saved["troubles"] if not each.startswith("udp")], [], done.stderr)
+        results = saved["results"]
+        everyone = {"influxrelay", "with a journal", "nginx mirror", "HAProxy to one", "no relay"}
+        self.assertEqual(results["64x1000 gzip"].keys(), everyone)
+        self.assertEqual(results["udp"].keys(), {"influxrelay"})
+        self.assertIn("64x1000 gzip: cpu, with a journal / influxrelay", done.stdout)

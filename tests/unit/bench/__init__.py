@@ -1,0 +1,1 @@
+"""Tests of the benchmark itself: its sinks, its arithmetic, its tables."""
