@@ -1,4 +1,4 @@
-"""The metrics' names, types, labels and meanings; ``docs/operations.rst`` lists them for operators."""
+"""The names, types, labels and help texts of the metrics, which ``docs/metrics.rst`` lists too."""
 
 from __future__ import annotations
 

@@ -161,5 +161,5 @@ class ConsistencyTests(SynchronousTestCase):
                     path = directory / "relay.toml"
                     path.write_text(toml.replace('"/etc/influxrelay/', f'"{directory}/'), encoding="utf-8")
                     with self.subTest(f"{name}: {toml}"):
-                        load(path)
+                        load(path, secrets=False)
         self.assertGreaterEqual(tried, 4)

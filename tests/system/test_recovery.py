@@ -155,7 +155,7 @@ class RecoveryTests(SynchronousTestCase):
 
     def test_lost_disk(self) -> None:
         """A server whose disk was lost has everything again, with what was written during the recovery."""
-        pause, look, *rest = self.sections["A server whose disk was lost"]
+        pause, look, *rest = self.sections["A server that has lost its disk"]
         self.some_writes()
         self.bad.kill()
         for name in ("meta", "data", "wal"):
@@ -175,7 +175,7 @@ class RecoveryTests(SynchronousTestCase):
 
     def test_gap(self) -> None:
         """What was dropped from a queue is there again, and no old value comes after a newer one."""
-        look, times, *rest = self.sections["A gap"]
+        look, times, *rest = self.sections["A server with a gap"]
         self.some_writes()
         self.bad.kill()
         self.some_writes()

@@ -77,11 +77,11 @@ class LagTests(SynchronousTestCase):
 
 
 class DocumentationTests(SynchronousTestCase):
-    """``docs/monitoring.rst``."""
+    """``docs/metrics.rst`` and ``docs/monitoring.rst``."""
 
     def test_metrics(self) -> None:
         """The page has every metric with its labels, and no other."""
-        page = (PROJECT / "docs" / "monitoring.rst").read_text()
+        page = (PROJECT / "docs" / "metrics.rst").read_text()
         told = re.findall(r"(?m)^``(influxrelay_\w+)``(?: \(([\w, ]+)\))?\n    \S", page)
         known = [(each.name, ", ".join(each.labels)) for each in FAMILIES]
         self.assertEqual(sorted(told), sorted(known))
