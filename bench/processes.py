@@ -6,9 +6,10 @@ A server of ours leads a session of its own, so its session is it and all its ch
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from testing.servers import ServerError
 
@@ -16,46 +17,62 @@ _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def parse_stat(text: str) -> tuple[int, float, int]:
-    """Return session, CPU seconds and resident bytes of a process, from proc(5)'s ``stat``.
+@dataclass(frozen=True)
+class Stat:
+    """What proc(5)'s ``stat`` says of a process: CPU times of all its threads in seconds, memory in bytes.
 
-    The CPU time is user and system time of all threads, and of the children that the process has waited for.
+    :ivar children: the CPU time of the processes that it has waited for.
     """
-    fields = [int(field) for field in text.rpartition(")")[2].split()[1:]]  # from the fourth on
-    return fields[2], sum(fields[10:14]) * _TICK, fields[20] * _PAGE
+
+    pid: int
+    session: int
+    cpu: float
+    children: float
+    resident: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return what a line says."""
+        before, _, after = text.rpartition(")")  # the command's name may contain anything
+        fields = [int(field) for field in after.split()[1:]]  # from the fourth on
+        cpu, children = sum(fields[10:12]) * _TICK, sum(fields[12:14]) * _TICK
+        return cls(int(before.partition(" ")[0]), fields[2], cpu, children, fields[20] * _PAGE)
 
 
 class Usage:
-    """What each session has used so far."""
+    """What all processes have used so far."""
 
     def __init__(self) -> None:
-        self._cpu: dict[int, float] = defaultdict(float)
-        self._resident: dict[int, int] = defaultdict(int)
-        for process in Path("/proc").glob("[0-9]*/stat"):
+        self._stats: dict[int, Stat] = {}
+        for file in Path("/proc").glob("[0-9]*/stat"):
             try:
-                session, cpu, resident = parse_stat(process.read_text())
+                stat = Stat.parse(file.read_text())
             except OSError:  # the process has just ended
                 continue
-            self._cpu[session] += cpu
-            self._resident[session] += resident
+            self._stats[stat.pid] = stat
 
     def cpu(self, *sessions: int) -> float:
         """Return the CPU seconds of some sessions, all of which must be there."""
-        if any(session not in self._cpu for session in sessions):
+        found = [stat for stat in self._stats.values() if stat.session in sessions]
+        if {stat.session for stat in found} != {*sessions}:
             raise ServerError("the process has ended")
-        return sum(self._cpu[session] for session in sessions)
+        return sum(stat.cpu + stat.children for stat in found)
 
     def resident(self, session: int) -> int:
         """Return the resident bytes of a session."""
-        return self._resident[session]
+        return sum(stat.resident for stat in self._stats.values() if stat.session == session)
 
     def others_since(self, before: Usage, ours: Iterable[int]) -> float:
-        """Return the CPU seconds that sessions other than ours have used since `before`.
+        """Return the CPU seconds that processes of sessions other than ours have used since `before`.
 
-        Processes that started and ended in between are missing, unless their parents have waited for them.
+        Processes that have ended meanwhile are missing.
         """
-        theirs = before._cpu.keys() & self._cpu.keys() - {*ours}
-        return sum(max(self._cpu[session] - before._cpu[session], 0) for session in theirs)
+        theirs = [stat for stat in self._stats.values() if stat.session not in {*ours}]
+        return sum(stat.cpu - before.cpu_of(stat.pid) for stat in theirs)
+
+    def cpu_of(self, pid: int) -> float:
+        """Return the CPU seconds of one process, without its children; 0 if it is not there."""
+        return self._stats[pid].cpu if pid in self._stats else 0
 
 
 def udp_socket_drops(port: int) -> int | None:

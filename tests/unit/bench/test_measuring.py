@@ -9,7 +9,7 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.backends import lines_in
-from bench.processes import Usage, parse_stat
+from bench.processes import Stat, Usage
 from bench.scenarios import LINE_LENGTH, Scenario, body, count_lines, scenarios
 from testing.servers import ServerError
 
@@ -61,12 +61,12 @@ class UsageTests(SynchronousTestCase):
     def test_stat(self) -> None:
         """Session, CPU time and memory are found behind a command's name with blanks and parentheses."""
         fields = ["S", "1", "7", "42", *["0"] * 7, "100", "20", "3", "4", *["0"] * 6, "9", *["0"] * 28]
-        session, cpu, resident = parse_stat(f"5 (a) b (c)) {' '.join(fields)}\n")
         ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
-        self.assertEqual((session, cpu, resident), (42, 127 / ticks, 9 * page))
+        expected = Stat(5, 42, 120 / ticks, 7 / ticks, 9 * page)
+        self.assertEqual(Stat.parse(f"5 (a) b (c)) {' '.join(fields)}\n"), expected)
 
     def test_this_process(self) -> None:
-        """The CPU time that this process uses is its session's, and not that of others."""
+        """The CPU time that this process uses is its session's; it is another's if that session is not ours."""
         own = os.getsid(0)
         before, start = Usage(), time.process_time()
         while time.process_time() - start < 0.1:
