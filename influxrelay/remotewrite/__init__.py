@@ -1,0 +1,1 @@
+"""Bodies of Prometheus' remote write: counted, merged, divided."""

@@ -1,0 +1,137 @@
+"""Requests of remote write: counted, read, divided and merged."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from influxrelay.remotewrite.bodies import NAME, Counts, count, halves, merged, series, without_series
+from influxrelay.remotewrite.snappy import BodyError, BodyTooLargeError, pack, unpack
+from influxrelay.remotewrite.wire import fields
+from testing.remote_write import Timeseries, version_1, version_2
+
+_TEXT = st.text(max_size=5).filter(lambda text: text.isprintable())
+_SAMPLES = st.lists(st.tuples(st.floats(allow_nan=False), st.integers(-(2**63), 2**63 - 1)), max_size=4)
+_SERIES = st.builds(
+    Timeseries, st.dictionaries(_TEXT, _TEXT, max_size=3), _SAMPLES, st.integers(0, 2), st.integers(0, 2)
+)
+_SOME = st.lists(_SERIES, max_size=5)
+
+
+def totals(some: list[Timeseries]) -> Counts:
+    """Return what the series hold together."""
+    return Counts(
+        sum(len(each.samples) for each in some),
+        sum(each.histograms for each in some),
+        sum(each.exemplars for each in some),
+        len(some),
+    )
+
+
+def points(*messages: bytes) -> list[tuple[object, bytes]]:
+    """Return every sample, exemplar and histogram with its series' labels, in order."""
+    found: list[tuple[object, bytes]] = []
+    for message in messages:
+        for each in series(message, version=1):
+            ((_, _, _, start, end),) = fields(each.field)
+            for number, _, begin, _, stop in fields(each.field, start, end):
+                if number != 1:
+                    found.append((each.labels, each.field[begin:stop]))
+    return found
+
+
+class CountTests(SynchronousTestCase):
+    """What a request holds."""
+
+    @given(_SOME)
+    def test_counts(self, some: list[Timeseries]) -> None:
+        """Samples, histograms, exemplars and series are counted in both versions."""
+        self.assertEqual(count(version_1(some, ["m"]), version=1), totals(some))
+        self.assertEqual(count(version_2(some), version=2), totals(some))
+
+    @given(_SOME)
+    def test_labels(self, some: list[Timeseries]) -> None:
+        """Each series has its labels, in both versions."""
+        wanted = [[(k.encode(), v.encode()) for k, v in each.labels.items()] for each in some]
+        for message, version in ((version_1(some), 1), (version_2(some), 2)):
+            self.assertEqual([list(each.labels) for each in series(message, version=version)], wanted)
+
+    def test_label(self) -> None:
+        """A label that is not there is empty."""
+        (found,) = series(version_1([Timeseries({"__name__": "up", "job": "x"})]), version=1)
+        self.assertEqual((found.label(NAME), found.label(b"job"), found.label(b"other")), (b"up", b"x", b""))
+
+    def test_symbols(self) -> None:
+        """A series that refers to symbols which are not there is no series."""
+        message = version_2([Timeseries({"a": "b"})]).replace(b"\x22\x01b", b"")
+        self.assertRaises(BodyError, list, series(message, version=2))
+
+    @given(st.binary(max_size=40))
+    def test_garbage(self, data: bytes) -> None:
+        """Any bytes are counted or refused."""
+        for version in (1, 2):
+            try:
+                count(data, version=version)
+                list(series(data, version=version))
+            except BodyError:
+                pass
+
+    @given(_SOME, st.data())
+    def test_truncated(self, some: list[Timeseries], data: st.DataObject) -> None:
+        """A request that is cut off within a field is refused."""
+        message = version_1(some)
+        ends = {0, *(end for _, _, _, _, end in fields(message))}
+        cut = data.draw(st.integers(0, len(message)))
+        if cut not in ends:
+            self.assertRaises(BodyError, count, message[:cut], version=1)
+
+
+class DivisionTests(SynchronousTestCase):
+    """Requests cut in two, and joined."""
+
+    @given(_SOME, st.lists(_TEXT, max_size=2))
+    def test_halves(self, some: list[Timeseries], metadata: list[str]) -> None:
+        """Two halves say together what the whole said, in order, and end with single points."""
+        waiting, single = [version_1(some, metadata)], []
+        rounds = 0
+        while waiting:
+            message = waiting.pop(0)
+            pair = halves(message)
+            if pair is None:
+                single.append(message)
+                self.assertLessEqual(len(points(message)), 1)
+            else:
+                waiting[:0] = pair
+            rounds += 1
+        self.assertEqual(points(*single), points(version_1(some, metadata)))
+        self.assertEqual(sum(without_series(each, version=1).count(b"\x1a") for each in single) > 0, bool(metadata))
+        self.assertLess(rounds, 200)
+
+    @given(_SOME, _SOME)
+    def test_merged(self, some: list[Timeseries], others: list[Timeseries]) -> None:
+        """One request of two has all that they had."""
+        one, two = version_1(some, ["a"]), version_1(others)
+        self.assertEqual(points(merged((one, two))), points(one, two))
+        self.assertEqual(count(merged((one, two)), version=1).series, len(some) + len(others))
+
+
+class SnappyTests(SynchronousTestCase):
+    """The compression."""
+
+    @given(st.binary(max_size=2000))
+    def test_round(self, data: bytes) -> None:
+        """What was packed is unpacked again."""
+        self.assertEqual(unpack(pack(data)), data)
+
+    def test_limit(self) -> None:
+        """A block that holds too much is refused, whatever it really holds."""
+        body = pack(b"x" * 1000)
+        self.assertEqual(len(unpack(body, 1000)), 1000)
+        self.assertRaises(BodyTooLargeError, unpack, body, 999)
+        self.assertRaises(BodyTooLargeError, unpack, b"\xff\xff\xff\xff\x0fx", 10**6)
+
+    def test_garbage(self) -> None:
+        """What is no block is refused."""
+        for body in (b"", b"\x80", b"\x05abc", pack(b"x" * 1000)[:-1], b"\xff\xff\xff\xff\x0fx"):
+            self.assertRaises(BodyError, unpack, body, 2**31)
