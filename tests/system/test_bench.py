@@ -44,3 +44,10 @@ class BenchTests(SynchronousTestCase):
         self.assertEqual(results["64x1000 gzip"].keys(), everyone)
         self.assertEqual(results["udp"].keys(), {"influxrelay"})
         self.assertIn("64x1000 gzip: cpu, with a journal / influxrelay", done.stdout)
+
+    def test_hotspots(self) -> None:
+        """A profile of the relay under load lists functions of ours."""
+        command = [sys.executable, "-m", "bench.hotspots", "1x1", "--seconds", "1", "--first-port", str(free_ports(11))]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=60, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertRegex(done.stdout, r"(?m)^ *[\d/]+ .*fanout\.py:\d+\(\w+\)$")
