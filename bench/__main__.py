@@ -27,7 +27,7 @@ from testing.certificates import Authority
 from testing.servers import PROJECT, ServerError, find_program
 
 _PAGE = PROJECT / "docs" / "benchmarks.rst"
-_PICTURE = PROJECT / "docs" / "benchmarks.svg"
+_PICTURE = PROJECT / "docs" / "images" / "benchmarks.svg"
 _MARKS = (".. begin of the table", ".. end of the table")
 
 

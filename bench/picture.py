@@ -29,24 +29,14 @@ _TITLE = 30  # height of a row's title
 _GAP = 12  # below a row
 _WIDTH = 2 * _MARGIN + _NAMES + len(_COLUMNS) * (_BARS + _VALUES)
 
-# A picture in a page is not styled by it: the colours go by what the reader's system asks for.
+# The colours have enough contrast on white and on black: one file serves light and dark pages.
 _STYLE = """
-text { font: 13px sans-serif; fill: #24292f; }
-.title { font-weight: bold; }
-.hint, .value { fill: #57606a; }
+text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: #6f7887; }
+.title { font-weight: 600; }
 .name { text-anchor: end; }
-.ground { fill: #ffffff; }
-.ours { fill: #1a7f5a; }
-.journal { fill: #74c2a2; }
-.other { fill: #9aa4af; }
-@media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3; }
-  .hint, .value { fill: #9ba6b1; }
-  .ground { fill: #161b22; }
-  .ours { fill: #3fb68b; }
-  .journal { fill: #2a6b53; }
-  .other { fill: #5b6671; }
-}
+.ours { fill: #2563eb; }
+.journal { fill: #6b9bf2; }
+.other { fill: #848d9c; }
 """
 
 
@@ -106,10 +96,9 @@ def draw(report: Report) -> str:
     height = _HEAD + sum(row.height for row in rows)
     size = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
-        "<title>Writes per second and CPU time per write</title>",
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="title">',
+        '<title id="title">Writes per second and CPU time per write</title>',
         f"<style>{_STYLE}</style>",
-        f'<rect width="{_WIDTH}" height="{height}" rx="6" class="ground"/>',
     ]
     for number, (_, title, hint) in enumerate(_COLUMNS):
         parts.append(_text(_column(number), 22, "title", title))
