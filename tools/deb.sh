@@ -1,9 +1,10 @@
 #!/bin/sh
 # Builds dist/influxrelay_VERSION_ARCHITECTURE.deb from this checkout; run from its top, after tools/setup.sh.
 #
-#   tools/deb.sh [DIRECTORY]   puts it into another directory than dist
+#   tools/deb.sh [DIRECTORY]   builds into DIRECTORY instead of dist
 #
-# For the Python of this machine's Debian, whatever .venv has; the libraries are the newest that pyproject.toml allows.
+# For this machine's Debian and its Python, whatever Python .venv has. The libraries are the newest that pyproject.toml
+# allows.
 set -eu
 
 out=${1:-dist}
@@ -28,7 +29,7 @@ END
 $pip --python /usr/bin/python3 wheel --quiet --wheel-dir "$work/influxrelay/wheels" . 2>"$work/log" ||
     { cat "$work/log" >&2; exit 1; }
 cd "$work/influxrelay"
-# Nothing is compiled, so that build-essential, which each build depends on, is not needed.
+# Nothing is compiled, so build-essential is not needed, although every build depends on it.
 PIP=$pip dpkg-buildpackage --build=binary --no-sign --no-check-builddeps >"$work/log" 2>&1 ||
     { cat "$work/log" >&2; exit 1; }
 cp "$work"/*.deb "$out"

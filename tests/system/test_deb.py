@@ -28,6 +28,7 @@ from testing.servers import PROJECT, ServerError, find_program, free_port
 DEBIAN = PROJECT / "packaging" / "debian"
 UPGRADE = "99.0"
 CHECK = ("/usr/lib/influxrelay/bin/twistd", "influxrelay", "--config=/etc/influxrelay/relay.toml", "--check")
+TEMPLATE_KEYS = {"Description", "Wants", "ExecStart", "StateDirectory", "WorkingDirectory"}
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 
@@ -146,17 +147,26 @@ class PackageTests(SynchronousTestCase):
         self.assertEqual([tag for tag in tags if "/site-packages/" not in tag or "-packages/influxrelay" in tag], [])
 
     def test_exposure(self) -> None:
-        """Systemd rates the service's exposure 2.0 or lower, of 10."""
+        """Systemd rates the exposure of the service, and of an instance of the template, 2.0 or lower, of 10."""
         analyze = find_program("systemd-analyze", "systemd")
-        found = run(
-            analyze,
-            "security",
-            "--offline=true",
-            "--threshold=20",
-            "--no-pager",
-            DEBIAN / "influxrelay.service",
+        instance = Path(self.mktemp()).absolute() / "influxrelay@9101.service"
+        instance.parent.mkdir()
+        shutil.copy(DEBIAN / "influxrelay@.service", instance)
+        for unit in (DEBIAN / "influxrelay.service", instance):
+            found = run(analyze, "security", "--offline=true", "--threshold=20", "--no-pager", unit)
+            self.assertRegex(found, f"Overall exposure level for {unit.name}: [01]\\.")
+
+    def test_template(self) -> None:
+        """An instance runs as the service does, but for its configuration, its directory and its sockets."""
+        service, template = (
+            [line for line in (DEBIAN / name).read_text().splitlines() if not line.startswith("#")]
+            for name in ("influxrelay.service", "influxrelay@.service")
         )
-        self.assertRegex(found, "Overall exposure level for influxrelay.service: [01]\\.")
+        differing = [line for line in template if line not in service]
+        self.assertEqual({line.partition("=")[0] for line in differing}, TEMPLATE_KEYS)
+        for line in differing:
+            self.assertTrue("%i" in line or line.startswith("Wants="), line)
+        self.assertEqual(len(service), len(template))
 
     def test_manual(self) -> None:
         """The manual page has no mistakes in its markup, and names each command and option."""
@@ -227,7 +237,7 @@ class LifeTests(SynchronousTestCase):
         self.install(self.package)
         self.assertIn("/etc/influxrelay/relay.toml: correct", root.run(*CHECK))
         units = sorted((root.path / "lib/systemd/system").glob("influxrelay*"))
-        self.assertEqual(len(units), 3)
+        self.assertEqual(len(units), 4)
         self.assertEqual(
             root.run("systemd-analyze", "verify", *(f"/lib/systemd/system/{unit.name}" for unit in units)), ""
         )
