@@ -15,7 +15,7 @@ python := .venv/bin/python
 help:
 	@echo 'make run      two InfluxDB servers and the relay before them, until Ctrl-C'
 	@echo 'make picture  two of everything behind load balancers, with a table: kill parts and watch'
-	@echo 'make unit     the tests that need no servers, in half a minute'
+	@echo 'make unit     the tests that need no servers'
 	@echo 'make test     lint, then all tests with their coverage; TESTS=tests.system.test_servers runs some'
 	@echo 'make simulate a million schedules of backends, disks and processes that fail; a seed that breaks a promise is printed'
 	@echo 'make bench    how fast it is beside nginx and InfluxDB itself; OPTIONS=--help tells more'
@@ -40,7 +40,7 @@ test: lint
 	@$(python) -m tools.run_tests --coverage $(TESTS)
 
 unit: .venv/installed-dev
-	@$(python) -m tools.run_tests tests.unit tests.simulation
+	@$(python) -m tools.run_tests tests.unit tests.simulation.test_quick
 
 simulate: .venv/installed-dev
 	@$(python) -m tests.simulation.settle --count 900000 $(OPTIONS)

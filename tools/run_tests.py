@@ -1,6 +1,6 @@
 """Run tests in several processes, measure their coverage, and end with the line that counts them.
 
-A class of tests is run as a whole, in one process (``tools.test_worker``). ``_trial_temp`` keeps what the processes
+A class of tests is run as a whole, in one process (``tools.test_worker``). ``_trial_temp.run`` keeps what the processes
 have printed and logged, and the files that their tests made, until the next run.
 """
 

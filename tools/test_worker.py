@@ -1,6 +1,6 @@
 """A process that runs tests for ``tools.run_tests``: names come in on standard input, outcomes go to standard output.
 
-Each line is JSON: a list of names, answered by what :class:`Outcome` has. The process works in ``_trial_temp/<pid>``.
+Each line is JSON: a list of names, answered by what :class:`Outcome` has. Files are made in ``_trial_temp.run/<pid>``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from twisted.logger import globalLogPublisher, textFileLogObserver
 from twisted.trial.reporter import TextReporter
 from twisted.trial.runner import LoggedSuite, TestLoader
 
-PLACE = Path("_trial_temp")
+PLACE = Path("_trial_temp.run")
 PATIENCE = 900  # seconds after which tests are taken to hang; the process then shows where, and ends
 
 
