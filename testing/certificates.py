@@ -37,8 +37,10 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        now = datetime.now(UTC)
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, expired: bool = False
+    ) -> x509.CertificateBuilder:
+        now = datetime.now(UTC) - (2 * _DAY if expired else timedelta())
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -55,7 +57,7 @@ class Authority:
         path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
         return str(path)
 
-    def issue(self, host: str = "127.0.0.1") -> str:
+    def issue(self, host: str = "127.0.0.1", *, expired: bool = False) -> str:
         """Write a key and a certificate for an address or a name, and return the path of the one PEM file with both."""
         key = ec.generate_private_key(ec.SECP256R1())
         try:
@@ -63,7 +65,7 @@ class Authority:
         except ValueError:
             alternative = x509.DNSName(host)
         certificate = (
-            self._builder(_name(host), key.public_key())
+            self._builder(_name(host), key.public_key(), expired=expired)
             .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
             .sign(self._key, hashes.SHA256())
         )

@@ -23,14 +23,15 @@ class _Resolution:
 
 @implementer(IHostnameResolver)
 class Resolver:
-    """Answers at once.
+    """Answers at once, or when the test says so.
 
-    :param names: the addresses of each name.
+    :param names: the addresses of each name; None leaves the answers to :meth:`answer`.
     :ivar asked: the names that were looked up, in order.
     """
 
-    def __init__(self, names: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, names: Mapping[str, Sequence[str]] | None = None) -> None:
         self._names = names
+        self._unanswered: list[IResolutionReceiver] = []
         self.asked: list[str] = []
 
     def resolveHostName(
@@ -41,16 +42,29 @@ class Resolver:
         addressTypes: Any = None,  # noqa: N803 (the interface's)
         transportSemantics: str = "TCP",  # noqa: N803 (the interface's)
     ) -> IHostResolution:
-        """Answer with the addresses of a name."""
+        """Take a question."""
         self.asked.append(hostName)
         resolution: IHostResolution = _Resolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
-        for host in self._names.get(hostName, ()):
-            kind = IPv6Address if ":" in host else IPv4Address
-            transport: Literal["TCP", "UDP"] = "UDP" if transportSemantics == "UDP" else "TCP"
-            resolutionReceiver.addressResolved(kind(transport, host, portNumber))
-        resolutionReceiver.resolutionComplete()
+        self._unanswered.append(resolutionReceiver)
+        self._transport: Literal["TCP", "UDP"] = "UDP" if transportSemantics == "UDP" else "TCP"
+        self._port = portNumber
+        if self._names is not None:
+            self.answer(*self._names.get(hostName, ()))
         return resolution
+
+    def answer(self, *hosts: str) -> None:
+        """Answer the oldest question."""
+        receiver = self._unanswered.pop(0)
+        for host in hosts:
+            kind = IPv6Address if ":" in host else IPv4Address
+            receiver.addressResolved(kind(self._transport, host, self._port))
+        receiver.resolutionComplete()
+
+    @property
+    def waiting(self) -> int:
+        """How many questions are not answered yet."""
+        return len(self._unanswered)
 
 
 class ResolvingClock(Clock):

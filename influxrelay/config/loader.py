@@ -258,6 +258,12 @@ def _choose_credentials(place: Place, fields: Table) -> None:
             if key in fields:
                 raise (place / f"{key}-file").error(f"{key} is set too; use one of the two")
             fields[key] = content
+    if any(name.lower() == "authorization" for name, _ in fields.get("headers", ())):
+        for key in ("token", "username", "password"):
+            if key in fields:
+                raise (place / "headers").error(
+                    f"Authorization is among them, and {key} is set too; use one of the two"
+                )
     if "token" in fields and ("username" in fields or "password" in fields):
         raise (place / "token").error("username or password is set too; use a token, or a username with a password")
     if "password" in fields and "username" not in fields:

@@ -200,6 +200,32 @@ def names(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def gzip(value: object) -> bool | None:
+    """Read whether bodies are compressed on their way to a backend; None is as they came."""
+    if value in ("", "as-received"):
+        return None
+    if not isinstance(value, bool):
+        raise NotAllowed('"as-received", true or false')
+    return value
+
+
+def headers(value: object) -> tuple[tuple[str, str], ...]:
+    """Read a table of HTTP headers; those that frame a message, or describe its body, are not for it."""
+    allowed = 'a table of HTTP headers, such as { X-Tenant = "a" }, with values of printable ASCII'
+    if not isinstance(value, dict):
+        raise NotAllowed(allowed)
+    for name, content in value.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise NotAllowed(allowed, "a name that is none of HTTP's")
+        if name.lower() in _FRAMING:
+            raise NotAllowed(allowed, f"{name}, which is the relay's to set")
+        if not isinstance(content, str) or not re.fullmatch(r"(?:[!-~](?:[ -~]*[!-~])?)?", content):
+            raise NotAllowed(allowed, f"the value of {name}")
+    if len({name.lower() for name in value}) < len(value):
+        raise NotAllowed(allowed, "a name that is there twice")
+    return tuple((name, str(content)) for name, content in value.items())
+
+
 def origins(value: object) -> tuple[str, ...]:
     """Read the origins of web pages (RFC 6454), which compare in lower case."""
     if not isinstance(value, list) or not all(isinstance(each, str) and _ORIGIN.fullmatch(each) for each in value):
@@ -221,6 +247,10 @@ def tables(value: object) -> list[dict[str, Any]]:
     return value
 
 
+_FRAMING = {
+    *("connection", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+    *("content-encoding", "content-length", "content-type"),
+}
 _ORIGIN = re.compile(r"\*|null|[A-Za-z][A-Za-z0-9+.-]*://[^\s/@]+")
 
 # Files

@@ -20,7 +20,7 @@ ATTRIBUTES = {
 """An attribute is named after its key, but for these."""
 
 SECRETS = ("password", "token")
-HIDDEN = ("username", *SECRETS)  # of which errors do not show the value
+HIDDEN = ("username", "headers", *SECRETS)  # of which errors do not show the value
 
 CONFIG: Keys = {
     "shutdown-timeout": readers.duration,
@@ -83,13 +83,15 @@ HTTP_OUTPUT: Keys = {
     "password-file": readers.from_file(readers.string),
     "token": readers.token,
     "token-file": readers.from_file(readers.token),
-    "gzip": readers.boolean,
+    "headers": readers.headers,
+    "gzip": readers.gzip,
     "buffer-size-mb": readers.integer(0),
     "buffer-full": readers.word("reject", "drop-oldest"),
     "create-databases": readers.boolean,
     "max-batch-kb": readers.integer(1, zero_is_default=True),
     "max-delay-interval": readers.duration,
     "max-in-flight": readers.integer(1),
+    "max-connections": readers.integer(1, zero_is_default=True),
     "max-waiting-mb": readers.integer(1),
 }
 ENDPOINTS: Keys = {

@@ -57,7 +57,9 @@ class HTTPOutputConfig:
     :ivar client_certificate: a PEM file with a certificate and its key, to show to the backend.
     :ivar username: given if and only if ``password`` is; never together with ``token``.
     :ivar token: printable ASCII, for ``Authorization: Token``.
-    :ivar gzip: whether bodies travel compressed.
+    :ivar headers: more headers for each request; an ``Authorization`` among them is this output's credentials, and
+        never there together with ``token`` or ``username``.
+    :ivar gzip: whether bodies travel compressed; None is as they came.
     :ivar buffer_size_mb: MiB of writes that are kept in memory while the backend is down; 0 keeps none. Of no concern
         under a journal.
     :ivar buffer_full: ``reject`` or ``drop-oldest``.
@@ -65,6 +67,7 @@ class HTTPOutputConfig:
     :ivar max_batch_kb: KiB of lines that are merged into one request, at least 1.
     :ivar max_delay_interval: seconds, above 0; the longest pause between two tries.
     :ivar max_in_flight: requests at a time for one destination, at least 1; more than 1 gives up order.
+    :ivar max_connections: connections for writes at a time, at least 1.
     :ivar max_waiting_mb: MiB for the writes that wait in front of this backend, at least 1. Of no concern where
         there is a buffer.
     :ivar health_timeout: seconds it has to answer a ping, above 0; its listener's, if that has such a key.
@@ -84,13 +87,15 @@ class HTTPOutputConfig:
     username: str | None = None
     password: str | None = attrs.field(default=None, repr=False)
     token: str | None = attrs.field(default=None, repr=False)
-    gzip: bool = False
+    headers: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
+    gzip: bool | None = None
     buffer_size_mb: int = 0
     buffer_full: str = "reject"
     create_databases: bool = False
     max_batch_kb: int = 512
     max_delay_interval: float = 10.0
     max_in_flight: int = 1
+    max_connections: int = 64
     max_waiting_mb: int = 32
     health_timeout: float = 10.0
     query: str = ""

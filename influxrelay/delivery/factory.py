@@ -20,7 +20,7 @@ from influxrelay.config.settings import (
 from influxrelay.core.write import Destination
 from influxrelay.delivery.backlog import Backlog, JournalBacklog, MemoryBacklog
 from influxrelay.delivery.buffered_sender import BufferedSender
-from influxrelay.delivery.http_client import HTTPBackend
+from influxrelay.delivery.http_backend import HTTPBackend
 from influxrelay.delivery.sender import Backend, Sender
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import JournalLimits
@@ -61,6 +61,8 @@ def make_backend(output: HTTPOutputConfig, reactor: Any) -> HTTPBackend:
         timeout=output.timeout,
         authorization=authorization,
         gzip=output.gzip,
+        headers=dict(output.headers),
+        max_connections=output.max_connections,
         ping_url=output.ping_url,
         ping_timeout=output.health_timeout,
     )
@@ -122,7 +124,7 @@ def reconfigure_sender(sender: Sender, output: HTTPOutputConfig, backend: Backen
             sender.backlog.backend, sender.backlog.max_bytes = output.name, output.buffer_size_mb * _MB
             sender.backlog.drop_oldest = output.buffer_full == "drop-oldest"
     if isinstance(backend, HTTPBackend) and isinstance(sender.backend, HTTPBackend):
-        backend.latency = sender.backend.latency
+        backend.take_over(sender.backend)
     backend.name = output.name
     sender.filter = make_filter(output)
     sender.reconfigure(backend, relay=relay, **_bounds(output))

@@ -33,7 +33,10 @@ class Backend(Protocol):
 
     name: str
     timeout: float
-    latency: Histogram
+
+    @property
+    def latency(self) -> Histogram:
+        """Seconds from a write's request to its complete answer, whatever that says."""
 
     def post(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
         """Send a body to where ``write`` goes: the parts, one behind the other.

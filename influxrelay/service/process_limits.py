@@ -7,8 +7,7 @@ import resource
 from collections.abc import Sequence
 
 MOST_FILES = 65536  # open files that are asked for; more would only cost memory
-_RESERVED = 64  # for the log, the journals, the ports and the commands ...
-_RESERVED_FOR_BACKEND = 64  # ... and for connections to each backend
+_RESERVED = 64  # for the log, the journals, the ports, the commands and the pings
 _GARBAGE = (10_000, 20, 100)  # objects more than before, until the youngest are searched; Python's own are 700, 10, 10
 
 
@@ -26,12 +25,14 @@ def file_limit() -> int:
     return MOST_FILES if soft == resource.RLIM_INFINITY else soft
 
 
-def share_files(files: int, backends: int, wanted: Sequence[int]) -> list[int]:
+def share_files(files: int, to_backends: int, wanted: Sequence[int]) -> list[int]:
     """Return how many connections each listener may have, of those that it wants, at least one.
 
-    Files for everything else are left over: for the journals and the connections to backends, up to a half of all.
+    Files for everything else are left over, up to a half of all.
+
+    :param to_backends: how many connections there may be to all backends together.
     """
-    room = files - min(files // 2, _RESERVED + _RESERVED_FOR_BACKEND * backends)
+    room = files - min(files // 2, _RESERVED + to_backends)
     total = sum(wanted)
     return list(wanted) if total <= room else [max(1, each * room // total) for each in wanted]
 

@@ -23,6 +23,7 @@ from influxrelay.core.text import count, iso, size
 from influxrelay.core.timeouts import within
 from influxrelay.delivery.backlog import MemoryBacklog
 from influxrelay.delivery.buffered_sender import BufferedSender
+from influxrelay.delivery.factory import http_outputs
 from influxrelay.delivery.prober import Prober
 from influxrelay.delivery.sender import Sender
 from influxrelay.http.site import RelaySite
@@ -154,7 +155,8 @@ class RelayService(MultiService):
         guards = [site.guard for site in sites if isinstance(site, RelaySite)]
         wanted = [guard.limits.connections for guard in guards]
         files = file_limit()
-        granted = share_files(files, sum(len(listener.senders) for listener in self.listeners), wanted)
+        outputs = [output for listener in self.config.listeners for output in http_outputs(listener)]
+        granted = share_files(files, sum(output.max_connections for output in outputs), wanted)
         for guard, number in zip(guards, granted, strict=True):
             guard.limits = attrs.evolve(guard.limits, connections=number)
         if granted != wanted:

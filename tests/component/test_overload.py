@@ -605,10 +605,10 @@ class FileTests(SynchronousTestCase):
 
     def test_shares(self) -> None:
         """Where there are files enough every listener has what it wants, else all have less, and never none."""
-        self.assertEqual(share_files(65536, 3, [4000, 4000, 256]), [4000, 4000, 256])
-        self.assertEqual(share_files(1024, 2, [4000, 256]), [781, 50])
-        self.assertEqual(share_files(100, 50, [4000, 4000]), [25, 25])
-        self.assertEqual(share_files(10, 1, [4000, 1]), [4, 1])
+        self.assertEqual(share_files(65536, 192, [4000, 4000, 256]), [4000, 4000, 256])
+        self.assertEqual(share_files(1024, 128, [4000, 256]), [781, 50])
+        self.assertEqual(share_files(100, 3200, [4000, 4000]), [25, 25])
+        self.assertEqual(share_files(10, 64, [4000, 1]), [4, 1])
 
 
 class _FewFiles(Relay):

@@ -75,13 +75,15 @@ HTTP_OUTPUT: dict[str, Key | str] = {
     "password-file": "OutputTests.test_secrets_in_files",
     "token": Key('"one"', '"two"', "authorization", b"Token one", b"Token two"),
     "token-file": "OutputTests.test_secrets_in_files",
-    "gzip": Key("false", "true", "encoding", None, b"gzip"),
+    "headers": Key('{Authorization = "a"}', '{Authorization = "b"}', "authorization", b"a", b"b"),
+    "gzip": Key('"as-received"', "true", "encoding", None, b"gzip"),
     "buffer-size-mb": Key("7", "8", "sender.backlog.max_bytes", 7 * MB, 8 * MB),
     "buffer-full": Key('"reject"', '"drop-oldest"', "sender.backlog.drop_oldest", False, True),
     "create-databases": Key("false", "true", "sender.create_databases", False, True),
     "max-batch-kb": Key("7", "8", "sender._max_batch", 7 * 1024, 8 * 1024),
     "max-delay-interval": Key('"7s"', '"8s"', "sender.max_delay", 7.0, 8.0),
     "max-in-flight": Key("1", "2", "sender._max_in_flight", 1, 2),
+    "max-connections": Key("7", "8", "output_config.max_connections", 7, 8),
     "max-waiting-mb": Key("7", "8", "sender._max_waiting", 7 * MB, 8 * MB),
 }
 ENDPOINTS: dict[str, Key | str] = {

@@ -25,7 +25,7 @@ from influxrelay.config.loader import load
 from influxrelay.config.settings import Config, HTTPListenerConfig, HTTPOutputConfig, UDPListenerConfig, UDPOutputConfig
 from influxrelay.core.errors import StartError
 from influxrelay.delivery.factory import make_sender
-from influxrelay.delivery.http_client import HTTPBackend
+from influxrelay.delivery.http_backend import HTTPBackend
 from influxrelay.service.relay_service import RelayService
 from influxrelay.tap import Options, makeService
 from testing.logs import watch_log

@@ -8,19 +8,18 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, MessageLengthError
-from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.internet.interfaces import IHostnameResolver
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery import udp_sender as udp
+from influxrelay.delivery.backlog import Fate
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.udp_batcher import LineBatcher
 from influxrelay.delivery.udp_sender import RESOLVE_INTERVAL, DatagramSender, pack
@@ -28,6 +27,7 @@ from influxrelay.lineprotocol.parser import PRECISIONS
 from influxrelay.listeners.udp_protocol import MAX_DATAGRAM, LineReceiver
 from testing.line_protocol_cases import random_line
 from testing.logs import watch_log
+from testing.resolver import Resolver
 from testing.scripted import LOOPBACK, reactor, until
 
 NOW = 1_700_000_000_123_456_789  # nanoseconds
@@ -49,36 +49,6 @@ class Sink:
     def lines(self) -> list[bytes]:
         """All lines, whenever they came."""
         return [line for lines in self.sent for line in lines]
-
-
-@implementer(IHostnameResolver)
-class Names:
-    """A resolver that answers when the test says so."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, IResolutionReceiver]] = []
-
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,  # noqa: N803 (the interface's)
-        hostName: str,  # noqa: N803 (the interface's)
-        portNumber: int = 0,  # noqa: N803 (the interface's)
-        addressTypes: Any = None,  # noqa: N803 (the interface's)
-        transportSemantics: str = "TCP",  # noqa: N803 (the interface's)
-    ) -> IHostResolution:
-        """Keep the question."""
-        self.asked.append((hostName, resolutionReceiver))
-        resolution: Any = None
-        resolutionReceiver.resolutionBegan(resolution)
-        return resolution
-
-    def answer(self, *hosts: str) -> None:
-        """Answer the oldest question."""
-        _, receiver = self.asked.pop(0)
-        for host in hosts:
-            kind = IPv6Address if ":" in host else IPv4Address
-            receiver.addressResolved(kind("UDP", host, 0))
-        receiver.resolutionComplete()
 
 
 class FakePort:
@@ -116,7 +86,7 @@ class FakeReactor(Clock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.nameResolver = Names()
+        self.nameResolver = Resolver()
         self.ports: list[FakePort] = []
         self.refuses = False
 
@@ -146,7 +116,7 @@ class FakeSender(Sender):
         self.name = "sender"
         self.submitted: list[tuple[Write, Deferred[Reply]]] = []
 
-    def submit(self, write: Write) -> Deferred[Reply]:
+    def submit(self, write: Write, fate: Fate | None = None) -> Deferred[Reply]:
         """Keep the write."""
         self.submitted.append((write, Deferred()))
         return self.submitted[-1][1]
@@ -340,7 +310,7 @@ class OutputTests(SynchronousTestCase):
     def test_look_up(self) -> None:
         """The name is looked up at the start, and lines go to its first address, packed."""
         self.output.start()
-        self.assertEqual([host for host, _ in self.names.asked], ["db.example"])
+        self.assertEqual(self.names.asked, ["db.example"])
         self.names.answer("192.0.2.1", "192.0.2.2")
         self.output.send([b"a v=1 1", b"b v=2 2", b"c v=3 3"])
         address = ("192.0.2.1", 8089)
@@ -353,7 +323,7 @@ class OutputTests(SynchronousTestCase):
         for name in ("my_influxdb_1", "db--01", "-db-", "db."):
             output = DatagramSender("relay", "out", self.reactor, name, 8089, mtu=20)
             output.start()
-            self.assertEqual(self.names.asked[0][0], name)
+            self.assertEqual(self.names.asked[-1], name)
             self.names.answer("192.0.2.1")
             output.send([b"a v=1 1"])
             self.assertEqual(self.reactor.ports[-1].written, [(b"a v=1 1", ("192.0.2.1", 8089))])
@@ -578,11 +548,13 @@ class BatcherTests(SynchronousTestCase):
     def test_answers(self) -> None:
         """Lines count as sent when the backend has taken them, else as dropped, by the reason."""
         self.batcher.send([b"x v=1 1"] * 12)
-        for (_, answer), outcome in zip(
-            self.sender.submitted,
-            [Reply(204), Reply(400), BackendFailure("refused", "no"), ValueError("a bug")],
-            strict=True,
-        ):
+        outcomes: list[Reply | Exception] = [
+            Reply(204),
+            Reply(400),
+            BackendFailure("refused", "no"),
+            ValueError("a bug"),
+        ]
+        for (_, answer), outcome in zip(self.sender.submitted, outcomes, strict=True):
             if isinstance(outcome, Reply):
                 answer.callback(outcome)
             else:
@@ -613,7 +585,7 @@ class Packets(DatagramProtocol):
 class WithNames:
     """The real reactor with another name resolver."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Resolver) -> None:
         self.nameResolver = names
 
     def __getattr__(self, name: str) -> Any:
@@ -664,6 +636,15 @@ class SocketTests(TestCase):
         if on is reactor:
             await until(lambda: output.transport is not None, "the output is ready")
         return output
+
+    async def arrived(self, size: int, position: int) -> None:
+        """Wait until so many bytes have arrived, with the last newline."""
+        await until(lambda: len(self.packets.lines) + 1 >= size, f"line {position}")
+
+    async def survives(self, sink: Sink, number: int, datagram: bytes) -> None:
+        """Wait for the line that was sent after some rubbish."""
+        last = [b"alive v=1 %d" % number]
+        await until(lambda: sink.sent and sink.sent[-1][-1:] == last, f"after {datagram[:20]!r}")
 
     async def test_large_datagrams(self) -> None:
         """A datagram of the largest size that UDP has is read whole."""
@@ -729,7 +710,7 @@ class SocketTests(TestCase):
             self.client.send(chunk)
             position += count
             size += len(chunk) + 1
-            await until(lambda size=size: len(self.packets.lines) + 1 >= size, f"line {position}")
+            await self.arrived(size, position)
         self.assertEqual(self.packets.lines, b"\n".join(lines))
         self.assertLessEqual(max(map(len, self.packets.received)), 1024)
         self.assertEqual((self.listener.dropped, output.lines_out), ({}, 2000))
@@ -761,8 +742,7 @@ class SocketTests(TestCase):
         for number, datagram in enumerate(rubbish, 1):
             self.client.send(datagram)
             self.client.send(b"alive v=1 %d" % number)
-            last = [b"alive v=1 %d" % number]
-            await until(lambda last=last: sink.sent and sink.sent[-1][-1:] == last, f"after {datagram[:20]!r}")
+            await self.survives(sink, number, datagram)
         self.assertEqual([line for line in sink.lines if not line.startswith(b"alive")], [])
         self.assertGreaterEqual(listener.dropped["invalid"], 100)
         self.assertEqual(listener.lines_in, listener.dropped["invalid"] + len(rubbish))
@@ -802,7 +782,7 @@ class SocketTests(TestCase):
 
     async def test_address_changes(self) -> None:
         """An output with a real socket follows its name to another address."""
-        names = Names()
+        names = Resolver()
         output = await self.connect(host="db.example", on=WithNames(names))
         self.patch(udp, "RESOLVE_INTERVAL", 0.01)
         names.answer(LOOPBACK)
@@ -813,7 +793,7 @@ class SocketTests(TestCase):
         moved = Packets()
         moved_port = reactor.listenUDP(port, moved, interface="127.0.0.2")
         self.addCleanup(moved_port.stopListening)
-        await until(lambda: names.asked, "the second look-up")
+        await until(lambda: names.waiting, "the second look-up")
         names.answer("127.0.0.2")
 
         def arrived() -> bool:
@@ -822,4 +802,4 @@ class SocketTests(TestCase):
 
         await until(arrived, "lines at the new address")
         self.assertEqual(self.packets.received, [b"a v=1 1"])
-        await until(lambda: names.asked, "the third look-up")
+        await until(lambda: names.waiting, "the third look-up")

@@ -45,7 +45,7 @@ class ReferenceTests(SynchronousTestCase):
         """A key that is missing in the file, or unknown to the code, is an error."""
         text = config_reference.EXAMPLE.read_text(encoding="utf-8")
         config_reference.check(config_reference.read_example(text))
-        for other in (text.replace("\n# gzip = false\n", "\n"), text.replace("\n# gzip = ", "\n# zip = ")):
+        for other in (text.replace('\n# gzip = "as-received"\n', "\n"), text.replace("\n# gzip = ", "\n# zip = ")):
             self.assertNotEqual(other, text)
             with self.assertRaisesRegex(ValueError, r"\[http\.output\]: in one place only: \[.*'gzip'"):
                 config_reference.check(config_reference.read_example(other))
@@ -61,7 +61,8 @@ class ReferenceTests(SynchronousTestCase):
             for group in output.groups
             for key in group.keys
         }
-        self.assertEqual(facts["gzip"], ("true or false", "false"))
+        self.assertEqual(facts["gzip"], ('"as-received", true or false', '"as-received"'))
+        self.assertEqual(facts["create-databases"], ("true or false", "false"))
         self.assertEqual(facts["buffer-full"], ('"reject" or "drop-oldest"', '"reject"'))
         self.assertEqual(facts["ca-file"], ("a PEM file with a certificate", '""'))
         self.assertEqual(facts["password-file"], ("a file that holds a secret", '""'))

@@ -1,0 +1,183 @@
+"""A backend that is reached over HTTP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote_plus, unquote, urlsplit
+
+from isal import igzip
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.web.http_headers import Headers
+
+from influxrelay import __version__
+from influxrelay.core.histogram import Histogram
+from influxrelay.core.write import Reply, Write
+from influxrelay.delivery.client import BackendClient, printable
+from influxrelay.delivery.connection_pool import ConnectionPool
+from influxrelay.delivery.exchange import Exchanges
+from influxrelay.lineprotocol.query_string import without
+from influxrelay.transport.client import ClientEndpoint
+from influxrelay.transport.tls import ClientTLS
+
+_PORTS = {"http": 80, "https": 443}
+_GZIP_LEVEL = 1  # of 0 to 3; line protocol shrinks to a sixth already
+_JOINED = 64 * 1024  # bytes up to which a request is made one piece: a copy of more costs more than a longer write
+
+
+class HTTPBackend:
+    """Writes to one server, and asks it whatever else there is to ask.
+
+    :param write_url: where writes go, without a query string.
+    :param timeout: seconds for a whole exchange, from a free connection to the last byte of the answer.
+    :param authorization: the output's own ``Authorization`` header; it replaces all credentials of the client.
+    :param gzip: whether to compress what is sent; None sends each body as it came.
+    :param headers: more headers for each request; they replace others of the same name.
+    :param max_connections: connections for writes at a time, and as many for everything else. What exceeds them waits
+        for a free one.
+    :param ping_url: at the same server; what :meth:`ping` asks.
+    :param ping_timeout: seconds that it may take.
+    :ivar settings: what decides how requests are sent.
+    :ivar client: for everything but writes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        write_url: str,
+        reactor: Any,
+        tls: ClientTLS,
+        *,
+        timeout: float,
+        authorization: bytes | None = None,
+        gzip: bool | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        max_connections: int = 64,
+        ping_url: str = "",
+        ping_timeout: float = 10.0,
+    ) -> None:
+        self.name = name
+        self.timeout = timeout
+        self.settings = (
+            (write_url, tls, timeout, authorization, gzip, dict(headers)),
+            (max_connections, ping_url, ping_timeout),
+        )
+        parts = urlsplit(write_url)
+        host = unquote(parts.hostname or "")  # the percent sign before an IPv6 zone is written %25 (RFC 6874)
+        endpoint = ClientEndpoint(
+            reactor,
+            host,
+            parts.port or _PORTS[parts.scheme],
+            timeout=max(timeout, ping_timeout),
+            tls=tls if parts.scheme == "https" else None,
+        )
+        self._pools = [ConnectionPool(reactor, endpoint, max_connections) for _ in range(2)]
+        self._exchanges = Exchanges(reactor, self._pools[0], timeout)
+        netloc = re.sub(r"%25[^]]*", "", parts.netloc).encode("ascii")  # a zone means nothing to the server (RFC 6874)
+        self._write_path = _target(write_url)
+        self._query_path = self._write_path.rpartition(b"/")[0] + b"/query"
+        self._ping_target = _target(ping_url)
+        self._ping_timeout = ping_timeout
+        self._gzip = gzip
+        self._headers = {b"Host": netloc, b"User-Agent": b"influxrelay/" + __version__.encode()}
+        if authorization is not None:
+            self._headers[b"Authorization"] = authorization
+        for header, value in headers.items():
+            self._headers[header.title().encode("ascii")] = value.encode("ascii")
+        self._has_credentials = b"Authorization" in self._headers
+        self.client = BackendClient(reactor, self._pools[1], self._headers[b"Host"])
+        self._head_of = lru_cache(maxsize=1024)(self._make_head)  # there are few: one for each destination
+
+    @property
+    def latency(self) -> Histogram:
+        """Seconds from a write's request to its complete answer, whatever that says."""
+        return self._exchanges.latency
+
+    def take_over(self, other: HTTPBackend) -> None:
+        """Go on with the count of latencies of another transport to the same backend."""
+        self._exchanges.latency = other.latency
+
+    def _forwarded(self, query: bytes) -> bytes:
+        return printable(without(query, b"u", b"p") if self._has_credentials else query)
+
+    def _make_head(self, query: bytes, authorization: bytes, gzipped: bool) -> bytes:  # noqa: FBT001
+        """Return the head of a post, up to the value of ``Content-Length``."""
+        headers = {b"Host": b"", b"User-Agent": b"", b"Content-Type": b"text/plain; charset=utf-8"}
+        if gzipped:
+            headers[b"Content-Encoding"] = b"gzip"
+        if authorization:
+            headers[b"Authorization"] = re.sub(rb"[\0\r\n]", b" ", authorization)
+        headers |= self._headers
+        first = b"POST %b?%b HTTP/1.1\r\n" % (self._write_path, self._forwarded(query))
+        return first + b"".join(b"%b: %b\r\n" % each for each in headers.items()) + b"Content-Length: "
+
+    def post(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
+        """Send a body to where ``write`` goes: the parts, one behind the other.
+
+        :return: fires with any final answer within the timeout; fails with :class:`BackendFailure`, for the reasons of
+            :func:`influxrelay.delivery.failures.explain` or ``stopped``, where there was no clear status line.
+        """
+        gzipped = write.gzipped
+        if self._gzip is not None and self._gzip is not gzipped:
+            body = b"".join(body_parts)
+            body_parts = (igzip.decompress(body) if gzipped else igzip.compress(body, _GZIP_LEVEL),)
+            gzipped = self._gzip
+        size = sum(map(len, body_parts))
+        head = b"%b%d\r\n\r\n" % (self._head_of(write.query, write.authorization, gzipped), size)
+        pieces = (head, *body_parts)
+        return self._exchanges.post(pieces if size > _JOINED else (b"".join(pieces),))
+
+    def create_database(self, write: Write) -> Deferred[Reply]:
+        """Create the database that ``write`` goes to, as the same user; fires and fails as :meth:`post` does."""
+        name = write.destination.database.decode("utf-8", "surrogateescape")
+        statement = 'CREATE DATABASE "{}"'.format(name.replace("\\", "\\\\").replace('"', '\\"'))
+        query = self._forwarded(without(write.query, b"db", b"rp", b"precision", b"consistency"))
+        target = self._query_path + b"?q=" + quote_plus(statement, errors="surrogateescape").encode()
+        if query:
+            target += b"&" + query
+        return self._ask(b"POST", target, self.timeout, write.authorization)
+
+    def ping(self) -> Deferred[Reply]:
+        """Ask whether the server lives; fires and fails as :meth:`post` does, within a time of its own."""
+        return self._ask(b"GET", self._ping_target, self._ping_timeout)
+
+    def _ask(self, method: bytes, target: bytes, timeout: float, authorization: bytes = b"") -> Deferred[Reply]:
+        headers = Headers()
+        if authorization:
+            headers.setRawHeaders(b"Authorization", [authorization])
+        for name, value in self._headers.items():
+            headers.setRawHeaders(name, [value])
+        return self.client.ask(method, target, headers, timeout=timeout)
+
+    def abort(self) -> None:
+        """Fail what is under way, with the reason ``stopped``."""
+        self._exchanges.abort()
+        self.client.abort()
+
+    def close(self) -> Deferred[Any]:
+        """Close the idle connections; fires when they are closed."""
+        self._exchanges.stop_timer()
+        return DeferredList([pool.close() for pool in self._pools])
+
+    def retire(self) -> None:
+        """Close each connection as soon as it is idle: there will be no more requests."""
+        for pool in self._pools:
+            pool.retire()
+        self._exchanges.stop_timer()
+
+    def is_busy(self) -> bool:
+        """Tell whether a request is under way."""
+        return self._exchanges.busy or self.client.busy
+
+    def does_the_same(self, other: object) -> bool:
+        """Tell whether another transport sends the same in the same way, whatever its name."""
+        return isinstance(other, HTTPBackend) and self.settings == other.settings
+
+
+def _target(url: str) -> bytes:
+    """Return the path of a URL, and its query if there is one."""
+    parts = urlsplit(url)
+    return (parts._replace(scheme="", netloc="", fragment="").geturl() or "/").encode("ascii")

@@ -1,0 +1,42 @@
+"""What tests of a backend's transport have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from influxrelay.core.errors import BackendFailure
+from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.delivery.http_backend import HTTPBackend
+from influxrelay.transport.tls import ClientTLS
+from testing.scripted import LINE, RelayTestCase, ScriptedBackend, reactor
+
+WRITE = Write(Destination(b"db", b"", b"ns", (b"", b"", b"")), b"db=db", b"", LINE)
+
+
+class BackendCase(RelayTestCase):
+    """Has transports to backends."""
+
+    def transport(self, backend: ScriptedBackend | str, **settings: Any) -> HTTPBackend:
+        """Make the transport to a backend."""
+        tls = {name: settings.pop(name) for name in ("verify", "ca_file", "client_certificate") if name in settings}
+        url = backend if isinstance(backend, str) else backend.url
+        settings = {"timeout": 10.0, "ping_url": url.replace("/write", "/ping"), **settings}
+        made = HTTPBackend("one", url, reactor, ClientTLS(**tls), **settings)
+        self.addCleanup(made.close)
+        self.addCleanup(made.abort)
+        return made
+
+    def post(self, transport: HTTPBackend, body: bytes = LINE, write: Write = WRITE) -> Deferred[Reply]:
+        """Post a body."""
+        return transport.post(write, [body])
+
+    async def problem(self, asked: Deferred[Reply]) -> BackendFailure:
+        """Return why a request has failed."""
+        try:
+            reply = await asked
+        except BackendFailure as problem:
+            self.assertIsNone(problem.reply)
+            return problem
+        raise AssertionError(f"answered {reply}")
