@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from twisted.logger import Logger
+from twisted.internet.task import Cooperator
 
 SLICE = 0.002  # seconds of work in each turn of the reactor
 
 
-class Desk:
-    """Does many works at once, a bit of each in its turn.
+class _Slice:
+    """Tells when the work in one turn of the reactor has taken long enough."""
 
-    :param clock: returns seconds.
-    """
+    def __init__(self) -> None:
+        self._end = time.perf_counter() + SLICE
 
-    _log = Logger()
+    def __call__(self) -> bool:
+        return time.perf_counter() >= self._end
 
-    def __init__(self, reactor: Any, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._reactor = reactor
-        self._clock = clock
-        self._works: deque[Iterator[Any]] = deque()
 
-    def take(self, work: Iterator[Any]) -> None:
-        """Do this work from the next turn on, up to its next ``yield`` each time."""
-        if not self._works:
-            self._reactor.callLater(0, self._go_on)
-        self._works.append(work)
-
-    def _go_on(self) -> None:
-        works, clock = self._works, self._clock
-        end = clock() + SLICE
-        while works:
-            work = works[0]
-            try:
-                next(work)
-            except StopIteration:
-                works.popleft()
-            except Exception:  # noqa: BLE001 (the others go on)
-                self._log.failure("a work of many slices")
-                works.popleft()
-            else:
-                works.rotate(-1)
-            if clock() >= end:
-                break
-        if works:
-            self._reactor.callLater(0, self._go_on)
+def make_cooperator(reactor: Any) -> Cooperator:
+    """Return what runs iterators side by side, a step of each in its turn, in slices of the reactor's time."""
+    return Cooperator(terminationPredicateFactory=_Slice, scheduler=partial(reactor.callLater, 0))

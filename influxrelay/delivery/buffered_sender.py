@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from influxrelay.core.errors import BackendFailure, JournalError
-from influxrelay.core.slices import Desk
+from influxrelay.core.slices import make_cooperator
 from influxrelay.core.write import Destination, Reply, Write, reduced
 from influxrelay.delivery.backlog import Backlog, Fate, State
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry, Tally
@@ -84,7 +84,7 @@ class BufferedSender(Sender):
         self.max_delay = max_delay
         self.create_databases = create_databases
         self._live: dict[Entry, None] = {}  # those who wait on a queue and whose clients wait for them, oldest first
-        self._desk = Desk(self._reactor)
+        self._cooperator = make_cooperator(self._reactor)
         self._pages = 0  # that are being read
         self._next_page = 0.0
         self._timers: list[IDelayedCall] = []
@@ -443,7 +443,7 @@ class BufferedSender(Sender):
                 return
             filtered.callback(page)
 
-        self._desk.take(work())
+        self._cooperator.coiterate(work())
         return filtered
 
     def _filled(self, page: _Page, queue: DestinationQueue, parts: dict[int, Write | None]) -> None:

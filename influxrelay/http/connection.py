@@ -1,336 +1,397 @@
-"""A client's connection: bytes become requests, within bounds and as fast as can be."""
+"""A client's connection: bytes become requests, one after the other, and responses become bytes."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
-import attrs
-from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.tcp import Connection
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, Request
-from twisted.web.http_headers import Headers
+from twisted.web.resource import Resource
+from zope.interface import implementer
 
 from influxrelay.core.replies import json_error
-from influxrelay.http.overload import Doing
-from influxrelay.http.request import RelayRequest
+from influxrelay.http.body import ChunkedBody, ChunkError, Drain, SizedBody, Upload
+from influxrelay.http.head import Head, HeadError
+from influxrelay.http.interfaces import Site
+from influxrelay.http.overload import Activity
+from influxrelay.http.reader import RequestReader
+from influxrelay.http.request import Request
+from influxrelay.http.responses import CONTINUE
 
-if TYPE_CHECKING:
-    from influxrelay.http.site import RelaySite
-
-DEAF = 0.2  # seconds for which what follows a malformed head is still read: closing at once would lose the answer
-PATIENCE = 32 * 1024 * 1024  # bytes that are read and dropped behind a final answer
-_BULK = 128 * 1024  # bytes of a body that are taken as they come; the rest has to stand in line ...
-_BULK_IN_CHUNKS = 16 * 1024  # ... or this, of one in chunks, which have to be told apart ...
-_TINY = 256  # ... and so has a body whose chunks are shorter than this on average ...
-_PIECE = 2048  # ... of which so many bytes are taken at once, as of requests that come before the last is answered
-_OVERHEAD = 16  # bytes of chunks for each byte in them, at the most
-MAX_HEAD = 16 * 1024  # bytes of a request's head ...
-MAX_HEADERS = 100  # ... and the lines in it
-_NOT_ASCII = re.compile(rb"[\x80-\xff]")
-_FIRST_LINE = re.compile(rb"(?:\r\n)?[^ \r\n]+ [^ \r\n]+ HTTP/1\.[01]\r\n")
-
-
-@attrs.frozen(eq=False)
-class Head:
-    """A request's head as Twisted's parser has read and judged it; shared by all requests with the same bytes."""
-
-    command: bytes
-    path: bytes
-    version: bytes
-    headers: Headers
-    length: int
-    persistent: bool
+TOO_LARGE = "Request Entity Too Large"
+TOO_MUCH = "too many bytes in flight"
+INCOMPLETE = "the request ends before its body is complete"
+RETRY = (b"Retry-After", b"1")
+OVERHEAD = 1024  # bytes that a request takes beside its body, until it is answered
+LINGER = 10.0  # seconds for which a client may go on sending a body that is refused already
+BRIEF_LINGER = 0.2  # the same behind what was no HTTP: closing at once could lose the response
+MAX_DROPPED = 32 * 1024 * 1024  # bytes that are read and dropped behind a final response
+_EFFORT = 64  # of a slice of a body, above which others have their turn first
 
 
-class RelayChannel(HTTPChannel):
-    """A client's connection, as :class:`influxrelay.http.overload.Client` is."""
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class HTTPConnection(Protocol):
+    """A connection, on any transport that has Twisted's interfaces.
 
-    site: RelaySite
-    factory: RelaySite
-    requestFactory = RelayRequest
-    maxHeaders = MAX_HEADERS
-    totalHeadersSize = MAX_HEAD
-    timeOut = None  # the guard looks at the time
+    It is a :class:`influxrelay.http.overload.Client`. While a request is answered, what comes behind it is kept and the
+    transport paused; so it is while the client does not read its responses. A complete request is executed even if its
+    client leaves, and a client that closes its own side only gets its response.
+
+    :ivar answered: how many responses the client got.
+    """
+
     answered = 0
-    seen = (Doing.HEAD, 0)
-    since = 0.0
-    _lingering: IDelayedCall | None = None
-    _raw_head = b""
-    _head = b""
-    _deaf = False
-    _dropped = 0
-    _cut = False
+    _request: Request | None = None
+    _resource: Resource | None = None  # that answers it
+    _upload: Upload | None = None  # the body of the request, until it is complete
+    _producer: IPushProducer | None = None
+    _turn = False  # whether this connection waits for its turn among others
+    _unread = False
+    _reading_paused = False
+    _half_closed = False
+    _closing = False
+    _drain: Drain | None = None  # of what follows the last response
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._reader = RequestReader(site.heads)
+
+    # -- called by the transport
 
     def connectionMade(self) -> None:
         """Join the site's connections."""
-        self.site = self.factory
-        super().connectionMade()
-        self._peer, self._host = super().getPeer(), super().getHost()
-        self._waiting: list[bytes] = []
-        self._working = False
-        transport: Any = self.transport
-        self._socket: Any = getattr(transport, "transport", transport)  # below TLS
-        self.site.guard.admit(self)
-
-    def getPeer(self) -> Any:
-        """Return the client's address; each request asks, and it does not change."""
-        return self._peer
-
-    def getHost(self) -> Any:
-        """Return our own address."""
-        return self._host
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """Leave the site's connections."""
-        if self._lingering is not None:
-            if self._lingering.active():
-                self._lingering.cancel()
-            self._lingering = None
-        super().connectionLost(reason)
-        self.site.gone(self)
+        transport: Any = self.transport  # which zope.interface hides
+        self._transport = transport
+        self.address = transport.getPeer()
+        self.write = transport.write
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+        transport.registerProducer(self, True)
+        self._site.admission.admit(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what has come; a request that is all there, with a head seen before, needs no parsing."""
-        if self._deaf:
-            self._drop(data)
-        elif self.requests:
-            if not self._must_wait(data):
-                super().dataReceived(data)
-        elif self.line_mode and not self._buffer:
-            self._begin(self._head + data if self._head else data)
-        else:
-            super().dataReceived(data)
-
-    def _begin(self, data: bytes) -> None:
-        """Take the beginning of a request, if its head is complete."""
-        self._head = b""
-        end = data.find(b"\r\n\r\n") + 4
-        if end < 4:
-            if self._may_become_a_head(data):
-                self._head = data
-            else:
-                super().dataReceived(data)
+        """Take what has come."""
+        if self._drain is not None:
+            self._drop(data, self._drain)
             return
-        raw = self._raw_head = data[:end]
-        head = self.site.heads.get(raw)
-        if head is not None and head.length == len(data) - end:
-            self._replay(head, data[end:])
-        elif end > MAX_HEAD or raw.count(b"\r\n") > MAX_HEADERS + 2:
-            self._refuse_head()
-        elif b"chunked" in raw.lower() and end < len(data):
-            super().dataReceived(raw)
-            self.dataReceived(data[end:])
+        if self._closing:
+            return
+        self._reader.feed(data)
+        if self._request is None and not (self._turn or self._unread):
+            self._read_head()
+        elif self._upload is not None and not (self._turn or self._upload.paused):
+            self._read_body(self._upload)
         else:
-            super().dataReceived(data)
+            self._adjust_reading()
 
-    def _may_become_a_head(self, data: bytes) -> bool:
-        """Tell whether to wait for the rest; what is wrong already is for the parser, which refuses it."""
-        if len(data) > MAX_HEAD or data.count(b"\r\n") > MAX_HEADERS + 1:
-            self._refuse_head()
-        return self._deaf or data.find(b"\r\n", 2) < 0 or _FIRST_LINE.match(data) is not None
+    def readConnectionLost(self) -> None:
+        """Answer what has come; nothing more will."""
+        self._half_closed = True
+        if self._turn or (self._unread and self._reader.pending):
+            return
+        if self._request is None:
+            self.close()
+        elif self._upload is None:
+            self._request.client_left(for_good=False)
+        elif not self._upload.paused:
+            self._refuse(400, INCOMPLETE)
 
-    def _drop(self, data: bytes) -> None:
-        """Read what comes behind a final answer, so that the client gets to see that; but not for ever."""
-        self._dropped += len(data)
-        if data.endswith(b"\r\n0\r\n\r\n"):  # a body in chunks has come to its end
-            self.loseConnection()
-        elif self._dropped > PATIENCE:
-            self._networkProducer.pauseProducing()
+    def writeConnectionLost(self) -> None:
+        """Do nothing: this end closes both directions at once."""
 
-    def _must_wait(self, data: bytes) -> bool:
-        """Let a piece of a body that is large, or costs much, wait for its turn among the others of that kind."""
-        request = self.requests[0]
-        if not self._waiting:
-            if request.complete or not request.has_head:
-                return False
-            bulk = _BULK if self.length is not None else _BULK_IN_CHUNKS
-            if not self._is_tiny(data) and request.came + len(data) <= bulk:
-                request.came += len(data)
-                return False
-        self._put_off(len(self._waiting), data)
-        return True
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002 (the interface's)
+        """Leave the site's connections. A complete request is executed all the same."""
+        self._closing = True
+        if self._drain is not None:
+            self._drain.stop()
+        self._reader.discard()
+        self.stopProducing()
+        self._lose_request()
+        self._site.lost(self)
 
-    def _is_tiny(self, data: bytes) -> bool:
-        return self.length is None and len(data) > _PIECE and data.count(b"\n") * _TINY > 2 * len(data)
-
-    def setLineMode(self, extra: bytes = b"") -> None:
-        """Go on with the next request; one that is there already waits for its turn. Called by the parser."""
-        self.line_mode = 1
-        rest = extra + self.clearLineBuffer()
-        if rest or self._waiting:
-            self._put_off(0, rest)
-
-    def _put_off(self, position: int, data: bytes) -> None:
-        """Keep what has come, and read no more, until it was this connection's turn."""
-        if data:
-            self._waiting.insert(position, data)
-        self._networkProducer.pauseProducing()
-        if not self._working:
-            self._working = True
-            self.site.uploads.take(self._take_in_turn())
+    def pauseProducing(self) -> None:
+        """Make no more responses: the client does not read those that it has."""
+        self._unread = True
+        if self._producer is not None:
+            self._producer.pauseProducing()
+        self._adjust_reading()
 
     def resumeProducing(self) -> None:
-        """Go on, for the client reads its answers again; called by the transport."""
-        super().resumeProducing()
-        if self._waiting:
-            self._put_off(0, b"")
+        """Go on: the client reads again."""
+        self._unread = False
+        if self._producer is not None:
+            self._producer.resumeProducing()
+        self._go_on()
 
-    def _take_in_turn(self) -> Iterator[None]:
-        waiting = self._waiting
-        while waiting and not (self._deaf or self._cut or self._handlingRequest or self._waitingForTransport):
-            data = waiting[0]
-            request = self.requests[0] if self.requests else None
-            size = _PIECE
-            if request is not None and request.has_head and not self._is_tiny(data):
-                size = _BULK if self.length is not None else _BULK_IN_CHUNKS
-            waiting[0] = data[size:]
-            if not waiting[0]:
-                del waiting[0]
-            if request is not None:
-                request.came += min(size, len(data))
-                if self.length is None and request.came > _OVERHEAD * request.counted + _BULK:
-                    self._give_up(400, "malformed request")
-                    break
-            super().dataReceived(data[:size])
-            yield
-        self._working = False
-        if self._deaf or self._cut:
-            waiting.clear()
-        if not (waiting or self._handlingRequest or self._waitingForTransport):
-            self._networkProducer.resumeProducing()
+    def stopProducing(self) -> None:
+        """Stop what makes a response: the connection is lost."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
 
-    def _replay(self, head: Head, body: bytes) -> None:
-        """Do what the parser did with the same bytes before."""
-        request = RelayRequest(self)
-        request.requestHeaders = head.headers
-        self.requests.append(request)
-        self._command, self._path, self._version = head.command, head.path, head.version
-        self.persistent = head.persistent
-        request.gotLength(head.length)
-        request.take(body)
-        self.allContentReceived()
+    # -- reading
 
-    def allHeadersReceived(self) -> None:
-        """Go on to the body; called by the parser."""
-        super().allHeadersReceived()
-        raw, self._raw_head = self._raw_head, b""
-        headers = self.requests[-1].requestHeaders
-        if raw and self.length is not None and not headers.hasHeader(b"Expect"):
-            head = Head(self._command, self._path, self._version, headers, self.length, bool(self.persistent))
-            self.site.remember(raw, head)
+    def _read_head(self) -> None:
+        try:
+            found = self._reader.read_head()
+        except HeadError as error:
+            self._give_up(error.status, error.message)
+            return
+        if found is not None:
+            self._begin_request(*found)
+        elif self._half_closed:
+            self.close()
 
-    def send(self, data: bytes) -> None:
-        """Write at once if the transport can: the reactor need not be asked whether it may."""
-        self.answered += 1
-        transport: Any = self.transport
-        if isinstance(transport, Connection) and not transport.dataBuffer and not transport._tempDataBuffer:  # noqa: SLF001 (no public way to ask)
-            sent = transport.writeSomeData(data)
-            if isinstance(sent, int):
-                data = data[sent:]
-        if data:
-            self.write(data)
+    def _begin_request(self, head: Head, length: int) -> None:
+        site = self._site
+        limit = site.max_body_size
+        request = self._request = Request(site, self, head)
+        resource = self._resource = site.find(head)
+        streamed = getattr(resource, "streams_body", False)
+        if not head.chunked and not streamed and (length <= limit or not limit):
+            whole = self._reader.read_whole(length)
+            if whole is not None:
+                self._handle(request, whole, length + OVERHEAD)
+                return
+        framing = ChunkedBody() if head.chunked else SizedBody(length)
+        upload = self._upload = Upload(framing, self._resume_upload if streamed else None)
+        if 0 < limit < length and not streamed:
+            self._refuse(413, TOO_LARGE)
+            return
+        if head.expects_continue and not self._reader.pending:
+            self.write(CONTINUE)
+        site.admission.reserve(request, OVERHEAD, None if streamed else self)
+        if streamed:
+            request.stream(upload)
+            site.render(request, resource)
+        if self._upload is upload:
+            self._read_body(upload)
 
-    def checkPersistence(self, request: Request, version: bytes) -> bool:
-        """Tell whether the connection may stay open; unlike Twisted's, this reads ``close`` in a list, too."""
-        tokens = b",".join(request.requestHeaders.getRawHeaders(b"Connection", [])).lower().split(b",")
-        return version == b"HTTP/1.1" and b"close" not in (token.strip() for token in tokens)
-
-    def _respondToBadRequestAndDisconnect(self) -> None:
-        """Answer what is no HTTP, in the form of all other answers; called by the parser."""
-        if self._receivedHeaderSize > MAX_HEAD or self._receivedHeaderCount > MAX_HEADERS:
-            self._refuse_head()
+    def _handle(self, request: Request, body: bytes, more: int) -> None:
+        """Have a complete request answered, for which so many more bytes are needed."""
+        request.complete(body)
+        if self._half_closed:
+            request.client_left(for_good=False)
+        if self._site.admission.reserve(request, more):
+            self._site.render(request, self._resource)
         else:
-            self._give_up(400, "malformed request")
+            self._refuse(503, TOO_MUCH, RETRY)
 
-    def _refuse_head(self) -> None:
-        """Answer a head that is too long, in bytes or in lines."""
-        self._give_up(431, "request header fields too large")
+    def _read_body(self, upload: Upload) -> None:
+        framing, reader = upload.framing, self._reader
+        while reader.pending and not (upload.complete or upload.paused):
+            try:
+                piece = reader.read_piece(framing)
+            except ChunkError:
+                self._give_up(400, "malformed request")
+                return
+            upload.take(piece)
+            if not upload.streamed:
+                self._check(upload, len(piece))
+            if self._upload is not upload:
+                return
+            if framing.effort > _EFFORT and reader.pending:
+                self._go_on()
+                return
+        if upload.complete and not upload.paused:
+            self._end_body(upload)
+        elif self._half_closed and not upload.paused:
+            self._refuse(400, INCOMPLETE)
+        self._adjust_reading()
+
+    def _check(self, upload: Upload, size: int) -> None:
+        """Refuse a body that is too large, or for which there is no memory."""
+        limit, request = self._site.max_body_size, self._request
+        if 0 < limit < upload.size:
+            self._refuse(413, TOO_LARGE)
+        elif request is not None and not self._site.admission.reserve(request, size, self):
+            self.refuse_body()
+
+    def _end_body(self, upload: Upload) -> None:
+        self._upload = None
+        body, request = upload.finish(), self._request
+        if not upload.streamed and request is not None:
+            self._site.admission.complete(request)
+            self._handle(request, body, 0)
+
+    def _resume_upload(self) -> None:
+        upload = self._upload
+        if upload is not None and upload.complete:
+            self._end_body(upload)
+        self._go_on()
+
+    def _may_read(self) -> bool:
+        """Tell whether what has come may be read on."""
+        if self._unread or self._closing or self._drain is not None or not self._reader.pending:
+            return False
+        return self._request is None or (self._upload is not None and not self._upload.paused)
+
+    def _go_on(self) -> None:
+        """Read on, a bit in each turn of this connection among others, so that no client keeps others waiting."""
+        if not self._turn and self._may_read():
+            self._turn = True
+            self._site.take_turns(self._take_turns(), self.cut)
+        self._adjust_reading()
+
+    def _take_turns(self) -> Iterator[None]:
+        while self._may_read():
+            before = self._reader.pending
+            if self._upload is not None:
+                self._read_body(self._upload)
+            else:
+                self._read_head()
+            if self._reader.pending == before:  # the rest of it has not come
+                break
+            yield
+        self._turn = False
+        if self._half_closed:
+            self.readConnectionLost()
+        self._adjust_reading()
+
+    def _adjust_reading(self) -> None:
+        """Read from the transport, or do not, as is right now."""
+        upload = self._upload
+        busy = self._turn or (upload.paused if upload is not None else self._request is not None)
+        too_much = self._drain is not None and self._drain.dropped > MAX_DROPPED
+        paused = self._unread or too_much or (busy and self._reader.pending > 0)
+        if paused is not self._reading_paused and not self._closing:
+            self._reading_paused = paused
+            if paused:
+                self._transport.pauseProducing()
+            elif not self._half_closed:
+                self._transport.resumeProducing()
+
+    # -- called by the request
+
+    def is_last(self, request: Request) -> bool:
+        """Tell whether the connection has to be closed behind the response to a request."""
+        return (
+            not request.head.keep_alive
+            or self._site.closing
+            or self._upload is not None
+            or (self._half_closed and not self._reader.pending)
+        )
+
+    def end_request(self, *, close: bool) -> None:
+        """Go on with the next request, or close the connection: the response is complete."""
+        self._request = self._producer = None
+        self.answered += 1
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.lose()
+            self._linger(LINGER, self.cut, upload.framing)
+        elif close:
+            self.close()
+        elif self._reader.pending:
+            self._go_on()
+        elif self._reading_paused:
+            self._adjust_reading()
+
+    def set_producer(self, producer: IPushProducer | None) -> None:
+        """Pause a producer of the response while the client does not read."""
+        self._producer = producer
+        if producer is not None and self._unread:
+            producer.pauseProducing()
+
+    # -- the end
+
+    def _refuse(self, status: int, message: str, *headers: tuple[bytes, bytes]) -> None:
+        """Answer before the body is complete.
+
+        What is still coming is read and dropped for a while, so that the client sees the response (RFC 9112, 9.6).
+        """
+        request = self._request
+        if request is None or request.status:  # a response has begun, and cannot be completed
+            self.cut()
+        else:
+            request.refuse(json_error(status, message, *headers))
 
     def _give_up(self, status: int, message: str) -> None:
-        """Answer what was not understood; there is nothing that could be after it."""
-        if self._deaf:
+        """Answer what cannot be read; what follows it cannot be, either."""
+        request = self._request
+        if request is not None and request.status:
+            self.cut()
             return
-        request = self.requests[-1] if self.requests else RelayRequest(self)
-        request.site = self.site
-        self.site.refused[status] += 1
-        self.persistent = 0
-        request._send(json_error(status, message))  # noqa: SLF001 (ours)
-        self._deaf = True
-        self._head = b""
-        self.clearLineBuffer()
-        self._lingering = self.callLater(DEAF, self.loseConnection)
+        head = request.head if request is not None else None
+        self._lose_request()
+        self.write(self._site.responses.whole(json_error(status, message), head, close=True))
+        self._site.refused_unread(status)
+        self.answered += 1
+        self._linger(BRIEF_LINGER, self.close)
 
-    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002 (the interface's)
-        """Refuse a head with a line that is too long; called by the parser."""
-        self._refuse_head()
-
-    def lineReceived(self, line: bytes) -> None:
-        """Take a line of the head; what is not ASCII in the first one is escaped, as Go's clients and servers do."""
-        if self._deaf:
+    def _lose_request(self) -> None:
+        """Detach the request from this connection; one whose body is not complete ends so."""
+        request, self._request = self._request, None
+        upload, self._upload = self._upload, None
+        if request is None:
             return
-        if not self.requests and not line.isascii():
-            line = _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], line)
-        super().lineReceived(line)
+        request.client_left(for_good=True)
+        if upload is not None:
+            self._site.admission.release(request)
+            upload.lose()
 
-    def headerReceived(self, line: bytes) -> bool:
-        """Take a line of headers; tell whether it is one. Called by the parser."""
-        try:
-            return bool(super().headerReceived(line))
-        except ValueError:  # a length of more digits than Python reads
-            self._respondToBadRequestAndDisconnect()
-            return False
+    def _linger(self, seconds: float, end: Callable[[], None], framing: SizedBody | ChunkedBody | None = None) -> None:
+        """Read and drop what comes, up to the end of a body, or until it is time for the end."""
+        self._drain = Drain(framing, self._site.call_later(seconds, end))
+        self._drop(self._reader.discard(), self._drain)
 
-    def rawDataReceived(self, data: bytes) -> None:
-        """Take a piece of a body; called by the parser."""
-        if not self._deaf:
-            super().rawDataReceived(data)
+    def _drop(self, data: bytes, drain: Drain) -> None:
+        drain.drop(data)
+        if drain.complete:
+            self.close()
+        else:
+            self._adjust_reading()
 
-    def linger(self, seconds: float) -> None:
-        """Answer no more requests, and break the connection after a while if the client does not close it."""
-        self.persistent = 0
-        self._deaf = self.length is None  # chunks need not be told apart any more
-        if self._lingering is None:
-            self._lingering = self.callLater(seconds, self.cut)
+    def close(self) -> None:
+        """Close the connection when what was written is sent."""
+        if not self._closing:
+            self._closing = True
+            if self._drain is not None:
+                self._drain.stop()
+            self._transport.unregisterProducer()
+            self._transport.loseConnection()
 
     def cut(self) -> None:
         """Break the connection."""
-        transport: Any = self.transport
-        self._cut = True
-        transport.abortConnection()
+        self._closing = True
+        self._transport.abortConnection()
+
+    # -- for its limits
+
+    def activity(self) -> Activity:
+        """Tell what the connection is waiting for."""
+        upload = self._upload
+        if self._closing or self._drain is not None:
+            return Activity.CLOSING
+        if self._unread:
+            return Activity.UNREAD
+        if self._turn or (upload.paused if upload is not None else self._request is not None):
+            return Activity.RESPONSE
+        if self._request is not None:
+            return Activity.BODY
+        return Activity.IDLE if self.is_idle() and self.answered else Activity.HEAD
 
     def is_idle(self) -> bool:
         """Tell whether no request has begun."""
-        return not (self.requests or self._head or self._buffer)
-
-    # -- for the guard
-
-    def doing(self) -> Doing:
-        """Tell what the connection is about."""
-        transport: Any = self.transport
-        below = self._socket
-        if self._cut or transport.disconnecting or self._lingering is not None:
-            return Doing.CLOSING
-        if getattr(below, "dataBuffer", b"") or getattr(below, "_tempDataBuffer", b""):
-            return Doing.UNREAD
-        request = self.requests[0] if self.requests else None
-        if request is None or not request.has_head:
-            return Doing.IDLE if self.answered and self.is_idle() else Doing.HEAD
-        return Doing.ANSWER if request.complete else Doing.BODY
+        return self._request is None and not self._reader.pending
 
     def body_size(self) -> int:
         """Return how many bytes of a body have come."""
-        return self.requests[0].counted if self.requests else 0
+        return self._upload.size if self._upload is not None else 0
 
-    def expire(self, doing: Doing) -> None:
-        """End the connection, for it has been about this for too long; who has begun a request is told so."""
-        if doing is Doing.IDLE:
-            self.loseConnection()
-        elif doing is Doing.BODY:
-            self.requests[0].refuse_for_time()
-        elif doing is Doing.HEAD and not self.is_idle():
+    def refuse_body(self) -> None:
+        """Answer 503 to the request whose body is being received."""
+        self._refuse(503, TOO_MUCH, RETRY)
+
+    def expire(self, activity: Activity) -> None:
+        """End the connection, which has been waiting for too long; a client that has begun a request is told so."""
+        if activity is Activity.IDLE:
+            self.close()
+        elif activity is Activity.BODY:
+            self._refuse(408, "the body takes too long")
+        elif activity is Activity.HEAD and self._reader.pending:
             self._give_up(408, "the request takes too long")
         else:
             self.cut()

@@ -13,10 +13,10 @@ from twisted.logger import Logger
 from influxrelay.core.log_throttle import Throttle
 
 SLOWEST = 1000  # bytes a second that a body has to make in the long run
-UNREAD = 30.0  # seconds for which a client may leave an answer unread
+UNREAD = 30.0  # seconds for which a client may leave a response unread
 CLOSING = 15.0  # seconds for which the end of a connection may take
 _LOOK = 1.0  # seconds between two looks at the clients
-_SHED = 32  # the part of the connections that goes at once when there are too many: looking for them has a price
+_SHED = 32  # the part of the connections that is closed at once when there are too many: choosing them takes time
 _RELIEF = 8  # the part of the memory that is to be free afterwards
 
 
@@ -25,7 +25,7 @@ class ClientLimits:
     """The bounds of one listener.
 
     :ivar connections: of clients at a time, at least 1.
-    :ivar in_flight: bytes of bodies that are being received, or whose writes are not answered yet.
+    :ivar in_flight: bytes of bodies that are being received, or whose requests are not answered yet.
     :ivar header_timeout: seconds from a connection, or from the first byte of a later request, to the end of the head.
     :ivar body_timeout: seconds for a body, and one more for each :data:`SLOWEST` bytes of it.
     :ivar idle_timeout: seconds that a connection may wait for its next request.
@@ -38,117 +38,125 @@ class ClientLimits:
     idle_timeout: float = 180.0
 
 
-class Doing(Enum):
-    """What a client's connection is about; the values are the reasons for which one is closed."""
+class Activity(Enum):
+    """What a connection is waiting for; the values are the reasons for which one is closed."""
 
     IDLE = "idle-timeout"
     HEAD = "header-timeout"
     BODY = "body-timeout"
-    ANSWER = "answer"
+    RESPONSE = "answer"
     UNREAD = "unread"
     CLOSING = "closing"
 
 
 class Client(Protocol):
-    """A connection as the guard sees it.
+    """A connection, as far as its limits are concerned."""
 
-    :ivar answered: how many answers it got.
-    :ivar seen: what the guard saw at its last look: what the connection was about, and :attr:`answered`.
-    :ivar since: since when that has been so, in seconds of the reactor's clock.
-    """
+    @property
+    def answered(self) -> int:
+        """How many responses the client got."""
 
-    answered: int
-    seen: tuple[Doing, int]
-    since: float
-
-    def doing(self) -> Doing:
-        """Tell what the connection is about."""
+    def activity(self) -> Activity:
+        """Tell what the connection is waiting for."""
 
     def body_size(self) -> int:
         """Return how many bytes of a body have come."""
 
-    def expire(self, doing: Doing) -> None:
-        """End the connection, for it has been about this for too long."""
+    def expire(self, activity: Activity) -> None:
+        """End the connection: it has been waiting for this for too long."""
+
+    def refuse_body(self) -> None:
+        """Answer 503 to the request whose body is being received, and release what has come of it."""
 
     def cut(self) -> None:
         """Break the connection."""
 
 
-class Upload(Protocol):
-    """A request whose body is not complete."""
+@attrs.define
+class _Sight:
+    """What a client was seen waiting for, at which of its responses, and since when."""
 
-    counted: int
+    activity: Activity
+    answered: int
+    since: float
 
-    def refuse_for_memory(self) -> None:
-        """Answer 503 and let go of what has come of the body."""
 
-
-class Guard:
-    """Keeps one listener's clients within its :class:`ClientLimits`.
+class AdmissionControl:
+    """Keeps the clients of one listener within its :class:`ClientLimits`.
 
     There is no timer for each connection: all of them are looked at once a second. The counters are plain attributes,
     read by whoever reports them.
 
-    :ivar name: the listener's, for the log.
-    :ivar limits: what holds now; the next look and the next connection find it.
-    :ivar clients: the connections that are open, the oldest first.
-    :ivar uploads: requests of which a part of the body has come.
-    :ivar held: bytes in flight.
+    :param name: the listener's, for the log.
+    :ivar limits: what holds now; see :meth:`reconfigure`.
+    :ivar in_flight: bytes of bodies, as in :attr:`ClientLimits.in_flight`.
     :ivar accepted: connections so far.
-    :ivar closed: connections that were closed by the reason: ``full`` and the values of :class:`Doing`.
+    :ivar closed: connections that were closed, by the reason: ``full`` and the values of :class:`Activity`.
     """
 
     _log = Logger()
 
-    def __init__(self, limits: ClientLimits, reactor: Any) -> None:
-        self.name = ""
+    def __init__(self, name: str, limits: ClientLimits, reactor: Any) -> None:
+        self.name = name
         self.limits = limits
-        self.clients: dict[Client, None] = {}
-        self.uploads: set[Upload] = set()
-        self.held = 0
+        self.in_flight = 0
         self.accepted = 0
-        self.closed: Counter[str] = Counter(full=0, **{each.value: 0 for each in Doing if each is not Doing.ANSWER})
+        self.closed: Counter[str] = Counter(
+            full=0, **{each.value: 0 for each in Activity if each is not Activity.RESPONSE}
+        )
+        self._clients: dict[Client, _Sight] = {}  # the oldest first
+        self._sizes: dict[object, int] = {}  # by request
+        self._uploads: dict[object, Client] = {}  # requests whose bodies are being received
         self._reactor = reactor
         self._next_look: IDelayedCall | None = None
         self._full, self._heavy = Throttle(reactor), Throttle(reactor)
 
+    def reconfigure(self, name: str, limits: ClientLimits) -> None:
+        """Let other limits hold for the next connection, and for the next look at those that are there."""
+        self.name = name
+        self.limits = limits
+
     # -- connections
+
+    @property
+    def connections(self) -> list[Any]:
+        """The connections that are open, the oldest first."""
+        return list(self._clients)
 
     def admit(self, client: Client) -> None:
         """Take a new connection; if there are too many, close a few that need it least."""
         self.accepted += 1
-        client.seen, client.since = (Doing.HEAD, 0), self._reactor.seconds()
-        self.clients[client] = None
+        self._clients[client] = _Sight(Activity.HEAD, 0, self._reactor.seconds())
         if self._next_look is None:
             self._look_later()
-        if len(self.clients) > self.limits.connections:
+        if len(self._clients) > self.limits.connections:
             self._shed()
 
-    def gone(self, client: Client) -> None:
+    def forget(self, client: Client) -> None:
         """Forget a connection that is lost."""
-        self.clients.pop(client, None)
-        if not self.clients and self._next_look is not None:
+        self._clients.pop(client, None)
+        if not self._clients and self._next_look is not None:
             self._next_look.cancel()
             self._next_look = None
 
     def _shed(self) -> None:
-        """Close those that never had a request, the oldest first; then those that have been idle for longest.
+        """Close those that never had a request, the oldest first; else those that have been idle for longest.
 
         An honest client sends its request at once: one that holds a connection without a request is the first to go.
         """
         ranks: tuple[list[Client], ...] = ([], [], [])
-        newest = next(reversed(self.clients))
+        newest = next(reversed(self._clients))
         closing = 0
-        for client in self.clients:
-            doing = client.doing()
-            if doing is Doing.CLOSING:
+        for client in self._clients:
+            activity = client.activity()
+            if activity is Activity.CLOSING:
                 closing += 1
-            elif client is not newest and doing is not Doing.ANSWER:
-                ranks[(1 if doing is Doing.IDLE else 2) if client.answered else 0].append(client)
-        if len(self.clients) - closing <= self.limits.connections:
+            elif client is not newest and activity is not Activity.RESPONSE:
+                ranks[(1 if activity is Activity.IDLE else 2) if client.answered else 0].append(client)
+        if len(self._clients) - closing <= self.limits.connections:
             return
         for rank in ranks[1:]:
-            rank.sort(key=lambda client: client.since)
+            rank.sort(key=lambda client: self._clients[client].since)
         victims = next(filter(None, ranks), [newest])[: max(1, self.limits.connections // _SHED)]
         for client in victims:
             client.cut()
@@ -156,7 +164,7 @@ class Guard:
         count = self._full.admit()
         if count:
             self._log.warn(
-                "{name}: more than {most} connections: {count} time(s) those were closed that have waited for longest",
+                "{name}: more than {most} connections: closed the longest-idle ones, {count} time(s)",
                 name=self.name,
                 most=self.limits.connections,
                 count=count,
@@ -164,26 +172,48 @@ class Guard:
 
     # -- memory
 
-    def make_room(self, asker: Upload) -> bool:
-        """Refuse the largest bodies that are being received; tell whether there is room for the asker's now.
+    def reserve(self, request: object, size: int, uploader: Client | None = None) -> bool:
+        """Count more bytes for a request, until they are released; tell whether there is room for them.
 
-        So small writes go on, whoever sends large ones. A body that is alone is left alone: ``max-body-size`` is its
-        bound.
+        Where there is not, the largest bodies that are being received are refused, as many as it takes: small writes go
+        on, whoever sends large ones. A body that is alone is left alone: ``max-body-size`` is its bound.
+
+        :param uploader: the connection, as long as the body is not complete.
         """
+        self._sizes[request] = self._sizes.get(request, 0) + size
+        self.in_flight += size
+        if uploader is not None:
+            self._uploads[request] = uploader
+        return self.in_flight <= self.limits.in_flight or self._make_room(request)
+
+    def complete(self, request: object) -> None:
+        """Note that the body of a request has come: it is not refused any more."""
+        self._uploads.pop(request, None)
+
+    def release(self, request: object) -> None:
+        """Count the bytes of a request no more."""
+        self._uploads.pop(request, None)
+        self.in_flight -= self._sizes.pop(request, 0)
+
+    def reserved(self, request: object) -> int:
+        """Return how many bytes are counted for a request."""
+        return self._sizes.get(request, 0)
+
+    def _make_room(self, asker: object) -> bool:
         goal = self.limits.in_flight - self.limits.in_flight // _RELIEF
-        for upload in sorted(self.uploads, key=lambda each: each.counted, reverse=True):
-            if self.held <= goal or upload.counted == self.held:
+        for upload in sorted(self._uploads, key=self.reserved, reverse=True):
+            if self.in_flight <= goal or self.reserved(upload) == self.in_flight:
                 break
-            upload.refuse_for_memory()
+            self._uploads[upload].refuse_body()
         count = self._heavy.admit()
         if count:
             self._log.warn(
-                "{name}: more than {most} bytes in flight: {count} time(s) the largest bodies were refused",
+                "{name}: more than {most} bytes in flight: refused the largest bodies, {count} time(s)",
                 name=self.name,
                 most=self.limits.in_flight,
                 count=count,
             )
-        return self.held <= self.limits.in_flight or asker.counted == self.held
+        return self.in_flight <= self.limits.in_flight or self.reserved(asker) == self.in_flight
 
     # -- time
 
@@ -196,30 +226,29 @@ class Guard:
         """Close the connections that have waited for too long."""
         self._next_look = None
         now = self._reactor.seconds()
-        for client in list(self.clients):
-            doing = client.doing()
-            seen = (doing, client.answered)
-            if seen != client.seen:
-                client.seen, client.since = seen, now
-            elif now - client.since > self._patience(client, doing):
-                client.since = now
-                self.closed[doing.value] += 1
-                client.expire(doing)
-        if self.clients:
+        for client, sight in list(self._clients.items()):
+            activity, answered = client.activity(), client.answered
+            if activity is not sight.activity or answered != sight.answered:
+                sight.activity, sight.answered, sight.since = activity, answered, now
+            elif now - sight.since > self._patience(client, activity):
+                sight.since = now
+                self.closed[activity.value] += 1
+                client.expire(activity)
+        if self._clients:
             self._look_later()
 
-    def _patience(self, client: Client, doing: Doing) -> float:
+    def _patience(self, client: Client, activity: Activity) -> float:
         limits = self.limits
-        match doing:
-            case Doing.IDLE:
+        match activity:
+            case Activity.IDLE:
                 return limits.idle_timeout
-            case Doing.HEAD:
+            case Activity.HEAD:
                 return limits.header_timeout
-            case Doing.BODY:
+            case Activity.BODY:
                 return limits.body_timeout + client.body_size() / SLOWEST
-            case Doing.UNREAD:
+            case Activity.UNREAD:
                 return UNREAD
-            case Doing.CLOSING:
+            case Activity.CLOSING:
                 return CLOSING
-            case Doing.ANSWER:
+            case Activity.RESPONSE:
                 return float("inf")

@@ -1,173 +1,250 @@
-"""One HTTP request: its body is collected, and it gets one answer."""
+"""One HTTP request, as resources see it: what was asked, and the response that they give."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any, Protocol
 
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES, Request
+from zope.interface import implementer
 
-from influxrelay import __version__
-from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.replies import json_error
 from influxrelay.core.write import Reply
-from influxrelay.lineprotocol.body import Collector
-
-if TYPE_CHECKING:
-    from influxrelay.http.connection import RelayChannel
-
-VERSION = f"relay-{__version__}"
-LINGER = 10.0  # seconds for which a client may go on sending a body that is refused already
-TOO_MUCH = "too many bytes in flight"
-RETRY = (b"Retry-After", b"1")
-_STATUS_LINES = {code: b"HTTP/1.1 %d %s\r\n" % (code, text) for code, text in RESPONSES.items()}
+from influxrelay.http.body import Receiver, Upload
+from influxrelay.http.head import Head
+from influxrelay.http.overload import AdmissionControl
+from influxrelay.http.responses import ResponseFormatter
 
 
-class RelayRequest(Request):
-    """A request whose body is collected within a limit and never read as a form; it gets one :class:`Reply`."""
+class Host(Protocol):
+    """What requests need of the site that they belong to."""
 
-    channel: RelayChannel
-    path = b""
-    query = b""
-    body: Collector
-    has_head = False
-    complete = False
-    came = 0
-    counted = 0
-    _refused = False
+    @property
+    def admission(self) -> AdmissionControl:
+        """What their memory is counted by."""
 
-    def gotLength(self, length: int | None) -> None:
-        """Prepare for the body; the headers are complete."""
-        self.site = self.channel.site
-        self.has_head = True
-        encodings = self.requestHeaders.getRawHeaders(b"Content-Encoding")
-        self.body = Collector(self.site.max_body_size, encodings, max_decoded=self.site.max_decoded_size)
-        try:
-            self.body.expect(length)
-        except InvalidRequest as error:
-            self._refuse(error)
+    @property
+    def responses(self) -> ResponseFormatter:
+        """What writes their responses."""
 
-    def handleContentChunk(self, data: bytes) -> None:
-        """Take a piece of the body."""
-        if not self._refused:
-            self.site.guard.uploads.add(self)
-            self.take(data)
+    def responded(self, request: Request, *, refused: bool) -> None:
+        """Count a response, and note it in the access log."""
 
-    def take(self, data: bytes) -> None:
-        """Add to the body."""
-        try:
-            self.body.add(data)
-        except InvalidRequest as error:
-            self._refuse(error)
+
+class Connection(Protocol):
+    """The client's connection, as a request sees it."""
+
+    @property
+    def address(self) -> Any:
+        """The client's address."""
+
+    def is_last(self, request: Request) -> bool:
+        """Tell whether the connection has to be closed behind the response."""
+
+    def write(self, data: bytes) -> None:
+        """Send something."""
+
+    def end_request(self, *, close: bool) -> None:
+        """Go on with the next request, or close the connection: the response is complete."""
+
+    def cut(self) -> None:
+        """Break the connection."""
+
+    def set_producer(self, producer: IPushProducer | None) -> None:
+        """Pause a producer while the client does not read."""
+
+
+@implementer(IPushProducer)
+class Request:
+    """A request, and the way to respond to it: in one piece with :meth:`respond`, or in pieces.
+
+    In pieces means :meth:`begin`, any number of :meth:`write`, then :meth:`finish` or :meth:`abort`. A producer of such
+    pieces is paused while the client does not read. What is sent to a client that has gone goes nowhere, and that is no
+    error: a complete request is executed all the same.
+
+    A resource whose ``streams_body`` is true gets the request as soon as its head has come, and asks for the body with
+    :meth:`receive`. To pause the request, as a producer, stops the client from sending. For all other resources
+    :attr:`body` is complete.
+
+    :ivar body: as it was sent.
+    :ivar status: of the response; 0 as long as there is none.
+    :ivar sent: bytes of the response's body.
+    """
+
+    _log = Logger()
+
+    def __init__(self, host: Host, connection: Connection, head: Head) -> None:
+        self.head = head
+        self.body = b""
+        self.status = 0
+        self.sent = 0
+        self._host = host
+        self._connection: Connection | None = connection
+        self._upload: Upload | None = None
+        self._chunked = False
+        self._close = False
+        self._has_left = False
+        self._left: Callable[[], None] | None = None
+
+    @property
+    def method(self) -> bytes:
+        """The method, such as ``POST``."""
+        return self.head.method
+
+    @property
+    def path(self) -> bytes:
+        """The path as the client wrote it, without the query."""
+        return self.head.path
+
+    @property
+    def query(self) -> bytes:
+        """The query string as the client wrote it."""
+        return self.head.query
+
+    @property
+    def client(self) -> Any:
+        """The client's address; None if it has gone."""
+        return self._connection.address if self._connection is not None else None
+
+    def take_body(self) -> bytes:
+        """Return the body, and hold it no longer."""
+        body, self.body = self.body, b""
+        return body
+
+    def reserve(self, size: int) -> bool:
+        """Count more bytes of memory for this request until it is answered; tell whether there is room."""
+        return self._host.admission.reserve(self, size)
+
+    def on_leave(self, call: Callable[[], None]) -> None:
+        """Call this once if the client closes its side, or the connection breaks, before the response is complete."""
+        if self._has_left:
+            call()
         else:
-            if not self.count(len(data)):
-                self.refuse_for_memory()
+            self._left = call
 
-    def count(self, size: int) -> bool:
-        """Note that so much more memory is used for this request, until it is answered; tell whether there is room."""
-        guard = self.site.guard
-        self.counted += size
-        guard.held += size
-        return guard.held <= guard.limits.in_flight or guard.make_room(self)
+    # -- called by the connection
 
-    def _let_go(self) -> None:
-        guard = self.site.guard
-        guard.uploads.discard(self)
-        guard.held -= self.counted
-        self.counted = 0
+    def stream(self, upload: Upload) -> None:
+        """Take note of a body that will come in pieces."""
+        self._upload = upload
 
-    def refuse_for_memory(self) -> None:
-        """Answer 503 before the body is complete; the client may try again."""
-        self._refuse(InvalidRequest(503, TOO_MUCH), RETRY)
+    def complete(self, body: bytes) -> None:
+        """Take the body."""
+        self.body = body
 
-    def refuse_for_time(self) -> None:
-        """Answer 408: the body has not come in time."""
-        self._refuse(InvalidRequest(408, "the body takes too long"))
+    def client_left(self, *, for_good: bool) -> None:
+        """Note that the client sends nothing more; if that is for good, nobody reads a response, either."""
+        self._has_left = True
+        if for_good:
+            self._connection = None
+        call, self._left = self._left, None
+        if call is not None:
+            call()
 
-    def _refuse(self, error: InvalidRequest, *headers: tuple[bytes, bytes]) -> None:
-        """Answer before the body is complete.
+    # -- a response in one piece
 
-        What is still coming is read and dropped for a while, so that the client gets to see the answer (RFC 9112, 9.6).
-        """
-        if self._refused:
-            return
-        self._refused = True
-        self.body.clear()
-        self._let_go()
-        self.requestHeaders = self.requestHeaders.copy()
-        self.requestHeaders.removeHeader(b"Expect")  # no "100 Continue" behind a final answer
-        self.channel.linger(LINGER)
-        self.site.refused[error.status] += 1
-        self.path = self.channel._path.partition(b"?")[0]  # noqa: SLF001 (ours; the parser has not told us yet)
-        self._send(json_error(error.status, error.message, *headers))
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Let go of what was collected of an incomplete body; called by the channel.
-
-        A complete request is executed all the same, and its bytes count until that is done.
-        """
-        if not self.complete:
-            self._let_go()
-        super().connectionLost(reason)
-
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Answer the complete request; called by the channel."""
-        self.complete = True
-        self.site.guard.uploads.discard(self)
-        self.method, self.uri, self.clientproto = command, path, version
-        self.path, _, self.query = path.partition(b"?")
-        if not path.startswith(b"/"):  # the absolute form of RFC 9112, 3.2.2
-            self.path = b"/" + self.path.partition(b"://")[2].partition(b"/")[2]
-        if self._refused:
-            self.finish()
-            return
-        try:
-            self.site.render(self)
-        except InvalidRequest as error:
-            self.refuse(json_error(error.status, error.message))
-        except Exception:  # noqa: BLE001 (one request's trouble must not be the connection's)
-            self.fail(Failure())
-
-    def fail(self, failure: Failure) -> None:
-        """Answer what only a mistake of ours can lead to."""
-        self._log.failure("{method} {path}", failure, method=self.method, path=self.path)
-        self.answer(json_error(500, "internal error"))
+    def respond(self, reply: Reply) -> None:
+        """Send the response."""
+        self._respond(reply, refused=False)
 
     def refuse(self, reply: Reply) -> None:
-        """Answer a request about which no backend is asked."""
-        self.site.refused[reply.status] += 1
-        self.answer(reply)
+        """Send the response to a request about which no backend is asked."""
+        self._respond(reply, refused=True)
 
-    def answer(self, reply: Reply) -> None:
-        """Send the one answer; a client that has gone away gets none."""
-        self._let_go()
-        if not self._disconnected:
-            self._send(reply)
-            self.finish()
+    def _respond(self, reply: Reply, *, refused: bool) -> None:
+        host, connection = self._host, self._connection
+        host.admission.release(self)
+        if connection is None or self.status:
+            return
+        self.status, self.sent = reply.status, len(reply.body)
+        close = connection.is_last(self)
+        connection.write(host.responses.whole(reply, self.head, close=close))
+        host.responded(self, refused=refused)
+        self._connection = self._left = None
+        connection.end_request(close=close)
 
-    def _send(self, reply: Reply) -> None:
-        channel, site, status = self.channel, self.site, reply.status
-        headers = self.requestHeaders
-        given = headers.getRawHeaders(b"X-Request-Id") or headers.getRawHeaders(b"Request-Id")
-        parts = [
-            _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status,
-            site.common_headers(),
-            b"Request-Id: %b\r\nX-Request-Id: %b\r\n" % ((given[0],) * 2 if given else (site.new_request_id(),) * 2),
-        ]
-        origin = headers.getRawHeaders(b"Origin")
-        if origin:
-            parts.append(site.cors.headers(origin[0]))
-        parts += [b"%b: %b\r\n" % header for header in reply.headers]
-        if site.closing:
-            channel.persistent = 0
-        if not channel.persistent:
-            parts.append(b"Connection: close\r\n")
-        if status != 204:
-            parts.append(b"Content-Length: %d\r\n" % len(reply.body))
-        parts.append(b"\r\n")
-        if self.method != b"HEAD":
-            parts.append(reply.body)
-        self.code, self.sentLength, self.startedWriting = status, len(reply.body), 1
-        if self.path == b"/write":
-            site.answers[status] += 1
-        channel.send(b"".join(parts))
+    def fail(self, failure: Failure) -> None:
+        """Respond to what only a mistake of ours can lead to."""
+        self._log.failure("{method} {path}", failure, method=self.method, path=self.path)
+        if self.status:
+            self.abort()
+        else:
+            self.respond(json_error(500, "internal error"))
+
+    # -- a response in pieces
+
+    def begin(self, status: int, *headers: tuple[bytes, bytes]) -> None:
+        """Send the head of the response. Without a ``Content-Length`` its body travels in chunks."""
+        connection, head = self._connection, self.head
+        self.status = status
+        if connection is None:
+            return
+        sized = status in (204, 304) or any(name.lower() == b"content-length" for name, _ in headers)
+        self._chunked = not sized and not head.http_1_0 and head.method != b"HEAD"
+        self._close = connection.is_last(self) or (head.http_1_0 and not sized)
+        connection.write(
+            self._host.responses.beginning(status, headers, head, close=self._close, chunked=self._chunked)
+        )
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the response's body."""
+        self.sent += len(data)
+        if self._connection is not None and data and self.head.method != b"HEAD":
+            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def finish(self) -> None:
+        """End the response."""
+        host, connection = self._host, self._connection
+        host.admission.release(self)
+        if connection is not None:
+            if self._chunked:
+                connection.write(b"0\r\n\r\n")
+            host.responded(self, refused=False)
+            self._connection = self._left = None
+            connection.end_request(close=self._close or connection.is_last(self))
+
+    def abort(self) -> None:
+        """Break the connection, so that the client sees that the response is not complete."""
+        connection = self._connection
+        self._host.admission.release(self)
+        self._connection = self._left = None
+        if connection is not None:
+            connection.cut()
+
+    def register_producer(self, producer: IPushProducer) -> None:
+        """Pause a producer of the response's pieces while the client does not read."""
+        if self._connection is not None:
+            self._connection.set_producer(producer)
+        else:
+            producer.stopProducing()
+
+    def unregister_producer(self) -> None:
+        """Forget the producer."""
+        if self._connection is not None:
+            self._connection.set_producer(None)
+
+    # -- a body in pieces
+
+    def receive(self, receiver: Receiver) -> None:
+        """Deliver the body to a receiver."""
+        if self._upload is not None:
+            self._upload.attach(receiver)
+        else:
+            receiver.data_received(self.take_body())
+            receiver.body_complete()
+
+    def pauseProducing(self) -> None:
+        """Deliver nothing more of the body for now."""
+        if self._upload is not None:
+            self._upload.pause()
+
+    def resumeProducing(self) -> None:
+        """Go on to deliver the body."""
+        if self._upload is not None:
+            self._upload.resume()
+
+    def stopProducing(self) -> None:
+        """Break the connection: nobody wants the rest of the body."""
+        self.abort()

@@ -3,154 +3,146 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from itertools import count
-from typing import Any, cast
-from urllib.parse import unquote_to_bytes
-from uuid import uuid1
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.web.http import datetimeToString
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
-from twisted.web.server import Site
 
-from influxrelay.core.errors import InvalidRequest
-from influxrelay.core.slices import Desk
-from influxrelay.http.connection import Head, RelayChannel
+from influxrelay.core.replies import json_error
+from influxrelay.core.slices import make_cooperator
+from influxrelay.http.connection import HTTPConnection
 from influxrelay.http.cors import CrossOriginPolicy
-from influxrelay.http.overload import ClientLimits, Guard
-from influxrelay.http.request import VERSION, RelayRequest
+from influxrelay.http.head import Head, HeadCache
+from influxrelay.http.overload import AdmissionControl, Client, ClientLimits
+from influxrelay.http.request import Request
+from influxrelay.http.responses import ResponseFormatter
 from influxrelay.lineprotocol.query_string import without
 
-IDLE_GRACE = 1.0  # seconds that a connection which may be used again has for its last request at a gentle end ...
-FRESH_GRACE = 5.0  # ... and one that has been accepted has for its first
-_HEADS = 2048  # heads remembered: clients send the same one with each request, but for the length ...
-_HEAD_LENGTH = 2048  # ... and the longest of them, in bytes
+IDLE_GRACE = 1.0  # seconds that a connection which may be used again has for its last request at a gentle end
+FRESH_GRACE = 5.0  # seconds that one which has been accepted has for its first request then
+_NOT_FOUND = json_error(404, "not found")
+_SHUTTING_DOWN = json_error(503, "the relay is shutting down")
 
 
-class RelaySite(Site):
+class RelaySite(Factory):
     """The HTTP server of one listener.
 
-    :param max_body_size: bytes of a body as sent, see :class:`Collector`.
-    :ivar closing: whether it takes no more connections: each answer is its connection's last.
-    :ivar branches: resources that answer all that begins with their path, as it came.
+    :param name: the listener's, for the log.
+    :param root: the resources by path; there is one level of them.
     :ivar answers: to requests at ``/write``, by status.
     :ivar refused: requests at any path that were answered with an error before a backend was asked, by status.
-    :ivar desk: where the long work for its requests is done, and :attr:`uploads`: that for large bodies as they come.
-    :ivar guard: what its clients can make it hold.
+    :ivar cooperator: where long work for its requests is done, a bit in each turn of the reactor.
+    :ivar admission: what its clients can make it hold.
     """
 
     noisy = False
-    _access = Logger()
+    _log = Logger()
 
     def __init__(
-        self,
-        root: Resource,
-        reactor: IReactorTime,
-        *,
-        max_body_size: int,
+        self, name: str, root: Resource, reactor: Any, *, max_body_size: int, limits: ClientLimits | None = None
     ) -> None:
-        super().__init__(root, RelayRequest, parsePOSTFormSubmission=False, reactor=reactor)
-        self.reconfigure(max_body_size=max_body_size)
-        self.branches: dict[bytes, Resource] = {}
-        self.closing = False
+        self._reactor = reactor
+        self._root = root
+        self._branches: dict[bytes, Resource] = {}
         self.answers: Counter[int] = Counter()
         self.refused: Counter[int] = Counter()
+        self.admission = AdmissionControl(name, limits or ClientLimits(), reactor)
+        self.heads = HeadCache()
+        self.responses = ResponseFormatter(reactor.seconds)
+        self.cooperator = make_cooperator(reactor)
+        self.max_body_size = max_body_size
+        self.closing = False
+        self._access_log = False
         self._refusing = False
         self._partings: list[IDelayedCall] = []
-        self.guard = Guard(ClientLimits(), reactor)
-        self.desk, self.uploads = Desk(reactor), Desk(reactor)
-        self._time = reactor.seconds
-        self._second = -1
-        self._common_headers = b""
-        self._request_ids = count()
-        self._request_id_prefix = str(uuid1())[:24].encode()
-        self.heads: dict[bytes, Head] = {}
         self._empty: list[Deferred[None]] = []
 
     def reconfigure(
-        self,
-        *,
-        max_body_size: int,
-        max_decoded_size: int = 0,
-        cors_origins: Sequence[str] = ("*",),
-        access_log: bool = False,
+        self, name: str, limits: ClientLimits, *, max_body_size: int, cors_origins: Sequence[str], access_log: bool
     ) -> None:
         """Let other settings hold for the next request."""
+        self.admission.reconfigure(name, limits)
+        self.responses.reconfigure(CrossOriginPolicy(cors_origins))
         self.max_body_size = max_body_size
-        self.max_decoded_size = max_decoded_size
-        self.cors = CrossOriginPolicy(cors_origins)
-        self.access_log = access_log
+        self._access_log = access_log
 
-    def buildProtocol(self, addr: object) -> Any:  # noqa: ARG002 (the interface's)
-        """Make the channel itself, without Twisted's wrapper that negotiates HTTP/2."""
-        channel: Any = RelayChannel()
-        channel.factory = self
-        channel.callLater = self.reactor.callLater
-        return channel
+    def add_branch(self, prefix: bytes, resource: Resource) -> None:
+        """Let a resource answer at all paths that begin so, as they are written."""
+        self._branches[prefix] = resource
 
-    def remember(self, raw: bytes, head: Head) -> None:
-        """Keep a head for the next request that begins with the same bytes."""
-        if len(raw) <= _HEAD_LENGTH:
-            if len(self.heads) >= _HEADS:
-                self.heads.clear()
-            self.heads[raw] = head
+    def buildProtocol(self, addr: object) -> HTTPConnection:  # noqa: ARG002 (the interface's)
+        """Serve a connection."""
+        return HTTPConnection(self)
 
-    def common_headers(self) -> bytes:
-        """Return the headers that every answer has, made anew each second."""
-        second = int(self._time())
-        if second != self._second:
-            self._second = second
-            self._common_headers = b"Date: %b\r\nX-Influxdb-Version: %b\r\n" % (
-                datetimeToString(),
-                VERSION.encode(),
-            )
-        return self._common_headers
+    def call_later(self, seconds: float, call: Callable[[], object]) -> IDelayedCall:
+        """Call something after a while."""
+        later: IDelayedCall = self._reactor.callLater(seconds, call)
+        return later
 
-    def new_request_id(self) -> bytes:
-        """Return an id in the form of a UUID, for a request that came without."""
-        return b"%b%012x" % (self._request_id_prefix, next(self._request_ids))
+    def take_turns(self, turns: Iterator[None], failed: Callable[[], None]) -> None:
+        """Go through what may take long, a bit in each turn of the reactor; tell whoever it is if that fails."""
 
-    def render(self, request: RelayRequest) -> None:
-        """Have the request answered by the resource at its path.
+        def fail(failure: Failure) -> None:
+            self._log.failure("a connection", failure)
+            failed()
 
-        :raises InvalidRequest: 404, 503.
-        """
+        self.cooperator.coiterate(turns).addErrback(fail)
+
+    # -- requests
+
+    def find(self, head: Head) -> Resource | None:
+        """Return the resource at a path, if there is one."""
+        resource: Resource | None = self._root.children.get(head.route[1:]) if head.route else None
+        if resource is None and self._branches:
+            path = head.path
+            return next((each for prefix, each in self._branches.items() if path.startswith(prefix)), None)
+        return resource
+
+    def render(self, request: Request, resource: Resource | None) -> None:
+        """Have a request answered by a resource."""
         if self._refusing:
-            raise InvalidRequest(503, "the relay is shutting down")
-        path = request.path
-        if b"%" in path:
-            path = unquote_to_bytes(path)
-        resource = self.resource.children.get(path[1:]) or self._branch(request.path)
-        if resource is None:
-            raise InvalidRequest(404, "not found")
-        resource.render(request)
+            request.refuse(_SHUTTING_DOWN)
+        elif resource is None:
+            request.refuse(_NOT_FOUND)
+        else:
+            try:
+                resource.render(request)
+            except Exception:  # noqa: BLE001 (one request's trouble must not be the connection's)
+                request.fail(Failure())
 
-    def _branch(self, path: bytes) -> Resource | None:
-        return next((each for prefix, each in self.branches.items() if path.startswith(prefix)), None)
-
-    def log(self, request: RelayRequest) -> None:  # type: ignore[override]
-        """Write the access log's line, if one is wanted; credentials are left out."""
-        if self.access_log:
+    def responded(self, request: Request, *, refused: bool) -> None:
+        """Count a response, and write the access log's line, if one is wanted; credentials are left out."""
+        if request.head.path == b"/write":
+            self.answers[request.status] += 1
+        if refused:
+            self.refused[request.status] += 1
+        if self._access_log:
             query = without(request.query, b"u", b"p")
-            self._access.info(
+            self._log.info(
                 "{client} {method} {path}{query} {status} {size}",
                 client=getattr(request.client, "host", "unix"),
                 method=request.method.decode("ascii", "backslashreplace"),
                 path=request.path.decode("ascii", "backslashreplace"),
                 query="?" + query.decode("ascii", "backslashreplace") if query else "",
-                status=request.code,
-                size=request.sentLength,
+                status=request.status,
+                size=request.sent,
             )
+
+    def refused_unread(self, status: int) -> None:
+        """Count a response to what could not be read."""
+        self.refused[status] += 1
 
     # -- the end
 
     @property
-    def channels(self) -> list[RelayChannel]:
+    def connections(self) -> list[HTTPConnection]:
         """All connections, the oldest first."""
-        return cast("list[RelayChannel]", list(self.guard.clients))
+        return self.admission.connections
 
     def shut_down(self, *, gently: bool = False) -> Deferred[None]:
         """Take no more requests: close what is idle; the Deferred fires when every connection is gone.
@@ -159,38 +151,41 @@ class RelaySite(Site):
             has been accepted and asks now, or is used again and again.
         """
         self.closing = True
-        if gently and self.channels:
-            later = self.reactor.callLater
-            self._partings = [later(IDLE_GRACE, self._close_used), later(FRESH_GRACE, self._refuse)]
+        if gently and self.connections:
+            self._partings = [
+                self.call_later(IDLE_GRACE, self._close_used),
+                self.call_later(FRESH_GRACE, self.refuse_requests),
+            ]
         else:
-            self._refuse()
+            self.refuse_requests()
         done: Deferred[None] = Deferred()
-        if self.guard.clients:
+        if self.connections:
             self._empty.append(done)
         else:
             done.callback(None)
         return done
 
     def _close_used(self) -> None:
-        for channel in self.channels:
-            if channel.is_idle() and channel.answered:
-                channel.loseConnection()
+        for connection in self.connections:
+            if connection.is_idle() and connection.answered:
+                connection.close()
 
-    def _refuse(self) -> None:
+    def refuse_requests(self) -> None:
+        """Answer 503 from now on, and close what is idle."""
         self._refusing = True
-        for channel in self.channels:
-            if channel.is_idle():
-                channel.loseConnection()
+        for connection in self.connections:
+            if connection.is_idle():
+                connection.close()
 
     def abort(self) -> None:
         """Break all connections."""
-        for channel in self.channels:
-            channel.cut()
+        for connection in self.connections:
+            connection.cut()
 
-    def gone(self, channel: RelayChannel) -> None:
+    def lost(self, connection: Client) -> None:
         """Forget a lost connection."""
-        self.guard.gone(channel)
-        if not self.guard.clients:
+        self.admission.forget(connection)
+        if self.closing and not self.connections:
             for parting in self._partings:
                 if parting.active():
                     parting.cancel()

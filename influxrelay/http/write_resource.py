@@ -8,22 +8,25 @@ import time
 from collections.abc import Callable
 
 import attrs
+from twisted.internet.task import Cooperator
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
 
 from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.replies import json_error
 from influxrelay.core.token_bucket import TokenBucket
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.fanout import AT_ONCE, Division, FanOut
-from influxrelay.http.request import RETRY, TOO_MUCH, VERSION, RelayRequest
+from influxrelay.http.connection import RETRY, TOO_MUCH
+from influxrelay.http.request import Request
+from influxrelay.http.responses import VERSION
+from influxrelay.lineprotocol.body import decode_slowly
 from influxrelay.lineprotocol.parser import Steps, count_lines, is_blank_slowly, is_finished, prepare_slowly
 from influxrelay.lineprotocol.query_string import flag, parse
 
 NO_CONTENT = Reply(204)
-_MEMORY = 4096  # destinations remembered, far more than a site has ...
-_MEMORY_LENGTH = 1024  # ... and the longest query string among them, in bytes
+_MEMORY = 4096  # destinations remembered, far more than a site has
+_MEMORY_LENGTH = 1024  # bytes of the longest query string among them
 _AT_ONCE = 2  # slices of the work for a body that is large or odd, which are done before all others
 _MAY_BE_BLANK = b"# \t\0\n"  # how a body begins that may have nothing in it
 _PRECISIONS = {b"": b"ns", b"n": b"ns"}
@@ -32,8 +35,9 @@ _PRECISIONS = {b"": b"ns", b"n": b"ns"}
 class WriteResource(Resource):
     """``/write``: takes line protocol for the backends.
 
+    :param cooperator: does the work for large bodies, beside everything else.
     :param clock: returns nanoseconds since the epoch; what lines without a timestamp get.
-    :ivar writes: that were given to the backends, with their ``lines`` and ``bytes`` as they came, unpacked.
+    :ivar writes: that were given to the backends, with their ``lines`` and ``bytes`` as they came, decoded.
     """
 
     isLeaf = True
@@ -41,8 +45,10 @@ class WriteResource(Resource):
     def __init__(
         self,
         relay: FanOut,
+        cooperator: Cooperator,
         *,
         default_retention_policy: str = "",
+        max_decoded_size: int = 0,
         limiter: TokenBucket | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -51,49 +57,58 @@ class WriteResource(Resource):
         self.lines = 0
         self.bytes = 0
         self._relay = relay
+        self._cooperator = cooperator
         self._clock = clock
-        self.reconfigure(default_retention_policy=default_retention_policy, limiter=limiter)
+        self.reconfigure(
+            default_retention_policy=default_retention_policy, max_decoded_size=max_decoded_size, limiter=limiter
+        )
 
-    def reconfigure(self, *, default_retention_policy: str, limiter: TokenBucket | None) -> None:
+    def reconfigure(self, *, default_retention_policy: str, max_decoded_size: int, limiter: TokenBucket | None) -> None:
         """Let other settings hold for the next request."""
         self._default_retention_policy = default_retention_policy
+        self._max_decoded_size = max_decoded_size
         self._limiter = limiter
         self._destinations: dict[tuple[bytes, bytes], tuple[Destination, bytes, bytes, str]] = {}
 
-    def render(self, request: RelayRequest) -> int:
+    def render(self, request: Request) -> None:
         """Answer a request of any method."""
         if request.method == b"POST":
-            self._write(request)
+            try:
+                self._write(request)
+            except InvalidRequest as error:
+                request.refuse(json_error(error.status, error.message))
         elif request.method == b"OPTIONS":
-            request.answer(Reply(204, ((b"Allow", b"POST"),)))
+            request.respond(Reply(204, ((b"Allow", b"POST"),)))
         else:
             request.refuse(json_error(405, "method not allowed", (b"Allow", b"POST")))
-        return NOT_DONE_YET
 
-    def _write(self, request: RelayRequest) -> None:
-        given = request.requestHeaders.getRawHeaders(b"Authorization")
-        authorization = given[0] if given else b""
-        destination, precision, query, consistency = self._destination(request.query, authorization)
+    def _write(self, request: Request) -> None:
+        head = request.head
+        destination, precision, query, consistency = self._destination(head.query, head.authorization)
         if self._limiter is not None:
             seconds = self._limiter.take()
             if seconds:
                 retry_after = (b"Retry-After", b"%d" % math.ceil(seconds))
                 request.refuse(json_error(429, "rate limit exceeded", retry_after))
                 return
-        body = request.body.whole()
-        write = Write(destination, query, authorization, body or b"")
-        if body and len(body) <= self._relay.at_once and body[:1] not in _MAY_BE_BLANK and is_finished(body, precision):
+        body = request.take_body()
+        write = Write(destination, query, head.authorization, body)
+        if (
+            body
+            and not head.encoding
+            and len(body) <= self._relay.at_once
+            and body[:1] not in _MAY_BE_BLANK
+            and is_finished(body, precision)
+        ):
             self._submit(request, write, consistency, body)
             return
         work = self._read(request, body, write, precision, consistency)
         for _ in range(_AT_ONCE):
             if next(work, None) is None:
                 return
-        request.site.desk.take(work)
+        self._cooperator.coiterate(work)
 
-    def _read(
-        self, request: RelayRequest, body: bytes | None, write: Write, precision: bytes, consistency: str
-    ) -> Steps[None]:
+    def _read(self, request: Request, body: bytes, write: Write, precision: bytes, consistency: str) -> Steps[None]:
         """Do what takes long for a large or an odd body bit by bit, and then submit the write.
 
         A client that has gone meanwhile changes nothing: a complete write is executed.
@@ -102,27 +117,27 @@ class WriteResource(Resource):
             reading = self._prepare(request, body, write, precision)
             while True:
                 grown = next(reading)
-                if grown and not request.count(grown):
+                if grown and not request.reserve(grown):
                     request.refuse(json_error(503, TOO_MUCH, RETRY))
                     return
                 yield grown
         except StopIteration as end:
             if end.value is None:
-                request.answer(NO_CONTENT)
+                request.respond(NO_CONTENT)
             else:
                 prepared, as_it_came, division = end.value
                 self._submit(request, prepared, consistency, as_it_came, division)
         except InvalidRequest as error:
             request.refuse(json_error(error.status, error.message))
-        except Exception:  # noqa: BLE001 (one request's trouble must not be the desk's)
+        except Exception:  # noqa: BLE001 (one request's trouble must not be that of others)
             request.fail(Failure())
 
     def _prepare(
-        self, request: RelayRequest, body: bytes | None, write: Write, precision: bytes
+        self, request: Request, body: bytes, write: Write, precision: bytes
     ) -> Steps[tuple[Write, bytes, Division | None] | None]:
         """Unpack a body, stamp its lines, and look at their names; return None if there are no lines."""
-        if body is None:
-            body = yield from request.body.finish_slowly()
+        if request.head.encoding:
+            body = yield from decode_slowly(body, request.head.encoding, self._max_decoded_size)
         if not body or (body[:1] in _MAY_BE_BLANK and (yield from is_blank_slowly(body))):
             return None
         if len(body) <= AT_ONCE and is_finished(body, precision):
@@ -136,7 +151,7 @@ class WriteResource(Resource):
         return prepared, body, division
 
     def _submit(
-        self, request: RelayRequest, write: Write, consistency: str, body: bytes, division: Division | None = None
+        self, request: Request, write: Write, consistency: str, body: bytes, division: Division | None = None
     ) -> None:
         self.writes += 1
         self.lines += count_lines(body)
@@ -160,14 +175,14 @@ class WriteResource(Resource):
             known = (destination, target.precision, target.forwarded, target.consistency)
             if len(self._destinations) >= _MEMORY:
                 self._destinations.clear()
-            if len(query) <= _MEMORY_LENGTH:
+            if len(query) + len(authorization) <= _MEMORY_LENGTH:
                 self._destinations[key] = known
         return known
 
 
-def _present(reply: Reply, request: RelayRequest) -> None:
+def _present(reply: Reply, request: Request) -> None:
     """Show a backend's answer: any 2xx as the 204 that InfluxDB gives, everything else as it is."""
-    request.answer(NO_CONTENT if reply.status < 300 else reply)
+    request.respond(NO_CONTENT if reply.status < 300 else reply)
 
 
 class PingResource(Resource):
@@ -179,13 +194,12 @@ class PingResource(Resource):
         super().__init__()
         self._reply = Reply(status)
 
-    def render(self, request: RelayRequest) -> int:
+    def render(self, request: Request) -> None:
         """Answer as InfluxDB does (``services/httpd/handler.go``, ``servePing``)."""
         if request.method not in (b"GET", b"HEAD"):
             request.refuse(json_error(405, "method not allowed", (b"Allow", b"GET, HEAD")))
         elif flag(request.query, b"verbose"):
             body = json.dumps({"version": VERSION}, separators=(",", ":")).encode() + b"\n"
-            request.answer(Reply(200, ((b"Content-Type", b"application/json"),), body))
+            request.respond(Reply(200, ((b"Content-Type", b"application/json"),), body))
         else:
-            request.answer(self._reply)
-        return NOT_DONE_YET
+            request.respond(self._reply)

@@ -27,10 +27,10 @@ class HTTPService(SiteService, Relaying):
         self._limiter: TokenBucket | None = None
         self._relay = FanOut(config.name, self.senders, writer=self.writer, clock=time.time)
         self.relays = [self._relay]
-        self.writes = WriteResource(self._relay)
         self.root = Resource()
+        self.site = RelaySite(config.name, self.root, reactor, max_body_size=config.max_body_size)
+        self.writes = WriteResource(self._relay, self.site.cooperator)
         self.root.putChild(b"write", self.writes)
-        self.site = RelaySite(self.root, reactor, max_body_size=config.max_body_size)
         self.furnish()
 
     def furnish(self) -> None:
@@ -43,21 +43,25 @@ class HTTPService(SiteService, Relaying):
             self._limiter = None
         elif self._limiter is None or self._limiter.limit != limit:
             self._limiter = TokenBucket(*limit, self._reactor.seconds)
-        self.writes.reconfigure(default_retention_policy=config.default_retention_policy, limiter=self._limiter)
-        self.root.putChild(b"ping", PingResource(config.default_ping_response))
-        self.site.reconfigure(
-            max_body_size=config.max_body_size,
+        self.writes.reconfigure(
+            default_retention_policy=config.default_retention_policy,
             max_decoded_size=config.max_decoded_size,
-            cors_origins=config.cors_origins,
-            access_log=config.access_log,
+            limiter=self._limiter,
         )
-        self.site.guard.name = config.name
-        self.site.guard.limits = ClientLimits(
+        self.root.putChild(b"ping", PingResource(config.default_ping_response))
+        limits = ClientLimits(
             connections=config.max_connections,
             in_flight=max(config.max_in_flight, config.max_body_size),
             header_timeout=config.header_timeout,
             body_timeout=config.body_timeout,
             idle_timeout=config.idle_timeout,
+        )
+        self.site.reconfigure(
+            config.name,
+            limits,
+            max_body_size=config.max_body_size,
+            cors_origins=config.cors_origins,
+            access_log=config.access_log,
         )
 
     def _backends(self) -> str:

@@ -168,8 +168,7 @@ class AdminService(SiteService):
         self._sockets = sockets
         self.root = Resource()
         self.root.putChild(b"ping", PingResource())
-        self.site = RelaySite(self.root, reactor, max_body_size=_MAX_ADMIN_BODY)
-        self.site.guard.name, self.site.guard.limits = self.name, _LIMITS
+        self.site = RelaySite(self.name, self.root, reactor, max_body_size=_MAX_ADMIN_BODY, limits=_LIMITS)
 
     def reconfigure(self, config: AdminConfig) -> None:
         """Let another configuration hold, but for the port."""

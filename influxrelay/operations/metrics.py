@@ -24,7 +24,7 @@ from influxrelay.delivery.backlog import MemoryBacklog
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.sender import STATES, Sender
 from influxrelay.delivery.udp_sender import DatagramSender
-from influxrelay.http.request import RelayRequest
+from influxrelay.http.request import Request
 from influxrelay.journal.records import Drop
 from influxrelay.journal.statistics import JournalCounts
 from influxrelay.journal.writer import JournalWriter
@@ -200,10 +200,10 @@ def _add_http(sheet: Sheet, listener: HTTPService) -> None:
     answers = {**dict.fromkeys(_USUAL_ANSWERS, 0), **site.answers}
     sheet.add_each("influxrelay_http_answers_total", labels, answers)
     sheet.add_each("influxrelay_http_refused_total", labels, site.refused)
-    sheet.add("influxrelay_http_connections", labels, len(site.guard.clients))
-    sheet.add("influxrelay_http_accepted_connections_total", labels, site.guard.accepted)
-    sheet.add_each("influxrelay_http_closed_connections_total", labels, site.guard.closed)
-    sheet.add("influxrelay_http_in_flight_bytes", labels, site.guard.held)
+    sheet.add("influxrelay_http_connections", labels, len(site.connections))
+    sheet.add("influxrelay_http_accepted_connections_total", labels, site.admission.accepted)
+    sheet.add_each("influxrelay_http_closed_connections_total", labels, site.admission.closed)
+    sheet.add("influxrelay_http_in_flight_bytes", labels, site.admission.in_flight)
 
 
 def _add_udp(sheet: Sheet, listener: UDPService) -> None:
@@ -256,8 +256,8 @@ def serve_metrics(root: Resource, collect: Callable[[], Awaitable[list[Metric]]]
     :param collect: returns what there is to tell.
     """
 
-    async def metrics(request: RelayRequest) -> Reply:
-        accepted = b",".join(request.requestHeaders.getRawHeaders(b"Accept", []))
+    async def metrics(request: Request) -> Reply:
+        accepted = b",".join(request.head.values(b"accept"))
         encode, kind = choose_encoder(accepted.decode("latin-1"))
         return Reply(200, ((b"Content-Type", kind.encode()),), encode(_Collected(await collect())))
 

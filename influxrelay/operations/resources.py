@@ -9,12 +9,11 @@ from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
 
 from influxrelay.core.replies import json_error
 from influxrelay.core.text import text
 from influxrelay.core.write import Reply
-from influxrelay.http.request import RelayRequest
+from influxrelay.http.request import Request
 from influxrelay.http.site import RelaySite
 from influxrelay.operations.health import Examiner, Health
 
@@ -35,40 +34,39 @@ class QuestionResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, ask: Callable[[RelayRequest], Awaitable[Reply]]) -> None:
+    def __init__(self, ask: Callable[[Request], Awaitable[Reply]]) -> None:
         super().__init__()
         self._ask = ask
 
-    def render(self, request: RelayRequest) -> int:
+    def render(self, request: Request) -> None:
         """Answer a request of any method."""
         if request.method not in (b"GET", b"HEAD"):
             request.refuse(json_error(405, "method not allowed", (b"Allow", b"GET, HEAD")))
         else:
             answered = Deferred.fromCoroutine(self._answer(request))
             answered.addErrback(request.fail)
-        return NOT_DONE_YET
 
-    async def _answer(self, request: RelayRequest) -> None:
-        request.answer(await self._ask(request))
+    async def _answer(self, request: Request) -> None:
+        request.respond(await self._ask(request))
 
 
 def serve_health(site: RelaySite, root: Resource, examiner: Examiner) -> None:
     """Let a site answer for what an examiner finds: ``/health``, ``/health/backends/NAME``, ``/ready``."""
 
-    async def health(_: RelayRequest) -> Reply:
+    async def health(_: Request) -> Reply:
         return _present(await examiner.health())
 
-    async def ready(_: RelayRequest) -> Reply:
+    async def ready(_: Request) -> Reply:
         return _present(await examiner.ready())
 
-    async def backend(request: RelayRequest) -> Reply:
+    async def backend(request: Request) -> Reply:
         name = text(unquote_to_bytes(request.path[len(BACKENDS) :]))
         found = await examiner.backend(name)
         return json_error(404, f'there is no backend "{name}"') if found is None else _present(found)
 
     root.putChild(b"health", QuestionResource(health))
     root.putChild(b"ready", QuestionResource(ready))
-    site.branches[BACKENDS] = QuestionResource(backend)
+    site.add_branch(BACKENDS, QuestionResource(backend))
 
 
 def _present(health: Health) -> Reply:
@@ -78,7 +76,7 @@ def _present(health: Health) -> Reply:
 def serve_status(root: Resource, ask: Callable[[], Awaitable[dict[str, Any]]]) -> None:
     """Let a site answer ``/status``, for people."""
 
-    async def status(_: RelayRequest) -> Reply:
+    async def status(_: Request) -> Reply:
         shown = json.dumps(await ask(), ensure_ascii=False, indent=2)
         return Reply(200, _HEADERS, shown.encode("utf-8", "backslashreplace") + b"\n")
 

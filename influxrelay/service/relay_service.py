@@ -152,13 +152,13 @@ class RelayService(MultiService):
     def _share_files(self) -> None:
         """Let clients have no more connections than there are files for them."""
         sites = [each.site for each in (*self.listeners, self.admin) if isinstance(each, SiteService)]
-        guards = [site.guard for site in sites if isinstance(site, RelaySite)]
-        wanted = [guard.limits.connections for guard in guards]
+        admissions = [site.admission for site in sites if isinstance(site, RelaySite)]
+        wanted = [each.limits.connections for each in admissions]
         files = file_limit()
         outputs = [output for listener in self.config.listeners for output in http_outputs(listener)]
         granted = share_files(files, sum(output.max_connections for output in outputs), wanted)
-        for guard, number in zip(guards, granted, strict=True):
-            guard.limits = attrs.evolve(guard.limits, connections=number)
+        for each, number in zip(admissions, granted, strict=True):
+            each.reconfigure(each.name, attrs.evolve(each.limits, connections=number))
         if granted != wanted:
             self.log.warn(
                 "the process may open {files} files: clients get {granted} connections, not {wanted}",

@@ -121,7 +121,7 @@ class HTTPTests(_Case):
         await until(lambda: backend.requests, "the write")
         await self.ask(relay, request())
         await self.ask(relay, b"GET /\r\n\r\n")
-        relay.site._refusing = True
+        relay.site.refuse_requests()
         other = await self.client(relay)
         await other.ask(request())
         refused = {("test", code): 1 for code in ("400", "429", "503")}

@@ -58,7 +58,7 @@ HTTP: dict[str, Key | str] = {
     "body-timeout": Key('"7s"', '"8s"', "guard.body_timeout", 7.0, 8.0),
     "idle-timeout": Key('"7s"', '"8s"', "guard.idle_timeout", 7.0, 8.0),
     "consistency": Key('"one"', '"all"', "status_with_a_failure", 204, 503),
-    "access-log": Key("false", "true", "listener.site.access_log", False, True),
+    "access-log": Key("false", "true", "listener.site._access_log", False, True),
     **JOURNAL,
     "output": "OutputTests.test_come_and_go",
 }
@@ -175,7 +175,7 @@ class KeyTests(ReloadCase):
     @property
     def guard(self) -> Any:
         """The bounds of the first listener's clients."""
-        return self.listener.site.guard.limits
+        return self.listener.site.admission.limits
 
     @property
     def batcher(self) -> Any:

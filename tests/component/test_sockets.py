@@ -254,7 +254,7 @@ class GentleStopTests(_Case):
         service = await self.service(http(f"{LOOPBACK}:{given.getsockname()[1]}", backend), given)
         fresh, kept = await self.connect_to(given), await self.connect_to(given)
         self.assertEqual((await kept.ask(request())).status, 204)
-        await until(lambda: len(self.http(service).site.channels) == 2, "both connections")
+        await until(lambda: len(self.http(service).site.connections) == 2, "both connections")
         stopped = service.stopService()
         for client in (kept, fresh):
             found = await client.ask(request())
@@ -280,9 +280,9 @@ class GentleStopTests(_Case):
         client = await self.connect_to(given)
         client.send(request()[:-5])
         site = self.http(service).site
-        await until(lambda: any(each.requests for each in site.channels), "the request")
+        await until(lambda: not all(each.is_idle() for each in site.connections), "the request")
         stopped = service.stopService()
-        site._refuse()
+        site.refuse_requests()
         client.send(request()[-5:])
         self.assert_error(await client.answer(), 503, "the relay is shutting down")
         await stopped

@@ -1,4 +1,4 @@
-"""The collecting and unpacking of bodies."""
+"""The decoding of bodies."""
 
 from __future__ import annotations
 
@@ -11,75 +11,35 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.errors import InvalidRequest
-from influxrelay.lineprotocol.body import Collector, gunzip
+from influxrelay.lineprotocol.body import decode, gunzip
 
 _MB = 1_000_000
 
 
-def _collect(pieces: list[bytes], encodings: list[bytes] | None = None, limit: int = 0) -> bytes:
-    collector = Collector(limit, encodings)
-    for piece in pieces:
-        collector.add(piece)
-    return collector.finish()
-
-
-class CollectorTests(SynchronousTestCase):
-    """:class:`Collector`."""
+class DecodeTests(SynchronousTestCase):
+    """:func:`decode`."""
 
     @settings(deadline=None)
-    @given(st.lists(st.binary()), st.sampled_from([None, [b"identity"], [b" IDENTITY "], [b""]]))
-    def test_plain(self, pieces: list[bytes], encodings: list[bytes] | None) -> None:
-        """Without an encoding the pieces are the body."""
-        self.assertEqual(_collect(pieces, encodings), b"".join(pieces))
+    @given(st.binary(), st.sampled_from([b"", b"identity", b" IDENTITY ", b"UTF-8", b"utf-8, x", b"\xff", b"gzipped"]))
+    def test_plain(self, body: bytes, encoding: bytes) -> None:
+        """Without an encoding, or with words that name none, the body is what was sent."""
+        self.assertIs(decode(body, encoding, 0), body)
 
     @settings(deadline=None)
-    @given(st.lists(st.binary(), min_size=1), st.integers(1, 40))
-    def test_packed(self, members: list[bytes], size: int) -> None:
-        """However gzip members are cut into pieces, the body is what they hold together."""
-        packed = b"".join(map(gzip.compress, members))
-        pieces = [packed[start : start + size] for start in range(0, len(packed), size)]
-        self.assertEqual(_collect(pieces, [b"gzip"]), b"".join(members))
-
-    @settings(deadline=None)
-    @given(st.lists(st.binary(max_size=20), max_size=9), st.integers(1, 100))
-    def test_limit(self, pieces: list[bytes], limit: int) -> None:
-        """A body is refused if and only if it is longer than the limit."""
-        if sum(map(len, pieces)) <= limit:
-            self.assertEqual(_collect(pieces, limit=limit), b"".join(pieces))
-        else:
-            error = self.assertRaises(InvalidRequest, _collect, pieces, limit=limit)
-            self.assertEqual((error.status, error.message), (413, "Request Entity Too Large"))
-
-    def test_announced(self) -> None:
-        """An announced length is refused if and only if it is over the limit."""
-        for limit, length in ((10, 10), (10, 0), (10, None), (0, 10**15)):
-            Collector(limit, None).expect(length)
-        error = self.assertRaises(InvalidRequest, Collector(10, None).expect, 11)
-        self.assertEqual(error.status, 413)
-
-    def test_nothing_kept(self) -> None:
-        """A collector that was cleared holds nothing, and one that refuses a piece does not keep it."""
-        collector = Collector(1000, None)
-        collector.add(b"x" * 900)
-        self.assertRaises(InvalidRequest, collector.add, b"x" * 900)
-        self.assertEqual(collector._chunks, [b"x" * 900])
-        collector.clear()
-        self.assertEqual(collector._chunks, [])
-
-    def test_not_copied(self) -> None:
-        """A body that comes in one piece is handed on as the same object."""
-        body = b"x" * 1000
-        self.assertIs(_collect([body]), body)
+    @given(st.lists(st.binary(), min_size=1), st.sampled_from([b"gzip", b" GZip ", b"identity, gzip", b"utf-8,gzip,"]))
+    def test_packed(self, members: list[bytes], encoding: bytes) -> None:
+        """The body is what gzip members hold together."""
+        self.assertEqual(decode(b"".join(map(gzip.compress, members)), encoding, 0), b"".join(members))
 
     def test_encodings(self) -> None:
-        """An encoding other than gzip is refused by its name, also where several headers make a list."""
-        for encodings, shown in (
-            ([b"deflate"], "deflate"),
-            ([b"gzip", b"gzip"], "gzip, gzip"),
-            ([b"identity, BR"], "br"),
-            ([b"utf-8", b"gzip, zstd"], "gzip, zstd"),
+        """An encoding other than gzip is refused by its name, also in a list."""
+        for encoding, shown in (
+            (b"deflate", "deflate"),
+            (b"gzip,gzip", "gzip, gzip"),
+            (b"identity, BR", "br"),
+            (b"utf-8,gzip, zstd", "gzip, zstd"),
         ):
-            error = self.assertRaises(InvalidRequest, _collect, [b"x"], encodings)
+            error = self.assertRaises(InvalidRequest, decode, b"x", encoding, 0)
             self.assertEqual(error.status, 415)
             self.assertIn(f'"{shown}"', error.message)
 

@@ -1,0 +1,47 @@
+"""What connections need of the site that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.web.resource import Resource
+
+from influxrelay.http.head import Head, HeadCache
+from influxrelay.http.overload import Client
+from influxrelay.http.request import Host, Request
+
+
+class Site(Host, Protocol):
+    """A site, as its connections see it."""
+
+    @property
+    def heads(self) -> HeadCache:
+        """The heads that were read before."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether each response is its connection's last."""
+
+    @property
+    def max_body_size(self) -> int:
+        """The largest body, in bytes; 0 for no limit."""
+
+    def find(self, head: Head) -> Resource | None:
+        """Return the resource at a path, if there is one."""
+
+    def render(self, request: Request, resource: Resource | None) -> None:
+        """Have a request answered by a resource; never raises."""
+
+    def take_turns(self, turns: Iterator[None], failed: Callable[[], None]) -> None:
+        """Go through what may take long, a bit in each turn of the reactor; tell whoever it is if that fails."""
+
+    def refused_unread(self, status: int) -> None:
+        """Count a response to what could not be read."""
+
+    def call_later(self, seconds: float, call: Any) -> IDelayedCall:
+        """Call something after a while."""
+
+    def lost(self, connection: Client) -> None:
+        """Forget a connection."""

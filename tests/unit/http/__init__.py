@@ -1,0 +1,1 @@
+"""The server's side of HTTP, on a clock and in-memory transports."""
