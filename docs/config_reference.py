@@ -152,7 +152,7 @@ class ConfigReference(Directive):
         if table.name:
             title += nodes.literal(text=f"[{table.name}]" if table.name == "admin" else f"[[{table.name}]]")
         else:
-            title += nodes.Text("Above all tables")
+            title += nodes.Text("Global settings")
         section += title
         if table.text:
             section += nodes.paragraph(text=table.text)

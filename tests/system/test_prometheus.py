@@ -98,7 +98,7 @@ class FileTests(SynchronousTestCase):
 
     def test_stories(self) -> None:
         """Each alert fires in its story and in no other."""
-        stories = PROJECT / "tests" / "alerts_test.yml"
+        stories = PROJECT / "tests" / "system" / "alerts_test.yml"
         self.assertEqual(promtool("test", "rules", stories), "")
         alerts = set(re.findall(r"- alert: (\w+)", (ETC / "alerts.yml").read_text()))
         self.assertEqual(set(re.findall(r"alertname=\"(\w+)\"", stories.read_text())), alerts)
