@@ -21,6 +21,7 @@ _SHOWN_HEADERS = (
     b"WWW-Authenticate",
 )
 _STATUS_LINE = re.compile(rb"(?:\r?\n)*HTTP/1\.[0-9] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
+_CONTROLS = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
 
@@ -139,7 +140,8 @@ def read_reply(data: bytes, problem: BackendFailure, *, closed: bool = False) ->
     try:
         reader.feed(data)
     except PARSER_ERRORS as error:
-        problem = BackendFailure("garbage", f"an answer that is not HTTP: {error}: {shortened(repr(data[:80]), 60)}")
+        beginning = shortened(repr(data[:80]), 60)
+        problem = BackendFailure("garbage", f"{error}, in an answer that begins with {beginning}")
     if closed:
         reader.end()
     if reader.complete:
@@ -151,7 +153,12 @@ def read_reply(data: bytes, problem: BackendFailure, *, closed: bool = False) ->
 
 def shown_headers(headers: list[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
     """Return the headers that a client may see, in canonical spelling."""
-    return tuple((shown, value) for shown in _SHOWN_HEADERS for name, value in headers if name.lower() == shown.lower())
+    return tuple(
+        (shown, _CONTROLS.sub(b" ", value))
+        for shown in _SHOWN_HEADERS
+        for name, value in headers
+        if name.lower() == shown.lower()
+    )
 
 
 def unreadable_reply(status: int, headers: list[tuple[bytes, bytes]], problem: BackendFailure) -> Reply:

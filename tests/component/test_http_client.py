@@ -120,6 +120,12 @@ class MisbehaviourSuite(Suite):
         reply = await self.send(self.transport(self.backend(answer(200, b"fine", KIND))))
         self.assertEqual(reply, Reply(200, (), b"fine"))
 
+    async def test_control_characters(self) -> None:
+        """Control characters in a header do not travel on."""
+        backend = self.backend(raw(STATUS_LINE + b"X-Influxdb-Error: a\x00b\x01c\r\nContent-Length: 0\r\n\r\n"))
+        reply = await self.send(self.transport(backend))
+        self.assertEqual(reply, Reply(400, ((b"X-Influxdb-Error", b"a b c"),)))
+
     async def test_other_statuses(self) -> None:
         """A redirection is not followed, and a switch to another protocol is an answer that says so."""
         elsewhere = answer(307, b"there", (b"Location", b"http://127.0.0.1:1/write"))

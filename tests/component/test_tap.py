@@ -24,8 +24,6 @@ from influxrelay import __version__
 from influxrelay.config.loader import load
 from influxrelay.config.settings import Config, HTTPListenerConfig, HTTPOutputConfig, UDPListenerConfig, UDPOutputConfig
 from influxrelay.core.errors import StartError
-from influxrelay.delivery.factory import make_sender
-from influxrelay.delivery.http_backend import HTTPBackend
 from influxrelay.service.relay_service import RelayService
 from influxrelay.tap import Options, makeService
 from testing.logs import watch_log
@@ -464,20 +462,3 @@ class ServiceTests(RelayTestCase):
         output = HTTPOutputConfig(name="a", location="x", write_url="http://127.0.0.1:1/write", ping_url="x")
         listener = HTTPListenerConfig(name="web", bind_addr="test", endpoint=endpoint, outputs=(output,))
         return RelayService(Config(path="test", http=(listener,)), reactor)
-
-    def test_sender(self) -> None:
-        """An output's token, and its name and password, become the header that its backend gets."""
-        for settings, expected in (
-            ({"token": "t"}, b"Token t"),
-            ({"username": "u", "password": "pä:"}, b"Basic dTpww6Q6"),
-            ({}, None),
-        ):
-            sender = make_sender(
-                HTTPOutputConfig(name="a", location="x", write_url="http://h/write", ping_url="x", **settings),  # type: ignore[arg-type]
-                "relay",
-                reactor,
-                None,
-            )
-            backend = sender.backend
-            self.assertIsInstance(backend, HTTPBackend)
-            self.assertEqual(backend._authorization, expected)  # type: ignore[attr-defined]
