@@ -156,7 +156,8 @@ class ConfigReference(Directive):
         section += title
         if table.text:
             section += nodes.paragraph(text=table.text)
-        section += nodes.definition_list("", *(self._group(table, group) for group in table.groups))
+        groups = [self._group(table, group) for group in table.groups]
+        section += nodes.definition_list("", *groups, classes=["config"])
         self.state.document.note_implicit_target(section, section)
         return section
 
