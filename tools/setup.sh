@@ -2,8 +2,9 @@
 # Gets a machine ready for the Makefile's commands; run from the top of the checkout.
 #
 #   tools/setup.sh packages COMMAND   installs what debian-packages.txt lists for run, test or ci and is missing
-#   tools/setup.sh venv               makes .venv with the project in it, editable
+#   tools/setup.sh venv               makes .venv, or what VENV names, with the project in it, editable
 #   tools/setup.sh venv dev           the same, and what linting and the tests need
+#   tools/setup.sh venv lowest        the same, with the oldest versions that pyproject.toml allows
 set -eu
 
 PATH=$PATH:/usr/sbin:/usr/local/sbin
@@ -47,24 +48,31 @@ venv() {
         fail "there is no $python; please install Python 3.11 or newer, or name one: make PYTHON=python3.12 ..."
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         fail "$python is Python $version; please name 3.11 or newer: make PYTHON=python3.12 ..."
-    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         "$python" -c 'import ensurepip' 2>/dev/null || apt_install "python$version-venv"
-        echo "making .venv with Python $version"
-        "$python" -m venv --clear .venv
+        echo "making $venv with Python $version"
+        "$python" -m venv --clear "$venv"
     fi
-    set -- --editable . "$@"
-    echo "installing into .venv: $*"
+    echo "installing into $venv: --editable . $*"
     pip --upgrade 'pip >= 25.1' # the first to know --group
-    pip "$@"
+    pip --editable . "$@"
+}
+
+lowest() {
+    "${PYTHON:-python3}" tools/lowest.py >"$constraints"
+    venv --group dev --constraint "$constraints"
 }
 
 pip() {
-    .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check "$@"
+    "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check "$@"
 }
 
+venv=${VENV:-.venv}
+constraints=$venv-constraints.txt
 case "${1:-} ${2:-}" in
 "packages "?*) packages "$2" ;;
 "venv ") venv ;;
 "venv dev") venv --group dev ;;
-*) fail "usage: tools/setup.sh packages COMMAND | venv [dev]" ;;
+"venv lowest") lowest ;;
+*) fail "usage: tools/setup.sh packages COMMAND | venv [dev | lowest]" ;;
 esac

@@ -247,15 +247,16 @@ class ConfigTests(RelayTestCase):
         service = UDPService(
             UDPListenerConfig("u", ":0", "127.0.0.1", 0, outputs=(http, sender)), reactor, Sockets(reactor)
         )
-        batcher, output = service.outputs
+        batcher: Any = service.outputs[0]
+        output: Any = service.outputs[1]
         datagrams: list[bytes] = []
-        output._address = ("127.0.0.1", 1)  # type: ignore[union-attr]
-        output.transport = type("T", (), {"write": lambda _, data, __: datagrams.append(data)})()  # type: ignore[union-attr]
+        output.address = ("127.0.0.1", 1)
+        output.transport = type("T", (), {"write": lambda _, data, __: datagrams.append(data)})()
         first: Any = service.senders[0]
         first.submit = take
         service.protocol._received = [b'a v=1 1\nc s="1\n2" 2\nd v=1 3\nb v=1 4']
         service.protocol.flush()
-        batcher.flush()  # type: ignore[union-attr]
+        batcher.flush()
         self.assertEqual(datagrams, [b'c s="1\n2" 2'])
         self.assertEqual([each.body for each in sent], [b"a v=1 1\nb v=1 4\n"])
         self.assertEqual(batcher.lines_out, 2)
