@@ -89,6 +89,11 @@ class Received(Message):
     query: bytes
     connection: int
 
+    @property
+    def lines(self) -> bytes:
+        """The body, decoded."""
+        return gzip.decompress(self.body) if self.header("Content-Encoding") == b"gzip" else self.body
+
 
 @attrs.frozen
 class Answer(Message):

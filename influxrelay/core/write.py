@@ -28,8 +28,8 @@ class Write:
     :ivar authorization: the client's ``Authorization`` header, or ``b""``.
     :ivar body: line protocol in which every line has its timestamp.
     :ivar mergeable: whether another body may be joined to this one with nothing but a newline between them.
-    :ivar gzipped: whether ``body`` is a gzip stream, of one member or several. What it holds ends with a newline, so
-        that gzipped bodies are joined by concatenation; plain and gzipped bodies are never joined.
+    :ivar gzipped: whether ``body`` is a gzip stream, of one member or several. If it is mergeable, what it holds ends
+        with a newline, so that gzipped bodies are joined by concatenation; plain and gzipped bodies are never joined.
     """
 
     destination: Destination
@@ -38,13 +38,6 @@ class Write:
     body: bytes = attrs.field(repr=False)
     mergeable: bool = True
     gzipped: bool = False
-
-
-def reduced(write: Write, body: bytes) -> Write | None:
-    """Return a write with only some of its lines; None without any."""
-    if body is write.body:
-        return write
-    return attrs.evolve(write, body=body) if body else None
 
 
 @attrs.frozen

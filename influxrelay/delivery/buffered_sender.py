@@ -13,13 +13,14 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.errors import BackendFailure, JournalError
 from influxrelay.core.slices import make_cooperator
-from influxrelay.core.write import Destination, Reply, Write, reduced
+from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.backlog import Backlog, Fate, State
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry, Tally
 from influxrelay.delivery.responses import excerpt, is_not_ready
 from influxrelay.delivery.sender import Sender
 from influxrelay.journal.records import Drop, Record
 from influxrelay.lineprotocol.filters import Filter, divide, divide_slowly
+from influxrelay.lineprotocol.gzip_body import decoded_body, reduced
 from influxrelay.lineprotocol.parser import Steps
 
 FIRST_DELAY = 0.5  # seconds until the first retry for which no client waits; it doubles up to the maximum
@@ -170,8 +171,9 @@ class BufferedSender(Sender):
         """Return what the filter leaves of a write; None if that is nothing."""
         if self.filter is None:
             return write
-        (body,), _ = divide(write.body, [self.filter])
-        return reduced(write, body)
+        lines = decoded_body(write)
+        (part,), _ = divide(lines, [self.filter])
+        return reduced(write, lines, part)
 
     def skip(self, fate: Fate) -> None:
         """Note that the filter leaves nothing of a write: its place counts as done once those before it are."""
@@ -430,8 +432,9 @@ class BufferedSender(Sender):
         def filter_slowly() -> Steps[None]:
             for record in page[0]:
                 if record.seq not in queue.later:
-                    (body,), _ = yield from divide_slowly(record.write.body, [filter_])
-                    parts[record.seq] = reduced(record.write, body)
+                    lines = decoded_body(record.write)
+                    (part,), _ = yield from divide_slowly(lines, [filter_])
+                    parts[record.seq] = reduced(record.write, lines, part)
 
         def work() -> Iterator[int]:
             steps = filter_slowly()

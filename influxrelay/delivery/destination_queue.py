@@ -153,7 +153,12 @@ class DestinationQueue:
                 self._pop()
                 continue
             size += len(write.body) + 1
-            if size > max_bytes or not write.mergeable or write.query != query:
+            if (
+                size > max_bytes
+                or not write.mergeable
+                or write.query != query
+                or write.gzipped is not first.write.gzipped
+            ):
                 break
             taken.append(self._pop())
         return taken

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import TAKEN, UNABLE, json_error
-from influxrelay.core.write import Reply, Write, reduced
+from influxrelay.core.write import Reply, Write
 from influxrelay.delivery.backlog import Fate, State
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.responses import Verdict, is_not_ready, is_presentable, judge
@@ -20,6 +20,7 @@ from influxrelay.delivery.sender import Sender
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import Record
 from influxrelay.lineprotocol.filters import Filter, divide_slowly
+from influxrelay.lineprotocol.gzip_body import decoded_body, reduced
 from influxrelay.lineprotocol.parser import Steps, run
 
 _Parts = list[tuple[Sender, Write]]  # who gets something of a write, and what
@@ -114,8 +115,9 @@ class FanOut:
     def divide_slowly(self, write: Write) -> Steps[Division]:
         """Find out bit by bit what the filters leave of a write: it may take long, whatever they are."""
         filters = self.filters
-        bodies, unwanted = yield from divide_slowly(write.body, filters)
-        left = {each: reduced(write, body) for each, body in zip(filters, bodies, strict=True)}
+        lines = decoded_body(write)
+        parts, unwanted = yield from divide_slowly(lines, filters)
+        left = {each: reduced(write, lines, part) for each, part in zip(filters, parts, strict=True)}
         return Division(left, unwanted)
 
     def _divide(self, write: Write, division: Division | None) -> _Parts:

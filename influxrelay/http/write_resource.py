@@ -20,22 +20,38 @@ from influxrelay.delivery.fanout import AT_ONCE, Division, FanOut
 from influxrelay.http.connection import RETRY, TOO_MUCH
 from influxrelay.http.request import Request
 from influxrelay.http.responses import VERSION
-from influxrelay.lineprotocol.body import decode_slowly
+from influxrelay.lineprotocol.body import decode_slowly, is_gzip
+from influxrelay.lineprotocol.gzip_body import prepare_packed
 from influxrelay.lineprotocol.parser import Steps, count_lines, is_blank_slowly, is_finished, prepare_slowly
 from influxrelay.lineprotocol.query_string import flag, parse
 
 NO_CONTENT = Reply(204)
 _MEMORY = 4096  # destinations remembered, far more than a site has
 _MEMORY_LENGTH = 1024  # bytes of the longest query string among them
-_AT_ONCE = 2  # slices of the work for a body that is large or odd, which are done before all others
+_AT_ONCE = 4  # slices of the work for a body that is large or odd, which are done before all others
 _MAY_BE_BLANK = b"# \t\0\n"  # how a body begins that may have nothing in it
 _PRECISIONS = {b"": b"ns", b"n": b"ns"}
+
+
+@attrs.frozen
+class _Prepared:
+    """A write that is ready for the backends.
+
+    :ivar lines: how many came.
+    :ivar size: bytes that came, decoded.
+    """
+
+    write: Write
+    lines: int
+    size: int
+    division: Division | None = None
 
 
 class WriteResource(Resource):
     """``/write``: takes line protocol for the backends.
 
     :param cooperator: does the work for large bodies, beside everything else.
+    :param keeps_gzip: whether a body that came compressed stays so.
     :param clock: returns nanoseconds since the epoch; what lines without a timestamp get.
     :ivar writes: that were given to the backends, with their ``lines`` and ``bytes`` as they came, decoded.
     """
@@ -49,6 +65,7 @@ class WriteResource(Resource):
         *,
         default_retention_policy: str = "",
         max_decoded_size: int = 0,
+        keeps_gzip: bool = True,
         limiter: TokenBucket | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -59,6 +76,7 @@ class WriteResource(Resource):
         self._relay = relay
         self._cooperator = cooperator
         self._clock = clock
+        self._keeps_gzip = keeps_gzip
         self.reconfigure(
             default_retention_policy=default_retention_policy, max_decoded_size=max_decoded_size, limiter=limiter
         )
@@ -100,7 +118,7 @@ class WriteResource(Resource):
             and body[:1] not in _MAY_BE_BLANK
             and is_finished(body, precision)
         ):
-            self._submit(request, write, consistency, body)
+            self._submit(request, consistency, _Prepared(write, count_lines(body), len(body)))
             return
         work = self._read(request, body, write, precision, consistency)
         for _ in range(_AT_ONCE):
@@ -125,19 +143,23 @@ class WriteResource(Resource):
             if end.value is None:
                 request.respond(NO_CONTENT)
             else:
-                prepared, as_it_came, division = end.value
-                self._submit(request, prepared, consistency, as_it_came, division)
+                self._submit(request, consistency, end.value)
         except InvalidRequest as error:
             request.refuse(json_error(error.status, error.message))
         except Exception:  # noqa: BLE001 (one request's trouble must not be that of others)
             request.fail(Failure())
 
-    def _prepare(
-        self, request: Request, body: bytes, write: Write, precision: bytes
-    ) -> Steps[tuple[Write, bytes, Division | None] | None]:
-        """Unpack a body, stamp its lines, and look at their names; return None if there are no lines."""
-        if request.head.encoding:
-            body = yield from decode_slowly(body, request.head.encoding, self._max_decoded_size)
+    def _prepare(self, request: Request, body: bytes, write: Write, precision: bytes) -> Steps[_Prepared | None]:
+        """Read a body, stamp its lines, and look at their names; return None if there are no lines."""
+        encoding = request.head.encoding
+        if encoding and self._keeps_gzip and not self._relay.filters and is_gzip(encoding):
+            packed = yield from prepare_packed(body, precision, self._clock(), self._max_decoded_size)
+            if packed is None:
+                return None
+            prepared = attrs.evolve(write, body=packed.body, mergeable=packed.mergeable, gzipped=True)
+            return _Prepared(prepared, packed.lines, packed.size)
+        if encoding:
+            body = yield from decode_slowly(body, encoding, self._max_decoded_size)
         if not body or (body[:1] in _MAY_BE_BLANK and (yield from is_blank_slowly(body))):
             return None
         if len(body) <= AT_ONCE and is_finished(body, precision):
@@ -148,15 +170,13 @@ class WriteResource(Resource):
         division = None
         if self._relay.filters and len(body) > self._relay.at_once:
             division = yield from self._relay.divide_slowly(prepared)
-        return prepared, body, division
+        return _Prepared(prepared, count_lines(body), len(body), division)
 
-    def _submit(
-        self, request: Request, write: Write, consistency: str, body: bytes, division: Division | None = None
-    ) -> None:
+    def _submit(self, request: Request, consistency: str, prepared: _Prepared) -> None:
         self.writes += 1
-        self.lines += count_lines(body)
-        self.bytes += len(body)
-        answered = self._relay.submit(write, consistency, division)
+        self.lines += prepared.lines
+        self.bytes += prepared.size
+        answered = self._relay.submit(prepared.write, consistency, prepared.division)
         answered.addCallback(_present, request)
         answered.addErrback(request.fail)
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import zlib
-
 from influxrelay.core.errors import InvalidRequest
+from influxrelay.lineprotocol.gzip_body import decode_pieces
 from influxrelay.lineprotocol.parser import Steps, run
 
-TOO_LARGE = "Request Entity Too Large"
-_PIECE = 64 * 1024  # bytes that are unpacked at once: what follows a member's end is copied ...
-_UNPACKED = 128 * 1024  # ... and into how many at the most
 _UNSUPPORTED = {b"deflate", b"br", b"zstd", b"compress", b"snappy"}
-_GZIP_FORMAT = 31  # zlib's wbits for a gzip header and a 32 KiB window
 
 
 def decode(body: bytes, encoding: bytes, limit: int) -> bytes:
@@ -28,23 +22,24 @@ def decode(body: bytes, encoding: bytes, limit: int) -> bytes:
 
 def decode_slowly(body: bytes, encoding: bytes, limit: int) -> Steps[bytes]:
     """Do what :func:`decode` does, a millisecond or so at a time."""
-    encodings = _encodings(encoding)
-    if not encodings:
-        return body
-    if encodings != [b"gzip"]:
-        shown = b", ".join(encodings).decode("ascii")
-        raise InvalidRequest(415, f'unsupported Content-Encoding "{shown}" (use gzip or identity)')
-    return (yield from gunzip_slowly(body, limit))
+    return (yield from gunzip_slowly(body, limit)) if is_gzip(encoding) else body
 
 
-def _encodings(value: bytes) -> list[bytes]:
-    """Return the encodings that a header names, in lower case."""
-    words = [word.strip().lower() for word in value.split(b",")]
-    return [word for word in words if word == b"gzip" or word in _UNSUPPORTED]
+def is_gzip(encoding: bytes) -> bool:
+    """Tell whether a body is compressed, from the value of ``Content-Encoding``.
+
+    :raises InvalidRequest: 415 for another encoding.
+    """
+    words = [word.strip().lower() for word in encoding.split(b",")]
+    encodings = [word for word in words if word == b"gzip" or word in _UNSUPPORTED]
+    if encodings in ([], [b"gzip"]):
+        return bool(encodings)
+    shown = b", ".join(encodings).decode("ascii")
+    raise InvalidRequest(415, f'unsupported Content-Encoding "{shown}" (use gzip or identity)')
 
 
 def gunzip(data: bytes, limit: int) -> bytes:
-    """Unpack gzip, of one member or several (RFC 1952, 2.2), into at most ``limit`` bytes; 0 for no limit.
+    """Decode gzip into at most ``limit`` bytes; 0 for no limit.
 
     :raises InvalidRequest: 400 or 413.
     """
@@ -54,26 +49,7 @@ def gunzip(data: bytes, limit: int) -> bytes:
 def gunzip_slowly(data: bytes, limit: int) -> Steps[bytes]:
     """Do what :func:`gunzip` does, a millisecond or so at a time."""
     pieces = []
-    room = limit or math.inf
-    view, position = memoryview(data), 0
-    member = zlib.decompressobj(_GZIP_FORMAT)
-    there_is_more = False
-    while position < len(view) or there_is_more:
-        if member.eof:
-            member = zlib.decompressobj(_GZIP_FORMAT)
-        piece = view[position : position + _PIECE]
-        most = int(min(room + 1, _UNPACKED))
-        try:
-            unpacked = member.decompress(piece, most)
-        except zlib.error as error:
-            raise InvalidRequest(400, f"unable to decode gzip body: {error}") from error
-        pieces.append(unpacked)
-        room -= len(unpacked)
-        if room < 0:
-            raise InvalidRequest(413, TOO_LARGE)
-        position += len(piece) - len(member.unused_data) - len(member.unconsumed_tail)
-        there_is_more = len(unpacked) == most and not member.eof
-        yield len(unpacked)
-    if not member.eof:
-        raise InvalidRequest(400, "unable to decode gzip body: unexpected end")
+    for piece in decode_pieces(data, limit):
+        pieces.append(piece)
+        yield len(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)

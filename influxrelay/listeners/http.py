@@ -29,7 +29,7 @@ class HTTPService(SiteService, Relaying):
         self.relays = [self._relay]
         self.root = Resource()
         self.site = RelaySite(config.name, self.root, reactor, max_body_size=config.max_body_size)
-        self.writes = WriteResource(self._relay, self.site.cooperator)
+        self.writes = WriteResource(self._relay, self.site.cooperator, keeps_gzip=config.journal is None)
         self.root.putChild(b"write", self.writes)
         self.furnish()
 

@@ -22,6 +22,7 @@ from influxrelay.core.errors import InfluxRelayError
 from influxrelay.core.text import count, iso, shortened, size, text
 from influxrelay.core.write import Write
 from influxrelay.journal.records import DeadLetter, Drop
+from influxrelay.lineprotocol.gzip_body import decoded_body
 from influxrelay.lineprotocol.query_string import without
 
 T = TypeVar("T")
@@ -234,7 +235,7 @@ def only(found: list[tuple[str, T]], what: str, listener: str, known: Iterable[s
 
 def summary(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
     """Return one line of the list of dead letters, without credentials."""
-    first = next((line for line in letter.write.body.splitlines() if line.strip()), b"")
+    first = next((line for line in decoded_body(letter.write).splitlines() if line.strip()), b"")
     return {
         "id": number,
         "time": iso(letter.time),
@@ -252,7 +253,7 @@ def summary(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
 
 def whole(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
     """Return a dead letter with its lines, without credentials; ``base64`` is there if the lines are not UTF-8."""
-    body = letter.write.body
+    body = decoded_body(letter.write)
     shown = summary(listener, number, letter)
     del shown["first_line"]
     shown["query"] = text(without(letter.write.query, b"u", b"p"))

@@ -285,19 +285,66 @@ class EncodingTests(_Case):
         return await self.asked(request(b"/write?db=db", body, b"Content-Encoding: " + encoding))
 
     async def test_gzip(self) -> None:
-        """A compressed body arrives unpacked at backends that did not ask for gzip."""
+        """A compressed body arrives as it came, and says so."""
         await self.begin()
         for encoding in (b"gzip", b"GZip", b" gzip "):
-            self.assertEqual((await self._packed(gzip.compress(LINE), encoding)).status, 204)
+            packed = gzip.compress(LINE)
+            self.assertEqual((await self._packed(packed, encoding)).status, 204)
             last = self.server.requests[-1]
-            self.assertEqual((last.body, last.header("Content-Encoding")), (LINE, None))
+            self.assertEqual((last.body, last.header("Content-Encoding")), (packed, b"gzip"))
+
+    async def test_stamped(self) -> None:
+        """Lines without a timestamp get one within a compressed body, the same for every backend."""
+        backends = [self.backend(), self.backend()]
+        relay = self.relay(*backends)
+        packed = request(b"/write?db=db&precision=s", gzip.compress(BARE + LINE + BARE[:-1]), b"Content-Encoding: gzip")
+        self.assertEqual((await self.ask(relay, packed)).status, 204)
+        await until(lambda: all(each.requests for each in backends))
+        (body,) = {each.requests[0].lines for each in backends}
+        self.assertRegex(body, rb"\Acpu value=1 (\d{10})\n" + re.escape(LINE) + rb"cpu value=1 \1\n\Z")
+
+    async def test_merged(self) -> None:
+        """Compressed bodies that wait travel as members of one stream, and never beside plain ones."""
+        hold = Hold(answer(204))
+        await self.begin(hold)
+        users = [self.user, *[await self.client(self.service) for _ in range(6)]]
+        self.user.send(request(body=b"a v=0 0"))
+        await until(lambda: self.server.requests)
+        for number, user in enumerate(users[1:], 1):
+            line = b"a v=%d %d" % (number, number)
+            if number in (3, 4):
+                user.send(request(body=line))
+            else:
+                user.send(request(b"/write?db=db", gzip.compress(line), b"Content-Encoding: gzip"))
+            await until(lambda number=number: self.service.writes.writes == number + 1)
+        hold.release()
+        for user in users:
+            self.assertEqual((await user.answer()).status, 204)
+        self.assertEqual(
+            [each.lines.split(b"\n") for each in self.server.requests],
+            [
+                [b"a v=0 0"],
+                [b"a v=1 1", b"a v=2 2", b""],
+                [b"a v=3 3", b"a v=4 4", b""],
+                [b"a v=5 5", b"a v=6 6", b""],
+            ],
+        )
+
+    async def test_unpacked_for_a_backend(self) -> None:
+        """With ``gzip = false`` a compressed body arrives unpacked."""
+        backend = self.backend()
+        relay = self.relay(self.output(backend, gzip=False))
+        packed = request(b"/write?db=db", gzip.compress(LINE), b"Content-Encoding: gzip")
+        self.assertEqual((await self.ask(relay, packed)).status, 204)
+        found = backend.requests[0]
+        self.assertEqual((found.body, found.header("Content-Encoding")), (LINE, None))
 
     async def test_members(self) -> None:
         """Several gzip members are one body, also with empty ones among them."""
         await self.begin()
         parts = [LINE, b"", LINE, LINE[:4], LINE[4:]]
         self.assertEqual((await self._packed(b"".join(map(gzip.compress, parts)))).status, 204)
-        self.assertEqual(self.server.requests[0].body, LINE * 3)
+        self.assertEqual(self.server.requests[0].lines, LINE * 3)
 
     async def test_chunked_gzip(self) -> None:
         """A compressed body may come in chunks."""
@@ -305,7 +352,7 @@ class EncodingTests(_Case):
         packed = gzip.compress(LINE)
         data = in_chunks(b"/write?db=db", packed[:7], packed[7:], headers=[b"Content-Encoding: gzip"])
         self.assertEqual((await self.asked(data)).status, 204)
-        self.assertEqual(self.server.requests[0].body, LINE)
+        self.assertEqual(self.server.requests[0].lines, LINE)
 
     async def test_broken(self) -> None:
         """What cannot be unpacked, or breaks off, is refused."""
@@ -345,7 +392,7 @@ class EncodingTests(_Case):
             self.assertEqual((await self._packed(LINE, encoding)).status, 204, encoding)
         self.assertEqual([each.body for each in self.server.requests], [LINE] * len(words))
         self.assertEqual((await self._packed(gzip.compress(LINE), b"utf-8, gzip")).status, 204)
-        self.assertEqual(self.server.requests[-1].body, LINE)
+        self.assertEqual(self.server.requests[-1].lines, LINE)
 
     async def test_bomb(self) -> None:
         """A small body that unpacks to more than the limit is refused; no more than the limit is unpacked."""
@@ -369,7 +416,7 @@ class EncodingTests(_Case):
         packed = gzip.compress(LINE * 200)
         self.assertLess(len(packed), 1000)
         self.assertEqual((await self._packed(packed)).status, 204)
-        self.assertEqual(self.server.requests[0].body, LINE * 200)
+        self.assertEqual(self.server.requests[0].lines, LINE * 200)
         self.assert_error(await self._packed(gzip.compress(os.urandom(1000))), 413, TOO_LARGE)
 
     async def test_no_limit(self) -> None:
@@ -377,7 +424,7 @@ class EncodingTests(_Case):
         await self.begin(max_decoded_size=0)
         body = b"#" * 30_000_000 + b"\n" + LINE
         self.assertEqual((await self._packed(gzip.compress(body))).status, 204)
-        self.assertEqual(len(self.server.requests[0].body), len(body))
+        self.assertEqual(len(self.server.requests[0].lines), len(body))
 
     async def test_very_many_members(self) -> None:
         """The time to unpack grows with the size of a body, not with size times members."""

@@ -1,0 +1,184 @@
+"""Gzip bodies: decoded in pieces, read and stamped in blocks, and kept as the client has packed them where that can be.
+
+A body is never decoded as a whole, so that what a client packs well takes no memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+from isal import igzip, isal_zlib
+
+from influxrelay.core.errors import InvalidRequest
+from influxrelay.core.write import Write
+from influxrelay.lineprotocol.parser import Steps, count_lines, is_blank_slowly, is_finished, prepare_slowly
+
+TOO_LARGE = "Request Entity Too Large"
+NEWLINE = igzip.compress(b"\n", mtime=0)
+"""A member that ends the last line of what precedes it."""
+
+_INPUT = 64 * 1024  # bytes that are decoded at once: what follows a member's end is copied
+_OUTPUT = 256 * 1024  # bytes into which they are decoded, at most
+_LEVEL = 1  # of compression: the fast one
+_ERROR: Any = isal_zlib.error  # its stub takes the class for an instance
+_GZIP_FORMAT = 31  # zlib's wbits for a gzip header and a 32 KiB window
+
+
+def decode_pieces(data: bytes, limit: int) -> Iterator[bytes]:
+    """Decode gzip, of one member or several (RFC 1952, 2.2), in pieces of at most 256 KiB.
+
+    :param limit: bytes of all pieces together; 0 for no limit.
+    :raises InvalidRequest: 400 or 413.
+    """
+    room = limit or math.inf
+    view, position = memoryview(data), 0
+    member = isal_zlib.decompressobj(_GZIP_FORMAT)
+    more = False
+    while position < len(view) or more:
+        if member.eof:
+            member = isal_zlib.decompressobj(_GZIP_FORMAT)
+        given = view[position : position + _INPUT]
+        most = int(min(room + 1, _OUTPUT))
+        try:
+            piece = member.decompress(given, most)
+        except _ERROR as error:
+            raise InvalidRequest(400, f"unable to decode gzip body: {error}") from error
+        room -= len(piece)
+        if room < 0:
+            raise InvalidRequest(413, TOO_LARGE)
+        position += len(given) - len(member.unused_data) - len(member.unconsumed_tail)
+        more = len(piece) == most and not member.eof
+        yield piece
+    if not member.eof:
+        raise InvalidRequest(400, "unable to decode gzip body: unexpected end")
+
+
+@attrs.frozen
+class Packed:
+    """A gzip body that is ready for the backends.
+
+    :ivar body: of one member or several; if it is mergeable, what it holds ends with a newline.
+    :ivar mergeable: whether another one may be appended.
+    :ivar lines: how many, as :func:`count_lines` counts them.
+    :ivar size: bytes when decoded.
+    """
+
+    body: bytes
+    mergeable: bool
+    lines: int
+    size: int
+
+
+class _NeedsStampsError(Exception):
+    """A line has no timestamp."""
+
+
+def prepare_packed(packed: bytes, precision: bytes, now: int, limit: int) -> Steps[Packed | None]:
+    """Stamp a gzip body, as :func:`prepare_slowly` does; one in which all lines have timestamps keeps its bytes.
+
+    :param limit: bytes of the decoded body; 0 for no limit.
+    :return: None if there is no line.
+    :raises InvalidRequest: 400 or 413.
+    """
+    try:
+        return (yield from _Reading(packed, precision, now, limit).read())
+    except _NeedsStampsError:
+        return (yield from _Reading(packed, precision, now, limit, repack=True).read())
+
+
+class _Reading:
+    """Goes through a body once, block by block.
+
+    A block ends where a line does, whatever follows: that is what makes a body mergeable. So blocks can be read one by
+    one.
+
+    :param repack: whether to compress what becomes of the lines; else the first line without a timestamp ends it.
+    """
+
+    def __init__(self, packed: bytes, precision: bytes, now: int, limit: int, *, repack: bool = False) -> None:
+        self._packed = packed
+        self._precision = precision
+        self._now = now
+        self._limit = limit
+        self._packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_FORMAT) if repack else None
+        self._parts: list[bytes] = []
+        self._blank = self._closed = True
+        self._lines = self._size = 0
+        self._last = b""
+
+    def read(self) -> Steps[Packed | None]:
+        """Do it."""
+        pieces: list[bytes] = []
+        waiting, enough = 0, _OUTPUT // 2
+        for piece in decode_pieces(self._packed, self._limit):
+            pieces.append(piece)
+            waiting += len(piece)
+            grown = 0
+            if waiting >= enough:
+                text = b"".join(pieces)
+                end = text.rfind(b"\n") + 1
+                grown = yield from self._read_block(text[:end], last=False)
+                if self._closed and end:
+                    text, enough = text[end:], _OUTPUT // 2
+                else:  # a line that is longer than this, perhaps without end: do not look at it again and again
+                    enough = 2 * waiting
+                    grown += waiting
+                pieces, waiting = [text], len(text)
+            yield grown
+        if waiting:
+            yield (yield from self._read_block(b"".join(pieces), last=True))
+        if self._blank:
+            return None
+        return Packed(self._finish(), self._closed, self._lines, self._size)
+
+    def _read_block(self, block: bytes, *, last: bool) -> Steps[int]:
+        """Read a block, if it is one; return how many bytes more are in memory."""
+        if not block:
+            return 0
+        if is_finished(block, self._precision):
+            stamped, self._closed = block, True
+        else:
+            stamped, self._closed = yield from prepare_slowly(block, self._precision, self._now)
+        if not (self._closed or last):
+            return 0
+        self._blank = self._blank and (yield from is_blank_slowly(block))
+        self._lines += count_lines(block)
+        self._size += len(block)
+        self._last = stamped[-1:]
+        if self._packer is None:
+            if stamped is not block:
+                raise _NeedsStampsError
+            return 0
+        self._parts.append(self._packer.compress(stamped))
+        return len(self._parts[-1])
+
+    def _finish(self) -> bytes:
+        ends = self._last == b"\n" or not self._closed
+        if self._packer is None:
+            return self._packed if ends else self._packed + NEWLINE
+        if not ends:
+            self._parts.append(self._packer.compress(b"\n"))
+        self._parts.append(self._packer.flush())
+        return b"".join(self._parts)
+
+
+def decoded_body(write: Write) -> bytes:
+    """Return a write's lines."""
+    return igzip.decompress(write.body) if write.gzipped else write.body
+
+
+def reduced(write: Write, whole: bytes, part: bytes) -> Write | None:
+    """Return a write with only a part of its lines; None without any.
+
+    :param whole: all of them, as :func:`decoded_body` returns them.
+    """
+    if part is whole:
+        return write
+    if not part:
+        return None
+    if write.gzipped:
+        part = igzip.compress(part if part.endswith(b"\n") else part + b"\n", _LEVEL, mtime=0)
+    return attrs.evolve(write, body=part)
