@@ -45,8 +45,10 @@ class Reply:
     """An answer, from a backend or our own.
 
     :ivar headers: the few that a client may see, in canonical spelling (``Content-Type``, ``X-Influxdb-Error``, ...).
+    :ivar complete: whether all of a backend's answer could be read; else the body is a message of ours.
     """
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...] = ()
     body: bytes = b""
+    complete: bool = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import attrs
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from influxrelay.core.errors import BackendFailure
@@ -166,11 +167,12 @@ def unreadable_reply(status: int, headers: list[tuple[bytes, bytes]], problem: B
     if status < 300:
         return Reply(status)
     shown = dict(shown_headers(headers))
+    has_text = b"X-Influxdb-Error" in shown
     message = f"the backend answered {status}, but the rest of its answer could not be read: {problem.detail}"
-    if b"X-Influxdb-Error" in shown:
+    if has_text:
         message = shown[b"X-Influxdb-Error"].decode("utf-8", "backslashreplace")
     kept = [(name, shown[name]) for name in (b"Retry-After", b"WWW-Authenticate") if name in shown]
-    return json_error(status, message, *kept)
+    return attrs.evolve(json_error(status, message, *kept), complete=has_text)
 
 
 def _clear_status(data: bytes) -> int | None:

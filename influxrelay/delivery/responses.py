@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import re
 from email.utils import parsedate_to_datetime
 from time import time
@@ -18,6 +19,8 @@ _PERMANENT = re.compile(
     rb"|contains invalid UTF-8",
     re.IGNORECASE,
 )
+_MISSING = re.compile(rb'database not found|bucket \\?"[^"]*\\?" not found')
+_NO_ORGANIZATION = re.compile(rb"organization .*not found")
 
 
 class Verdict(enum.Enum):
@@ -42,8 +45,31 @@ def judge(reply: Reply) -> Verdict:
 
 
 def is_not_ready(reply: Reply) -> bool:
-    """Tell whether the backend misses the database: it is well, and may get it (``handler.go``, ``serveWrite``)."""
-    return reply.status == 404 and b"database not found" in reply.body
+    """Tell whether the backend lacks the database (in 2.x the bucket): it is well, and may be given it.
+
+    The texts are those of ``serveWrite`` in 1.x' ``services/httpd/handler.go`` and of 2.x' ``http/legacy``.
+    """
+    return reply.status == 404 and _MISSING.search(reply.body) is not None
+
+
+def is_misdirected(reply: Reply) -> bool:
+    """Tell whether a 404 or 405 says that the write was sent to the wrong place, and nothing of the write itself.
+
+    It comes from a proxy, from a path that takes no writes, or from a server without the output's organization: the
+    queue should hold, and the backend's alarm be raised. InfluxDB 1.x repeats its errors in a header, 2.x and 3.x give
+    them a code and a message; anything else is not InfluxDB's.
+    """
+    if reply.status not in (404, 405) or is_not_ready(reply):
+        return False
+    if not reply.complete or _NO_ORGANIZATION.search(reply.body):
+        return True
+    if any(name == b"X-Influxdb-Error" for name, _ in reply.headers):
+        return False
+    try:
+        error = json.loads(reply.body)
+    except ValueError:
+        return True
+    return not (isinstance(error, dict) and {"code", "message"} <= error.keys())
 
 
 def is_presentable(reply: Reply) -> bool:
