@@ -21,7 +21,7 @@ from influxrelay.delivery.sender import Sender
 from influxrelay.journal.records import Drop, Record
 from influxrelay.lineprotocol.filters import Filter, divide, divide_slowly
 from influxrelay.lineprotocol.gzip_body import decoded_body, reduced
-from influxrelay.lineprotocol.parser import Steps
+from influxrelay.lineprotocol.scanner import Steps
 
 FIRST_DELAY = 0.5  # seconds until the first retry for which no client waits; it doubles up to the maximum
 PAGE = 256 * 1024  # bytes that are read from the journal at once: a client may wait for the commit behind it ...

@@ -21,7 +21,7 @@ from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import Record
 from influxrelay.lineprotocol.filters import Filter, divide_slowly
 from influxrelay.lineprotocol.gzip_body import decoded_body, reduced
-from influxrelay.lineprotocol.parser import Steps, run
+from influxrelay.lineprotocol.scanner import Steps, run
 
 _Parts = list[tuple[Sender, Write]]  # who gets something of a write, and what
 

@@ -22,8 +22,9 @@ from influxrelay.http.request import Request
 from influxrelay.http.responses import VERSION
 from influxrelay.lineprotocol.body import decode_slowly, is_gzip
 from influxrelay.lineprotocol.gzip_body import prepare_packed
-from influxrelay.lineprotocol.parser import Steps, count_lines, is_blank_slowly, is_finished, prepare_slowly
+from influxrelay.lineprotocol.parser import count_lines, is_blank_slowly, is_finished, prepare_slowly
 from influxrelay.lineprotocol.query_string import flag, parse
+from influxrelay.lineprotocol.scanner import Steps
 
 NO_CONTENT = Reply(204)
 _MEMORY = 4096  # destinations remembered, far more than a site has

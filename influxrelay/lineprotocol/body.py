@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from influxrelay.core.errors import InvalidRequest
 from influxrelay.lineprotocol.gzip_body import decode_pieces
-from influxrelay.lineprotocol.parser import Steps, run
+from influxrelay.lineprotocol.scanner import Steps, run
 
 _UNSUPPORTED = {b"deflate", b"br", b"zstd", b"compress", b"snappy"}
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
 
 from influxrelay.core.expressions import compile_expression
-from influxrelay.lineprotocol.parser import Steps, is_blank_slowly, read_series, run, split_lines, split_slowly
+from influxrelay.lineprotocol.parser import is_blank_slowly
+from influxrelay.lineprotocol.scanner import Steps, run
+from influxrelay.lineprotocol.splitting import read_series, split_lines, split_slowly
 
 _MEMORY = 8192  # series, measurements and keys remembered by each filter ...
 _MEMORY_LENGTH = 512  # ... and the longest among them, in bytes

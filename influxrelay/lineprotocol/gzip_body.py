@@ -14,7 +14,8 @@ from isal import igzip, isal_zlib
 
 from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.write import Write
-from influxrelay.lineprotocol.parser import Steps, count_lines, is_blank_slowly, is_finished, prepare_slowly
+from influxrelay.lineprotocol.parser import count_lines, is_blank_slowly, is_finished, prepare_slowly
+from influxrelay.lineprotocol.scanner import Steps
 
 TOO_LARGE = "Request Entity Too Large"
 NEWLINE = igzip.compress(b"\n", mtime=0)

@@ -13,8 +13,9 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from influxrelay.core.log_throttle import Throttle
+from influxrelay.lineprotocol.datagrams import all_simple, split_valid
 from influxrelay.lineprotocol.filters import Filter, divide
-from influxrelay.lineprotocol.parser import all_simple, split_valid, stamp
+from influxrelay.lineprotocol.parser import stamp
 
 MAX_DATAGRAM = 65536  # bytes; Twisted would cut them at 8192
 _SO_MEMINFO = 55  # asm-generic/socket.h; Python has no name for it

@@ -11,7 +11,7 @@ from influxrelay.delivery import buffered_sender as queued
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.lineprotocol.filters import Filter
-from influxrelay.lineprotocol.parser import Steps
+from influxrelay.lineprotocol.scanner import Steps
 from tests.simulation import queue as queue_simulation
 from tests.simulation.filter import FilterWorld
 

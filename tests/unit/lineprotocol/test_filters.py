@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.expressions import ExpressionError, compile_expression
-from influxrelay.lineprotocol import filters
-from influxrelay.lineprotocol import parser as line_protocol
+from influxrelay.lineprotocol import filters, scanner, splitting
 from influxrelay.lineprotocol.filters import Filter, divide
-from influxrelay.lineprotocol.parser import MAX_SERIES, read_series, split_lines
+from influxrelay.lineprotocol.splitting import MAX_SERIES, read_series, split_lines
 from testing import influx_grammar
 from testing.line_protocol_cases import ALL, MALFORMED, RUBBISH
 
@@ -210,7 +209,7 @@ class DivideTests(SynchronousTestCase):
         """What is left does not depend on how much of a body is looked at in one go."""
         body = b"\n".join(parts)
         chosen = [Filter(["a"], []), Filter([], ["t"]), Filter(["."], ["."]), Filter(["^b"], [])]
-        with patch.multiple(line_protocol, _WINDOW=1 << 20, _OFTEN=1 << 20):
+        with patch.multiple(splitting, _WINDOW=1 << 20, OFTEN=1 << 20):
             whole = divide(body, chosen)
-        with patch.multiple(line_protocol, _WINDOW=4, _OFTEN=1):
+        with patch.multiple(splitting, _WINDOW=4, OFTEN=1), patch.object(scanner, "OFTEN", 1):
             self.assertEqual(divide(body, chosen), whole)

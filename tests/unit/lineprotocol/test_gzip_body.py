@@ -14,7 +14,8 @@ from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.write import Destination, Write
 from influxrelay.lineprotocol import gzip_body
 from influxrelay.lineprotocol.gzip_body import NEWLINE, Packed, decode_pieces, decoded_body, prepare_packed, reduced
-from influxrelay.lineprotocol.parser import count_lines, is_blank, prepare, run
+from influxrelay.lineprotocol.parser import count_lines, is_blank, prepare
+from influxrelay.lineprotocol.scanner import run
 from testing.line_protocol_cases import ALL, RUBBISH
 
 NOW = 1_763_700_000_123_456_789

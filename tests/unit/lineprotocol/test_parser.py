@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import time
 from random import Random
+from unittest.mock import patch
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay.lineprotocol import parser as line_protocol
+from influxrelay.lineprotocol import parser, scanner
+from influxrelay.lineprotocol.datagrams import all_simple, split_valid
 from influxrelay.lineprotocol.parser import (
     PRECISIONS,
-    all_simple,
     count_lines,
     is_blank,
     is_blank_slowly,
     prepare,
     prepare_slowly,
-    run,
-    split_valid,
     stamp,
     timestamp,
 )
+from influxrelay.lineprotocol.scanner import run
 from testing import influx_grammar
 from testing.line_protocol_cases import (
     ALL,
@@ -261,12 +261,8 @@ class PropertyTests(SynchronousTestCase):
     def test_slices(self, body: bytes, window: int, long: int) -> None:
         """Wherever the work is cut, the result is the same."""
         expected = (prepare(body, b"ns", NOW), is_blank(body))
-        before = (line_protocol._WINDOW, line_protocol._LONG, line_protocol._OFTEN)
-        try:
-            line_protocol._WINDOW, line_protocol._LONG, line_protocol._OFTEN = window, long, 1
+        with patch.multiple(parser, WINDOW=window, _LONG=long, OFTEN=1), patch.object(scanner, "OFTEN", 1):
             found = (run(prepare_slowly(body, b"ns", NOW)), run(is_blank_slowly(body)))
-        finally:
-            line_protocol._WINDOW, line_protocol._LONG, line_protocol._OFTEN = before
         self.assertEqual(found[0], expected[0])
         self.assertEqual(found[1] and body[:1] in b"# \t\0\n", expected[1])
 
