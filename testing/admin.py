@@ -25,8 +25,6 @@ HEADER = b"Authorization: Token SECRET-token"
 class OperatedCase(RelayTestCase):
     """Has relays from configuration files, in a directory short enough for a unix socket's name."""
 
-    timeout = 20
-
     def setUp(self) -> None:
         """Make the directory."""
         self.directory = Path(tempfile.mkdtemp(prefix="relay-"))

@@ -71,8 +71,6 @@ class Child(ProcessProtocol):
 class ProgramCase(RelayTestCase):
     """Starts the program and looks after its end."""
 
-    timeout = 60
-
     def setUp(self) -> None:
         """Make a directory, with a path that leaves room for a socket's name."""
         self.directory = Path(tempfile.mkdtemp(prefix="relay-"))

@@ -19,7 +19,6 @@ from testing.scripted import LINE, LOOPBACK, Answer, RelayTestCase, reactor, req
 class ReloadCase(RelayTestCase):
     """A relay with a configuration file that can be written anew."""
 
-    timeout = 120
     service: RelayService
 
     def setUp(self) -> None:

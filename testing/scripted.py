@@ -491,7 +491,7 @@ def in_chunks(target: bytes, *pieces: bytes, headers: Sequence[bytes] = ()) -> b
 class RelayTestCase(TestCase):
     """Has backends, clients and relays that end with the test."""
 
-    timeout = 30
+    timeout = 180  # seconds; only a test that hangs takes as long, also on a busy machine
     pings = False  # of backends by the relays
     _backends: Sequence[ScriptedBackend] = ()
 

@@ -46,7 +46,7 @@ class _TLSServer(Factory):
 
 
 class _Case(TestCase):
-    timeout = 60
+    timeout = 180
 
     def setUp(self) -> None:
         """Make an authority, and a factory for both ends."""

@@ -115,8 +115,6 @@ class HTTPTests(RelayTestCase):
 class JournalTests(JournalTestCase):
     """With a journal, which keeps writes as they came."""
 
-    timeout = 120  # a loaded machine may pause for seconds
-
     def outputs(self, good: ScriptedBackend, other: ScriptedBackend, *expressions: str) -> list[Any]:
         """Return two outputs, the second one with filters."""
         return [self.output(good, "good"), self.output(other, "other", **rules(*expressions))]

@@ -341,8 +341,6 @@ SIZE = 100_000  # bytes of a write
 class FullDiskTests(JournalTestCase):
     """The disk is full for a while (no file of the relay's may grow)."""
 
-    timeout = 60
-
     async def test_relay(self) -> None:
         """With one backend well, writes are acknowledged, and both get them; then the journal works again."""
         one, two = self.backend(), self.backend()

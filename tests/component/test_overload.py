@@ -410,8 +410,6 @@ class _FewFiles(Relay):
 class OutOfFilesTests(RelayTestCase):
     """A process without files to open."""
 
-    timeout = 180
-
     async def run_short(self, settings: str = "") -> _FewFiles:
         """Start a relay that may open 100 files, before a backend."""
         backend, port = self.backend(), free_port()

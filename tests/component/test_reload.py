@@ -815,8 +815,6 @@ class WholeTests(ReloadCase):
 class ProcessTests(ProgramCase):
     """The real program."""
 
-    timeout = 120
-
     async def _logged(self, child: Child, words: str, count: int = 1) -> None:
         await until(lambda: child.out.count(words) >= count or child.code is not None, words)
         self.assertIsNone(child.code, child.out + child.err)

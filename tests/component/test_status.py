@@ -31,7 +31,6 @@ TRAITS = ("X-Influxdb-Version", "Request-Id", "X-Request-Id", "Date")
 class HealthCase(OperatedCase):
     """Asks the listeners, and the admin listener."""
 
-    timeout = 60
     pings = True
 
     def admin(self, service: RelayService) -> Any:
@@ -454,8 +453,6 @@ def _lines(written: int) -> bytes:
 
 class InfluxdTests(HealthCase):
     """Two real servers, one of which is killed and comes back."""
-
-    timeout = 180
 
     async def test_killed(self) -> None:
         """Whenever a server is said to be in sync it has every point that was acknowledged before the question."""

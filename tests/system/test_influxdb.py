@@ -73,8 +73,6 @@ def pair(udp_precision: str = "ns") -> tuple[Influxd, Influxd]:
 
 
 class _Case(RelayTestCase):
-    timeout = 90
-
     async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         """Have the servers, and a database of this test's own on both."""
         self.a, self.b = self.servers = pair()
