@@ -14,20 +14,20 @@ python := $(VENV)/bin/python
 .PHONY: help run picture unit test test-lowest simulate bench docs deb lint format clean
 
 help:
-	@echo 'make run          two InfluxDB servers and the relay before them, until Ctrl-C'
-	@echo 'make picture      two of everything behind load balancers, with a table: kill parts and watch'
+	@echo 'make run          two InfluxDB servers and a relay in front of them, until Ctrl-C'
+	@echo 'make picture      two of everything behind load balancers, in a live table: kill parts with a key'
 	@echo 'make unit         the tests that need no servers'
 	@echo 'make test         lint, then all tests with their coverage; TESTS=tests.system.test_servers runs some'
-	@echo 'make test-lowest  the tests, with the oldest versions of libraries that pyproject.toml allows'
-	@echo 'make simulate     a million schedules of backends, disks and processes that fail; a seed that breaks a promise is printed'
-	@echo 'make bench        how fast it is beside nginx and InfluxDB itself; OPTIONS=--help tells more'
-	@echo 'make docs         the documentation as web pages in build/docs'
-	@echo 'make deb          a package for Debian, with a virtual environment of its own, in dist'
+	@echo 'make test-lowest  the tests with the oldest versions of libraries that pyproject.toml allows'
+	@echo 'make simulate     a million random schedules of failing backends, disks and processes'
+	@echo 'make bench        how fast it is, compared with nginx and InfluxDB; OPTIONS=--help shows more'
+	@echo 'make docs         the documentation, as web pages in build/docs'
+	@echo 'make deb          a Debian package, in dist'
 	@echo 'make lint         ruff, mypy, import-linter'
 	@echo 'make format       let ruff format the code'
-	@echo 'make clean        remove all that these commands have made'
+	@echo 'make clean        remove everything that these commands have made'
 	@echo
-	@echo 'They make .venv (PYTHON=python3.12: .venv-python3.12, with that Python) and install missing Debian packages.'
+	@echo 'They create .venv (PYTHON=python3.12: .venv-python3.12, with that Python) and install missing Debian packages.'
 
 run: $(VENV)/installed
 	@tools/setup.sh packages run

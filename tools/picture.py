@@ -1,6 +1,7 @@
-"""The whole picture on this machine, until Ctrl-C: watch it, and kill or freeze its parts.
+"""Two of everything behind load balancers, until Ctrl-C: watch it in a table, and kill or freeze its parts.
 
-Two sites that write, HAProxy, nginx, two relays with journals, two InfluxDB servers, a dashboard that asks, Prometheus.
+Two sites that write, HAProxy, nginx, two relays with journals, two InfluxDB servers, a dashboard that queries, and
+Prometheus.
 """
 
 from __future__ import annotations
@@ -29,24 +30,24 @@ from testing.monitoring import Prometheus
 from testing.picture import RELAYS, SERVERS, Picture
 from testing.servers import LOOPBACK, ServerError
 from testing.sites import DATABASE, Sites
-from tools.picture_words import KEYS, Facts, SenderFacts, find_trouble, fit, table
+from tools.picture_table import KEYS, Facts, SenderFacts, find_trouble, fit, table
 
 RATE = 40.0  # writes a second, half of them over UDP
 LOOK = 0.5  # seconds between two looks
 PLAIN = 10.0  # seconds between two tables where there is no terminal
 JUST_NOW = 5.0  # seconds
 SPAN = 3.0  # seconds that a rate is taken over
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the first may be ignored where this is started from a script
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a script may have set the first to be ignored
 
 
 class Rate:
-    """How fast a number grows."""
+    """The growth rate of a number."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
     def of(self, number: int) -> float:
-        """Take the number as it is now, and return its growth per second."""
+        """Add the current number, and return its growth per second."""
         now = time.monotonic()
         self._seen.append((now, number))
         while self._seen[0][0] < now - SPAN:
@@ -56,7 +57,7 @@ class Rate:
 
 
 class Watch:
-    """Runs the picture, does what is asked, and knows how everything is."""
+    """Runs the picture, carries out keys, and collects the state of all parts."""
 
     def __init__(self, picture: Picture, sites: Sites, prometheus: Prometheus) -> None:
         self.picture, self.sites, self.prometheus = picture, sites, prometheus
@@ -72,7 +73,7 @@ class Watch:
         self._work: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
 
     def begin(self) -> None:
-        """Look, ask and work in threads, until it is over."""
+        """Collect and work in threads until :attr:`over` is set."""
         for relay in RELAYS:
             for server in SERVERS:
                 self._repeat(LOOK, self._ask_vote, relay, server)
@@ -93,7 +94,7 @@ class Watch:
         self._votes[relay, server] = status, str(told.get("message", ""))
 
     def _ask_haproxy(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # it says nothing now, and so there is nothing new
+        with contextlib.suppress(OSError, ValueError):  # no answer, so nothing new
             self._states = self.picture.haproxy.states()
 
     def _ask_prometheus(self) -> None:
@@ -115,10 +116,10 @@ class Watch:
         finally:
             connection.close()
 
-    # -- what is done
+    # -- keys
 
     def press(self, key: str) -> None:
-        """Do what a key is for."""
+        """Carry out a key."""
         if key in "1234":
             self.chosen = list(self.parts)[int(key) - 1]
         elif key in "kfr":
@@ -140,7 +141,7 @@ class Watch:
             elif key == "r" and state == "frozen":
                 part.resume()
                 self.parts[name] = "up"
-                self.events.append(f"{began} {name} goes on")
+                self.events.append(f"{began} {name} was resumed")
             elif key == "r":
                 self.parts[name] = "starting"
                 part.restart()
@@ -150,17 +151,17 @@ class Watch:
             self.parts[name] = "killed"
             self.events.append(f"{began} {name}: {str(error).splitlines()[0]}")
 
-    # -- what is seen
+    # -- facts
 
     def _rate(self, name: str, number: int) -> float:
         return self._rates.setdefault(name, Rate()).of(number)
 
     def facts(self) -> Facts:
-        """Return how everything is."""
+        """Return the state of all parts."""
         for name, part in self.picture.parts.items():
             if self.parts[name] in ("up", "frozen") and not part.is_running:
                 self.parts[name] = "killed"
-                self.events.append(f"{time.strftime('%H:%M:%S')} {name} has ended")
+                self.events.append(f"{time.strftime('%H:%M:%S')} {name} has exited")
         senders = []
         for sender in self.sites.http:
             written = len(sender.acknowledged)
@@ -197,10 +198,10 @@ class Watch:
 
 @contextlib.contextmanager
 def screen() -> Iterator[None]:
-    """Take the terminal: keys come at once and are not shown; all is as it was afterwards."""
+    """Take over the terminal, with keys read at once and not echoed, and restore it afterwards."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
-    tty.setcbreak(descriptor)  # Ctrl-C still is one
+    tty.setcbreak(descriptor)  # Ctrl-C still works
     sys.stdout.write("\x1b[?1049h\x1b[?25l")
     try:
         yield
@@ -211,7 +212,7 @@ def screen() -> Iterator[None]:
 
 
 def show_live(watch: Watch, deadline: float) -> None:
-    """Show the table until q, and do what the keys say."""
+    """Show the table and carry out keys, until q."""
     with screen():
         while time.monotonic() < deadline:
             width, height = shutil.get_terminal_size()
@@ -227,7 +228,7 @@ def show_live(watch: Watch, deadline: float) -> None:
 
 
 def show_plain(watch: Watch, deadline: float) -> None:
-    """Print the table now and then, and whenever something else is wrong."""
+    """Print the table now and then, and when problems change."""
     last, due = None, 0.0
     while time.monotonic() < deadline:
         facts = watch.facts()
@@ -239,7 +240,7 @@ def show_plain(watch: Watch, deadline: float) -> None:
 
 
 def run(stack: ExitStack, seconds: float) -> None:
-    """Start everything, and show it."""
+    """Start everything and show it."""
     directory = tempfile.mkdtemp(prefix="picture-")
     stack.callback(shutil.rmtree, directory, ignore_errors=True)
     print(f"starting all parts in {directory} ...", flush=True)
@@ -259,14 +260,14 @@ def run(stack: ExitStack, seconds: float) -> None:
 
 
 def stop(*_: object) -> NoReturn:
-    """End as on Ctrl-C."""
+    """Exit as on Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def main() -> None:
-    """Run until somebody says stop."""
+    """Run until Ctrl-C or a signal."""
     parser = argparse.ArgumentParser(prog="make picture", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="end after so long")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this many seconds")
     options = parser.parse_args()
     for number in SIGNALS:
         signal.signal(number, stop)
@@ -274,7 +275,7 @@ def main() -> None:
         try:
             run(stack, options.seconds)
         except KeyboardInterrupt:
-            print("ending all parts ...", flush=True)
+            print("stopping all parts ...", flush=True)
         except ServerError as error:
             sys.exit(str(error))
 

@@ -18,7 +18,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from testing.servers import PROJECT
-from tools.picture_words import KEYS, Facts, SenderFacts, describe_part, find_trouble, fit, table
+from tools.picture_table import KEYS, Facts, SenderFacts, describe_part, find_trouble, fit, table
 
 LIMIT = 90.0  # seconds that anything may take
 PROGRAM = """
@@ -51,14 +51,14 @@ def but(**changes: Any) -> Facts:
     return attrs.evolve(WELL, **merged)
 
 
-class WordsTests(SynchronousTestCase):
+class TableTests(SynchronousTestCase):
     """Facts in, lines out."""
 
     def test_well(self) -> None:
-        """When nothing is wrong the table says so, who writes where, and who answers."""
+        """When nothing is wrong the table says so, and shows who writes where and who answers."""
         text = "\n".join(table(WELL))
-        self.assertIn("ALL IS WELL", text)
-        self.assertIn("relay1   up        takes the writes of north-main", text)
+        self.assertIn("OK: every write", text)
+        self.assertIn("relay1   up        accepts writes of north-main", text)
         self.assertIn("influx2  up        in sync, answers queries", text)
         self.assertIn("2/s answered by influx1, 2/s answered by influx2", text)
         self.assertIn("11:59:00 relay1 was started", text)
@@ -76,21 +76,21 @@ class WordsTests(SynchronousTestCase):
             (but(senders=waiting), ["writes wait: north-main", "writes fail: north-main"]),
         ):
             self.assertEqual(find_trouble(facts), trouble)
-            self.assertIn("WRONG" if trouble else "ALL IS WELL", "\n".join(table(facts)))
+            self.assertIn("PROBLEM" if trouble else "OK: every write", "\n".join(table(facts)))
 
     def test_parts(self) -> None:
         """Each state of a part is told with what it means for others."""
         lag = {("relay1", "influx1"): (503, "behind: 5 writes")}
         for facts, name, words in (
-            (but(parts={"relay1": "frozen"}), "relay1", "its clients write to relay2 when that is noticed"),
-            (but(parts={"relay2": "frozen"}), "relay2", "answers nothing; its clients write to relay1"),
-            (but(parts={"relay1": "killed", "relay2": "killed"}), "relay1", "nobody takes its clients' writes; what"),
+            (but(parts={"relay1": "frozen"}), "relay1", "its clients write to relay2 when HAProxy notices"),
+            (but(parts={"relay2": "frozen"}), "relay2", "does not answer; its clients write to relay1"),
+            (but(parts={"relay1": "killed", "relay2": "killed"}), "relay1", "its clients cannot write; what"),
             (but(parts={"relay2": "killed"}), "relay2", "its clients write to relay1"),
-            (but(states={"relays/relay1": "DOWN"}), "relay1", "HAProxy does not give it writes yet"),
-            (WELL, "relay2", "has no clients now"),
+            (but(states={"relays/relay1": "DOWN"}), "relay1", "HAProxy does not send it writes yet"),
+            (WELL, "relay2", "no clients now"),
             (but(parts={"influx1": "killed"}, votes=lag), "influx1", "keep what it misses (relay1: behind: 5 writes)"),
             (but(votes=lag), "influx1", "behind, so it gets no queries (relay1: behind: 5 writes)"),
-            (but(states={"influxdb/influx1": "DOWN"}), "influx1", "gets queries in a moment"),
+            (but(states={"influxdb/influx1": "DOWN"}), "influx1", "gets queries soon"),
         ):
             self.assertIn(words, describe_part(facts, name))
 
@@ -167,21 +167,23 @@ class TerminalTests(SynchronousTestCase):
 
     def test_kill_and_freeze(self) -> None:
         """A person kills a server and freezes a relay, reads what is wrong and what follows, and puts it right."""
-        self.see("ALL IS WELL", "answered by influx1", "north-main", "1-4 choose a part")
+        self.see("OK: every write", "answered by influx1", "north-main", "1-4 select")
         self.press("3k")
-        self.see("WRONG: influx1 is killed", "influx1  KILLED    gets no queries", "answered by influx2", "was killed")
+        self.see(
+            "PROBLEM: influx1 is killed", "influx1  KILLED    gets no queries", "answered by influx2", "was killed"
+        )
         self.press("3r")
-        self.see("ALL IS WELL", "influx1 was started")
+        self.see("OK: every write", "influx1 was started")
         self.press("1f")
-        self.see("WRONG: relay1 is frozen", "relay1   FROZEN    answers nothing")
+        self.see("PROBLEM: relay1 is frozen", "relay1   FROZEN    does not answer")
         self.press("1r")
-        self.see("ALL IS WELL", "relay1 goes on")
+        self.see("OK: every write", "relay1 was resumed")
         self.press("q")
         self.assertEqual(self.wait(), 0)
 
     def test_interrupt(self) -> None:
         """Ctrl-C ends everything, and leaves the terminal as it was."""
-        self.see("ALL IS WELL")
+        self.see("OK: every write")
         before = self.written.count(b"\x1b[?1049l")
         self.press("\x03")
         self.assertEqual((self.wait(), before), (0, 0))

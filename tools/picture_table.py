@@ -1,4 +1,4 @@
-"""What the picture's table says: facts in, lines out."""
+"""The table that ``make picture`` shows: facts in, lines out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import attrs
 
 from testing.picture import RELAYS, SERVERS
 
-KEYS = "KEYS  1-4 choose a part  k kill -9  f freeze (SIGSTOP)  r restart, go on  q end"
-INDENT = " " * 22  # of what does not fit into a line: where the words begin that say what a part's state means
+KEYS = "KEYS  1-4 select  k kill -9  f freeze (SIGSTOP)  r restart or resume  q quit"
+INDENT = " " * 22  # of folded lines: the column in which a part's state is explained
 SHOWN_EVENTS = 6
 DETAIL = re.compile(r"(?<=down: )([a-z]+): [^;]*")
 OTHER = {"relay1": "relay2", "relay2": "relay1", "influx1": "influx2", "influx2": "influx1"}
@@ -18,10 +18,11 @@ OTHER = {"relay1": "relay2", "relay2": "relay1", "influx1": "influx2", "influx2"
 
 @attrs.define
 class SenderFacts:
-    """A sender: what it has written over HTTP, and how fast now, what failed, and whether something did just now.
+    """What a sender has written over HTTP, and what has failed.
 
-    :ivar waits: how long the write under way has waited, in seconds.
-    :ivar relay: who took the last write.
+    :ivar waits: how long the write in flight has been waiting, in seconds.
+    :ivar relay: which relay accepted the last write.
+    :ivar failing: whether a write has failed in the last seconds.
     """
 
     name: str
@@ -37,13 +38,13 @@ class SenderFacts:
 
 @attrs.define
 class Facts:
-    """How everything is.
+    """The state of all parts.
 
     :ivar parts: ``"up"``, ``"killed"``, ``"frozen"`` or ``"starting"``, by name.
-    :ivar votes: what a relay says of a server: the status, 0 for no answer, and its words.
+    :ivar votes: the health of a server as a relay sees it: the status, 0 for no answer, and the message.
     :ivar states: HAProxy's, by ``backend/server``.
-    :ivar answers: queries a second, by who answered them, ``"503"`` and ``"broken"`` among them.
-    :ivar alerts: those that fire, by Prometheus.
+    :ivar answers: queries a second by the server that answered them, or ``"503"`` or ``"broken"``.
+    :ivar alerts: those that are firing, by Prometheus.
     """
 
     clock: str
@@ -64,7 +65,7 @@ def _brief(objection: str) -> str:
 
 
 def _lags(facts: Facts, server: str) -> list[str]:
-    """Return what the relays that answer object to a server; of one that is down the reason in a word."""
+    """Return why relays do not count a server as in sync; for one that is down, only the short reason."""
     return [
         f"{relay}: {_brief(facts.votes[relay, server][1])}"
         for relay in RELAYS
@@ -78,7 +79,7 @@ def _gets_queries(facts: Facts, server: str) -> bool:
 
 
 def describe_part(facts: Facts, name: str) -> str:
-    """Tell what a part's state means."""
+    """Explain a part's state."""
     return _describe_relay(facts, name) if name in RELAYS else _describe_server(facts, name)
 
 
@@ -86,14 +87,14 @@ def _describe_relay(facts: Facts, name: str) -> str:
     state, other = facts.parts[name], OTHER[name]
     clients = ", ".join(each.name for each in facts.senders if each.relay == name)
     if state != "up":
-        where = f"its clients write to {other}" if facts.parts[other] == "up" else "nobody takes its clients' writes"
+        where = f"its clients write to {other}" if facts.parts[other] == "up" else "its clients cannot write"
         if state != "frozen":
-            return f"{where}; what it had accepted is in its journal"
+            return f"{where}; what it has accepted is in its journal"
         noticed = not clients and not any(each.waits > 1 for each in facts.senders)
-        return f"answers nothing; {where}{'' if noticed else ' when that is noticed'}"
+        return f"does not answer; {where}{'' if noticed else ' when HAProxy notices'}"
     if facts.states.get(f"relays/{name}") != "UP":
-        return "up, but HAProxy does not give it writes yet"
-    return f"takes the writes of {clients}" if clients else "ready for writes, has no clients now"
+        return "up, but HAProxy does not send it writes yet"
+    return f"accepts writes of {clients}" if clients else "ready for writes, no clients now"
 
 
 def _describe_server(facts: Facts, name: str) -> str:
@@ -102,11 +103,11 @@ def _describe_server(facts: Facts, name: str) -> str:
         return f"gets no queries; the relays keep what it misses ({lags or 'nothing yet'})"
     if lags:
         return f"behind, so it gets no queries ({lags})"
-    return "in sync, answers queries" if _gets_queries(facts, name) else "in sync, gets queries in a moment"
+    return "in sync, answers queries" if _gets_queries(facts, name) else "in sync, gets queries soon"
 
 
 def find_trouble(facts: Facts) -> list[str]:
-    """Say what is wrong, a sentence for each thing; nothing if all is well."""
+    """Return what is wrong, one phrase for each problem."""
     trouble = [f"{name} is {state}" for name, state in facts.parts.items() if state != "up"]
     trouble += [f"{server} is behind" for server in SERVERS if facts.parts[server] == "up" and _lags(facts, server)]
     readers = [server for server in SERVERS if _gets_queries(facts, server)]
@@ -122,15 +123,15 @@ def find_trouble(facts: Facts) -> list[str]:
 
 
 def table(facts: Facts) -> list[str]:
-    """Return the lines to show."""
+    """Return the lines of the table."""
     trouble = find_trouble(facts)
-    verdict = "ALL IS WELL: every write gets to both servers, and both answer queries."
+    verdict = "OK: every write reaches both servers, and both answer queries."
     lines = [
-        f"influxrelay, the whole picture{facts.clock:>48}",
+        f"influxrelay: two of everything{facts.clock:>48}",
         "",
-        f"WRONG: {'; '.join(trouble)}." if trouble else verdict,
+        f"PROBLEM: {'; '.join(trouble)}." if trouble else verdict,
         "",
-        "   PART     STATE     WHAT THAT MEANS",
+        "   PART     STATE     WHAT IT MEANS",
     ]
     for number, (name, state) in enumerate(facts.parts.items(), 1):
         mark = ">" if name == facts.chosen else " "
@@ -146,9 +147,9 @@ def table(facts: Facts) -> list[str]:
     queries = ", ".join(f"{rate:.0f}/s {_by(who)}" for who, rate in sorted(facts.answers.items()) if rate >= 0.5)
     lines += [
         "",
-        f"   QUERIES   {queries or 'none are answered'}",
-        f"   UDP       {facts.datagrams:.0f} lines a second, through nginx; nobody acknowledges them",
-        f"   ALERTS    {', '.join(facts.alerts) or 'none'} (Prometheus; most come after a minute)",
+        f"   QUERIES   {queries or 'none answered'}",
+        f"   UDP       {facts.datagrams:.0f} lines a second through nginx, without acknowledgement",
+        f"   ALERTS    {', '.join(facts.alerts) or 'none'} (Prometheus; most fire after a minute)",
         "",
         *(f"   {event}" for event in facts.events[-SHOWN_EVENTS:]),
         "",
@@ -158,7 +159,7 @@ def table(facts: Facts) -> list[str]:
 
 
 def fit(lines: list[str], width: int, height: int) -> list[str]:
-    """Return the lines as a terminal of that size can show them: long ones folded, the last ones left out."""
+    """Fit lines into a terminal: fold long ones, and leave out what is too much at the end."""
     folded = [textwrap.wrap(line, width - 1, subsequent_indent=INDENT) or [""] for line in lines]
     return [piece for pieces in folded for piece in pieces][:height]
 
