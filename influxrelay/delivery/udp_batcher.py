@@ -1,4 +1,4 @@
-"""Lines out in batches, as writes."""
+"""Collects lines into batches, which are written as HTTP writes are."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ from influxrelay.delivery.responses import is_not_ready
 
 
 class Submitter(Protocol):
-    """A relay."""
+    """A fan-out, to one backend or several.
+
+    :ivar lines_unwanted: how many lines no backend has taken because of filters.
+    """
 
     name: str
     lines_unwanted: int
 
     def submit(self, write: Write) -> Deferred[Reply]:
-        """Take a batch."""
+        """Write a batch."""
 
 
 class LineBatcher:
-    """Collects lines into writes for one road.
+    """Collects lines into writes.
 
-    A batch is sent when it has ``batch_lines`` lines or ``batch_bytes`` bytes, or when its first line has waited for
+    A batch is written when it has ``batch_lines`` lines or ``batch_bytes`` bytes, or when its first line has waited for
     ``interval`` seconds (InfluxDB's ``[[udp]]`` settings ``batch-size`` and ``batch-timeout``).
 
-    :ivar dropped: lines that the backend did not take, by reason.
-    :ivar on_lost: is told a batch that the backend did not take, and may have taken at another time.
+    :param on_lost: called with each batch that was not taken, but might have been at another time.
+    :ivar dropped: lines that were not taken, by reason.
     """
 
     def __init__(
         self,
-        road: Submitter,
+        target: Submitter,
         reactor: Any,
         destination: Destination,
         query: bytes,
@@ -45,11 +48,12 @@ class LineBatcher:
         batch_lines: int,
         batch_bytes: int,
         interval: float,
+        on_lost: Callable[[Write], None] = lambda _: None,
     ) -> None:
-        self.road = road
         self.lines_out = 0
         self.dropped: Counter[str] = Counter()
-        self.on_lost: Callable[[Write], None] = lambda write: None  # noqa: ARG005
+        self._target = target
+        self._on_lost = on_lost
         self._reactor = reactor
         self._lines: list[bytes] = []
         self._size = 0
@@ -59,9 +63,9 @@ class LineBatcher:
     def reconfigure(
         self, destination: Destination, query: bytes, *, batch_lines: int, batch_bytes: int, interval: float
     ) -> None:
-        """Let other settings hold for the next line; what was collected is sent."""
+        """Change the settings for the next lines; those that wait are written as a batch."""
         self.flush()
-        self.name = self.road.name
+        self.name = self._target.name
         self._destination = destination
         self._query = query
         self._batch_lines = batch_lines
@@ -69,7 +73,7 @@ class LineBatcher:
         self._interval = interval
 
     def send(self, lines: Sequence[bytes]) -> None:
-        """Take lines."""
+        """Collect lines, and write what has become a batch."""
         for line in lines:
             self._lines.append(line)
             self._size += len(line) + 1
@@ -83,7 +87,7 @@ class LineBatcher:
         self.flush()
 
     def flush(self) -> None:
-        """Send what there is."""
+        """Write the lines that wait."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -91,9 +95,9 @@ class LineBatcher:
             return
         lines, self._lines, self._size = self._lines, [], 0
         write = Write(self._destination, self._query, b"", b"\n".join(lines) + b"\n")
-        count, unwanted = len(lines), self.road.lines_unwanted
-        answered = self.road.submit(write)
-        count -= self.road.lines_unwanted - unwanted
+        count, unwanted = len(lines), self._target.lines_unwanted
+        answered = self._target.submit(write)
+        count -= self._target.lines_unwanted - unwanted
         answered.addCallbacks(self._answered, self._failed, callbackArgs=(count, write), errbackArgs=(count,))
 
     def _answered(self, reply: Reply, count: int, write: Write) -> None:
@@ -102,7 +106,7 @@ class LineBatcher:
             return
         self.dropped[str(reply.status)] += count
         if reply.status >= 500 or is_not_ready(reply):
-            self.on_lost(write)
+            self._on_lost(write)
 
     def _failed(self, failure: Failure, count: int) -> None:
         problem = failure.value

@@ -48,17 +48,18 @@ class DatagramSender:
 
     A host name is looked up at the start and every minute, without blocking; lines go to its first address.
 
+    :param selection: the lines that are sent; None for all.
     :ivar address: the numeric address and the port that datagrams go to; None while the host has no address.
-    :ivar filter: selects the lines that are sent; None for all.
     :ivar dropped: lines dropped here, by reason: ``mtu``, ``unresolved``, ``send``.
     """
 
     _log = Logger()
 
-    def __init__(self, relay: str, name: str, reactor: Any, host: str, port: int, *, mtu: int) -> None:
-        self.reconfigure(relay, name, host, port, mtu=mtu)
+    def __init__(
+        self, relay: str, name: str, reactor: Any, host: str, port: int, *, mtu: int, selection: Filter | None = None
+    ) -> None:
+        self.reconfigure(relay, name, host, port, mtu=mtu, selection=selection)
         self._reactor = reactor
-        self.filter: Filter | None = None
         self.lines_out = 0
         self.dropped: Counter[str] = Counter()
         self.address: tuple[str, int] | None = None
@@ -67,18 +68,21 @@ class DatagramSender:
         self._trouble = Throttle(reactor)
         self._stopped = False
 
-    def reconfigure(self, relay: str, name: str, host: str, port: int, *, mtu: int) -> None:
+    def reconfigure(
+        self, relay: str, name: str, host: str, port: int, *, mtu: int, selection: Filter | None = None
+    ) -> None:
         """Change the settings; another host is looked up by :meth:`start`, and lines go to the old one until then."""
         self._relay = relay
         self.name = name
         self._host = host
         self._port = port
         self._mtu = mtu
+        self._selection = selection
 
     @property
     def location(self) -> str:
         """Where the lines go."""
-        return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
+        return f"{self._host}:{self._port}"
 
     def start(self) -> None:
         """Look up the host, and begin to send as soon as it has an address."""
@@ -98,8 +102,8 @@ class DatagramSender:
 
     def send(self, lines: Sequence[bytes]) -> None:
         """Send the lines at once, packed; lines that cannot be sent are dropped and counted."""
-        if self.filter is not None:
-            lines = self.filter.pick(lines)
+        if self._selection is not None:
+            lines = self._selection.pick(lines)
         if self.address is None:
             self._drop("unresolved", len(lines), self._host)
             return

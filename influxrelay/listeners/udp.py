@@ -93,9 +93,8 @@ class UDPService(Relaying):
                 journal_first=self.writer is not None,
                 clock=time.time,
             )
-            batcher = LineBatcher(relay, self._reactor, where, target.forwarded, **settings)
-            if key is not None:
-                batcher.on_lost = partial(self._note_lost, key)
+            on_lost = (lambda _: None) if key is None else partial(self._note_lost, key)
+            batcher = LineBatcher(relay, self._reactor, where, target.forwarded, **settings, on_lost=on_lost)
             return relay, batcher
         relay, batcher = self._batchers[key]
         relay.reconfigure(name, senders, consistency="any")
@@ -111,12 +110,12 @@ class UDPService(Relaying):
         self._datagram_outputs = {}
         for each in wanted:
             old = before.get(each.name)
+            settings: Any = {"mtu": each.mtu, "selection": make_filter(each)}
             if old is None:
-                output = DatagramSender(self.name, each.name, self._reactor, each.host, each.port, mtu=each.mtu)
+                output = DatagramSender(self.name, each.name, self._reactor, each.host, each.port, **settings)
             else:
                 output = present.pop(old)
-                output.reconfigure(self.name, each.name, each.host, each.port, mtu=each.mtu)
-            output.filter = make_filter(each)
+                output.reconfigure(self.name, each.name, each.host, each.port, **settings)
             self._datagram_outputs[each.name] = output
             if self.running:
                 output.start()
