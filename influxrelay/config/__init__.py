@@ -1,1 +1,1 @@
-"""TOML to frozen settings, every error message, and the difference of two configurations."""
+"""TOML to frozen settings, every error message, and the difference between two configurations."""

@@ -1,4 +1,4 @@
-"""What a reload has to do: the difference of two configurations, and the steps from one to the other."""
+"""The difference between two configurations, as a reload needs it."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ Output = HTTPOutputConfig | UDPOutputConfig
 
 @attrs.frozen
 class Plan:
-    """What becomes of the listeners.
+    """What a reload does with the listeners.
 
-    :ivar kept: the listeners that go on, as they were and as they will be.
-    :ivar told: what changes, for people: the places and keys, never the values.
+    :ivar kept: listeners that stay, each with its old and its new configuration.
+    :ivar changes: what changes, for people: places and keys, but no values, which may be secrets.
     """
 
     kept: tuple[tuple[Listener, Listener], ...]
     added: tuple[Listener, ...]
     removed: tuple[Listener, ...]
-    told: tuple[str, ...]
+    changes: tuple[str, ...]
 
 
 def compare(old: Config, new: Config) -> Plan:
-    """Find out what changes.
+    """Compare two configurations.
 
-    :raises ConfigError: something that cannot change while the relay runs.
+    :raises ConfigError: something changes that needs a restart.
     """
     kept: list[tuple[Listener, Listener]] = []
     added: list[Listener] = []
     removed: list[Listener] = []
-    told = list(_keys(old, new, ("http", "udp", "admin", "warnings")))
+    changes = list(_keys(old, new, ("http", "udp", "admin", "warnings")))
     if old.admin != new.admin:
-        told.append(f"admin: {_change_of(old.admin, new.admin)}")
+        changes.append(f"admin: {_change_of(old.admin, new.admin)}")
     kinds: tuple[tuple[str, Sequence[Listener], Sequence[Listener]], ...] = (
         ("http", old.http, new.http),
         ("udp", old.udp, new.udp),
@@ -51,15 +51,15 @@ def compare(old: Config, new: Config) -> Plan:
         for index, listener in enumerate(after):
             if listener.name not in names:
                 added.append(listener)
-                told.append(f"{listener.name}: added")
+                changes.append(f"{listener.name}: added")
                 continue
             was = present.pop(names[listener.name])
             _refuse_what_needs_a_restart(f"{new.path}: {kind}[{index}]", was, listener)
             kept.append((was, listener))
-            told += _differences(was, listener)
+            changes += _differences(was, listener)
         removed += present.values()
-        told += [f"{name}: removed" for name in present]
-    return Plan(tuple(kept), tuple(added), tuple(removed), tuple(told))
+        changes += [f"{name}: removed" for name in present]
+    return Plan(tuple(kept), tuple(added), tuple(removed), tuple(changes))
 
 
 def _change_of(old: object, new: object) -> str:
@@ -69,7 +69,7 @@ def _change_of(old: object, new: object) -> str:
 
 
 def _same_listeners(old: Sequence[Listener], new: Sequence[Listener]) -> dict[str, str]:
-    """Return by which name each listener was known before: by its address, else its name, else its journal."""
+    """Return the old name of each listener that existed before, by its address, else its name, else its journal."""
     before = find_again({each.name: each.bind_addr for each in old}, {each.name: each.bind_addr for each in new})
     journals = {each.journal.directory: each.name for each in old if each.journal and each.name not in before.values()}
     for each in new:
@@ -79,12 +79,12 @@ def _same_listeners(old: Sequence[Listener], new: Sequence[Listener]) -> dict[st
 
 
 def _refuse_what_needs_a_restart(place: str, old: Listener, new: Listener) -> None:
-    """Refuse what no running sender or writer can change.
+    """Refuse changes that a running listener cannot make.
 
     :raises ConfigError: with the key.
     """
     if (old.journal and old.journal.directory) != (new.journal and new.journal.directory):
-        raise ConfigError(f"{place}.journal: another directory, or a journal where there was none, needs a restart")
+        raise ConfigError(f"{place}.journal: another journal, or to begin or end one, needs a restart")
     before = pair_outputs(old, new)
     for index, output in enumerate(new.outputs):
         if new.journal is None and _has_buffer(output) != _has_buffer(before.get(output.name, output)):
@@ -92,7 +92,10 @@ def _refuse_what_needs_a_restart(place: str, old: Listener, new: Listener) -> No
 
 
 def pair_outputs(old: Listener, new: Listener) -> dict[str, Output]:
-    """Return what each output was before, by its new name: as the journal finds backends, renamed, swapped or moved."""
+    """Return the old configuration of each output that existed before, by its new name.
+
+    Renamed, swapped and moved outputs are recognised in the way in which the journal recognises backends.
+    """
     pairs: dict[str, Output] = {}
     for kind in (HTTPOutputConfig, UDPOutputConfig):
         present = {each.name: each for each in old.outputs if isinstance(each, kind)}
@@ -110,11 +113,11 @@ def _place_of(output: Output) -> str:
     return output.write_url if isinstance(output, HTTPOutputConfig) else output.location
 
 
-# -- in words
+# -- Changes, for people
 
 
 def _differences(old: Listener, new: Listener) -> Iterator[str]:
-    """Yield what changes in a listener, by place and key."""
+    """Yield the changes of a listener, by place and key."""
     keys = [*_keys(old, new, ("journal", "outputs")), *(f"journal-{key}" for key in _keys(old.journal, new.journal))]
     if keys:
         yield f"{new.name}: {', '.join(keys)}"
@@ -143,7 +146,7 @@ _ENDPOINTS = ("write_url", "write_prom_url", "ping_url", "query")
 
 
 def _keys(old: Any, new: Any, but: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield the keys whose values differ; the values may be secrets."""
+    """Yield the keys whose values differ."""
     if old is None or new is None:
         return
     differing = {

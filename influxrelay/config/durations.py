@@ -21,12 +21,12 @@ _TERM = re.compile(r"(?=\.?[0-9])([0-9]*)(?:\.([0-9]*))?(" + "|".join(sorted(_UN
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds that a duration in the grammar of Go's ``time.ParseDuration`` stands for.
+    """Return the seconds of a duration in the grammar of Go's ``time.ParseDuration``.
 
     An optional sign, then decimal numbers, each with its unit (``ns``, ``us``, ``µs``, ``ms``, ``s``, ``m``, ``h``); or
-    a bare ``0``. As in Go, what is finer than a nanosecond is cut off.
+    a bare ``0``. As in Go, fractions of a nanosecond are cut off.
 
-    :raises ValueError: the text is no such duration, or is longer than an int64 of nanoseconds (292 years).
+    :raises ValueError: the text is not a duration, or exceeds an int64 of nanoseconds (292 years).
     """
     negative = text.startswith("-")
     rest = text[1:] if text.startswith(("-", "+")) else text
@@ -45,6 +45,6 @@ def parse_duration(text: str) -> float:
 def _scaled(whole: str, fraction: str, unit: int) -> int:
     if len(whole) > len(str(_LONGEST)):
         return _LONGEST + 1
-    fraction = fraction[:18]  # finer than any unit can show
+    fraction = fraction[:18]  # more digits make no difference
     scale: int = 10 ** len(fraction)
     return int(whole or "0") * unit + int(fraction or "0") * unit // scale

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult
 
 import attrs
 
-from influxrelay.config import readers
+from influxrelay.config import readers, urls
 from influxrelay.config import schema as config_keys
 from influxrelay.config.document import Place, Table, parse, read, read_each, refuse_duplicates
 from influxrelay.config.names import tell_apart
@@ -212,7 +212,7 @@ def _with_filters(listeners: tuple[_Listener, ...], filters: Sequence[FilterConf
 def _udp_output(place: Place, table: Table) -> UDPOutputConfig | HTTPOutputConfig:
     location = table.get("location")
     if isinstance(location, str) and re.match(r"(?i)https?:", location):
-        return _http_output(place, table, config_keys.HTTP_OUTPUT | {"location": readers.url_with_db})
+        return _http_output(place, table, config_keys.HTTP_OUTPUT | {"location": urls.url_with_db})
     fields = read(place, table, config_keys.UDP_OUTPUT, "location")
     host, port = fields.pop("location")
     fields["name"] = fields.get("name", location)

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from influxrelay.config.durations import parse_duration
 from influxrelay.core.expressions import ExpressionError, compile_expression
@@ -307,7 +306,7 @@ def destination_address(value: object) -> tuple[str, int]:
     """Read an address to send datagrams to; no host means this one, as in Go's ``net.ResolveUDPAddr``."""
     allowed = '"host:port" or "[IPv6]:port" with a port from 1 to 65535, or an http:// or https:// URL'
     host, port = _host_and_port(value, 1, allowed)
-    if host and not _is_host(host) and not _is_ip(host, 6):
+    if host and not is_host(host) and not is_ip(host, 6):
         raise NotAllowed(allowed)
     return host or LOOPBACK, port
 
@@ -318,14 +317,14 @@ def bind_address(value: object) -> tuple[str, int]:
     host, port = _host_and_port(value, 0, allowed)
     if host == "localhost":
         host = LOOPBACK
-    if host and not _is_ip(host, 4) and not _is_ip(host, 6):
+    if host and not is_ip(host, 4) and not is_ip(host, 6):
         raise NotAllowed(allowed)
     return host, port
 
 
 def bind_address_or_endpoint(value: object) -> str | tuple[str, int]:
     """Read an address to listen on, or one of Twisted's endpoint strings, which is returned unchanged."""
-    if isinstance(value, str) and value.isprintable() and "://" not in value and not _is_ip(value, 6):
+    if isinstance(value, str) and value.isprintable() and "://" not in value and not is_ip(value, 6):
         known = re.match(r"(?:tcp6?|ssl|unix|systemd):.", value)
         if known or re.match(r"(?!localhost:)[A-Za-z][A-Za-z0-9_+-]*:.*[:=]", value):
             return value
@@ -341,78 +340,23 @@ def _host_and_port(value: object, lowest: int, allowed: str) -> tuple[str, int]:
         raise NotAllowed(allowed)
     if match[1] is None:
         return match[2], int(match[3])
-    if not _is_ip(match[1], 6):
+    if not is_ip(match[1], 6):
         raise NotAllowed(allowed)
     return str(ipaddress.ip_address(match[1])), int(match[3])
 
 
-def _is_ip(text: str, version: int) -> bool:
+def is_ip(text: str, version: int) -> bool:
+    """Return whether a text is an IP address of this version."""
     try:
         return ipaddress.ip_address(text).version == version
     except ValueError:
         return False
 
 
-def _is_host(text: str) -> bool:
+def is_host(text: str) -> bool:
     """Is a text a host name or an IPv4 address? Digits and dots alone are not a name.
 
     A name may be anything else that a resolver may know: ``my_influxdb_1`` and ``db--01`` included.
     """
     name = re.fullmatch(r"[A-Za-z0-9._-]+", text) and not re.fullmatch(r"[0-9.]+", text)
-    return bool(name) or _is_ip(text, 4)
-
-
-# URLs
-
-
-def url_without_query(value: object) -> SplitResult:
-    """Read the location of a backend that clients name a database for."""
-    url = _url(value)
-    if "?" in str(value) or "#" in str(value):
-        raise NotAllowed("a URL without ? and # (the query comes from each write)")
-    return url
-
-
-def url_with_db(value: object) -> SplitResult:
-    """Read the location of a backend with the database to write to in its query."""
-    url = _url(value)
-    query = dict(parse_qsl(url.query, keep_blank_values=True))
-    if "#" in str(value):
-        raise NotAllowed("a URL without #")
-    if "precision" in query:
-        raise NotAllowed("a URL without precision= (the precision is the listener's)")
-    if "u" in query or "p" in query:
-        raise NotAllowed("a URL without u= and p= (use the keys username and password)")
-    if not query.get("db"):
-        raise NotAllowed('a URL with a database such as "http://127.0.0.1:8086/write?db=telegraf"')
-    return url
-
-
-def url_path(value: object) -> str | None:
-    """Read the path of an endpoint; return it without its first slash."""
-    if value == "":
-        return None
-    path = value.removeprefix("/") if isinstance(value, str) else "?"
-    if not re.fullmatch(rf"(?!/)(?:(?![?#]){_URL_CHARACTER})*", path) or "://" in path:
-        raise NotAllowed('a path such as "/write"')
-    return path
-
-
-_URL_CHARACTER = r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})"
-
-
-def _url(value: object) -> SplitResult:
-    wrong = NotAllowed('an http:// or https:// URL such as "http://127.0.0.1:8086/write"')
-    if not isinstance(value, str) or not re.fullmatch(rf"{_URL_CHARACTER}+", value):
-        raise wrong
-    try:
-        url = urlsplit(value)
-        host, port = url.hostname or "", url.port
-    except ValueError:
-        raise wrong from None
-    if "@" in url.netloc:
-        raise NotAllowed("a URL without user:password@ (use the keys username and password)")
-    good_host = _is_ip(unquote(host), 6) if "[" in url.netloc else _is_host(host)
-    if url.scheme not in ("http", "https") or not good_host or port == 0 or url.netloc.endswith(":"):
-        raise wrong
-    return url
+    return bool(name) or is_ip(text, 4)

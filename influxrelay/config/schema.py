@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from influxrelay.config import readers
+from influxrelay.config import readers, urls
 
 Keys = dict[str, Callable[[object], Any]]
 
@@ -17,10 +17,10 @@ ATTRIBUTES = {
     "journal-max-mb": "journal_max_bytes",
     "max-in-flight-mb": "max_in_flight",
 }
-"""An attribute is named after its key, but for these."""
+"""Attributes that are not named after their keys."""
 
 SECRETS = ("password", "token")
-HIDDEN = ("username", "headers", *SECRETS)  # of which errors do not show the value
+HIDDEN = ("username", "headers", *SECRETS)  # errors do not show the values of these keys
 
 CONFIG: Keys = {
     "shutdown-timeout": readers.duration,
@@ -72,7 +72,7 @@ HTTP: Keys = {
 }
 HTTP_OUTPUT: Keys = {
     "name": readers.string,
-    "location": readers.url_without_query,
+    "location": urls.url_without_query,
     "endpoints": readers.table,
     "timeout": readers.duration,
     "skip-tls-verification": readers.boolean,
@@ -95,10 +95,10 @@ HTTP_OUTPUT: Keys = {
     "max-waiting-mb": readers.integer(1),
 }
 ENDPOINTS: Keys = {
-    "write": readers.url_path,
-    "write_prom": readers.url_path,
-    "ping": readers.url_path,
-    "query": readers.url_path,
+    "write": urls.url_path,
+    "write_prom": urls.url_path,
+    "ping": urls.url_path,
+    "query": urls.url_path,
 }
 UDP: Keys = {
     "name": readers.string,

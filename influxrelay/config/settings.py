@@ -1,7 +1,7 @@
-"""What a configuration says, as frozen values: durations in seconds, sizes in bytes unless the name says otherwise.
+"""A configuration as frozen values: durations in seconds, sizes in bytes unless the name says otherwise.
 
-:mod:`influxrelay.config.loader` reads them from TOML and has checked every bound given here. A default here is the
-default of the file's key.
+:mod:`influxrelay.config.loader` reads them from TOML and checks every bound given here. The defaults are those of the
+file's keys.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ class JournalConfig:
     :ivar max_age: seconds, above 0; the default is a week.
     :ivar full: ``reject`` or ``drop-oldest``.
     :ivar sync: ``normal`` (survives the end of the process) or ``full`` (survives power loss).
-    :ivar on_error: when the disk does not take a write that a backend has: ``relay`` (acknowledge it) or ``refuse``.
+    :ivar on_error: what to do with a write that a backend has accepted and the disk has not: ``relay`` (acknowledge it)
+        or ``refuse``.
     """
 
     directory: str
@@ -31,12 +32,12 @@ class JournalConfig:
 
 @attrs.frozen
 class FilterConfig:
-    """What some outputs take: where an expression is not empty, only lines that have a match for it.
+    """A filter: its outputs get only lines that match its expressions; an empty expression matches everything.
 
-    :ivar measurement_expression: for the line's measurement.
-    :ivar tag_expression: for the keys of all of its tags.
+    :ivar measurement_expression: for the measurement.
+    :ivar tag_expression: for the key of every tag.
     :ivar outputs: names, at least one.
-    :ivar type: the Veepee fork's; it means nothing, there and here.
+    :ivar type: ignored; in files of the Veepee fork.
     """
 
     outputs: tuple[str, ...]
@@ -47,30 +48,29 @@ class FilterConfig:
 
 @attrs.frozen
 class HTTPOutputConfig:
-    """A backend that takes writes over HTTP.
+    """A backend that is written to over HTTP.
 
-    :ivar location: as written; for people, not for requests. No ``repr`` or URL here holds a secret.
+    :ivar location: as written; for people, not for requests. No ``repr`` or URL here contains a secret.
     :ivar write_url: without a query.
-    :ivar write_prom_url: where Prometheus' remote writes go; None where this backend takes none.
+    :ivar write_prom_url: for Prometheus remote writes; None if this backend accepts none.
     :ivar timeout: seconds for one write, above 0.
     :ivar ca_file: a PEM file of authorities to trust instead of the system's.
-    :ivar client_certificate: a PEM file with a certificate and its key, to show to the backend.
+    :ivar client_certificate: a PEM file with a certificate and its key, to present to the backend.
     :ivar username: given if and only if ``password`` is; never together with ``token``.
     :ivar token: printable ASCII, for ``Authorization: Token``.
     :ivar headers: more headers for each request; an ``Authorization`` among them is this output's credentials, and
         never there together with ``token`` or ``username``.
     :ivar gzip: whether bodies travel compressed; None is as they came.
-    :ivar buffer_size_mb: MiB of writes that are kept in memory while the backend is down; 0 keeps none. Of no concern
-        under a journal.
+    :ivar buffer_size_mb: MiB of writes that are kept in memory while the backend is down; 0 keeps none. Ignored with a
+        journal.
     :ivar buffer_full: ``reject`` or ``drop-oldest``.
-    :ivar create_databases: whether a database that the backend misses is created; never without a queue.
+    :ivar create_databases: whether to create databases that the backend does not have; only with a queue.
     :ivar max_batch_kb: KiB of lines that are merged into one request, at least 1.
-    :ivar max_delay_interval: seconds, above 0; the longest pause between two tries.
-    :ivar max_in_flight: requests at a time for one destination, at least 1; more than 1 gives up order.
+    :ivar max_delay_interval: seconds, above 0; the longest pause between two tries while the backend fails.
+    :ivar max_in_flight: requests in flight for one destination, at least 1; above 1, order is lost.
     :ivar max_connections: connections for writes at a time, at least 1.
-    :ivar max_waiting_mb: MiB for the writes that wait in front of this backend, at least 1. Of no concern where
-        there is a buffer.
-    :ivar health_timeout: seconds it has to answer a ping, above 0; its listener's, if that has such a key.
+    :ivar max_waiting_mb: MiB of memory for writes that wait for this backend, at least 1. Ignored with a buffer.
+    :ivar health_timeout: seconds that the backend has to answer a ping, above 0; the listener's, if it has the key.
     :ivar query: the query string of an output of a UDP listener, with ``db`` and without ``precision``; else empty.
     :ivar filters: those that name it.
     """
@@ -104,9 +104,9 @@ class HTTPOutputConfig:
 
 @attrs.frozen
 class UDPOutputConfig:
-    """A backend that takes datagrams.
+    """A backend that is written to over UDP.
 
-    :ivar host: an address or a name still to be resolved.
+    :ivar host: an address, or a name to be resolved.
     :ivar port: 1 to 65535.
     :ivar mtu: bytes of lines in one datagram, 1 to 65507; the default is influxdb-relay's (``relay/udp.go``).
     :ivar filters: those that name it.
@@ -122,25 +122,25 @@ class UDPOutputConfig:
 
 @attrs.frozen
 class HTTPListenerConfig:
-    """Where HTTP clients write, and the backends that get what they write.
+    """An HTTP listener and its backends.
 
     :ivar bind_addr: as written.
-    :ivar endpoint: the same as Twisted's ``serverFromString`` wants it; empty for one that listens nowhere.
+    :ivar endpoint: the same as an endpoint string of Twisted; empty for a listener without a port.
     :ivar default_retention_policy: for writes without ``rp``; empty leaves the choice to the backend.
     :ivar default_ping_response: the status for ``/ping``, 200 to 299.
     :ivar health_timeout: seconds a backend has to answer for ``/health``, above 0.
     :ivar rate_limit: writes a second; 0 is no limit.
-    :ivar burst_limit: writes at once under a rate limit; 0 leaves it to the limiter (one, in the Veepee fork).
+    :ivar burst_limit: writes at once under a rate limit; 0 means 1, as in the Veepee fork.
     :ivar max_body_size: bytes of a body as sent; 0 is no limit.
     :ivar max_decoded_size: bytes of a gzip body when decoded; 0 is no limit.
     :ivar cors_origins: web pages that browsers let read responses, by their origins in lower case; ``*`` is all.
-    :ivar max_connections: of clients at a time, at least 1; fewer where the process may not open so many files.
-    :ivar max_in_flight: bytes of writes that are being received or not answered yet, at least 1 MiB; never taken as
-        less than ``max_body_size``.
+    :ivar max_connections: of clients, at least 1; fewer if the process may not open so many files.
+    :ivar max_in_flight: bytes of writes that are being received or not answered yet, at least 1 MiB; never less than
+        ``max_body_size`` in effect.
     :ivar header_timeout: seconds for a request's head, above 0.
-    :ivar body_timeout: seconds for a body, above 0; with each 1000 bytes that have come there is one more.
+    :ivar body_timeout: seconds for a body, above 0; each 1000 bytes add one.
     :ivar idle_timeout: seconds between two requests, above 0.
-    :ivar consistency: for writes that ask for none.
+    :ivar consistency: of writes that have no such parameter.
     :ivar access_log: whether each request is logged.
     :ivar outputs: at least one, names unique.
     """
@@ -169,16 +169,16 @@ class HTTPListenerConfig:
 
 @attrs.frozen
 class UDPListenerConfig:
-    """Where datagrams arrive, and the backends that get their lines.
+    """A UDP listener and its backends.
 
     :ivar host: an IP address; empty for all of IPv4.
     :ivar port: 0 (any free one) to 65535.
-    :ivar precision: of the timestamps: ``ns``, ``u``, ``ms``, ``s``, ``m`` or ``h``.
+    :ivar precision: of timestamps: ``ns``, ``u``, ``ms``, ``s``, ``m`` or ``h``.
     :ivar read_buffer: bytes of the socket's receive buffer; 0 is the system's default.
-    :ivar batch_lines: lines that make a batch full, at least 1. Batches are for HTTP outputs.
-    :ivar batch_bytes: bytes that make a batch full, at least 1024.
-    :ivar batch_interval: seconds a line waits for its batch to fill, above 0.
-    :ivar outputs: at least one, names unique; under a journal HTTP outputs with the same query.
+    :ivar batch_lines: lines in a full batch, at least 1. Batches are for HTTP outputs.
+    :ivar batch_bytes: bytes in a full batch, at least 1024.
+    :ivar batch_interval: seconds that a line waits for its batch to fill, above 0.
+    :ivar outputs: at least one, names unique; with a journal, HTTP outputs with the same query.
     """
 
     name: str
@@ -196,10 +196,10 @@ class UDPListenerConfig:
 
 @attrs.frozen
 class AdminConfig:
-    """Where operators and their tools ask the relay: health, metrics, status.
+    """The listener for operators: health, metrics, status.
 
     :ivar bind_addr: as written.
-    :ivar endpoint: the same as Twisted's ``serverFromString`` wants it.
+    :ivar endpoint: the same as an endpoint string of Twisted.
     """
 
     bind_addr: str
@@ -210,10 +210,10 @@ class AdminConfig:
 class Config:
     """A whole file.
 
-    :ivar path: the file, as it was named.
+    :ivar path: the file, as it was given.
     :ivar shutdown_timeout: seconds, above 0.
-    :ivar admin_socket: the path of a unix socket; empty for ``admin.sock`` in the first journal's directory, if any;
-        None for no such socket.
+    :ivar admin_socket: the path of a unix socket; empty for ``admin.sock`` in the first journal's directory, if
+        there is a journal; None for no socket.
     :ivar admin: None for no such listener.
     :ivar http: and ``udp``: at least one listener between them, names unique.
     :ivar warnings: what the file says that is accepted, but probably not meant; each is one line with its place.
@@ -229,5 +229,5 @@ class Config:
 
     @property
     def listeners(self) -> tuple[HTTPListenerConfig | UDPListenerConfig, ...]:
-        """All of them."""
+        """All listeners."""
         return (*self.http, *self.udp)

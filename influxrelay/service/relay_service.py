@@ -218,7 +218,7 @@ class RelayService(MultiService):
     async def _change(self, config: Config, *, check: bool) -> list[str]:
         plan = compare(self.config, config)
         steps = Transaction()
-        steps.told += plan.told
+        steps.told += plan.changes
         present = {each.name: each for each in self.listeners}
         after: dict[str, Listener] = {}
         try:

@@ -268,7 +268,7 @@ class RestartTests(ReloadCase):
         """A journal that is begun, ended or moved is refused, with its key."""
         one = self.backend()
         journal = f'journal = "{self.directory / "a"}"'
-        words = f"{self.path}: http[0].journal: another directory, or a journal where there was none, needs a restart"
+        words = f"{self.path}: http[0].journal: another journal, or to begin or end one, needs a restart"
         self.start(http(to(one), listener=journal))
         self.assertEqual(await self.refused(http(to(one))), words)
         self.assertEqual(await self.refused(http(to(one), listener=f'journal = "{self.directory / "b"}"')), words)
