@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 import tomllib
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
 PACKAGE = PROJECT / "influxrelay"
 PAGE = PROJECT / "docs" / "architecture.rst"
+WIDTH = 120  # characters of a line
 _SECTION = re.compile(r"(?s)(\.\. begin of the module list\n).*?(\.\. end of the module list\n)")
 
 
@@ -37,7 +39,15 @@ def entries() -> list[str]:
         if folder.is_dir():
             lines += ["", f"``{name}/``", f"    {summary(folder / '__init__.py')}.", ""]
             modules = sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
-            lines += [f"    - ``{path.name}``: {summary(path)}" for path in modules]
+            for path in modules:
+                lines += textwrap.wrap(
+                    f"- ``{path.name}``: {summary(path)}",
+                    WIDTH,
+                    initial_indent="    ",
+                    subsequent_indent="      ",
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
         elif folder.with_suffix(".py").exists():
             lines += ["", f"``{name}.py``", f"    {summary(folder.with_suffix('.py'))}."]
     return lines[1:]

@@ -19,6 +19,7 @@ from influxrelay.config.loader import load
 from influxrelay.tap import Options
 from testing.certificates import make_pem
 from testing.servers import PROJECT
+from tools import module_list
 
 DOCS = PROJECT / "docs"
 sys.path.insert(0, str(DOCS))
@@ -69,6 +70,18 @@ class ReferenceTests(SynchronousTestCase):
         self.assertEqual(facts["name"], ("a string without control characters", ""))
         self.assertTrue(config_reference.is_required("http.output", "location"))
         self.assertFalse(config_reference.is_required("http.output", "name"))
+
+
+class ArchitectureTests(SynchronousTestCase):
+    """``docs/architecture.rst``."""
+
+    def test_modules(self) -> None:
+        """The page lists every folder and module, as ``python -m tools.module_list`` writes it."""
+        page = module_list.PAGE.read_text(encoding="utf-8")
+        self.assertEqual(page, module_list.with_list(page))
+        for path in module_list.PACKAGE.rglob("*.py"):
+            if path.name != "__init__.py":
+                self.assertIn(f"``{path.name}``", page)
 
 
 class FragmentTests(SynchronousTestCase):
