@@ -74,7 +74,11 @@ class Packed:
 
 
 class _NeedsStampsError(Exception):
-    """A line has no timestamp."""
+    """A line behind the first block has no timestamp."""
+
+
+def _packer() -> Any:
+    return isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_FORMAT)
 
 
 def prepare_packed(packed: bytes, precision: bytes, now: int, limit: int) -> Steps[Packed | None]:
@@ -96,7 +100,7 @@ class _Reading:
     A block ends where a line does, whatever follows: that is what makes a body mergeable. So blocks can be read one by
     one.
 
-    :param repack: whether to compress what becomes of the lines; else the first line without a timestamp ends it.
+    :param repack: whether to compress what becomes of the lines; else that begins in the first block, or not at all.
     """
 
     def __init__(self, packed: bytes, precision: bytes, now: int, limit: int, *, repack: bool = False) -> None:
@@ -104,7 +108,7 @@ class _Reading:
         self._precision = precision
         self._now = now
         self._limit = limit
-        self._packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_FORMAT) if repack else None
+        self._packer = _packer() if repack else None
         self._parts: list[bytes] = []
         self._blank = self._closed = True
         self._lines = self._size = 0
@@ -145,13 +149,15 @@ class _Reading:
             stamped, self._closed = yield from prepare_slowly(block, self._precision, self._now)
         if not (self._closed or last):
             return 0
+        if self._packer is None and stamped is not block:
+            if self._size:
+                raise _NeedsStampsError
+            self._packer = _packer()
         self._blank = self._blank and (yield from is_blank_slowly(block))
         self._lines += count_lines(block)
         self._size += len(block)
         self._last = stamped[-1:]
         if self._packer is None:
-            if stamped is not block:
-                raise _NeedsStampsError
             return 0
         self._parts.append(self._packer.compress(stamped))
         return len(self._parts[-1])
