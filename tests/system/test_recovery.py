@@ -109,7 +109,7 @@ class RecoveryTests(SynchronousTestCase):
             "BACKUP": str(self.base / "backup"),
         }
         self.sections = sections()
-        (self.top,) = self.sections.pop("Recovery")
+        (self.top,) = self.sections.pop("Recovering a server")
 
     def bash(self, *blocks: str) -> str:
         """Run blocks in one shell behind the one at the top, with the test's own values in that."""
