@@ -143,7 +143,7 @@ class StreamTests(BackendCase):
                 response: Any = await self.request(transport)
                 await until(lambda: True)
                 self.assertEqual(await read(response), b"x" * 300_000)
-                await until(lambda transport=transport: not transport.is_busy())  # type: ignore[misc]
+                await until(lambda: not transport.is_busy())
         packed = await self.request(self.transport(self.backend(gzipped(200, b"x"))))
         self.assertEqual(packed.headers.getRawHeaders(b"Content-Encoding"), [b"gzip"])
         self.assertTrue((await readBody(packed)).startswith(b"\x1f\x8b"))
@@ -158,7 +158,7 @@ class StreamTests(BackendCase):
             response.deliverBody(receiver)
             receiver.transport.pauseProducing()
             receiver.transport.resumeProducing()
-            await until(lambda receiver=receiver: receiver.reason)  # type: ignore[misc]
+            await until(lambda: receiver.reason)
             self.assertEqual(receiver.size, 100_000)
         self.assertEqual(backend.connection_count, 1)
 
@@ -191,7 +191,7 @@ class StreamTests(BackendCase):
         for _ in range(2):
             size = receiver.size
             receiver.transport.resumeProducing()
-            await until(lambda size=size: receiver.size > size + 60_000_000)  # type: ignore[misc]
+            await until(lambda: receiver.size > size + 60_000_000)
             receiver.transport.pauseProducing()
             size = receiver.size
             await self.assert_held_back(source)
@@ -236,7 +236,7 @@ class StreamTests(BackendCase):
             receiver = Receiver()
             response.deliverBody(receiver)
             getattr(receiver.transport, method)()
-            await until(lambda backend=backend: not backend.connections)  # type: ignore[misc]
+            await until(lambda: not backend.connections)
             self.assertIsNone(receiver.reason)
 
     async def test_broken_body(self) -> None:
@@ -251,7 +251,7 @@ class StreamTests(BackendCase):
             response = await self.request(transport, **settings)
             receiver = Receiver()
             response.deliverBody(receiver)
-            await until(lambda receiver=receiver: receiver.reason)  # type: ignore[misc]
+            await until(lambda: receiver.reason)
             error: Any = receiver.reason and receiver.reason.value
             self.assertEqual((error.reason, receiver.pieces), (reason, [b"abc"]))
             self.assertFalse(transport.is_busy())

@@ -10,7 +10,6 @@ from typing import Any
 
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
@@ -25,6 +24,7 @@ from influxrelay.http.site import RelaySite
 from influxrelay.lineprotocol.body import decode
 from influxrelay.listeners.http import HTTPService
 from testing.certificates import Authority
+from testing.logs import watch_events
 from testing.scripted import (
     LINE,
     Answer,
@@ -316,7 +316,7 @@ class EncodingTests(_Case):
                 user.send(request(body=line))
             else:
                 user.send(request(b"/write?db=db", gzip.compress(line), b"Content-Encoding: gzip"))
-            await until(lambda number=number: self.service.writes.writes == number + 1)
+            await until(lambda: self.service.writes.writes == number + 1)
         hold.release()
         for user in users:
             self.assertEqual((await user.answer()).status, 204)
@@ -705,7 +705,7 @@ class HeaderTests(_Case):
             with self.subTest(data=data[:80]):
                 user = await self.client(self.service)
                 user.send(data)
-                await until(lambda user=user: user.closed)
+                await until(lambda: user.closed)
                 head = user.unread
                 self.assertTrue(head.startswith(b"HTTP/1.1 400 "), head)
                 self.assertIn(b"\r\nX-Influxdb-Version: relay-", head)
@@ -732,7 +732,7 @@ class HeaderTests(_Case):
         for value in (b"a\nSet-Cookie: b", b"a\rSet-Cookie: b", b"a\r\n Set-Cookie: b", b"\nSet-Cookie: b"):
             user = await self.client(self.service)
             user.send(request(b"/write?db=db", LINE, b"X-Request-Id: " + value))
-            await until(lambda user=user: b"\r\n\r\n" in user.unread)
+            await until(lambda: b"\r\n\r\n" in user.unread)
             lines = re.split(rb"[\r\n]+", user.unread)
             self.assertEqual([line for line in lines if line.startswith(b"Set-Cookie")], [], value)
 
@@ -1025,13 +1025,9 @@ class AccessLogTests(_Case):
     """``access-log``."""
 
     async def _lines(self, relay: HTTPService, user: Client, *requests: bytes) -> list[str]:
-        events: list[LogEvent] = []
-        globalLogPublisher.addObserver(events.append)
-        try:
-            for each in requests:
-                await user.ask(each)
-        finally:
-            globalLogPublisher.removeObserver(events.append)
+        events = watch_events(self)
+        for each in requests:
+            await user.ask(each)
         return [
             event["log_format"].format(**event)
             for event in events
@@ -1225,7 +1221,7 @@ class StoppingTests(_Case):
 
     async def _stop(self) -> float:
         start = reactor.seconds()
-        await self.service.parent.stopService()
+        await self.stop(self.service)
         return float(reactor.seconds() - start)
 
     async def test_idle(self) -> None:
@@ -1247,7 +1243,7 @@ class StoppingTests(_Case):
         await self.begin(hold, shutdown_timeout=10.0)
         self.user.send(request())
         await until(lambda: self.server.requests)
-        stopped = self.service.parent.stopService()
+        stopped = Deferred.fromCoroutine(self.stop(self.service))
         await until(lambda: self.service.site.closing)
         self.assertFalse(stopped.called)
         hold.release()
@@ -1266,7 +1262,7 @@ class StoppingTests(_Case):
         other.send(data[:-5])
         self.user.send(request())
         await until(lambda: self.server.requests and not any(each.is_idle() for each in self.service.site.connections))
-        stopped = self.service.parent.stopService()
+        stopped = Deferred.fromCoroutine(self.stop(self.service))
         await until(lambda: self.service.site.closing)
         found = await other.ask(data[-5:])
         self.assert_error(found, 503, "the relay is shutting down")
@@ -1284,7 +1280,7 @@ class StoppingTests(_Case):
         await self.begin(hold, shutdown_timeout=10.0)
         self.user.send(request(), request())
         await until(lambda: self.server.requests)
-        stopped = self.service.parent.stopService()
+        stopped = Deferred.fromCoroutine(self.stop(self.service))
         await until(lambda: self.service.site.closing)
         hold.release()
         self.assertEqual((await self.user.answer()).header("Connection"), b"close")
@@ -1300,7 +1296,7 @@ class StoppingTests(_Case):
         users = [await self.client(relay) for _ in range(2)]
         self.assertEqual((await users[0].ask(request(body=b"a v=1 1\n"))).status, 204)
         self.assertEqual((await users[1].ask(request(body=b"a v=2 1\n"))).status, 204)
-        stopped = relay.parent.stopService()
+        stopped = Deferred.fromCoroutine(self.stop(relay))
         await until(lambda: relay.site.closing and slow.requests)
         self.assertFalse(stopped.called)
         hold.release()
@@ -1389,7 +1385,7 @@ class EndpointTests(RelayTestCase):
         self.assertEqual((await user.ask(request())).status, 204)
         self.assertEqual((await user.ask(request())).body, b"x" * 500_000)
         user.vanish()
-        await relay.parent.stopService()
+        await self.stop(relay)
         self.assertNotIn(os.path.basename(path), os.listdir(os.path.dirname(path)))  # noqa: PTH119, PTH120, PTH208 (one socket)
 
 

@@ -66,7 +66,7 @@ class SlowClientTests(_Case):
         """Look at clients often."""
         self.patch(overload, "_LOOK", 0.1)
 
-    def hurry(self, **limits: float) -> None:
+    def hurry(self, **limits: Any) -> None:
         """Shorten the time that clients have, now that they have begun."""
         admission = self.service.site.admission
         admission.reconfigure("test", attrs.evolve(admission.limits, **limits))
@@ -233,9 +233,9 @@ class BytesInFlightTests(_Case):
         admission = self.service.site.admission
         for number, client in enumerate(uploads, 1):
             client.send(request(body=b"#" * (100_000 * number), length=800_000))
-            await until(lambda expected=number: len(admission._uploads) == expected)
+            await until(lambda: len(admission._uploads) == number)
             expected = 50_000 * number * (number + 1) + number * OVERHEAD
-            await until(lambda expected=expected: admission.in_flight == expected)
+            await until(lambda: admission.in_flight == expected)
         (honest,) = await self.clients(1)
         self.assertEqual((await honest.ask(request())).status, 204)
         found = await uploads[-1].answer()
