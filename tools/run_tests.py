@@ -1,12 +1,13 @@
 """Run tests in several processes, measure their coverage, and end with the line that counts them.
 
 A class of tests is run as a whole, in one process (``tools.test_worker``). ``_trial_temp.run`` keeps what the processes
-have printed and logged, and the files that their tests made, until the next run.
+have printed and logged, and the files that their tests made, until the next run; runs at the same time do not meet.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -15,15 +16,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from unittest import TestCase, TestSuite
 
 from coverage import Coverage
 from coverage.exceptions import NoDataError
 from twisted.trial.runner import TestLoader
 
-from tools.test_worker import PLACE, Outcome
+from tools.test_worker import Outcome
 
 EVERYTHING = ["tests"]
+PLACE = Path("_trial_temp.run")
 LONGEST_FIRST = ("tests.system.", "tests.simulation.", "tests.component.", "")
 
 
@@ -49,12 +52,15 @@ def classes(names: list[str]) -> dict[str, list[str]]:
 class Run:
     """Several processes that run classes of tests, until all have been run.
 
+    :param place: a directory for all their files.
     :ivar outcomes: what came of each class.
     """
 
-    def __init__(self, found: dict[str, list[str]], *, coverage: bool) -> None:
+    def __init__(self, found: dict[str, list[str]], place: Path, *, coverage: bool) -> None:
         self.outcomes: dict[str, Outcome] = {}
-        self._command = [sys.executable, "-m", "tools.test_worker", *(["--coverage"] if coverage else [])]
+        self._place = place
+        self._options = [f"--coverage={place / '.coverage'}"] if coverage else []
+        self._numbers = itertools.count(1)
         self._waiting = iter(found.items())
         self._lock = threading.Lock()
 
@@ -72,17 +78,20 @@ class Run:
 
     def _work(self) -> None:
         while taken := self._take():
-            with subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+            with self._lock:
+                place = self._place / str(next(self._numbers))
+            command = [sys.executable, "-m", "tools.test_worker", str(place), *self._options]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
                 while taken:
                     name, tests = taken
-                    outcome = self._ask(worker, tests)
+                    outcome = self._ask(worker, tests, place)
                     self._note(name, outcome)
                     if worker.poll() is not None:
                         break
                     taken = self._take()
 
     @staticmethod
-    def _ask(worker: subprocess.Popen[str], tests: list[str]) -> Outcome:
+    def _ask(worker: subprocess.Popen[str], tests: list[str], place: Path) -> Outcome:
         assert worker.stdin is not None
         assert worker.stdout is not None
         began = time.monotonic()
@@ -91,7 +100,6 @@ class Run:
         answer = worker.stdout.readline()
         if answer:
             return Outcome(**json.loads(answer))
-        place = PLACE / str(worker.pid)
         report = f"The process that ran these tests ended with status {worker.wait()}. It said:\n"
         report += (place / "output").read_text(errors="replace")[-10_000:]
         return Outcome(0, len(tests), 0, report, time.monotonic() - began)
@@ -103,10 +111,21 @@ class Run:
             print(f"{outcome.seconds:7.1f} s  {outcome.passed:4} passed  {verdict:6}  {name}", flush=True)
 
 
-def report_coverage(*, whole: bool) -> bool:
+def make_place() -> Path:
+    """Make a directory for this run, and remove those of runs that have ended."""
+    PLACE.mkdir(exist_ok=True)
+    for each in PLACE.iterdir():
+        if not Path("/proc", each.name).exists():
+            shutil.rmtree(each, ignore_errors=True)
+    place = PLACE / str(os.getpid())
+    place.mkdir()
+    return place.absolute()
+
+
+def report_coverage(place: Path, *, whole: bool) -> bool:
     """Combine what the processes have measured, print it, and say whether it is enough for the whole of the tests."""
     combined = Coverage()
-    combined.combine()
+    combined.combine([str(place)])
     combined.save()
     try:
         covered = combined.report()
@@ -129,16 +148,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--coverage", action="store_true", help="measure coverage, child processes included")
     options = parser.parse_args(arguments)
 
-    shutil.rmtree(PLACE, ignore_errors=True)
-    Coverage().erase()
+    place = make_place()
     found = classes(options.names)
-    run = Run(found, coverage=options.coverage)
+    run = Run(found, place, coverage=options.coverage)
     run.run(min(options.processes, len(found)))
     for name, outcome in run.outcomes.items():
         if outcome.report:
             print(f"\n{name}\n{outcome.report}")
     print()
-    enough = not options.coverage or report_coverage(whole=options.names == EVERYTHING)
+    enough = not options.coverage or report_coverage(place, whole=options.names == EVERYTHING)
     print()
 
     passed, failed, skipped = (

@@ -1,15 +1,16 @@
 """A process that runs tests for ``tools.run_tests``: names come in on standard input, outcomes go to standard output.
 
-Each line is JSON: a list of names, answered by what :class:`Outcome` has. Files are made in ``_trial_temp.run/<pid>``.
+Each line is JSON: a list of names, answered by what :class:`Outcome` has. Tests make their files in a directory of this
+process's own, which is the working directory.
 """
 
 from __future__ import annotations
 
+import argparse
 import faulthandler
 import io
 import json
 import os
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +22,6 @@ from twisted.logger import globalLogPublisher, textFileLogObserver
 from twisted.trial.reporter import TextReporter
 from twisted.trial.runner import LoggedSuite, TestLoader
 
-PLACE = Path("_trial_temp.run")
 PATIENCE = 900  # seconds after which tests are taken to hang; the process then shows where, and ends
 
 
@@ -68,11 +68,14 @@ def serve(requests: TextIO, answers: TextIO, measured: Coverage | None) -> None:
 
 def main() -> None:
     """Measure what runs, keep what it prints and logs, and let no test touch the two pipes."""
-    measured = Coverage(data_suffix=True) if "--coverage" in sys.argv[1:] else None
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", type=Path, help="where to work")
+    parser.add_argument("--coverage", help="the file for what is measured; a suffix is added to its name")
+    options = parser.parse_args()
+    measured = Coverage(options.coverage, data_suffix=True) if options.coverage else None
     with measured.collect() if measured else nullcontext():
-        place = PLACE / str(os.getpid())
-        place.mkdir(parents=True)
-        os.chdir(place)
+        options.directory.mkdir()
+        os.chdir(options.directory)
         requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
         with open(os.devnull) as nothing, open("output", "w") as output, open("test.log", "w") as log:  # noqa: PTH123
             for stream, descriptor in ((nothing, 0), (output, 1), (output, 2)):
