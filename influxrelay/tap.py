@@ -15,10 +15,11 @@ from influxrelay.config.loader import load
 from influxrelay.config.settings import Config, HTTPOutputConfig, JournalConfig, UDPOutputConfig
 from influxrelay.core.errors import ConfigError
 from influxrelay.lineprotocol.query_string import without
-from influxrelay.listeners.inherited_sockets import Sockets, systemd_fds
 from influxrelay.service.process_limits import raise_file_limit, search_less_garbage
 from influxrelay.service.relay_service import RelayService
 from influxrelay.service.systemd import Notifier
+from influxrelay.transport.event_loop import install_reactor
+from influxrelay.transport.sockets import Sockets, systemd_sockets
 
 _MB = 1024 * 1024
 
@@ -46,6 +47,7 @@ class Options(usage.Options):
 
         Exits with one line and a non-zero code where it cannot be used: twistd would print the usage and exit with 0.
         """
+        install_reactor()
         if self["config"] is None:
             sys.exit("influxrelay: --config FILE is required")
         try:
@@ -114,8 +116,8 @@ def makeService(options: Options) -> IService:
     """Build the service; nothing is opened before it starts."""
     from twisted.internet import reactor  # noqa: PLC0415 (importing it installs it, and twistd has a say in which)
 
-    config, given = options.config, systemd_fds(os.environ)
-    sockets, notifier = Sockets(reactor, given), Notifier(os.environ, reactor)
+    config = options.config
+    sockets, notifier = Sockets(systemd_sockets(os.environ)), Notifier(os.environ, reactor)
     try:
         service = RelayService(config, reactor, sockets=sockets, notifier=notifier)
     except ConfigError as error:

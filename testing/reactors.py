@@ -1,4 +1,4 @@
-"""Run tests on a reactor that is named: ``python -m testing.reactors uvloop tests.component.test_transport``."""
+"""Run tests on a reactor that is named, with trial's options: ``python -m testing.reactors epoll tests.component``."""
 
 from __future__ import annotations
 
@@ -6,32 +6,41 @@ import asyncio
 import sys
 from collections.abc import Callable
 
+import uvloop
 from twisted.internet import asyncioreactor, epollreactor
+from twisted.internet.process import reapAllProcesses
+
+_REAP = 0.05  # seconds
 
 
-def _install_on(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    loop = make_loop()
+def _install_on(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     asyncioreactor.install(loop)
 
 
-def _new_uvloop() -> asyncio.AbstractEventLoop:
-    import uvloop  # noqa: PLC0415 (the other reactors go without)
+def _install_on_uvloop() -> None:
+    loop = uvloop.new_event_loop()
+    _install_on(loop)
+    _reap(loop)
 
-    return uvloop.new_event_loop()
+
+def _reap(loop: asyncio.AbstractEventLoop) -> None:
+    """Look for children that have ended: on uvloop no reactor is told by a signal."""
+    reapAllProcesses()
+    loop.call_later(_REAP, _reap, loop)
 
 
 REACTORS: dict[str, Callable[[], None]] = {
     "epoll": epollreactor.install,
-    "asyncio": lambda: _install_on(asyncio.new_event_loop),
-    "uvloop": lambda: _install_on(_new_uvloop),
+    "asyncio": lambda: _install_on(asyncio.new_event_loop()),
+    "uvloop": _install_on_uvloop,
 }
 
 
-def main(reactor: str, names: list[str]) -> None:
+def main(reactor: str, arguments: list[str]) -> None:
     """Install the reactor, and let trial run the tests."""
     REACTORS[reactor]()
-    sys.argv[:] = ["trial", "--reporter=text", f"--temp-directory=_trial_temp.{reactor}", *names]
+    sys.argv[:] = ["trial", *arguments]
     from twisted.scripts.trial import run  # noqa: PLC0415 (it imports the reactor)
 
     run()

@@ -561,7 +561,7 @@ class RelayTestCase(TestCase):
 
     async def client(self, relay: HTTPService, *, tls: Any = None) -> Client:
         """Connect to a relay."""
-        host = relay._port.getHost()
+        host: Any = relay.address()
         if hasattr(host, "port"):
             endpoint: Any = TCP4ClientEndpoint(reactor, LOOPBACK, host.port)
         else:

@@ -69,7 +69,9 @@ class HalfCloseRecorder(Recorder):
 class Recorders(Factory):
     """Makes protocols that remember, and remembers them.
 
-    :ivar made: in order.
+    :ivar made: in order; ``addresses`` are those of their other ends.
+    :ivar kind: of the next one.
+    :ivar refuse: whether to make none.
     """
 
     noisy = False
@@ -78,12 +80,17 @@ class Recorders(Factory):
         self, kind: type[Recorder] = Recorder, on_connection: Callable[[Recorder], None] | None = None
     ) -> None:
         self.made: list[Recorder] = []
-        self._kind = kind
-        self._on_connection = on_connection
+        self.addresses: list[object] = []
+        self.kind = kind
+        self.on_connection = on_connection
+        self.refuse = False
 
-    def buildProtocol(self, addr: object) -> Recorder:
+    def buildProtocol(self, addr: object) -> Recorder | None:
         """Make one."""
-        protocol = self._kind()
-        protocol.on_connection = self._on_connection
+        if self.refuse:
+            return None
+        protocol = self.kind()
+        protocol.on_connection = self.on_connection
         self.made.append(protocol)
+        self.addresses.append(addr)
         return protocol

@@ -280,16 +280,8 @@ def _endpoint(bound: str | tuple[str, int], pem: str) -> str:
     interface = [f"interface={_quoted(host)}"] if host else []
     if not pem:
         return ":".join(["tcp6" if ":" in host else "tcp", str(port), *interface])
-    files = [f"{option}={_quoted(pem)}" for option in ("privateKey", "certKey", *_chain(pem))]
-    return ":".join(["ssl", str(port), *interface, *files])
+    return ":".join(["ssl", str(port), *interface, f"privateKey={_quoted(pem)}"])
 
 
 def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace(":", "\\:")
-
-
-def _chain(pem: str) -> list[str]:
-    """Return the option that lets Twisted serve intermediate certificates too, as Go does, if the file has some."""
-    content = Path(pem).read_bytes()
-    more = content.isascii() and content.count(b"-----BEGIN CERTIFICATE-----\n") > 1  # Twisted reads no others
-    return ["extraCertChain"] if more else []

@@ -275,9 +275,9 @@ def from_file(read: Callable[[object], str | None]) -> Callable[[object], str | 
 
 
 def certificates(value: object) -> str | None:
-    """Read the path of a PEM file with certificates."""
+    """Read the path of a PEM file with certificates; whether OpenSSL can read them shows when they are used."""
     path = string(value)
-    if path and "-----BEGIN CERTIFICATE-----" not in _content(path):
+    if path and not re.search(rb"^-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----", _read(path), re.MULTILINE):
         raise NotAllowed("a PEM file with a certificate", "it has no certificate")
     return path
 
@@ -285,18 +285,24 @@ def certificates(value: object) -> str | None:
 def certificate_and_key(value: object) -> str | None:
     """Read the path of a PEM file with a certificate and its key."""
     path = certificates(value)
-    if path and not re.search(r"-----BEGIN (?!ENCRYPTED)[A-Z ]*PRIVATE KEY-----(?!\s+Proc-Type:)", _content(path)):
+    key = rb"^-----BEGIN (?!ENCRYPTED)[A-Z ]*PRIVATE KEY-----(?!\s+Proc-Type: 4,ENCRYPTED)"
+    if path and not re.search(key, _read(path), re.MULTILINE):
         raise NotAllowed("a PEM file with a certificate and an unencrypted key", "it has no such key")
     return path
 
 
 def _content(path: str) -> str:
     try:
-        return Path(path).read_bytes().decode()
-    except OSError as error:
-        raise NotAllowed("a readable file", f"cannot read it: {error.strerror}") from None
+        return _read(path).decode()
     except UnicodeDecodeError:
         raise NotAllowed("a file in UTF-8", "it is not UTF-8") from None
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise NotAllowed("a readable file", f"cannot read it: {error.strerror}") from None
 
 
 # Addresses
@@ -324,10 +330,8 @@ def bind_address(value: object) -> tuple[str, int]:
 
 def bind_address_or_endpoint(value: object) -> str | tuple[str, int]:
     """Read an address to listen on, or one of Twisted's endpoint strings, which is returned unchanged."""
-    if isinstance(value, str) and value.isprintable() and "://" not in value and not is_ip(value, 6):
-        known = re.match(r"(?:tcp6?|ssl|unix|systemd):.", value)
-        if known or re.match(r"(?!localhost:)[A-Za-z][A-Za-z0-9_+-]*:.*[:=]", value):
-            return value
+    if isinstance(value, str) and value.isprintable() and re.match(r"(?:tcp6?|ssl|unix|systemd):(?!//).", value):
+        return value
     try:
         return bind_address(value)
     except NotAllowed as error:

@@ -1,123 +1,115 @@
-"""Where a site is entered: an open port, whose certificate can change while it is open."""
+"""Where a port listens, read from Twisted's endpoint strings."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Callable
 
 import attrs
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.protocol import Factory
-from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
+
+from influxrelay.transport.server import BACKLOG
+from influxrelay.transport.sockets import BoundSocket, Sockets, is_everywhere
+from influxrelay.transport.tls import ServerTLS
+
+_PART = re.compile(r"((?:[^\\:]|\\.)*):", re.DOTALL)
+_OPTION = re.compile(r"((?:[^\\=]|\\.)*)=(.*)", re.DOTALL)
 
 
-class _Door(Factory):
-    """Gives the connections of a TCP port to a factory: through TLS, if there is a certificate now."""
+@attrs.frozen
+class Endpoint:
+    """Where a port listens, and what it shows to its clients.
 
-    noisy = False
-
-    def __init__(self, factory: Any, certificate: Any) -> None:
-        self._factory = factory
-        self.lead(factory, certificate)
-
-    def lead(self, factory: Any, certificate: Any) -> None:
-        """Give the next connections to this factory; those that are there keep what they have."""
-        self._behind = factory if certificate is None else TLSMemoryBIOFactory(certificate, False, factory)
-
-    def logPrefix(self) -> str:
-        """Return what Twisted's log calls a port with it."""
-        return "HTTP"
-
-    def doStart(self) -> None:
-        """Begin; a port does so when it opens."""
-        self._factory.doStart()
-
-    def doStop(self) -> None:
-        """End, with the port."""
-        self._factory.doStop()
-
-    def buildProtocol(self, addr: Any) -> Any:
-        """Take a connection."""
-        return self._behind.buildProtocol(addr)
-
-
-@attrs.define(eq=False)
-class Entrance:
-    """An endpoint that listens.
-
-    :ivar description: in the words of Twisted's ``serverFromString``.
-    :ivar certificate: the context factory of TLS; None without TLS, and where the endpoint keeps it to itself.
+    :ivar place: what two endpoints have in common if they listen at the same address.
+    :ivar tls: None for connections without TLS.
     """
 
-    description: str
-    port: Any
-    certificate: Any = None
-    _door: _Door | None = None
-    _place: tuple[int, str] | None = None
-    _factory: Any = None
+    place: tuple[str, ...]
+    _bind: Callable[[Sockets], BoundSocket] = attrs.field(eq=False)
+    tls: ServerTLS | None = None
+    backlog: int = BACKLOG
 
-    def close(self) -> Any:
-        """Stop listening."""
-        return self.port.stopListening()
+    @classmethod
+    def read(cls, description: str) -> Endpoint:
+        """Read ``tcp:``, ``tcp6:``, ``ssl:``, ``unix:`` or ``systemd:``, with Twisted's arguments.
 
-    def is_certified_as(self, other: Entrance) -> bool:
-        """Tell whether another entrance shows the same certificate."""
-        return bool(_fingerprint(self.certificate) == _fingerprint(other.certificate))
+        :raises ValueError: it is no such string.
+        :raises ConfigError: one of its files cannot be used.
+        """
+        kind, arguments, options = _split(description)
+        reader = _READERS.get(kind)
+        if reader is None:
+            raise ValueError(f"unknown kind of endpoint {kind!r}; known: {', '.join(_READERS)}")
+        try:
+            return reader(*arguments, **options)
+        except TypeError as error:
+            raise ValueError(str(error).partition("() ")[2]) from error
 
-    def take_effect(self) -> None:
-        """Receive the next connections as this description says, also where the port was open before."""
-        if self._door is not None:
-            self._door.lead(self._factory, self.certificate)
+    def bind(self, sockets: Sockets) -> BoundSocket:
+        """Return a socket with the address.
+
+        :raises OSError: the address cannot be had.
+        :raises LookupError: it names an inherited socket that is not there.
+        """
+        return self._bind(sockets)
 
 
-class _Opener:
-    """Stands for the reactor while an endpoint begins to listen, and puts a door into each TCP port.
-
-    A port that is open already at the same place is not opened again.
-    """
-
-    def __init__(self, sockets: Any, present: Entrance | None) -> None:
-        self._sockets = sockets
-        self._present = present
-        self.details: dict[str, Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sockets, name)
-
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
-        return self._open(port, factory, None, backlog, interface)
-
-    def listenSSL(self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = "") -> Any:  # noqa: N803 (Twisted's)
-        return self._open(port, factory, contextFactory, backlog, interface)
-
-    def _open(self, port: int, factory: Any, certificate: Any, backlog: int, interface: str) -> Any:
-        place, present = (port, interface), self._present
-        if present is not None and present._place == place:  # noqa: SLF001 (ours)
-            door, opened = present._door, present.port  # noqa: SLF001 (ours)
+def _split(description: str) -> tuple[str, list[str], dict[str, str]]:
+    """Split at colons and equals signs that no backslash escapes, as Twisted's ``serverFromString`` does."""
+    kind, *parts = _PART.findall(description + ":")
+    arguments, options = [], {}
+    for part in parts:
+        option = _OPTION.fullmatch(part)
+        if option is None:
+            arguments.append(_unescape(part))
         else:
-            door = _Door(factory, certificate)
-            opened = self._sockets.listenTCP(port, door, backlog, interface)
-        self.details = {"certificate": certificate, "door": door, "place": place, "factory": factory}
-        return opened
+            options[_unescape(option[1])] = _unescape(option[2])
+    return _unescape(kind), arguments, options
 
 
-def enter(description: str, factory: Any, sockets: Any, present: Entrance | None = None) -> Entrance:
-    """Listen as an endpoint's description says; where that is at a present port, prepare to go on with that one.
-
-    :raises Exception: what the endpoint's parser raises, or why the port cannot be had.
-    """
-    if present is not None and present._place is None and present.description == description:  # noqa: SLF001 (ours)
-        return present
-    opener = _Opener(sockets, present)
-    outcome: list[Any] = []
-    serverFromString(opener, description).listen(factory).addBoth(outcome.append)
-    if not outcome:
-        raise ValueError("it does not listen at once")  # TCP, TLS, unix and systemd do
-    if isinstance(outcome[0], Failure):
-        outcome[0].raiseException()
-    return Entrance(description, outcome[0], **opener.details)
+def _unescape(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
 
 
-def _fingerprint(certificate: Any) -> Any:
-    shown = getattr(certificate, "certificate", None)
-    return None if shown is None else shown.digest("sha256")
+# The arguments have the names that Twisted gives them.
+
+
+def _tcp(port: str, interface: str = "", backlog: str = str(BACKLOG), tls: ServerTLS | None = None) -> Endpoint:
+    place = ("tcp", "" if is_everywhere(interface) else interface, port)
+    number = int(port)
+    return Endpoint(place, lambda sockets: sockets.tcp(interface, number), tls, int(backlog))
+
+
+def _ssl(  # noqa: PLR0917 (they come by name)
+    port: str,
+    privateKey: str = "server.pem",  # noqa: N803 (Twisted's)
+    certKey: str | None = None,  # noqa: N803 (Twisted's)
+    extraCertChain: str | None = None,  # noqa: N803 (Twisted's)
+    interface: str = "",
+    backlog: str = str(BACKLOG),
+) -> Endpoint:
+    return _tcp(port, interface, backlog, ServerTLS(certKey or privateKey, privateKey, extraCertChain))
+
+
+def _unix(address: str, mode: str = "666", backlog: str = str(BACKLOG), lockfile: str = "1") -> Endpoint:
+    del lockfile  # a socket that is in use is told from one that is abandoned without it
+    bits = int(mode, 8)
+    return Endpoint(("unix", address), lambda sockets: sockets.unix(address, bits), backlog=int(backlog))
+
+
+def _systemd(domain: str, index: str | None = None, name: str | None = None) -> Endpoint:
+    del domain  # the socket knows it
+    if index is not None and name is None:
+        number = int(index)
+        return Endpoint(("systemd", "index", index), lambda sockets: sockets.by_index(number))
+    if name is not None and index is None:
+        return Endpoint(("systemd", "name", name), lambda sockets: sockets.by_name(name))
+    raise ValueError("an index or a name is needed, and not both")
+
+
+_READERS: dict[str, Callable[..., Endpoint]] = {
+    "tcp": _tcp,
+    "tcp6": _tcp,
+    "ssl": _ssl,
+    "unix": _unix,
+    "systemd": _systemd,
+}

@@ -13,9 +13,9 @@ from influxrelay.delivery.fanout import FanOut
 from influxrelay.http.overload import ClientLimits
 from influxrelay.http.site import RelaySite
 from influxrelay.http.write_resource import PingResource, WriteResource
-from influxrelay.listeners.inherited_sockets import Sockets
 from influxrelay.listeners.port_service import SiteService
 from influxrelay.listeners.relaying import Relaying
+from influxrelay.transport.sockets import Sockets
 
 
 class HTTPService(SiteService, Relaying):
@@ -24,6 +24,7 @@ class HTTPService(SiteService, Relaying):
     def __init__(self, config: HTTPListenerConfig, reactor: Any, sockets: Sockets) -> None:
         Relaying.__init__(self, config, reactor)
         self._sockets = sockets
+        self.check_endpoint()
         self._limiter: TokenBucket | None = None
         self._relay = FanOut(config.name, self.senders, writer=self.writer, clock=time.time)
         self.relays = [self._relay]

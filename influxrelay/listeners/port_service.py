@@ -6,21 +6,21 @@ import sys
 from typing import Any, NoReturn
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
 from influxrelay.config.settings import AdminConfig
-from influxrelay.core.errors import ListenError, StartError
+from influxrelay.core.errors import ConfigError, ListenError, StartError
 from influxrelay.http.overload import ClientLimits
 from influxrelay.http.site import RelaySite
 from influxrelay.http.write_resource import PingResource
-from influxrelay.listeners.endpoint import Entrance, enter
-from influxrelay.listeners.inherited_sockets import Sockets
+from influxrelay.listeners.endpoint import Endpoint
 from influxrelay.listeners.transaction import Transaction
+from influxrelay.transport.addresses import show_address
+from influxrelay.transport.server import ListeningPort
+from influxrelay.transport.sockets import Sockets
 
-_BACKLOG = 4096  # connections that the system takes before we do; Linux caps it at net.core.somaxconn
-_ACCEPTED_AT_ONCE = 16
 _MAX_ADMIN_BODY = 64 * 1024  # bytes
 _LIMITS = ClientLimits(in_flight=4 * 1024 * 1024)  # of the listener for operators
 
@@ -34,8 +34,13 @@ class PortService(Service):
     log = Logger()
     name: str
     config: Any
+    _port: Any = None
     _listening = False
     _stopping = False
+
+    def address(self) -> Any:
+        """Return the address of the port; None if there is none."""
+        return None if self._port is None else self._port.getHost()
 
     @property
     def bind_addr(self) -> str:
@@ -90,53 +95,80 @@ class SiteService(PortService):
 
     site: RelaySite
     _takes = "{relay}: takes HTTP on {address} for {backends}"
+    _reactor: Any
     _sockets: Sockets
-    _entrance: Entrance | None = None
+    _endpoint: Endpoint | None = None
+    _port: ListeningPort | None = None
 
-    @property
-    def _port(self) -> Any:
-        return self._entrance.port if self._entrance is not None else None
+    def check_endpoint(self) -> None:
+        """Read the files that the endpoint names.
+
+        :raises ConfigError: one of them cannot be used.
+        """
+        if self.config.endpoint:
+            self._read_endpoint(self.config)
+
+    def _read_endpoint(self, config: Any) -> Endpoint:
+        try:
+            return Endpoint.read(config.endpoint)
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}: {error}") from error
+        except ValueError as error:
+            raise ConfigError(f"{self.name}: {config.bind_addr}: {error}") from error
 
     def listen(self) -> None:
         """Open the port; none where there is no endpoint."""
         if self.config.endpoint:
-            self._enter(self._entrance_for(self.config))
+            self._use(*self._open(self.config))
         else:
             self._listening = True
 
-    def _entrance_for(self, config: Any) -> Entrance:
-        """Listen where a configuration says; at the present port, if that is the same."""
-        try:
-            return enter(config.endpoint, self.site, self._sockets, self._entrance)
-        except Exception as error:  # endpoint parsers are plugins, and raise what they like
-            reason = getattr(error, "socketError", error)
-            raise ListenError(f"{self.name}: cannot listen on {config.bind_addr}: {reason}") from error
+    def _open(self, config: Any) -> tuple[Endpoint, ListeningPort]:
+        """Listen where a configuration says; at the present port, if that is the same.
 
-    def _enter(self, entrance: Entrance) -> None:
-        before, self._entrance = self._entrance, entrance
-        self._listening = True
-        entrance.take_effect()
-        if before is None or before.port is not entrance.port:
-            address = show_address(entrance.port.getHost())
-            _accept_few(entrance.port)
-            entrance.port.socket.listen(_BACKLOG)  # Twisted's is 50: of more clients at once some would wait a second
-            self.log.info(self._takes, relay=self.name, address=address, backends=self._backends())
+        :raises ListenError: the port cannot be had.
+        """
+        try:
+            endpoint = self._read_endpoint(config)
+            if self._port is not None and self._endpoint is not None and endpoint.place == self._endpoint.place:
+                return endpoint, self._port
+            bound = endpoint.bind(self._sockets)
+            port = ListeningPort(self._reactor, bound, self.site, endpoint.tls, backlog=endpoint.backlog)
+            try:
+                port.startListening()
+            except OSError:
+                bound.close()
+                raise
+        except ConfigError as error:
+            raise ListenError(str(error)) from error
+        except (OSError, LookupError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ListenError(f"{self.name}: cannot listen on {config.bind_addr}: {reason}") from error
+        return endpoint, port
+
+    def _use(self, endpoint: Endpoint, port: ListeningPort) -> None:
+        """Receive connections at this port from now on."""
+        before, self._port = self._port, port
+        self._endpoint, self._listening = endpoint, True
+        port.tls = endpoint.tls
+        if before is not port:
+            self.log.info(self._takes, relay=self.name, address=show_address(port.getHost()), backends=self._backends())
             if before is not None:
-                before.close()
+                before.stopListening()
 
     def move(self, config: Any, steps: Transaction) -> None:
-        """Open the port of another configuration, to be entered instead of the present one.
+        """Open the port of another configuration, to be used instead of the present one.
 
         :raises ListenError: it cannot be had.
         """
         if not config.endpoint:
             return
-        entrance, present = self._entrance_for(config), self._entrance
-        if present is None or entrance.port is not present.port:
-            steps.back(entrance.close)
-        elif entrance.description == present.description and not entrance.is_certified_as(present):
+        endpoint, port = self._open(config)
+        if port is not self._port:
+            steps.back(port.stopListening)
+        elif config.endpoint == self.config.endpoint and endpoint != self._endpoint:
             steps.tell(f"{self.name}: certificate")
-        steps.later(self._enter, entrance)
+        steps.later(self._use, endpoint, port)
 
     def _backends(self) -> str:
         return ""
@@ -147,10 +179,9 @@ class SiteService(PortService):
         Where a client that is sent away can connect to a successor at once, what is still coming is answered.
         """
         self._stopping = True
-        port = self._port
-        closed = maybeDeferred(port.stopListening) if port is not None else None
-        gently = port is not None and port.connected and self._sockets.has(port.getHost())
-        return DeferredList([each for each in (closed, self.site.shut_down(gently=gently)) if each is not None])
+        if self._port is not None:
+            self._port.stopListening()
+        return self.site.shut_down(gently=self._port is not None and self._port.is_inherited)
 
     def abort(self) -> None:
         """Break what connections are left."""
@@ -165,7 +196,9 @@ class AdminService(SiteService):
 
     def __init__(self, config: AdminConfig, reactor: Any, sockets: Sockets) -> None:
         self.config = config
+        self._reactor = reactor
         self._sockets = sockets
+        self.check_endpoint()
         self.root = Resource()
         self.root.putChild(b"ping", PingResource())
         self.site = RelaySite(self.name, self.root, reactor, max_body_size=_MAX_ADMIN_BODY, limits=_LIMITS)
@@ -175,30 +208,9 @@ class AdminService(SiteService):
         self.config = config
 
 
-def _accept_few(port: Any) -> None:
-    """Let a port take only some of the connections that wait in each turn of the reactor.
-
-    Twisted takes 100, and ever more while more are waiting. That would hold up those that are there, and go beyond the
-    files that the process may open: what is shed for a new connection is closed in the next turn.
-    """
-    accept = port.doRead
-
-    def accept_few() -> Any:
-        port.numberAccepts = _ACCEPTED_AT_ONCE
-        return accept()
-
-    port.doRead = accept_few
-
-
 def cannot_start(log: Logger, line: str) -> NoReturn:
     """End the process before it has begun, with one line for the operator."""
     log.error("{line}", line=line)  # a critical one would be printed by Twisted, too, before the log begins
     if sys.__stderr__ is not None:
         print(line, file=sys.__stderr__)
     raise StartError(line)
-
-
-def show_address(address: Any) -> str:
-    """Return an address as people write it."""
-    host = getattr(address, "host", None)
-    return f"{host}:{address.port}" if host is not None else str(getattr(address, "name", address))

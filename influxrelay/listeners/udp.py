@@ -6,9 +6,7 @@ import time
 from functools import partial
 from typing import Any
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.error import CannotListenError
 
 from influxrelay.config.settings import HTTPOutputConfig, UDPListenerConfig, UDPOutputConfig
 from influxrelay.core.errors import ListenError
@@ -25,11 +23,11 @@ from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.udp_batcher import LineBatcher
 from influxrelay.delivery.udp_sender import DatagramSender
 from influxrelay.lineprotocol.query_string import parse
-from influxrelay.listeners.inherited_sockets import Sockets
-from influxrelay.listeners.port_service import show_address
 from influxrelay.listeners.relaying import Relaying
 from influxrelay.listeners.transaction import Transaction
 from influxrelay.listeners.udp_protocol import MAX_DATAGRAM, LineReceiver
+from influxrelay.transport.addresses import show_address
+from influxrelay.transport.sockets import Sockets
 
 
 class UDPService(Relaying):
@@ -38,7 +36,6 @@ class UDPService(Relaying):
     def __init__(self, config: UDPListenerConfig, reactor: Any, sockets: Sockets) -> None:
         super().__init__(config, reactor)
         self._sockets = sockets
-        self._port: Any = None
         self.outputs: list[LineBatcher | DatagramSender] = []
         self.relays = []
         self._batchers: dict[Sender | None, tuple[FanOut, LineBatcher]] = {}
@@ -64,8 +61,7 @@ class UDPService(Relaying):
             for each in (config.outputs if self.writer is None else config.outputs[:1])
         ]
         # The unit of a socket that was given says how large its buffer is.
-        given = self._sockets.has(IPv4Address("UDP", config.host, config.port))
-        read_buffer = 0 if given else config.read_buffer
+        read_buffer = 0 if self._sockets.has_udp(config.host, config.port) else config.read_buffer
         self.protocol.reconfigure(config.name, self.outputs, precision=config.precision, read_buffer=read_buffer)
         filters = list(dict.fromkeys(map(make_filter, config.outputs)))
         self.protocol.filters = [] if None in filters else [each for each in filters if each is not None]
@@ -134,12 +130,11 @@ class UDPService(Relaying):
 
     def _open(self, config: UDPListenerConfig) -> Any:
         try:
-            return self._sockets.listenUDP(
-                config.port, self.protocol, interface=config.host, maxPacketSize=MAX_DATAGRAM
-            )
-        except (CannotListenError, OSError) as error:
-            reason = getattr(error, "socketError", error)
-            raise ListenError(f"{self.name}: cannot listen on {config.bind_addr}: {reason}") from error
+            bound = self._sockets.udp(config.host, config.port)
+        except OSError as error:
+            raise ListenError(f"{self.name}: cannot listen on {config.bind_addr}: {error.strerror or error}") from error
+        with bound.socket as sock:  # the reactor has a copy
+            return self._reactor.adoptDatagramPort(sock.fileno(), sock.family, self.protocol, MAX_DATAGRAM)
 
     def _enter(self, port: Any) -> None:
         before, self._port, self._listening = self._port, port, True

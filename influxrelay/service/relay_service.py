@@ -28,7 +28,6 @@ from influxrelay.delivery.prober import Prober
 from influxrelay.delivery.sender import Sender
 from influxrelay.http.site import RelaySite
 from influxrelay.listeners.http import HTTPService
-from influxrelay.listeners.inherited_sockets import Sockets
 from influxrelay.listeners.port_service import AdminService, SiteService, cannot_start
 from influxrelay.listeners.transaction import Transaction
 from influxrelay.listeners.udp import UDPService
@@ -40,6 +39,8 @@ from influxrelay.operations.resources import serve_health, serve_status
 from influxrelay.operations.views import Refused, Request, socket_path
 from influxrelay.service.process_limits import file_limit, share_files
 from influxrelay.service.systemd import Notifier
+from influxrelay.transport.event_loop import describe_reactor
+from influxrelay.transport.sockets import Sockets
 
 _RESERVE = 10.0  # seconds that the end may take after the shutdown timeout, on a busy machine or a slow disk
 _LAST_WORDS = 0.5  # seconds of the shutdown timeout that are kept for answering whoever still waits
@@ -50,7 +51,7 @@ class RelayService(MultiService):
     """The whole relay.
 
     :param config: a loaded configuration.
-    :param sockets: opens the ports; without it, the reactor does.
+    :param sockets: where ports come from; without it, all are opened here.
     :param notifier: hears when the relay is ready and when it stops.
     :raises ConfigError: it names a file that cannot be used.
     """
@@ -63,7 +64,7 @@ class RelayService(MultiService):
         super().__init__()
         self.config = config
         self._reactor = reactor
-        self._sockets = sockets or Sockets(reactor)
+        self._sockets = sockets or Sockets()
         self._notifier = notifier or Notifier({}, reactor)
         self.listeners = [self._make_listener(each) for each in config.listeners]
         for listener in self.listeners:
@@ -104,7 +105,9 @@ class RelayService(MultiService):
     def startService(self) -> None:
         """Begin to work."""
         self._started = time.time()
-        self.log.info("influxrelay {version} starts", version=__version__)
+        self.log.info(
+            "influxrelay {version} starts on {reactor}", version=__version__, reactor=describe_reactor(self._reactor)
+        )
         self._warn_of_configuration()
         super().startService()
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
-from twisted.internet.error import ConnectingCancelledError, NoProtocol, TimeoutError, getConnectError
+from twisted.internet.error import ConnectingCancelledError, ConnectionLost, NoProtocol, TimeoutError, getConnectError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -69,10 +69,12 @@ class ClientEndpoint:
 
         connection: Any = await self._endpoint.connect(_Builder(build))
         try:
-            protocol: IProtocol = await connection.handshake
+            protocol: IProtocol | None = await connection.handshake
         except BaseException:
             connection.abortConnection()
             raise
+        if protocol is None:
+            raise ConnectionLost("it was closed as soon as it was made")
         return protocol
 
 

@@ -135,15 +135,15 @@ class LoopConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Let the producer go on: most has been sent."""
         self._writable = True
-        producer = self._producer
-        if producer is None:
-            return
-        if self._is_pull:
-            self._loop.call_soon(self._pull)
-            return
-        producer.resumeProducing()
-        if self.disconnecting and self._writable:
-            self._transport.close()
+        if self._producer is not None:
+            # In the next turn: asyncio's loop does not expect that the connection is closed in this method.
+            self._loop.call_soon(self._pull if self._is_pull else self._resume_producer)
+
+    def _resume_producer(self) -> None:
+        if self._producer is not None and self._writable:
+            self._producer.resumeProducing()
+            if self.disconnecting and self._writable:
+                self._transport.close()
 
     # -- called by the protocol: writing
 
@@ -180,10 +180,6 @@ class LoopConnection(asyncio.Protocol):
     def _tell_write_end(self) -> None:
         if IHalfCloseableProtocol.providedBy(self._protocol):
             self._protocol.writeConnectionLost()
-
-    def unsent(self) -> int:
-        """Return how many of the written bytes the system has not taken yet."""
-        return 0 if self._lost else int(self._transport.get_write_buffer_size())
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001 (the interface's)
         """Let a producer be paused and resumed with the pace of the other end.

@@ -1,17 +1,59 @@
-"""Which event loop a reactor runs on."""
+"""The event loop that a reactor runs on."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
+from twisted.internet import asyncioreactor
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+_log = Logger()
+
+
+def install_reactor() -> None:
+    """Install a reactor on uvloop, or on asyncio's own loop where that is missing, unless there is a reactor already.
+
+    ``twistd`` installs what its ``--reactor`` names before it asks a plugin for anything, and its default afterwards.
+    """
+    if "twisted.internet.reactor" in sys.modules:
+        return
+    try:
+        import uvloop  # noqa: PLC0415 (it may be missing)
+    except ImportError:
+        loop = asyncio.new_event_loop()
+    else:
+        loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    asyncioreactor.install(loop)
+
+
+def describe_reactor(reactor: Any) -> str:
+    """Name what a reactor runs on: ``uvloop``, ``asyncio``, or the reactor itself."""
+    loop = event_loop(reactor)
+    return type(reactor).__name__ if loop is None else type(loop).__module__.partition(".")[0]
 
 
 def event_loop(reactor: Any) -> asyncio.AbstractEventLoop | None:
     """Return the asyncio event loop below a reactor; None if it has none of its own.
 
     Whoever installs an :class:`AsyncioSelectorReactor` makes its loop the current one of the main thread, as Twisted
-    itself does.
+    itself does. What goes wrong in the loop's callbacks is logged as Twisted logs it.
     """
-    return asyncio.get_event_loop() if isinstance(reactor, AsyncioSelectorReactor) else None
+    if not isinstance(reactor, AsyncioSelectorReactor):
+        return None
+    loop = asyncio.get_event_loop()
+    if loop.get_exception_handler() is None:
+        loop.set_exception_handler(_log_error)
+    return loop
+
+
+def _log_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    if error is None:
+        _log.error("{problem}", problem=context["message"])
+    else:
+        _log.failure("{problem}", Failure(error), problem=context["message"])

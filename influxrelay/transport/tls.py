@@ -14,6 +14,7 @@ from influxrelay.core.errors import ConfigError
 _CERTIFICATE = re.compile(
     rb"^-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----.*?^-----END \1-----[^\n]*\n?", re.DOTALL | re.MULTILINE
 )
+_BEGIN = re.compile(rb"^-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----", re.MULTILINE)
 _KEY = re.compile(rb"^-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----", re.MULTILINE)
 _ENCRYPTED_KEY = re.compile(rb"^-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED", re.MULTILINE)
 
@@ -34,6 +35,8 @@ class ServerTLS:
     def __init__(self, certificate: str, key: str | None = None, chain: str | None = None) -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.options |= ssl.OP_NO_RENEGOTIATION
+        # Of a client that only sends nobody reads the tickets, and so its close would reset the connection.
+        self.context.num_tickets = 0
         files = dict.fromkeys(path for path in (certificate, key, chain) if path is not None)
         self._content = _load_certificate(self.context, *files)
 
@@ -140,12 +143,12 @@ def _explained(path: str, content: bytes, *, needs_key: bool) -> Iterator[None]:
     try:
         yield
     except ssl.SSLError as error:
-        if not _CERTIFICATE.search(content):
+        if not _BEGIN.search(content):
             reason = "no certificate in it"
         elif needs_key and _ENCRYPTED_KEY.search(content):
             reason = "its private key is encrypted"
         elif needs_key and not _KEY.search(content):
             reason = "no private key in it"
         else:
-            reason = (error.reason or "damaged").replace("_", " ").lower()
+            reason = (error.reason or "OpenSSL cannot read it").replace("_", " ")
         raise ConfigError(f"{path}: not a usable PEM file: {reason}") from error

@@ -32,14 +32,16 @@ class TLSConnection(Protocol):
 
     :param build: makes the protocol inside; None refuses the connection.
     :param server_hostname: who should answer; None on a server.
-    :ivar handshake: fires with the protocol inside when the handshake is done, or fails with the reason why it never
-        will be: :class:`ssl.SSLError`, or why the connection below is gone.
+    :ivar handshake: on a client, fires with the protocol inside when the handshake is done, or fails with the reason
+        why it never will be: :class:`ssl.SSLError`, or why the connection below is gone; fires with None when the
+        connection is gone again. None on a server.
     :ivar disconnecting: whether the connection is being closed from this end.
     """
 
     _inner: Any = None
     _shaken = False
     _closed = False
+    _write_closed = False
     _reading = True
     _end_of_file = False
     _has_producer = False
@@ -62,7 +64,7 @@ class TLSConnection(Protocol):
             self._incoming, self._outgoing, server_side=self._is_server, server_hostname=server_hostname
         )
         self._unencrypted: list[bytes] = []
-        self.handshake: Deferred[Any] = Deferred()
+        self.handshake: Deferred[Any] | None = None if self._is_server else Deferred()
 
     # -- called by the transport below
 
@@ -93,6 +95,8 @@ class TLSConnection(Protocol):
             return
         self._shaken = True
         self._flush()
+        if not self._reading:
+            self._below.pauseProducing()
         if not self._is_server:
             self._connect_inner()
             if self._inner is None:
@@ -106,7 +110,7 @@ class TLSConnection(Protocol):
         self._settle(self._inner)
 
     def _settle(self, result: Any) -> None:
-        if not self.handshake.called:
+        if self.handshake is not None and not self.handshake.called:
             self.handshake.callback(result)
 
     def dataReceived(self, data: bytes) -> None:
@@ -131,6 +135,8 @@ class TLSConnection(Protocol):
                 pieces.append(piece)
         except ssl.SSLWantReadError:
             pass
+        except ssl.SSLZeroReturnError:  # after this end's own close_notify
+            self._end_of_file = True
         except ssl.SSLError:
             problem = Failure()
         if pieces:
@@ -172,9 +178,9 @@ class TLSConnection(Protocol):
         self._build = _refuse
         if inner is not None:
             inner.connectionLost(reason)
-        if self._is_server:
-            self.handshake.addErrback(lambda _: None)
         self._settle(reason)
+        if self._shaken and self.handshake is not None:
+            self.handshake.addCallback(lambda _: None)  # the protocol refers to this object
 
     def _fail(self, problem: Failure) -> None:
         """Close the connection, for TLS does not allow to go on; the other end is told why."""
@@ -190,7 +196,7 @@ class TLSConnection(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send something, encrypted; before the handshake is done it waits."""
-        if self._closed or not data:
+        if self._closed or self._write_closed or not data:
             return
         if not self._shaken:
             self._unencrypted.append(data)
@@ -206,6 +212,17 @@ class TLSConnection(Protocol):
         """Send the pieces as one: each would need a record of its own."""
         self.write(b"".join(data))
 
+    def loseWriteConnection(self) -> None:
+        """Say that no more is sent, when what was written is sent; reading goes on."""
+        if self._shaken and not self._closed:
+            self._say_end()
+            self._write_closed = True
+
+    def _say_end(self) -> None:
+        with contextlib.suppress(ssl.SSLError):  # it waits for the other end's close_notify; ours is written
+            self._tls.unwrap()
+        self._flush()
+
     def loseConnection(self) -> None:
         """Close the connection when what was written is sent, and a registered producer has finished."""
         if self._closed or self.disconnecting:
@@ -219,9 +236,7 @@ class TLSConnection(Protocol):
         """Say in TLS that no more is sent, and close the connection below without waiting for an answer to that."""
         self._closed = True
         if self._shaken:
-            with contextlib.suppress(ssl.SSLError):  # it waits for the other end's close_notify; ours is written
-                self._tls.unwrap()
-            self._flush()
+            self._say_end()
         self._below.loseConnection()
 
     def abortConnection(self) -> None:
@@ -242,9 +257,10 @@ class TLSConnection(Protocol):
             self._shut()
 
     def pauseProducing(self) -> None:
-        """Read no more until :meth:`resumeProducing`."""
+        """Read no more until :meth:`resumeProducing`; the handshake goes on."""
         self._reading = False
-        self._below.pauseProducing()
+        if self._shaken:
+            self._below.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Read again."""
@@ -258,10 +274,6 @@ class TLSConnection(Protocol):
     def stopProducing(self) -> None:
         """Close the connection."""
         self.loseConnection()
-
-    def unsent(self) -> int:
-        """Return how many bytes the system has not taken yet."""
-        return int(self._below.unsent())
 
     def getPeer(self) -> Any:
         """Return the address of the other end."""

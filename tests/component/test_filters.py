@@ -19,9 +19,9 @@ from influxrelay.delivery.fanout import FanOut
 from influxrelay.lineprotocol import filters
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.listeners.http import HTTPService
-from influxrelay.listeners.inherited_sockets import Sockets
 from influxrelay.listeners.udp import UDPService
 from influxrelay.tap import describe
+from influxrelay.transport.sockets import Sockets
 from testing.journal_relay import JournalTestCase
 from testing.scripted import Hold, RelayTestCase, ScriptedBackend, answer, reactor, request, until
 
@@ -242,9 +242,7 @@ class ConfigTests(RelayTestCase):
         backend.port = 1
         http = self.output(backend, "http", query="db=db", **rules("[ab]"))
         sender = UDPOutputConfig("udp", "127.0.0.1:1", "127.0.0.1", 1, **rules("c"))
-        service = UDPService(
-            UDPListenerConfig("u", ":0", "127.0.0.1", 0, outputs=(http, sender)), reactor, Sockets(reactor)
-        )
+        service = UDPService(UDPListenerConfig("u", ":0", "127.0.0.1", 0, outputs=(http, sender)), reactor, Sockets())
         batcher: Any = service.outputs[0]
         output: Any = service.outputs[1]
         datagrams: list[bytes] = []

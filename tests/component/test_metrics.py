@@ -29,12 +29,12 @@ from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.journal import statistics as journal_counts
 from influxrelay.journal.statistics import JournalCounts
 from influxrelay.listeners.http import HTTPService
-from influxrelay.listeners.inherited_sockets import Sockets
 from influxrelay.listeners.udp import UDPService
 from influxrelay.operations import metrics
 from influxrelay.operations.metric_families import FAMILIES
 from influxrelay.operations.metrics import Metrics
 from influxrelay.service.relay_service import RelayService
+from influxrelay.transport.sockets import Sockets
 from testing.scripted import LINE, LOOPBACK, Hold, RelayTestCase, answer, in_chunks, reactor, request, reset, until
 
 NOT_READY = answer(404, b'{"error":"database not found: \\"db\\""}\n')
@@ -387,7 +387,7 @@ class UDPTests(_Case):
     def udp(self, *outputs: UDPOutputConfig | HTTPOutputConfig, **settings: Any) -> UDPService:
         """Start a UDP listener."""
         config = UDPListenerConfig("udp", "test", LOOPBACK, 0, outputs=outputs, **settings)
-        service = UDPService(config, reactor, Sockets(reactor))
+        service = UDPService(config, reactor, Sockets())
         service.startService()
         self.addCleanup(service.abort)
         self.addCleanup(service.stop_listening)

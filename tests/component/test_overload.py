@@ -133,6 +133,7 @@ class SlowClientTests(_Case):
         (client,) = await self.clients(1)
         client.transport.pauseProducing()
         ping = request(b"/ping?verbose=1", b"", method=b"GET")
+        await until(lambda: self.service.site.connections)
         (channel,) = self.service.site.connections
         while channel.activity() is not Activity.UNREAD:
             client.send(ping * 500)

@@ -421,7 +421,7 @@ class CertificateTests(ReloadCase):
         self.assertEqual([await self.connects(each) for each in (old, new)], [False, True])
         self.assertEqual((await client.ask(request())).status, 204)
         path.write_text("-----BEGIN CERTIFICATE-----\nrubbish\n-----BEGIN PRIVATE KEY-----\n")
-        self.assertIn("cannot listen on", await self.refused(text))
+        self.assertIn(f"main: {path}: not a usable PEM file: ", await self.refused(text))
         self.assertTrue(await self.connects(new))
         self.assertEqual(await self.reload(plain), ["main: ssl-combined-pem"])
         self.assertEqual((await self.submit()).status, 204)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, wrapClientTLS
-from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 
 from influxrelay.config.loader import load
 from influxrelay.http import site as web
-from influxrelay.listeners.inherited_sockets import Sockets, describe
+from influxrelay.listeners.endpoint import Endpoint
 from influxrelay.service.relay_service import RelayService
+from influxrelay.transport.client import ClientEndpoint
+from influxrelay.transport.sockets import Sockets, describe
 from testing.certificates import Authority
 from testing.logs import watch_events
 from testing.scripted import (
@@ -63,7 +66,7 @@ class _Case(RelayTestCase):
         fds = [os.dup(each.fileno()) for each in given]
         for fd in fds:
             self.addCleanup(os.close, fd)
-        service = RelayService(load(config), reactor, sockets=Sockets(reactor, fds))
+        service = RelayService(load(config), reactor, sockets=Sockets(dict.fromkeys(fds, "web")))
         service.privilegedStartService()
         service.startService()
         self.addCleanup(lambda: Deferred.fromCoroutine(self._end(service)))
@@ -175,9 +178,36 @@ class TakeOverTests(_Case):
         """The given descriptors do not block, and no child of this process has them."""
         given = self.given()
         os.set_inheritable(given.fileno(), True)
-        Sockets(reactor, [given.fileno()])
+        Sockets({given.fileno(): "web"})
         self.assertFalse(os.get_inheritable(given.fileno()))
         self.assertFalse(os.get_blocking(given.fileno()))
+
+
+def _has_two_lines(backend: ScriptedBackend) -> bool:
+    return b"".join(each.body for each in backend.requests) == b"m v=1 1\n" * 2
+
+
+class EverywhereTests(_Case):
+    """Listeners for every address of the machine."""
+
+    async def test_both_families(self) -> None:
+        """``":PORT"`` and ``"0.0.0.0:PORT"`` take HTTP and UDP from both families, and the log names each client."""
+        events = watch_events(self)
+        for host in ("", "0.0.0.0"):
+            backend = self.backend()
+            text = http(f"{host}:0", backend, "access-log = true")
+            text += f'[[udp]]\nbind-addr = "{host}:0"\nbatch-timeout = "1ms"\n'
+            text += f'[[udp.output]]\nlocation = "{backend.url}?db=d"\n'
+            service = await self.service(text)
+            web, packets = (each.address().port for each in service.listeners)
+            for address, family in ((LOOPBACK, socket.AF_INET), ("::1", socket.AF_INET6)):
+                client = await self.connect(ClientEndpoint(reactor, address, web, timeout=30.0))
+                self.assertEqual((await client.ask(PING)).status, 204)
+                self.assertEqual([each["client"] for each in events if "client" in each][-1], address)
+                with socket.socket(family, socket.SOCK_DGRAM) as sender:
+                    sender.sendto(b"m v=1 1\n", (address, packets))
+            await until(partial(_has_two_lines, backend))
+            await service.stopService()
 
 
 class OtherTests(_Case):
@@ -201,7 +231,7 @@ class OtherTests(_Case):
         config = self.directory / "relay.toml"
         config.write_text(http(f"{LOOPBACK}:0", self.backend()))
         fds = [each.fileno() for each in (tcp, tcp6, udp, unix, packet)]
-        service = RelayService(load(config), reactor, sockets=Sockets(reactor, [*fds, pipe[0]]))
+        service = RelayService(load(config), reactor, sockets=Sockets(dict.fromkeys([*fds, pipe[0]], "")))
         service.startService()
         self.addCleanup(lambda: Deferred.fromCoroutine(self._end(service)))
         self.assertEqual(
@@ -220,27 +250,26 @@ class OtherTests(_Case):
         """A client's connection has a listener's address, and is not taken for it."""
         given = self.given()
         with socket.create_connection(given.getsockname()) as client, given.accept()[0] as connection:
-            sockets = Sockets(reactor, [connection.fileno()])
-            self.assertFalse(sockets.has(IPv4Address("TCP", *client.getpeername())))
-        sockets = Sockets(reactor, [given.fileno()])
-        self.assertTrue(sockets.has(IPv4Address("TCP", *given.getsockname())))
-        self.assertFalse(sockets.has(IPv4Address("UDP", *given.getsockname())))
+            sockets = Sockets({connection.fileno(): ""})
+            self.assertRaises(OSError, sockets.tcp, *client.getpeername())
+        sockets = Sockets({given.fileno(): "web"})
+        self.assertTrue(sockets.tcp(*given.getsockname()).inherited)
+        self.assertFalse(sockets.has_udp(*given.getsockname()))
 
     async def test_systemd_endpoint(self) -> None:
-        """A descriptor that Twisted's own endpoint has adopted counts as used."""
-        given = self.given()
-        sockets = Sockets(reactor, [given.fileno()])
+        """An endpoint string names a given socket by its name or its place, and that counts as used."""
+        for which in ("name=web", "index=0"):
+            given = self.given()
+            service = await self.service(http(f"systemd:domain=INET:{which}", self.backend()), given)
+            self.assertEqual((await (await self.connect_to(given)).ask(PING)).status, 204)
+            await service.stopService()
+        sockets = Sockets({given.fileno(): "web"})
         self.assertEqual(sockets.unused(), [describe(given)])
-        port = sockets.adoptStreamPort(given.fileno(), socket.AF_INET, Factory.forProtocol(Client))
+        for name in ("web", "other"):
+            with contextlib.suppress(LookupError):
+                Endpoint.read(f"systemd:domain=INET:name={name}").bind(sockets).close()
+                self.assertEqual(name, "web")
         self.assertEqual(sockets.unused(), [])
-        await port.stopListening()
-
-    async def test_reactor(self) -> None:
-        """Without a socket that fits, the ports are the reactor's."""
-        sockets = Sockets(reactor)
-        port = sockets.listenUDP(0, DatagramProtocol(), interface=LOOPBACK)
-        self.assertEqual(port.getHost().host, LOOPBACK)
-        await port.stopListening()
 
 
 class GentleStopTests(_Case):

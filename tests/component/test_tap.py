@@ -23,7 +23,7 @@ from zope.interface.verify import verifyObject
 from influxrelay import __version__
 from influxrelay.config.loader import load
 from influxrelay.config.settings import Config, HTTPListenerConfig, HTTPOutputConfig, UDPListenerConfig, UDPOutputConfig
-from influxrelay.core.errors import StartError
+from influxrelay.core.errors import ConfigError, StartError
 from influxrelay.service.relay_service import RelayService
 from influxrelay.tap import Options, makeService
 from testing.logs import watch_log
@@ -411,28 +411,30 @@ class ServiceTests(RelayTestCase):
         self.patch(sys, "__stderr__", stderr)
         return stderr
 
-    async def test_bad_endpoints(self) -> None:
-        """An endpoint string that Twisted cannot read stops the start with one line."""
-        log = watch_log(self)
-        lines = []
-        stderr = self.stderr()
-        for endpoint in ("nonsense:1", "tcp:port", "tcp:1:no=such", "unix"):
-            service = self.service_on(endpoint)
-            error = self.assertRaises(StartError, service.privilegedStartService)
-            self.assertTrue(str(error).startswith("influxrelay: web: cannot listen on test: "), str(error))
-            self.assertIn(str(error), log)
-            lines.append(str(error))
-        self.assertEqual(stderr.getvalue().splitlines(), lines)
+    def test_bad_endpoints(self) -> None:
+        """An endpoint string that cannot be read is an error that says why, before anything is opened."""
+        for endpoint, reason in (
+            ("nonsense:1", "unknown kind of endpoint 'nonsense'; known: tcp, tcp6, ssl, unix, systemd"),
+            ("tcp:port", "invalid literal"),
+            ("tcp:1:no=such", "got an unexpected keyword argument 'no'"),
+            ("unix", "missing 1 required positional argument: 'address'"),
+            ("systemd:domain=INET", "an index or a name is needed, and not both"),
+        ):
+            error = self.assertRaises(ConfigError, self.service_on, endpoint)
+            self.assertTrue(str(error).startswith(f"web: test: {reason}"), str(error))
 
-    async def test_bad_certificate(self) -> None:
-        """A server's PEM file that cannot be used, or read, stops the start with one line."""
-        self.stderr()
+    def test_bad_certificate(self) -> None:
+        """A server's PEM file that cannot be used, or read, is an error that names it, before anything is opened."""
         pem = write_config(self, BROKEN_PEM)
-        for path in (pem, "/no/such/file.pem"):
-            service = self.service_on(f"ssl:0:interface={LOOPBACK}:privateKey={path}:certKey={path}")
-            error = self.assertRaises(StartError, service.privilegedStartService)
-            self.assertTrue(str(error).startswith("influxrelay: web: cannot listen on test: "), str(error))
-            self.assertEqual(len(str(error).splitlines()), 1)
+        for path, reason in ((pem, "not a usable PEM file: OpenSSL cannot read it"), ("/no/pem", "No such file")):
+            error = self.assertRaises(ConfigError, self.service_on, f"ssl:0:interface={LOOPBACK}:privateKey={path}")
+            self.assertTrue(str(error).startswith(f"web: {path}: {reason}"), str(error))
+
+    def test_missing_inherited_socket(self) -> None:
+        """An endpoint that names a socket which was not inherited stops the start with one line."""
+        self.stderr()
+        error = self.assertRaises(StartError, self.service_on("systemd:domain=INET:name=web").privilegedStartService)
+        self.assertEqual(str(error), "influxrelay: web: cannot listen on test: no inherited socket has the name 'web'")
 
     async def test_taken_port(self) -> None:
         """A taken port stops the start: starting raises the line that ends the process."""

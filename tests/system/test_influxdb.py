@@ -415,7 +415,7 @@ class ClientTests(_Case):
 
     def port(self, relay: HTTPService) -> int:
         """Return where a relay listens."""
-        port: int = relay._port.getHost().port
+        port: int = relay.address().port
         return port
 
     async def test_influxdb(self) -> None:

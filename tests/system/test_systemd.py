@@ -180,8 +180,8 @@ class SocketTests(_Case):
 import os, socket, subprocess, sys
 from twisted.internet import reactor
 from influxrelay.service.systemd import Notifier
-from influxrelay.listeners.inherited_sockets import Sockets, systemd_fds
-sockets = Sockets(reactor, systemd_fds(os.environ))
+from influxrelay.transport.sockets import Sockets, systemd_sockets
+sockets = Sockets(systemd_sockets(os.environ))
 notifier = Notifier(os.environ, reactor)
 assert len(sockets.unused()) == 2, sockets.unused()
 child = "import os; print([name for name in os.environ if name.startswith(('LISTEN', 'NOTIFY', 'WATCHDOG'))])"

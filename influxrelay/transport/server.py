@@ -1,0 +1,217 @@
+"""Ports that accept connections, on the event loop's own transports where the reactor has such a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IListeningPort, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from influxrelay.core.log_throttle import Throttle
+from influxrelay.transport.addresses import Address, show_address, to_address
+from influxrelay.transport.connection import adopt
+from influxrelay.transport.event_loop import event_loop
+from influxrelay.transport.sockets import BoundSocket
+from influxrelay.transport.tls import ServerTLS
+from influxrelay.transport.tls_connection import TLSConnection
+
+BACKLOG = 4096  # connections that the system completes before they are accepted; Linux caps it at net.core.somaxconn
+_ACCEPTED_AT_ONCE = 16
+_REST = 0.1  # seconds without accepting when there are no file descriptors left
+
+
+@implementer(IListeningPort, IReadDescriptor)
+class ListeningPort:
+    """An open port.
+
+    In each turn of the reactor it accepts only some of the connections that wait: a flood must not hold up those that
+    are there, nor go beyond the files that the process may open, for what is shed for a new connection is closed in the
+    next turn.
+
+    :param factory: makes the protocols of the connections.
+    :param tls: what the next connections are shown; None for connections without TLS.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, reactor: Any, bound: BoundSocket, factory: Any, tls: ServerTLS | None = None, *, backlog: int = BACKLOG
+    ) -> None:
+        self.tls = tls
+        self._reactor = reactor
+        self._loop = event_loop(reactor)
+        self._bound = bound
+        self._socket = bound.socket
+        self._factory = factory
+        self._backlog = backlog
+        self._address = to_address(self._socket.getsockname())
+        self._is_open = False
+        self._resting: Any = None
+        self._beginning: set[asyncio.Task[None]] = set()
+        self._count = 0
+        self._exhausted = Throttle(reactor)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether connections wait for the next process, instead of being refused, when the port is closed here."""
+        return self._bound.inherited
+
+    def startListening(self) -> None:
+        """Accept connections.
+
+        :raises OSError: somebody else listens at the address.
+        """
+        self._socket.listen(self._backlog)
+        self._is_open = True
+        self._factory.doStart()
+        self._watch()
+
+    def stopListening(self) -> Deferred[None]:
+        """Accept no more; the connections that are there stay."""
+        if self._is_open:
+            self._is_open = False
+            if self._resting is not None:
+                self._resting.cancel()
+            else:
+                self._ignore()
+            self._bound.close()
+            self._factory.doStop()
+        return succeed(None)
+
+    def getHost(self) -> Address:
+        """Return the address of the port."""
+        return self._address
+
+    def fileno(self) -> int:
+        """Return the file descriptor; called by the reactor."""
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        """Return what Twisted's log calls the port."""
+        return f"port {show_address(self._address)}"
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002 (the interface's)
+        """Stop listening; called by the reactor."""
+        self.stopListening()
+
+    def _watch(self) -> None:
+        self._resting = None
+        if self._loop is not None:
+            self._loop.add_reader(self._socket.fileno(), self.doRead)
+        else:
+            self._reactor.addReader(self)
+
+    def _ignore(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket.fileno())
+        else:
+            self._reactor.removeReader(self)
+
+    def doRead(self) -> None:
+        """Accept some of the connections that wait; called by the reactor."""
+        for _ in range(_ACCEPTED_AT_ONCE):
+            if not self._is_open:
+                return
+            try:
+                connected, peer = self._socket.accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:  # the client has left already
+                continue
+            except OSError as error:
+                self._rest(error)
+                return
+            connected.setblocking(False)
+            self._begin(connected, to_address(peer))
+
+    def _rest(self, error: OSError) -> None:
+        """Accept nothing for a moment: there are no file descriptors, or no memory, for another connection."""
+        count = self._exhausted.admit()
+        if count:
+            self._log.warn(
+                "cannot accept connections, {count} time(s): {reason}", count=count, reason=error.strerror or error
+            )
+        self._ignore()
+        self._resting = self._reactor.callLater(_REST, self._watch)
+
+    def _build(self, address: Any) -> Any:
+        if self.tls is None:
+            return self._factory.buildProtocol(address)
+        return TLSConnection(self._factory.buildProtocol, self.tls.context, self._reactor)
+
+    def _begin(self, connected: socket.socket, peer: Address) -> None:
+        if self._loop is None:
+            self._begin_on_reactor(connected, peer)
+            return
+        task = self._loop.create_task(adopt(self._loop, connected, self._build, peer))
+        self._beginning.add(task)
+        task.add_done_callback(self._began)
+
+    def _began(self, task: asyncio.Task[None]) -> None:
+        self._beginning.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log.error("a connection could not begin: {error}", error=task.exception())
+
+    def _begin_on_reactor(self, connected: socket.socket, peer: Address) -> None:
+        """Do what Twisted's own ports do."""
+        transport: Any = None
+        try:
+            protocol = self._build(peer)
+            if protocol is not None:
+                self._count += 1
+                kind = _UNIXServer if connected.family == socket.AF_UNIX else _TCPServer
+                transport = kind(connected, protocol, peer, self._count, self._reactor)
+                protocol.makeConnection(transport)
+        except Exception:  # noqa: BLE001 (a mistake in one connection must not be felt by others)
+            self._log.failure("a connection could not begin")
+            if transport is not None:
+                transport.abortConnection()
+        if transport is None:
+            connected.close()
+
+
+class _Accepted(tcp.Server):
+    """Twisted's transport of an accepted connection, with what it lacks."""
+
+    _peer: Address
+    _end_of_file = False
+
+    def __repr__(self) -> str:
+        return f"<connection from {show_address(self._peer)}>"
+
+    def getPeer(self) -> Address:
+        """Return the address of the other end."""
+        return self._peer
+
+    def getHost(self) -> Address:
+        """Return the address of this end."""
+        return to_address(self.socket.getsockname())
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """Remember that the other end sends no more; called by the reactor."""
+        self._end_of_file = True
+        super().readConnectionLost(reason)
+
+    def resumeProducing(self) -> None:
+        """Read again, unless there is nothing more: Twisted would find the same end again and again."""
+        if not self._end_of_file:
+            super().resumeProducing()
+
+
+class _TCPServer(_Accepted):
+    def __init__(self, sock: socket.socket, protocol: Any, peer: Address, number: int, reactor: Any) -> None:
+        self._peer = peer
+        nowhere: Any = None  # for what only Twisted's own ports have
+        super().__init__(sock, protocol, (show_address(peer), 0), nowhere, number, reactor)
+
+
+class _UNIXServer(_Accepted, unix.Server):
+    def __init__(self, sock: socket.socket, protocol: Any, peer: Address, number: int, reactor: Any) -> None:
+        self._peer = peer
+        super().__init__(sock, protocol, show_address(peer), None, number, reactor)
