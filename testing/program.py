@@ -41,7 +41,8 @@ class Child(ProcessProtocol):
     def __init__(self, command: Sequence[str], directory: str) -> None:
         self.out = self.err = ""
         self.code: int | None = None
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"}
+        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(PROJECT)]))
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
         self.process: Any = reactor.spawnProcess(self, command[0], list(command), environment, directory)
 
     def outReceived(self, data: bytes) -> None:

@@ -1230,7 +1230,7 @@ class StoppingTests(_Case):
         self.assertEqual((await self.asked(request())).status, 204)
         fresh = await self.client(self.service)
         await until(lambda: len(self.service.site.connections) == 2)
-        port = self.service._port.getHost().port
+        port = self.service.address().port
         self.assertLess(await self._stop(), 1.0)
         self.assertEqual([await self.user.end(), await fresh.end()], [b"", b""])
         await until(lambda: not self.server.connections)

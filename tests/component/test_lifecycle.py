@@ -44,7 +44,7 @@ class StartTests(ProgramCase):
             self.assertEqual(found.header("X-Influxdb-Version"), f"relay-{__version__}".encode(), name)
             self.assertEqual((await self.asked(child, request())).status, 204, name)
             self.assertEqual([each.body for each in backend.requests], [LINE], name)
-            self.assertIn(f"influxrelay {__version__} starts", child.out, name)
+            self.assertIn(f"influxrelay {__version__} starts on uvloop", child.out, name)
             self.assertIn(f"main: takes HTTP on {LOOPBACK}:{child.port} for one", child.out, name)
             self.assertNotRegex(child.out, r"\b_[A-Z]\w+ starting")  # the name of a class is nothing to an operator
 
@@ -66,9 +66,34 @@ class StartTests(ProgramCase):
         os.kill(pid, signal.SIGTERM)
         await until(lambda: not pidfile.exists(), "the daemon's end")
         log = logfile.read_text()
-        self.assertIn(f"influxrelay {__version__} starts", log)
+        self.assertIn(f"influxrelay {__version__} starts on uvloop", log)
         self.assertIn("influxrelay has stopped", log)
         self.assertNotIn("Traceback", log)
+
+    async def test_reactor(self) -> None:
+        """A reactor that the command names is used, under twistd and twist."""
+        for name, option in (("twistd", "--reactor=epoll"), ("twist", "--reactor=epoll")):
+            backend = self.backend()
+            program, *options = COMMANDS[name]
+            child = await self.started(self.write_config(location(backend)), (program, option, *options))
+            self.assertIn("starts on EPollReactor", child.out, name)
+            self.assertEqual((await self.asked(child, request())).status, 204, name)
+            child.signal(signal.SIGTERM)
+            await self.until_ended(child)
+            self.assert_stopped_well(child)
+
+    async def test_without_uvloop(self) -> None:
+        """Where uvloop is not installed the relay runs on the standard event loop."""
+        missing = self.directory / "missing"
+        missing.mkdir()
+        (missing / "uvloop.py").write_text("raise ImportError('not here')\n")
+        self.patch(os, "environ", {**os.environ, "PYTHONPATH": str(missing)})
+        child = await self.started(self.write_config(location(self.backend())))
+        self.assertIn("starts on asyncio", child.out)
+        self.assertEqual((await self.asked(child, request())).status, 204)
+        child.signal(signal.SIGTERM)
+        await self.until_ended(child)
+        self.assert_stopped_well(child)
 
 
 class StopTests(ProgramCase):
