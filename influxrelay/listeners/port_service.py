@@ -179,9 +179,14 @@ class SiteService(PortService):
         Where a client that is sent away can connect to a successor at once, what is still coming is answered.
         """
         self._stopping = True
+        return Deferred.fromCoroutine(self._stop_listening())
+
+    async def _stop_listening(self) -> None:
+        gently = False
         if self._port is not None:
-            self._port.stopListening()
-        return self.site.shut_down(gently=self._port is not None and self._port.is_inherited)
+            gently = self._port.is_inherited
+            await self._port.stopListening()
+        await self.site.shut_down(gently=gently)
 
     def abort(self) -> None:
         """Break what connections are left."""

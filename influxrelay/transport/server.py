@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 from twisted.internet import tcp, unix
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -54,6 +54,7 @@ class ListeningPort:
         self._is_open = False
         self._resting: Any = None
         self._beginning: set[asyncio.Task[None]] = set()
+        self._stopped: list[Deferred[None]] = []
         self._count = 0
         self._exhausted = Throttle(reactor)
 
@@ -73,7 +74,10 @@ class ListeningPort:
         self._watch()
 
     def stopListening(self) -> Deferred[None]:
-        """Accept no more; the connections that are there stay."""
+        """Accept no more; the connections that are there stay.
+
+        :return: fires when each connection that was accepted has its protocol.
+        """
         if self._is_open:
             self._is_open = False
             if self._resting is not None:
@@ -82,7 +86,16 @@ class ListeningPort:
                 self._ignore()
             self._bound.close()
             self._factory.doStop()
-        return succeed(None)
+        stopped: Deferred[None] = Deferred()
+        self._stopped.append(stopped)
+        self._tell_stopped()
+        return stopped
+
+    def _tell_stopped(self) -> None:
+        if not self._beginning:
+            stopped, self._stopped = self._stopped, []
+            for each in stopped:
+                each.callback(None)
 
     def getHost(self) -> Address:
         """Return the address of the port."""
@@ -157,6 +170,7 @@ class ListeningPort:
         self._beginning.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._log.error("a connection could not begin: {error}", error=task.exception())
+        self._tell_stopped()
 
     def _begin_on_reactor(self, connected: socket.socket, peer: Address) -> None:
         """Do what Twisted's own ports do."""

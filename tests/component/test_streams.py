@@ -418,6 +418,24 @@ class StreamTests(TestCase):
         client.transport.write(b"still here")
         await until(lambda: server.received == b"still here")
 
+    async def test_stop_listening_while_accepting(self) -> None:
+        """A port has stopped when each connection that it has accepted has its protocol."""
+        accept, loop = socket.socket.accept, event_loop(reactor)
+        stopped: list[Any] = []
+
+        def accept_and_stop(listening: socket.socket) -> Any:
+            accepted = accept(listening)
+            self.patch(socket.socket, "accept", accept)
+            later = reactor.callFromThread if loop is None else loop.call_soon
+            later(lambda: stopped.append(self.port.stopListening().addCallback(lambda _: self.theirs.made[:])))
+            return accepted
+
+        self.patch(socket.socket, "accept", accept_and_stop)
+        connecting = self.endpoint().connect(self.ours)
+        await until(lambda: stopped)
+        self.assertEqual([each.events for each in await stopped[0]], [["connectionMade"]])
+        await connecting
+
     async def test_many_at_once(self) -> None:
         """A flood of connections is accepted, each of them."""
         connecting = [self.endpoint().connect(self.ours) for _ in range(100)]
