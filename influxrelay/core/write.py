@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+LINES, REMOTE_WRITE = "lines", "remote write"
+
 
 @attrs.frozen
 class Destination:
@@ -11,12 +13,16 @@ class Destination:
 
     :ivar precision: as the backend will read it: ``ns`` for none given, ``n`` and ``ns``.
     :ivar credentials: the client's own (``Authorization`` header, ``u`` and ``p``), opaque; shown by no ``repr``.
+    :ivar kind: what its writes are: :data:`LINES` or :data:`REMOTE_WRITE`.
+    :ivar scope: whatever else keeps writes apart, such as the tenant headers of a remote write.
     """
 
     database: bytes
     retention_policy: bytes
     precision: bytes
     credentials: tuple[bytes, bytes, bytes] = attrs.field(repr=False)
+    kind: str = LINES
+    scope: tuple[bytes, ...] = ()
 
 
 @attrs.frozen(eq=False)
@@ -26,10 +32,12 @@ class Write:
     :ivar query: the query string for the backends, as the client wrote it. Writes of one destination travel merged only
         where it is the same.
     :ivar authorization: the client's ``Authorization`` header, or ``b""``.
-    :ivar body: line protocol in which every line has its timestamp.
+    :ivar body: line protocol in which every line has its timestamp; of a remote write the body as it came.
     :ivar mergeable: whether another body may be joined to this one with nothing but a newline between them.
     :ivar gzipped: whether ``body`` is a gzip stream, of one member or several. If it is mergeable, what it holds ends
         with a newline, so that gzipped bodies are joined by concatenation; plain and gzipped bodies are never joined.
+    :ivar headers: of the client's request, for the backends. Writes of one destination travel merged only where they
+        are the same.
     """
 
     destination: Destination
@@ -38,6 +46,7 @@ class Write:
     body: bytes = attrs.field(repr=False)
     mergeable: bool = True
     gzipped: bool = False
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @attrs.frozen
