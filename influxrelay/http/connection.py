@@ -149,6 +149,7 @@ class HTTPConnection(Protocol):
         limit = site.max_body_size
         request = self._request = Request(site, self, head)
         resource = self._resource = site.find(head)
+        request.error_form = getattr(resource, "error_form", None)
         streamed = getattr(resource, "streams_body", False)
         if not head.chunked and not streamed and (length <= limit or not limit):
             whole = self._reader.read_whole(length)

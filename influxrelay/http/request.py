@@ -13,6 +13,7 @@ from zope.interface import implementer
 from influxrelay.core.replies import json_error
 from influxrelay.core.write import Reply
 from influxrelay.http.body import Receiver, Upload
+from influxrelay.http.error_forms import ErrorForm
 from influxrelay.http.head import Head
 from influxrelay.http.overload import AdmissionControl
 from influxrelay.http.responses import ResponseFormatter
@@ -68,6 +69,7 @@ class Request:
     :meth:`receive`. To pause the request, as a producer, stops the client from sending. For all other resources
     :attr:`body` is complete.
 
+    :ivar error_form: what puts errors into the form of the API that the client speaks.
     :ivar body: as it was sent.
     :ivar status: of the response; 0 as long as there is none.
     :ivar sent: bytes of the response's body.
@@ -77,6 +79,7 @@ class Request:
 
     def __init__(self, host: Host, connection: Connection, head: Head) -> None:
         self.head = head
+        self.error_form: ErrorForm | None = None
         self.body = b""
         self.status = 0
         self.sent = 0
@@ -158,6 +161,8 @@ class Request:
         host.admission.release(self)
         if connection is None or self.status:
             return
+        if reply.status >= 400 and self.error_form is not None:
+            reply = self.error_form(reply)
         self.status, self.sent = reply.status, len(reply.body)
         close = connection.is_last(self)
         connection.write(host.responses.whole(reply, self.head, close=close))

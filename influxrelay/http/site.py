@@ -25,6 +25,7 @@ from influxrelay.lineprotocol.query_string import without
 
 IDLE_GRACE = 1.0  # seconds that a connection which may be used again has for its last request at a gentle end
 FRESH_GRACE = 5.0  # seconds that one which has been accepted has for its first request then
+WRITE_PATHS = (b"/write", b"/api/v2/write", b"/api/v3/write_lp")
 _NOT_FOUND = json_error(404, "not found")
 _SHUTTING_DOWN = json_error(503, "the relay is shutting down")
 
@@ -34,7 +35,7 @@ class RelaySite(Factory):
 
     :param name: the listener's, for the log.
     :param root: the resources by path; there is one level of them.
-    :ivar answers: to requests at ``/write``, by status.
+    :ivar answers: to writes, by status.
     :ivar refused: requests at any path that were answered with an error before a backend was asked, by status.
     :ivar cooperator: where long work for its requests is done, a bit in each turn of the reactor.
     :ivar admission: what its clients can make it hold.
@@ -117,7 +118,7 @@ class RelaySite(Factory):
 
     def responded(self, request: Request, *, refused: bool) -> None:
         """Count a response, and write the access log's line, if one is wanted; credentials are left out."""
-        if request.head.path == b"/write":
+        if request.head.path in WRITE_PATHS:
             self.answers[request.status] += 1
         if refused:
             self.refused[request.status] += 1

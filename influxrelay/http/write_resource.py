@@ -18,13 +18,20 @@ from influxrelay.core.token_bucket import TokenBucket
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.fanout import AT_ONCE, Division, FanOut
 from influxrelay.http.connection import RETRY, TOO_MUCH
+from influxrelay.http.error_forms import ErrorForm, in_v1
 from influxrelay.http.request import Request
 from influxrelay.http.responses import VERSION
+from influxrelay.lineprotocol.api_queries import Addressed, read_v1
 from influxrelay.lineprotocol.body import decode_slowly, is_gzip
+from influxrelay.lineprotocol.credentials import canonical
 from influxrelay.lineprotocol.gzip_body import prepare_packed
 from influxrelay.lineprotocol.parser import count_lines, is_blank_slowly, is_finished, prepare_slowly
-from influxrelay.lineprotocol.query_string import flag, parse
+from influxrelay.lineprotocol.query_string import flag
 from influxrelay.lineprotocol.scanner import Steps
+from influxrelay.lineprotocol.timestamps import convert_slowly, guess
+
+Read = Callable[[bytes, bytes, str], Addressed]
+"""Reads the query string of an API, with the ``Authorization`` header and the retention policy where none is given."""
 
 NO_CONTENT = Reply(204)
 _MEMORY = 4096  # destinations remembered, far more than a site has
@@ -48,8 +55,24 @@ class _Prepared:
     division: Division | None = None
 
 
+@attrs.frozen
+class _Route:
+    """What requests with one query string and one user have in common.
+
+    :ivar precision: in which lines are stamped.
+    :ivar guesses: whether each timestamp is in a precision that its size has to tell.
+    """
+
+    destination: Destination
+    precision: bytes
+    query: bytes = attrs.field(repr=False)
+    authorization: bytes = attrs.field(repr=False)
+    consistency: str
+    guesses: bool
+
+
 class WriteResource(Resource):
-    """``/write``: takes line protocol for the backends.
+    """``/write``: takes line protocol for the backends. :meth:`beside` makes the same for another API.
 
     :param cooperator: does the work for large bodies, beside everything else.
     :param keeps_gzip: whether a body that came compressed stays so.
@@ -58,6 +81,7 @@ class WriteResource(Resource):
     """
 
     isLeaf = True
+    error_form = staticmethod(in_v1)
 
     def __init__(
         self,
@@ -87,13 +111,21 @@ class WriteResource(Resource):
         self._default_retention_policy = default_retention_policy
         self._max_decoded_size = max_decoded_size
         self._limiter = limiter
-        self._destinations: dict[tuple[bytes, bytes], tuple[Destination, bytes, bytes, str]] = {}
+        self._routes: dict[tuple[bytes, bytes, Read], _Route] = {}
+
+    def beside(self, read: Read, error_form: ErrorForm) -> WriteAPIResource:
+        """Return a resource for writes in another API, which shares settings and counters with this one."""
+        return WriteAPIResource(self, read, error_form)
 
     def render(self, request: Request) -> None:
         """Answer a request of any method."""
+        self.answer(request, read_v1)
+
+    def answer(self, request: Request, read: Read) -> None:
+        """Answer a request of any method, in an API."""
         if request.method == b"POST":
             try:
-                self._write(request)
+                self._write(request, read)
             except InvalidRequest as error:
                 request.refuse(json_error(error.status, error.message))
         elif request.method == b"OPTIONS":
@@ -101,9 +133,9 @@ class WriteResource(Resource):
         else:
             request.refuse(json_error(405, "method not allowed", (b"Allow", b"POST")))
 
-    def _write(self, request: Request) -> None:
+    def _write(self, request: Request, read: Read) -> None:
         head = request.head
-        destination, precision, query, consistency = self._destination(head.query, head.authorization)
+        route = self._route(head.query, head.authorization, read)
         if self._limiter is not None:
             seconds = self._limiter.take()
             if seconds:
@@ -111,29 +143,29 @@ class WriteResource(Resource):
                 request.refuse(json_error(429, "rate limit exceeded", retry_after))
                 return
         body = request.take_body()
-        write = Write(destination, query, head.authorization, body)
+        write = Write(route.destination, route.query, route.authorization, body)
         if (
             body
             and not head.encoding
             and len(body) <= self._relay.at_once
             and body[:1] not in _MAY_BE_BLANK
-            and is_finished(body, precision)
+            and is_finished(body, route.precision)
         ):
-            self._submit(request, consistency, _Prepared(write, count_lines(body), len(body)))
+            self._submit(request, route.consistency, _Prepared(write, count_lines(body), len(body)))
             return
-        work = self._read(request, body, write, precision, consistency)
+        work = self._read(request, body, write, route)
         for _ in range(_AT_ONCE):
             if next(work, None) is None:
                 return
         self._cooperator.coiterate(work)
 
-    def _read(self, request: Request, body: bytes, write: Write, precision: bytes, consistency: str) -> Steps[None]:
+    def _read(self, request: Request, body: bytes, write: Write, route: _Route) -> Steps[None]:
         """Do what takes long for a large or an odd body bit by bit, and then submit the write.
 
         A client that has gone meanwhile changes nothing: a complete write is executed.
         """
         try:
-            reading = self._prepare(request, body, write, precision)
+            reading = self._prepare(request, body, write, route)
             while True:
                 grown = next(reading)
                 if grown and not request.reserve(grown):
@@ -144,16 +176,16 @@ class WriteResource(Resource):
             if end.value is None:
                 request.respond(NO_CONTENT)
             else:
-                self._submit(request, consistency, end.value)
+                self._submit(request, route.consistency, end.value)
         except InvalidRequest as error:
             request.refuse(json_error(error.status, error.message))
         except Exception:  # noqa: BLE001 (one request's trouble must not be that of others)
             request.fail(Failure())
 
-    def _prepare(self, request: Request, body: bytes, write: Write, precision: bytes) -> Steps[_Prepared | None]:
+    def _prepare(self, request: Request, body: bytes, write: Write, route: _Route) -> Steps[_Prepared | None]:
         """Read a body, stamp its lines, and look at their names; return None if there are no lines."""
-        encoding = request.head.encoding
-        if encoding and self._keeps_gzip and not self._relay.filters and is_gzip(encoding):
+        encoding, precision = request.head.encoding, route.precision
+        if encoding and self._keeps_gzip and not route.guesses and not self._relay.filters and is_gzip(encoding):
             packed = yield from prepare_packed(body, precision, self._clock(), self._max_decoded_size)
             if packed is None:
                 return None
@@ -167,6 +199,8 @@ class WriteResource(Resource):
             prepared = attrs.evolve(write, body=body)
         else:
             stamped, mergeable = yield from prepare_slowly(body, precision, self._clock())
+            if route.guesses:
+                stamped = yield from convert_slowly(stamped, guess)
             prepared = attrs.evolve(write, body=stamped, mergeable=mergeable)
         division = None
         if self._relay.filters and len(body) > self._relay.at_once:
@@ -181,24 +215,48 @@ class WriteResource(Resource):
         answered.addCallback(_present, request)
         answered.addErrback(request.fail)
 
-    def _destination(self, query: bytes, authorization: bytes) -> tuple[Destination, bytes, bytes, str]:
-        """Return destination, precision, forwarded query and consistency; clients send the same few again and again."""
-        key = (query, authorization)
-        known = self._destinations.get(key)
+    def _route(self, query: bytes, authorization: bytes, read: Read) -> _Route:
+        """Return where a request goes; clients send the same few again and again."""
+        key = (query, authorization, read)
+        known = self._routes.get(key)
         if known is None:
-            target = parse(query, self._default_retention_policy)
+            found = read(query, authorization, self._default_retention_policy)
+            target = found.target
             destination = Destination(
                 target.database,
                 target.retention_policy,
                 _PRECISIONS.get(target.precision, target.precision),
-                (authorization, target.username, target.password),
+                canonical(found.authorization, target.username, target.password),
             )
-            known = (destination, target.precision, target.forwarded, target.consistency)
-            if len(self._destinations) >= _MEMORY:
-                self._destinations.clear()
+            known = _Route(
+                destination,
+                target.precision,
+                target.forwarded,
+                found.authorization,
+                target.consistency,
+                found.guesses,
+            )
+            if len(self._routes) >= _MEMORY:
+                self._routes.clear()
             if len(query) + len(authorization) <= _MEMORY_LENGTH:
-                self._destinations[key] = known
+                self._routes[key] = known
         return known
+
+
+class WriteAPIResource(Resource):
+    """``/api/v2/write`` or ``/api/v3/write_lp``: writes for the same backends, in another API."""
+
+    isLeaf = True
+
+    def __init__(self, writes: WriteResource, read: Read, error_form: ErrorForm) -> None:
+        super().__init__()
+        self.error_form = error_form
+        self._writes = writes
+        self._read = read
+
+    def render(self, request: Request) -> None:
+        """Answer a request of any method."""
+        self._writes.answer(request, self._read)
 
 
 def _present(reply: Reply, request: Request) -> None:

@@ -79,7 +79,7 @@ def prepare_slowly(body: bytes, precision: bytes, now: int) -> Steps[tuple[bytes
     copied = position = edge = odd = 0  # what lies between the first two stays as it is
     while position < len(body):
         if position >= edge:
-            edge = _window_end(body, position)
+            edge = window_end(body, position)
             done += b"".join(pieces)
             pieces.clear()
             if position:
@@ -113,7 +113,7 @@ def prepare_slowly(body: bytes, precision: bytes, now: int) -> Steps[tuple[bytes
     return bytes(done), mergeable
 
 
-def _window_end(body: bytes, position: int) -> int:
+def window_end(body: bytes, position: int) -> int:
     """Return where to look no further for now: behind the end of a line, so that no line is cut."""
     if len(body) - position <= WINDOW:
         return len(body)
@@ -150,7 +150,7 @@ def is_blank_slowly(body: bytes) -> Steps[bool]:
     position = edge = 0
     while position < len(body):
         if position >= edge:
-            edge = _window_end(body, position)
+            edge = window_end(body, position)
             if position:
                 yield 0
         blank = BLANK.match(body, position, edge)

@@ -51,16 +51,20 @@ def without(query: bytes, *names: bytes) -> bytes:
     return b"&".join(raw for raw, name, _ in _pairs(query) if name not in names)
 
 
-def parse(query: bytes, default_retention_policy: str = "") -> Target:
-    """Read the query string of ``POST /write`` (InfluxDB's ``services/httpd/handler.go``, ``serveWrite``).
-
-    Of a parameter given twice the first counts, as with Go's ``url.Values.Get``.
-
-    :raises InvalidRequest: 400, in InfluxDB's words.
-    """
+def values_of(query: bytes) -> dict[bytes, bytes]:
+    """Return the parameters of a query string; of one given twice the first, as with Go's ``url.Values.Get``."""
     values: dict[bytes, bytes] = {}
     for _, name, value in _pairs(query):
         values.setdefault(name, value)
+    return values
+
+
+def parse(query: bytes, default_retention_policy: str = "") -> Target:
+    """Read the query string of ``POST /write`` (InfluxDB's ``services/httpd/handler.go``, ``serveWrite``).
+
+    :raises InvalidRequest: 400, in InfluxDB's words.
+    """
+    values = values_of(query)
     database = values.get(b"db", b"")
     if not database:
         raise InvalidRequest(400, "database is required")

@@ -10,9 +10,11 @@ from twisted.web.resource import Resource
 from influxrelay.config.settings import HTTPListenerConfig
 from influxrelay.core.token_bucket import TokenBucket
 from influxrelay.delivery.fanout import FanOut
+from influxrelay.http.error_forms import in_v2, in_v3
 from influxrelay.http.overload import ClientLimits
 from influxrelay.http.site import RelaySite
 from influxrelay.http.write_resource import PingResource, WriteResource
+from influxrelay.lineprotocol.api_queries import read_v2, read_v3
 from influxrelay.listeners.port_service import SiteService
 from influxrelay.listeners.relaying import Relaying
 from influxrelay.transport.sockets import Sockets
@@ -32,6 +34,8 @@ class HTTPService(SiteService, Relaying):
         self.site = RelaySite(config.name, self.root, reactor, max_body_size=config.max_body_size)
         self.writes = WriteResource(self._relay, self.site.cooperator, keeps_gzip=config.journal is None)
         self.root.putChild(b"write", self.writes)
+        self.root.putChild(b"api/v2/write", self.writes.beside(read_v2, in_v2))
+        self.root.putChild(b"api/v3/write_lp", self.writes.beside(read_v3, in_v3))
         self.furnish()
 
     def furnish(self) -> None:
@@ -49,7 +53,9 @@ class HTTPService(SiteService, Relaying):
             max_decoded_size=config.max_decoded_size,
             limiter=self._limiter,
         )
-        self.root.putChild(b"ping", PingResource(config.default_ping_response))
+        ping = PingResource(config.default_ping_response)
+        for path in (b"ping", b"api/v2/ping"):
+            self.root.putChild(path, ping)
         limits = ClientLimits(
             connections=config.max_connections,
             in_flight=max(config.max_in_flight, config.max_body_size),

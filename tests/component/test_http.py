@@ -193,8 +193,8 @@ class ParameterTests(_Case):
             await self.asked(request(b"/write?" + query))
             await self.asked(request(b"/write?" + query + b"&x=" + b"y" * 2000))
         resource: Any = self.service.root.children[b"write"]
-        self.assertLessEqual(len(resource._destinations), 4)
-        self.assertEqual(max(len(query) for query, _ in resource._destinations), 5)
+        self.assertLessEqual(len(resource._routes), 4)
+        self.assertEqual(max(len(query) for query, _, _ in resource._routes), 5)
 
 
 class BodyTests(_Case):

@@ -1,0 +1,157 @@
+"""Writes in the APIs of 2.x and 3.x, over real sockets."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from base64 import b64encode
+from typing import Any
+
+from testing.scripted import LINE, Answer, Hold, RelayTestCase, answer, request, together, until
+
+V2 = b"/api/v2/write?org=o&bucket="
+V3 = b"/api/v3/write_lp?db="
+NANOSECONDS = b"cpu v=1 1700000000000000000\n"
+
+
+def _refusing(status: int, shown: dict[str, Any], *headers: tuple[bytes, bytes]) -> Any:
+    return answer(status, json.dumps(shown).encode(), (b"Content-Type", b"application/json"), *headers)
+
+
+class InTests(RelayTestCase):
+    """What a backend of 1.x gets, and what the client is answered."""
+
+    def shown(self, found: Answer, status: int) -> Any:
+        """Return what is in an error."""
+        self.assertEqual((found.status, found.header("Content-Type")), (status, b"application/json"))
+        self.assertIsNone(found.header("X-Influxdb-Error"))
+        return json.loads(found.body)
+
+    async def test_v2(self) -> None:
+        """A write of 2.x reaches a backend of 1.x in that one's terms: database, policy, precision and user."""
+        backend = self.backend()
+        relay = self.relay(self.output(backend))
+        target = V2 + b"db/rp&precision=us"
+        found = await self.ask(relay, request(target, LINE, b"Authorization: Token user:password"))
+        self.assertEqual((found.status, found.body), (204, b""))
+        (got,) = backend.requests
+        self.assertEqual((got.path, got.query), (b"/write", b"db=db&rp=rp&precision=u"))
+        self.assertEqual(got.header("Authorization"), b"Basic " + b64encode(b"user:password"))
+
+    async def test_v3(self) -> None:
+        """A write of 3.x reaches a backend of 1.x, and timestamps of unknown precision are in nanoseconds then."""
+        backend = self.backend()
+        relay = self.relay(self.output(backend))
+        body = b'cpu v=1 1700000000\ncpu v=2 1700000000001\ncpu s="x" 1700000000000002\ncpu v=4 1700000000000000003'
+        for sent, headers in ((body, ()), (gzip.compress(body), (b"Content-Encoding: gzip",))):
+            self.assertEqual((await self.ask(relay, request(V3 + b"db&no_sync=true", sent, *headers))).status, 204)
+        for got in backend.requests:
+            self.assertEqual(got.query, b"db=db")
+            times = [int(line.rpartition(b" ")[2]) - 1_700_000_000_000_000_000 for line in got.lines.splitlines()]
+            self.assertEqual(times, [0, 1_000_000, 2_000, 3])
+
+    async def test_stamped(self) -> None:
+        """A line without a timestamp gets the time of its arrival in nanoseconds where the precision is open."""
+        backend = self.backend()
+        relay = self.relay(self.output(backend))
+        await self.ask(relay, request(V3 + b"db", b"cpu v=1"))
+        self.assertRegex(backend.requests[0].lines, rb"^cpu v=1 [0-9]{19}$")
+
+    async def test_one_order(self) -> None:
+        """The same user's writes to one place travel in one order, by whichever path they come."""
+        held = Hold(answer(204))
+        backend = self.backend(held)
+        relay = self.relay(self.output(backend))
+        client = await self.client(relay)
+        user = b"Authorization: Token u:p"
+        basic = b"Authorization: Basic " + b64encode(b"u:p")
+        clients = [await self.client(relay) for _ in range(3)]
+        client.send(request(V2 + b"db/rp", b"cpu v=1 1700000000000000001\n", user))
+        await until(lambda: len(backend.requests) == 1, "the first write")
+        clients[0].send(request(b"/write?db=db&rp=rp", b"cpu v=2 1700000000000000001\n", basic))
+        clients[1].send(request(b"/write?db=db&rp=rp&u=u&p=p", b"cpu v=3 1700000000000000001\n"))
+        clients[2].send(request(V3 + b"db/rp&precision=ns", b"cpu v=4 1700000000000000001\n", user))
+        await until(lambda: relay.writes.writes == 4, "all writes")
+        self.assertEqual(len(backend.requests), 1)
+        held.release()
+        answers = [await each.answer() for each in (client, *clients)]
+        self.assertEqual([each.status for each in answers], [204] * 4)
+        values = [line[6:7] for got in backend.requests for line in got.lines.splitlines()]
+        self.assertEqual(sorted(values), [b"1", b"2", b"3", b"4"])
+        self.assertEqual(values[0], b"1")
+        for each in (client, *clients):
+            await each.leave()
+
+    async def test_own_errors(self) -> None:
+        """The relay's own errors have the form of the API that was asked."""
+        relay = self.relay(self.output(self.backend()), max_body_size=100)
+        for target, status, code in (
+            (V2, 404, "not found"),
+            (V2 + b"db&precision=m", 400, "invalid"),
+            (V2 + b"db&consistency=some", 400, "invalid"),
+        ):
+            found = self.shown(await self.ask(relay, request(target)), status)
+            self.assertEqual(found["code"], code)
+        large = b"x" * 101
+        found = self.shown(await self.ask(relay, request(V2 + b"db", large)), 413)
+        self.assertEqual(found, {"code": "request too large", "message": "Request Entity Too Large"})
+        found = self.shown(await self.ask(relay, request(V3 + b"db", large)), 413)
+        self.assertEqual(found, {"error": "Request Entity Too Large", "data": None})
+        found = self.shown(await self.ask(relay, request(V2 + b"db", method=b"PUT")), 405)
+        self.assertEqual(found["code"], "method not allowed")
+        self.assertEqual(self.shown(await self.ask(relay, request(V3)), 400)["data"], None)
+        self.assertEqual((await self.ask(relay, request(V2 + b"db", b"# nothing\n"))).status, 204)
+
+    async def test_no_backend(self) -> None:
+        """A client of 2.x or 3.x is answered 503, in its form, where no backend answers."""
+        relay = self.relay(self.output(await self.refusing_backend()))
+        found = self.shown(await self.ask(relay, request(V2 + b"db")), 503)
+        self.assertEqual(found, {"code": "unavailable", "message": "unable to write points"})
+        found = self.shown(await self.ask(relay, request(V3 + b"db")), 503)
+        self.assertEqual(found, {"error": "unable to write points", "data": None})
+
+    async def test_errors_of_backends(self) -> None:
+        """An answer of another generation keeps its status, and has the form of the client's API."""
+        message = "partial write: unable to parse 'bad': missing fields dropped=0"
+        line = {"original_line": "bad", "line_number": 1, "error_message": "no fields"}
+        of_v1 = _refusing(400, {"error": message}, (b"X-Influxdb-Error", message.encode()))
+        of_v2 = _refusing(422, {"code": "unprocessable entity", "message": "rejected"})
+        of_v3 = _refusing(400, {"error": "partial write of line protocol occurred", "data": [line]})
+        relay = self.relay(self.output(self.backend(of_v1)))
+        self.assertEqual(
+            self.shown(await self.ask(relay, request(V2 + b"db")), 400), {"code": "invalid", "message": message}
+        )
+        found = self.shown(await self.ask(relay, request(V3 + b"db")), 400)
+        self.assertEqual(found["data"][0]["original_line"], "bad")
+        relay = self.relay(self.output(self.backend(of_v2)))
+        self.assertEqual(
+            self.shown(await self.ask(relay, request(V3 + b"db")), 422), {"error": "rejected", "data": None}
+        )
+        found = await self.ask(relay, request())
+        self.assertEqual((found.status, found.body), (422, b'{"error":"rejected"}\n'))
+        self.assertEqual(found.header("X-Influxdb-Error"), b"rejected")
+        relay = self.relay(self.output(self.backend(of_v3)))
+        self.assertEqual(self.shown(await self.ask(relay, request(V3 + b"db")), 400)["data"], [line])
+        self.assertIn("no fields", self.shown(await self.ask(relay, request(V2 + b"db")), 400)["message"])
+        self.assertIn(b"no fields", (await self.ask(relay, request())).body)
+
+    async def test_consistency(self) -> None:
+        """What a client of 2.x or 3.x asks for in consistency holds."""
+        relay = self.relay(self.output(self.backend(), "a"), self.output(await self.refusing_backend(), "b"))
+        statuses = await together(
+            self.ask(relay, request(V2 + b"db&consistency=all")), self.ask(relay, request(V3 + b"db&consistency=one"))
+        )
+        self.assertEqual([each.status for each in statuses], [503, 204])
+
+    async def test_counted(self) -> None:
+        """Writes of every API count, and so do the answers to them."""
+        relay = self.relay(self.output(self.backend()))
+        for target in (b"/write?db=db", V2 + b"db", V3 + b"db&precision=ns"):
+            await self.ask(relay, request(target, NANOSECONDS))
+        self.assertEqual((relay.writes.writes, relay.writes.lines), (3, 3))
+        self.assertEqual(relay.site.answers, {204: 3})
+
+    async def test_ping(self) -> None:
+        """A client of 2.x finds its ping."""
+        relay = self.relay(self.output(self.backend()))
+        self.assertEqual((await self.ask(relay, request(b"/api/v2/ping", b"", method=b"GET"))).status, 204)
