@@ -79,11 +79,15 @@ class HAProxy(Server):
             return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
     def states(self) -> dict[str, str]:
-        """Return how each server of each backend is, by ``backend/server``: ``"UP"``, ``"DOWN"``, ..."""
+        """Return how each server of each backend is, by ``backend/server``: ``"UP"``, ``"DOWN"``, ...
+
+        :raises OSError: there is no answer.
+        :raises ValueError: the answer is no table.
+        """
         _, body = send("GET", f"http://{LOOPBACK}:{self.stats_port}/;csv", timeout=5)
-        rows = [line.split(",") for line in body.decode().lstrip("# ").splitlines()]
-        status = rows[0].index("status")
-        return {f"{row[0]}/{row[1]}": row[status].partition(" ")[0] for row in rows[1:] if len(row) > status}
+        names, *rows = [line.split(",") for line in body.decode().lstrip("# ").splitlines()]
+        status = names.index("status")
+        return {f"{row[0]}/{row[1]}": row[status].partition(" ")[0] for row in rows if len(row) > status}
 
 
 class Nginx(Server):

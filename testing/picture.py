@@ -125,9 +125,9 @@ class Picture:
         """Ask a relay's listener for operators; 0 if it does not answer."""
         try:
             status, body = send("GET", f"http://{LOOPBACK}:{self.admin[relay]}{path}", timeout=3)
-        except OSError:
+            return status, json.loads(body)
+        except (OSError, ValueError):
             return 0, {}
-        return status, json.loads(body)
 
     def tell(self, relay: str, *words: str) -> None:
         """Give an operator's command to a relay."""

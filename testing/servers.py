@@ -27,6 +27,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 PROJECT = Path(__file__).resolve().parent.parent
+START_TIMEOUT = 120.0  # seconds; only a server that does not start takes as long, also on a busy machine
 
 # Below the range that Linux gives to outgoing connections: a client's socket cannot sit on a stopped server's port,
 # and a client that knocks at a stopped server's port cannot connect to itself.
@@ -96,7 +98,10 @@ def find_program(name: str, package: str) -> str:
 def send(
     method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, timeout: float = 10
 ) -> tuple[int, bytes]:
-    """Make one HTTP request past any proxy and return the answer's status and body, whatever the status is."""
+    """Make one HTTP request past any proxy and return the answer's status and body, whatever the status is.
+
+    :raises OSError: there is no answer, or it is incomplete or no HTTP.
+    """
     request = urllib.request.Request(url, body, dict(headers or {}), method=method)
     try:
         with _direct.open(request, timeout=timeout) as answer:
@@ -104,6 +109,8 @@ def send(
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read()
+    except HTTPException as error:
+        raise ConnectionError(f"{method} {url}: {error!r}") from error
 
 
 class _Guard:
@@ -181,8 +188,9 @@ class Server:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process is there, paused or not."""
-        return self._process is not None and self._process.poll() is None
+        """Whether the process is there, paused or not; may be asked in any thread."""
+        process = self._process
+        return process is not None and process.poll() is None
 
     def __enter__(self) -> Self:
         self.start()
@@ -191,7 +199,7 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, timeout: float = 30) -> None:
+    def start(self, timeout: float = START_TIMEOUT) -> None:
         """Start the server and return when it is ready."""
         assert not self.is_running, "already running"
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -355,7 +363,7 @@ class Influxd(Server):
         """Say whether ``/ping`` answers as InfluxDB does."""
         return send("GET", f"{self.url}/ping", timeout=1)[0] == http.HTTPStatus.NO_CONTENT
 
-    def start(self, timeout: float = 30) -> None:
+    def start(self, timeout: float = START_TIMEOUT) -> None:
         """Start the server and return when it is ready, and has its administrator."""
         super().start(timeout)
         if self._user is not None:

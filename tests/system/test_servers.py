@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,25 @@ class PortTests(SynchronousTestCase):
             self.assertRaises(ServerError, free_port)
             other.communicate("\n")
         self.assertEqual(free_port(), port)
+
+
+class RequestTests(SynchronousTestCase):
+    """One HTTP request."""
+
+    def test_broken_answers(self) -> None:
+        """An answer that breaks off, or is no HTTP, is an OSError like no answer at all."""
+        for answer in (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", b"220 mail\r\n", b""):
+            with socket.create_server((LOOPBACK, 0)) as server:
+
+                def serve(answer: bytes = answer, server: socket.socket = server) -> None:
+                    with server.accept()[0] as connection:
+                        connection.recv(1000)
+                        connection.sendall(answer)
+
+                thread = threading.Thread(target=serve)
+                thread.start()
+                self.assertRaises(OSError, send, "GET", f"http://{LOOPBACK}:{server.getsockname()[1]}/")
+                thread.join()
 
 
 class InfluxdTests(SynchronousTestCase):
