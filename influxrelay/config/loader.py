@@ -225,21 +225,56 @@ def _http_output(place: Place, table: Table, keys: Keys | None = None) -> HTTPOu
     url: SplitResult = fields.pop("location")
     endpoints = read(place / "endpoints", fields.pop("endpoints", {}), config_keys.ENDPOINTS)
     _choose_credentials(place, fields)
+    _check_api(place, fields)
+    api = fields.get("api", "v1")
+    if "write" not in endpoints:
+        _refuse_another_path(place / "location", api, url)
     fields["name"] = fields.get("name", table["location"])
-    return HTTPOutputConfig(location=table["location"], query=url.query, **_targets(url, endpoints), **fields)
+    return HTTPOutputConfig(location=table["location"], query=url.query, **_targets(url, endpoints, api), **fields)
 
 
-def _targets(url: SplitResult, endpoints: dict[str, str]) -> Table:
+_WRITE_PATHS = {"v1": "write", "v2": "api/v2/write", "v3": "api/v3/write_lp"}
+
+
+def _check_api(place: Place, fields: Table) -> None:
+    """Refuse settings that do not go with the API of an output."""
+    api = fields.get("api", "v1")
+    if api == "v2" and "org" not in fields:
+        raise (place / "org").error('missing; allowed with api = "v2": the name of an organization')
+    if api != "v2" and "org" in fields:
+        raise (place / "org").error('set without api = "v2"; add that, or remove it')
+    if api == "v1" and fields.get("buckets"):
+        raise (place / "buckets").error('set without api = "v2" or "v3"; add one of them, or remove it')
+    if api != "v1" and fields.get("create_databases"):
+        raise (place / "create-databases").error(f'cannot be used with api = "{api}"; remove it')
+
+
+def _refuse_another_path(place: Place, api: str, url: SplitResult) -> None:
+    """Refuse a location that ends in the path of another API."""
+    path = url.path.rstrip("/")
+    found = next((each for each in ("v2", "v3", "v1") if path.endswith(f"/{_WRITE_PATHS[each]}")), api)
+    if found != api:
+        raise place.error(
+            f'found {shown(url.geturl())}, which is for api = "{found}"; allowed with api = "{api}":'
+            f" a URL without a path, or with one that ends in /{_WRITE_PATHS[api]}"
+        )
+
+
+def _targets(url: SplitResult, endpoints: dict[str, str], api: str) -> Table:
     """Return an output's URLs.
 
     The location is the base of the endpoints if one of them is ``write`` (the Veepee fork) or its path is empty or ends
-    in a slash; else it is the write URL (InfluxDB Relay), and the base is what precedes its last segment.
+    in a slash; else it is the write URL (InfluxDB Relay), and the base is what precedes the path of its API, or its
+    last segment.
     """
     base, _, segment = url.path.rpartition("/")
-    write = segment or "write"
+    write = segment or _WRITE_PATHS[api]
     if "write" in endpoints:
         base, write = url.path.rstrip("/"), endpoints["write"]
-    ping = "/".join([*write.rstrip("/").split("/")[:-1], "ping"])  # beside the write URL
+    elif segment and url.path.endswith(f"/{_WRITE_PATHS[api]}"):
+        base, write = url.path.removesuffix(f"/{_WRITE_PATHS[api]}"), _WRITE_PATHS[api]
+    beside = [] if write == _WRITE_PATHS[api] else write.rstrip("/").split("/")[:-1]
+    ping = "/".join([*beside, "ping"])  # beside the write URL, or where the API has it
 
     def join(endpoint: str) -> str:
         return f"{url.scheme}://{url.netloc}{base}/{endpoint}"

@@ -225,6 +225,19 @@ def headers(value: object) -> tuple[tuple[str, str], ...]:
     return tuple((name, str(content)) for name, content in value.items())
 
 
+def buckets(value: object) -> tuple[tuple[str, str], ...]:
+    """Read a table of names for databases, each with its retention policy if it has one."""
+    allowed = 'a table such as { "telegraf/autogen" = "telegraf" }, from "DATABASE" or "DATABASE/POLICY" to a name'
+    if not isinstance(value, dict):
+        raise NotAllowed(allowed)
+    for place, name in value.items():
+        if not place or place.startswith("/") or place.endswith("/") or not place.isprintable():
+            raise NotAllowed(allowed, f"the key {shown(place)}")
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise NotAllowed(allowed, f"the name for {shown(place)}")
+    return tuple((place, str(name)) for place, name in value.items())
+
+
 def origins(value: object) -> tuple[str, ...]:
     """Read the origins of web pages (RFC 6454), which compare in lower case."""
     if not isinstance(value, list) or not all(isinstance(each, str) and _ORIGIN.fullmatch(each) for each in value):

@@ -52,6 +52,9 @@ class HTTPOutputConfig:
 
     :ivar location: as written; for people, not for requests. No ``repr`` or URL here contains a secret.
     :ivar write_url: without a query.
+    :ivar api: ``v1``, ``v2`` or ``v3``: the generation of its write API.
+    :ivar org: the organization; given if and only if ``api`` is ``v2``.
+    :ivar buckets: for ``v2`` and ``v3``: what databases are called there that are not called ``db/rp`` or ``db``.
     :ivar write_prom_url: for Prometheus remote writes; None if this backend accepts none.
     :ivar timeout: seconds for one write, above 0.
     :ivar ca_file: a PEM file of authorities to trust instead of the system's.
@@ -80,6 +83,9 @@ class HTTPOutputConfig:
     write_url: str
     ping_url: str
     write_prom_url: str | None = None
+    api: str = "v1"
+    org: str | None = None
+    buckets: tuple[tuple[str, str], ...] = ()
     timeout: float = 10.0
     skip_tls_verification: bool = False
     ca_file: str | None = None

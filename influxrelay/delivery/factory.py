@@ -22,6 +22,7 @@ from influxrelay.delivery.backlog import Backlog, JournalBacklog, MemoryBacklog
 from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.http_backend import HTTPBackend
 from influxrelay.delivery.sender import Backend, Sender
+from influxrelay.delivery.write_apis import V1, V2, V3, WriteAPI
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import JournalLimits
 from influxrelay.journal.writer import JournalWriter
@@ -45,7 +46,7 @@ def make_backend(output: HTTPOutputConfig, reactor: Any) -> HTTPBackend:
     """
     authorization = None
     if output.token is not None:
-        authorization = b"Token " + output.token.encode()
+        authorization = (b"Bearer " if output.api == "v3" else b"Token ") + output.token.encode()
     elif output.username is not None:
         authorization = b"Basic " + b64encode(f"{output.username}:{output.password}".encode())
     tls = ClientTLS(
@@ -59,6 +60,7 @@ def make_backend(output: HTTPOutputConfig, reactor: Any) -> HTTPBackend:
         reactor,
         tls,
         timeout=output.timeout,
+        api=make_api(output),
         authorization=authorization,
         gzip=output.gzip,
         headers=dict(output.headers),
@@ -66,6 +68,13 @@ def make_backend(output: HTTPOutputConfig, reactor: Any) -> HTTPBackend:
         ping_url=output.ping_url,
         ping_timeout=output.health_timeout,
     )
+
+
+def make_api(output: HTTPOutputConfig) -> WriteAPI:
+    """Return how an output is written to."""
+    if output.api == "v2":
+        return V2(output.org or "", output.buckets)
+    return V3(output.buckets) if output.api == "v3" else V1()
 
 
 def _bounds(output: HTTPOutputConfig) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from influxrelay.core.write import Reply, Write
 from influxrelay.delivery.client import BackendClient, printable
 from influxrelay.delivery.connection_pool import ConnectionPool
 from influxrelay.delivery.exchange import Exchanges
+from influxrelay.delivery.write_apis import V1, WriteAPI
 from influxrelay.lineprotocol.query_string import without
+from influxrelay.lineprotocol.timestamps import rescale
 from influxrelay.transport.client import ClientEndpoint
 from influxrelay.transport.tls import ClientTLS
 
@@ -33,6 +35,7 @@ class HTTPBackend:
 
     :param write_url: where writes go, without a query string.
     :param timeout: seconds for a whole exchange, from a free connection to the last byte of the answer.
+    :param api: that of the server's generation.
     :param authorization: the output's own ``Authorization`` header; it replaces all credentials of the client.
     :param gzip: whether to compress what is sent; None sends each body as it came.
     :param headers: more headers for each request; they replace others of the same name.
@@ -52,6 +55,7 @@ class HTTPBackend:
         tls: ClientTLS,
         *,
         timeout: float,
+        api: WriteAPI = V1(),  # noqa: B008 (frozen, and without state)
         authorization: bytes | None = None,
         gzip: bool | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
@@ -62,7 +66,7 @@ class HTTPBackend:
         self.name = name
         self.timeout = timeout
         self.settings = (
-            (write_url, tls, timeout, authorization, gzip, dict(headers)),
+            (write_url, tls, timeout, api, authorization, gzip, dict(headers)),
             (max_connections, ping_url, ping_timeout),
         )
         parts = urlsplit(write_url)
@@ -81,6 +85,7 @@ class HTTPBackend:
         self._query_path = self._write_path.rpartition(b"/")[0] + b"/query"
         self._ping_target = _target(ping_url)
         self._ping_timeout = ping_timeout
+        self._api = api
         self._gzip = gzip
         self._headers = {b"Host": netloc, b"User-Agent": b"influxrelay/" + __version__.encode()}
         if authorization is not None:
@@ -103,8 +108,10 @@ class HTTPBackend:
     def _forwarded(self, query: bytes) -> bytes:
         return printable(without(query, b"u", b"p") if self._has_credentials else query)
 
-    def _make_head(self, query: bytes, authorization: bytes, gzipped: bool) -> bytes:  # noqa: FBT001
-        """Return the head of a post, up to the value of ``Content-Length``."""
+    def _make_head(self, query: bytes, authorization: bytes, gzipped: bool) -> tuple[bytes, int]:  # noqa: FBT001
+        """Return the head of a post, up to the value of ``Content-Length``, and the factor for its timestamps."""
+        addressed = self._api.address(query, authorization)
+        query, authorization = addressed.query, addressed.authorization
         headers = {b"Host": b"", b"User-Agent": b"", b"Content-Type": b"text/plain; charset=utf-8"}
         if gzipped:
             headers[b"Content-Encoding"] = b"gzip"
@@ -112,7 +119,8 @@ class HTTPBackend:
             headers[b"Authorization"] = re.sub(rb"[\0\r\n]", b" ", authorization)
         headers |= self._headers
         first = b"POST %b?%b HTTP/1.1\r\n" % (self._write_path, self._forwarded(query))
-        return first + b"".join(b"%b: %b\r\n" % each for each in headers.items()) + b"Content-Length: "
+        head = first + b"".join(b"%b: %b\r\n" % each for each in headers.items()) + b"Content-Length: "
+        return head, addressed.factor
 
     def post(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
         """Send a body to where ``write`` goes: the parts, one behind the other.
@@ -120,13 +128,17 @@ class HTTPBackend:
         :return: fires with any final answer within the timeout; fails with :class:`BackendFailure`, for the reasons of
             :func:`influxrelay.delivery.failures.explain` or ``stopped``, where there was no clear status line.
         """
-        gzipped = write.gzipped
-        if self._gzip is not None and self._gzip is not gzipped:
+        gzipped = write.gzipped if self._gzip is None else self._gzip
+        beginning, factor = self._head_of(write.query, write.authorization, gzipped)
+        if gzipped is not write.gzipped or factor != 1:
             body = b"".join(body_parts)
-            body_parts = (igzip.decompress(body) if gzipped else igzip.compress(body, _GZIP_LEVEL),)
-            gzipped = self._gzip
+            if write.gzipped:
+                body = igzip.decompress(body)
+            if factor != 1:
+                body = rescale(body, factor)
+            body_parts = (igzip.compress(body, _GZIP_LEVEL) if gzipped else body,)
         size = sum(map(len, body_parts))
-        head = b"%b%d\r\n\r\n" % (self._head_of(write.query, write.authorization, gzipped), size)
+        head = b"%b%d\r\n\r\n" % (beginning, size)
         pieces = (head, *body_parts)
         return self._exchanges.post(pieces if size > _JOINED else (b"".join(pieces),))
 

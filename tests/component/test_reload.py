@@ -64,6 +64,27 @@ class OutputTests(ReloadCase):
         self.assertEqual(await self.reload(last), [])
         self.assertEqual(await self.last_reload_successful(), 1)
 
+    async def test_apis(self) -> None:
+        """The API of an output, its organization and its buckets can change; the queue stays."""
+        one = self.backend()
+        base = f'name = "one"\nlocation = "{one.url.removesuffix("/write")}"\nbuffer-size-mb = 1\n'
+        self.start(http(base))
+        sender = self.sender
+        for lines, path, query in (
+            ("", b"/write", b"db=db"),
+            ('api = "v2"\norg = "a"', b"/api/v2/write", b"org=a&bucket=db&precision=ns"),
+            ('api = "v2"\norg = "b"', b"/api/v2/write", b"org=b&bucket=db&precision=ns"),
+            ('api = "v2"\norg = "b"\nbuckets = { db = "c" }', b"/api/v2/write", b"org=b&bucket=c&precision=ns"),
+            ('api = "v3"\nbuckets = { db = "c" }', b"/api/v3/write_lp", b"db=c&precision=nanosecond"),
+        ):
+            await self.reload(http(base + lines))
+            self.assertEqual(await self.reload(http(base + lines)), [])
+            self.assertEqual((await self.submit()).status, 204)
+            self.assertEqual((one.requests[-1].path, one.requests[-1].query), (path, query))
+        changes = await self.reload(http(base + 'api = "v2"\norg = "a"'))
+        self.assertEqual(changes, ["main: output one: api, buckets, endpoints, org"])
+        self.assertIs(self.sender, sender)
+
     async def test_removed_in_flight(self) -> None:
         """What an output that is removed has is finished, in order, before it can return."""
         held = Hold(answer(204))

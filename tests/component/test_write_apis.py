@@ -1,4 +1,4 @@
-"""Writes in the APIs of 2.x and 3.x, over real sockets."""
+"""Writes in the APIs of 1.x, 2.x and 3.x, from clients and to backends, over real sockets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ import json
 from base64 import b64encode
 from typing import Any
 
-from testing.scripted import LINE, Answer, Hold, RelayTestCase, answer, request, together, until
+from influxrelay.config.settings import HTTPOutputConfig
+from testing.scripted import (
+    LINE,
+    Answer,
+    Hold,
+    RelayTestCase,
+    ScriptedBackend,
+    answer,
+    request,
+    together,
+    until,
+)
 
 V2 = b"/api/v2/write?org=o&bucket="
 V3 = b"/api/v3/write_lp?db="
@@ -155,3 +166,105 @@ class InTests(RelayTestCase):
         """A client of 2.x finds its ping."""
         relay = self.relay(self.output(self.backend()))
         self.assertEqual((await self.ask(relay, request(b"/api/v2/ping", b"", method=b"GET"))).status, 204)
+
+
+class OutTests(RelayTestCase):
+    """What a backend of 2.x or 3.x gets."""
+
+    def to(self, backend: ScriptedBackend, api: str, **settings: Any) -> HTTPOutputConfig:
+        """Return the output that leads to a backend."""
+        base = backend.url.removesuffix("/write")
+        url = base + {"v1": "/write", "v2": "/api/v2/write", "v3": "/api/v3/write_lp"}[api]
+        settings.setdefault("org", "org" if api == "v2" else None)
+        return HTTPOutputConfig(name=api, location=base, write_url=url, ping_url=f"{base}/ping", api=api, **settings)
+
+    async def test_generations(self) -> None:
+        """Backends of three generations behind one listener get one write, each in its own API."""
+        one, two, three = self.backend(), self.backend(), self.backend()
+        outputs = (self.to(one, "v1"), self.to(two, "v2", token="t"), self.to(three, "v3", token="t"))
+        relay = self.relay(*outputs, consistency="all")
+        for target, precision in (
+            (b"/write?db=db&rp=rp&precision=ms", b"ms"),
+            (V2 + b"db/rp&precision=us", b"us"),
+            (V3 + b"db/rp&precision=second", b"s"),
+        ):
+            self.assertEqual((await self.ask(relay, request(target))).status, 204)
+            self.assertTrue(one.requests[-1].query.startswith(b"db=db&rp=rp&precision="))
+            self.assertEqual(two.requests[-1].path, b"/api/v2/write")
+            self.assertEqual(two.requests[-1].query, b"org=org&bucket=db%2Frp&precision=" + precision)
+            self.assertEqual(two.requests[-1].header("Authorization"), b"Token t")
+            self.assertEqual(three.requests[-1].path, b"/api/v3/write_lp")
+            expected = {b"ms": b"millisecond", b"us": b"microsecond", b"s": b"second"}[precision]
+            self.assertEqual(three.requests[-1].query, b"db=db%2Frp&precision=" + expected)
+            self.assertEqual(three.requests[-1].header("Authorization"), b"Bearer t")
+            self.assertEqual({each.requests[-1].body for each in (one, two, three)}, {LINE})
+
+    async def test_buckets(self) -> None:
+        """A place in the table has the name that is given there, and another its own."""
+        buckets = (("db/week", "short"), ("db", "long"))
+        two, three = self.backend(), self.backend()
+        relay = self.relay(
+            self.to(two, "v2", buckets=buckets), self.to(three, "v3", buckets=buckets), consistency="all"
+        )
+        for place, name in ((b"db&rp=week", b"short"), (b"db", b"long"), (b"db&rp=x", b"db%2Fx"), (b"a%26b", b"a%26b")):
+            await self.ask(relay, request(b"/write?db=" + place))
+            self.assertEqual(two.requests[-1].query, b"org=org&bucket=" + name + b"&precision=ns")
+            self.assertEqual(three.requests[-1].query, b"db=" + name + b"&precision=nanosecond")
+
+    async def test_coarse_precisions(self) -> None:
+        """Minutes and hours, which later APIs do not have, become seconds there; 1.x gets the client's bytes."""
+        one, two, three = self.backend(), self.backend(), self.backend()
+        relay = self.relay(self.to(one, "v1"), self.to(two, "v2"), self.to(three, "v3"), consistency="all")
+        body = b'cpu v=1 472222\ncpu s="a 1\n b" 472223'
+        for precision, factor in ((b"m", 60), (b"h", 3600)):
+            times = (472222 * factor, 472223 * factor)
+            for sent, headers in ((body, ()), (gzip.compress(body), (b"Content-Encoding: gzip",))):
+                target = b"/write?db=db&precision=" + precision
+                self.assertEqual((await self.ask(relay, request(target, sent, *headers))).status, 204)
+                self.assertEqual(one.requests[-1].body[: len(sent)], sent)
+                for later in (two, three):
+                    got = later.requests[-1]
+                    self.assertTrue(got.query.endswith((b"precision=s", b"precision=second")))
+                    self.assertEqual(got.lines.strip(), b'cpu v=1 %d\ncpu s="a 1\n b" %d' % times)
+                    self.assertEqual(got.header("Content-Encoding"), b"gzip" if headers else None)
+
+    async def test_user(self) -> None:
+        """A client's user goes on in a way that the backend understands, if the output has no token."""
+        one, two, three = self.backend(), self.backend(), self.backend()
+        relay = self.relay(self.to(one, "v1"), self.to(two, "v2"), self.to(three, "v3"), consistency="all")
+        basic = b"Basic " + b64encode(b"u:p")
+        for target, *headers in (
+            (b"/write?db=db", b"Authorization: " + basic),
+            (b"/write?db=db&u=u&p=p",),
+            (V2 + b"db", b"Authorization: Token u:p"),
+        ):
+            await self.ask(relay, request(target, LINE, *headers))
+            self.assertEqual(two.requests[-1].header("Authorization"), b"Token u:p")
+            self.assertEqual(three.requests[-1].header("Authorization"), basic)
+            self.assertNotIn(b"p=p", two.requests[-1].query + three.requests[-1].query)
+        await self.ask(relay, request(V3 + b"db", LINE, b"Authorization: Bearer abc"))
+        self.assertEqual({each.requests[-1].header("Authorization") for each in (one, two, three)}, {b"Bearer abc"})
+
+    async def test_accept_partial(self) -> None:
+        """All or nothing goes on to a backend of 3.x, and no promise without the disk ever does."""
+        three = self.backend()
+        relay = self.relay(self.to(three, "v3"))
+        await self.ask(relay, request(V3 + b"db&precision=s&accept_partial=false&no_sync=true"))
+        self.assertEqual(three.requests[-1].query, b"db=db&precision=second&accept_partial=false")
+
+    async def test_partial_writes(self) -> None:
+        """A partial write is a refusal, which is shown and not repeated, whatever its status."""
+        for api, status in (("v1", 400), ("v2", 422), ("v3", 400)):
+            backend = self.backend(_refusing(status, {"code": "invalid", "message": "partial write", "error": "x"}))
+            relay = self.relay(self.to(backend, api, buffer_size_mb=1))
+            self.assertEqual((await self.ask(relay, request())).status, status)
+            self.assertEqual(len(backend.requests), 1)
+
+    async def test_missing_bucket(self) -> None:
+        """A queue waits for a bucket that is not there yet."""
+        missing = _refusing(404, {"code": "not found", "message": 'bucket "db" not found'})
+        good, late = self.backend(), self.backend(missing, missing, answer(204))
+        relay = self.relay(self.to(good, "v1"), self.to(late, "v2", buffer_size_mb=1, max_delay_interval=0.05))
+        self.assertEqual((await self.ask(relay, request())).status, 204)
+        await until(lambda: len(late.requests) == 3, "the write that is taken")
+        self.assertEqual({each.body for each in late.requests}, {LINE})
