@@ -1,7 +1,7 @@
 """A process that runs tests for ``tools.run_tests``: names come in on standard input, outcomes go to standard output.
 
-Each line is JSON: a list of names, answered by what :class:`Outcome` has. Tests make their files in a directory of this
-process's own, which is the working directory.
+Each line is JSON: the names of tests, and whether to measure, answered by what :class:`Outcome` has. Tests make their
+files in a directory of this process's own, which is the working directory.
 """
 
 from __future__ import annotations
@@ -57,8 +57,10 @@ def run(names: list[str]) -> Outcome:
 def serve(requests: TextIO, answers: TextIO, measured: Coverage | None) -> None:
     """Run what is asked for until nothing more is."""
     for line in requests:
+        names, measure = json.loads(line)
         faulthandler.dump_traceback_later(PATIENCE, exit=True)
-        outcome = run(json.loads(line))
+        with measured.collect() if measured and measure else nullcontext():
+            outcome = run(names)
         faulthandler.cancel_dump_traceback_later()
         if measured:
             measured.save()
@@ -73,17 +75,14 @@ def main() -> None:
     parser.add_argument("--coverage", help="the file for what is measured; a suffix is added to its name")
     options = parser.parse_args()
     measured = Coverage(options.coverage, data_suffix=True) if options.coverage else None
-    with measured.collect() if measured else nullcontext():
-        options.directory.mkdir()
-        os.chdir(options.directory)
-        requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
-        with open(os.devnull) as nothing, open("output", "w") as output, open("test.log", "w") as log:  # noqa: PTH123
-            for stream, descriptor in ((nothing, 0), (output, 1), (output, 2)):
-                os.dup2(stream.fileno(), descriptor)
-            globalLogPublisher.addObserver(textFileLogObserver(log))
-            serve(requests, answers, measured)
-    if measured:
-        measured.save()
+    options.directory.mkdir()
+    os.chdir(options.directory)
+    requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    with open(os.devnull) as nothing, open("output", "w") as output, open("test.log", "w") as log:  # noqa: PTH123
+        for stream, descriptor in ((nothing, 0), (output, 1), (output, 2)):
+            os.dup2(stream.fileno(), descriptor)
+        globalLogPublisher.addObserver(textFileLogObserver(log))
+        serve(requests, answers, measured)
 
 
 if __name__ == "__main__":
