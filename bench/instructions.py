@@ -31,6 +31,7 @@ _SCENARIOS = (
 )
 _WRITES = (1280, 3840)
 _ANSWER = b"HTTP/1.1 204 "
+_PATIENCE = 'header-timeout = "1h"\nbody-timeout = "1h"\nidle-timeout = "1h"\n'  # valgrind takes its time
 _FIRST_PORT = 18300  # not where a benchmark runs, which may be under way
 
 
@@ -92,12 +93,15 @@ def count(checkout: Path, scenario: Scenario, backends: Backends, *, admin: bool
         relay = influxrelay(port, root=checkout, journal=journal)
         with tempfile.TemporaryDirectory(dir=backends.testbed.directory) as name:
             configuration = relay.configuration(scenario, backends, Path(name) / "journal")
+            configuration = configuration.replace("\noutput", f"\n{_PATIENCE}output", 1)
             if admin:
                 configuration = f'[admin]\nbind-addr = "{LOOPBACK}:{free_port()}"\n{configuration}'
             counted = _Counted(Path(name), relay, configuration)
             counted.start(timeout=120)
             try:
                 _write(port, scenario, writes)
+            except OSError as error:
+                raise SystemExit(f"{error}; the end of the relay's log:\n{counted.log.read_text()[-2000:]}") from error
             finally:
                 counted.stop(timeout=120)
             totals.append(counted.instructions())
