@@ -104,7 +104,7 @@ class ExchangeTests(SynchronousTestCase):
         order: list[int] = []
         posts = [self.post() for _ in range(4)]
         for number, posted in enumerate(posts):
-            posted.addCallback(lambda _, number=number: order.append(number))  # type: ignore[misc]
+            posted.addCallback(lambda _, each: order.append(each), number)
         self.answer(0)
         self.answer(0)
         self.answer(1)
