@@ -57,7 +57,9 @@ def serve_health(site: RelaySite, root: Resource, examiner: Examiner) -> None:
         return _present(await examiner.health())
 
     async def ready(_: Request) -> Reply:
-        return _present(await examiner.ready())
+        found = await examiner.ready()
+        shown = {**found.show(), "status": "ready"} if found.passed else found.show()  # the word that 2.x has for it
+        return json_reply(200 if found.passed else 503, shown)
 
     async def backend(request: Request) -> Reply:
         name = text(unquote_to_bytes(request.path[len(BACKENDS) :]))

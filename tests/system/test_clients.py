@@ -1,0 +1,290 @@
+"""The clients of all generations, unchanged, in front of backends of all generations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from influxdb import InfluxDBClient
+from influxdb_client.client.influxdb_client import InfluxDBClient as InfluxDB2Client
+from influxdb_client.client.write.point import Point
+from influxdb_client.client.write_api import SYNCHRONOUS, WriteOptions
+from influxdb_client.domain.write_precision import WritePrecision
+from influxdb_client.rest import ApiException
+from influxdb_client_3 import InfluxDBClient3, write_client_options
+from influxdb_client_3 import WriteOptions as WriteOptions3
+from influxdb_client_3.exceptions.exceptions import InfluxDBPartialWriteError
+from influxdb_client_3.write_client.client.write_api import WriteType
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from influxrelay.config.settings import HTTPOutputConfig
+from testing.influxdb2 import InfluxDB2
+from testing.influxdb3 import InfluxDB3
+from testing.influxdb_double import InfluxDBDouble
+from testing.points import Contents
+from testing.scripted import LOOPBACK, RelayTestCase, reactor, request
+from testing.servers import Influxd, send
+from testing.victoria_metrics import VictoriaMetrics
+
+DB = "db"
+NOW = 1_700_000_000
+COUNT = 40
+QUEUE = {"buffer_size_mb": 16, "max_delay_interval": 0.1}
+_PATHS = {"v1": "/write", "v2": "/api/v2/write", "v3": "/api/v3/write_lp"}
+
+
+def output(name: str, url: str, api: str = "v1", **settings: Any) -> HTTPOutputConfig:
+    """Return an output with a queue."""
+    return HTTPOutputConfig(
+        name=name, location=url, write_url=url + _PATHS[api], ping_url=f"{url}/ping", api=api, **{**QUEUE, **settings}
+    )
+
+
+def contents(server: Influxd) -> Contents:
+    """Return what a server of 1.x holds."""
+    url = f"{server.url}/query?epoch=ns&db={DB}&q={quote('SELECT * FROM /.*/ GROUP BY *')}"
+    (result,) = json.loads(send("GET", url)[1])["results"]
+    found: Contents = {}
+    for series in result.get("series", ()):
+        tags = tuple(sorted((name, value) for name, value in series.get("tags", {}).items() if value))
+        for row in series["values"]:
+            fields = {key: value for key, value in zip(series["columns"], row, strict=True) if value is not None}
+            found[series["name"], tags, fields.pop("time")] = fields
+    return found
+
+
+class ClientCase(RelayTestCase):
+    """Has two servers of 1.x, doubles of 2.x and 3.x, and a relay in front of them."""
+
+    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
+        """Start the servers and the relay."""
+        directory = Path(self.mktemp())
+        self.influxds = [Influxd(directory / name) for name in "ab"]
+        self.two = InfluxDB2(buckets=[DB])
+        self.three = InfluxDB3()
+        servers: list[Any] = [*self.influxds, self.two, self.three]
+        for server in servers:
+            self.addCleanup(deferToThread, server.stop)
+            await deferToThread(server.start)
+        for influxd in self.influxds:
+            await deferToThread(influxd.create_database, DB)
+        a, b = self.influxds
+        self.service = self.relay(
+            output("a", a.url),
+            output("b", b.url),
+            output("two", self.two.url, "v2", org="org", token="token"),
+            output("three", self.three.url, "v3", token="token"),
+        )
+        port: Any = self.service._port
+        self.port: int = port.getHost().port
+        self.url = f"http://{LOOPBACK}:{self.port}"
+
+    async def check_outage(self, server: Influxd | InfluxDBDouble, write: Callable[[int], object]) -> None:
+        """Write before, during and after an outage of a server; then all hold the same.
+
+        :param write: writes a number of points that begins with this one, and returns when they are written.
+        """
+        await deferToThread(write, 0)
+        await deferToThread(server.stop)
+        await deferToThread(write, COUNT)
+        await deferToThread(server.start)
+        await deferToThread(write, 2 * COUNT)
+        await self.equal(3 * COUNT)
+
+    async def equal(self, count: int) -> Contents:
+        """Wait until all servers have that many points, and check that these are the same."""
+        deadline = reactor.seconds() + 30
+        while True:
+            held = [await deferToThread(contents, each) for each in self.influxds]
+            held += [each.contents[DB] for each in (self.two, self.three)]
+            sizes = [len(each) for each in held]
+            if sizes == [count] * len(held) and all(each == held[0] for each in held):
+                return held[0]
+            self.assertLess(reactor.seconds(), deadline, f"the servers have {sizes} points instead of {count}")
+            await deferLater(reactor, 0.05)
+
+
+class V2ClientTests(ClientCase):
+    """influxdb-client for Python."""
+
+    def connect(self, **settings: Any) -> InfluxDB2Client:
+        """Return a client of the relay."""
+        return InfluxDB2Client(url=self.url, token="whatever:secret", org="org", **settings)
+
+    async def test_synchronous(self) -> None:
+        """Each write is answered; all servers have all points, the one of 1.x that was down included."""
+
+        def write(start: int) -> None:
+            with self.connect() as client:
+                api = client.write_api(write_options=SYNCHRONOUS)
+                for number in range(start, start + COUNT):
+                    point = Point("cpu").tag("host", f"a {number % 3}").field("v", number).field("s", 'x "y"\n')
+                    api.write(DB, record=point.time(NOW + number, WritePrecision.S))
+
+        await self.check_outage(self.influxds[1], write)
+
+    async def test_batching(self) -> None:
+        """Batches with gzip reach all servers, the one of 2.x that was down included."""
+
+        def write(start: int) -> None:
+            options = WriteOptions(batch_size=7, flush_interval=50, jitter_interval=0)
+            with self.connect(enable_gzip=True) as client, client.write_api(write_options=options) as api:
+                for number in range(start, start + COUNT):
+                    api.write(DB, record=f"cpu,host=a v={number}i,ok=true {(NOW + number) * 10**9}")
+
+        await self.check_outage(self.two, write)
+        self.assertTrue(all(each.headers.get("content-encoding") == "gzip" for each in self.two.asked))
+
+    async def test_precisions(self) -> None:
+        """Times mean the same in each precision."""
+
+        def write() -> None:
+            with self.connect() as client:
+                api = client.write_api(write_options=SYNCHRONOUS)
+                for number, (precision, unit) in enumerate(
+                    (
+                        (WritePrecision.S, 1),
+                        (WritePrecision.MS, 10**3),
+                        (WritePrecision.US, 10**6),
+                        (WritePrecision.NS, 10**9),
+                    )
+                ):
+                    api.write(DB, record=f"cpu v={number} {(NOW + number) * unit}", write_precision=precision)
+
+        await deferToThread(write)
+        found = await self.equal(4)
+        self.assertEqual(sorted(time for _, _, time in found), [(NOW + number) * 10**9 for number in range(4)])
+
+    async def test_refused(self) -> None:
+        """The client reads the message of a refusal, and of an error of the relay's own."""
+
+        def refused(bucket: str, record: str) -> ApiException:
+            with self.connect() as client:
+                api = client.write_api(write_options=SYNCHRONOUS)
+                error: ApiException = self.assertRaises(ApiException, api.write, bucket, record=record)
+                return error
+
+        found = await deferToThread(refused, DB, "no line")
+        self.assertEqual((found.status, json.loads(found.body)["code"]), (400, "invalid"))
+        self.assertIn("unable to parse", found.message)
+        found = await deferToThread(refused, "/rp", "cpu v=1")
+        self.assertEqual((found.status, json.loads(found.body)["code"]), (404, "not found"))
+
+    async def test_probes(self) -> None:
+        """The client's questions about the server are answered."""
+
+        def ask() -> None:
+            with self.connect() as client:
+                self.assertTrue(client.ping())
+                health = client.health()
+                self.assertEqual((health.name, health.status), ("influxrelay", "pass"))
+                self.assertEqual(client.ready().status, "ready")
+                self.assertTrue(client.version().startswith("relay-"))
+
+        await deferToThread(ask)
+
+
+class V3ClientTests(ClientCase):
+    """influxdb3-python."""
+
+    def connect(self, *, v2: bool = False, gzip: bool = False, **options: Any) -> InfluxDBClient3:
+        """Return a client of the relay; without options it is synchronous.
+
+        :param v2: whether to write in the API of 2.x, which is this client's default.
+        """
+        chosen = options or {"write_type": WriteType.synchronous}
+        made = write_client_options(write_options=WriteOptions3(use_v2_api=v2, **chosen))
+        return InfluxDBClient3(host=self.url, token="secret", database=DB, write_client_options=made, enable_gzip=gzip)
+
+    async def test_synchronous(self) -> None:
+        """Each write is answered; all servers have all points, the one of 3.x that was down included."""
+
+        def write(start: int) -> None:
+            with self.connect() as client:
+                for number in range(start, start + COUNT):
+                    client.write(f"cpu,host=a v={number} {NOW + number}", write_precision="s")
+
+        await self.check_outage(self.three, write)
+        self.assertEqual({each.values["precision"] for each in self.three.asked}, {"second"})
+        self.assertEqual({each.path for each in self.three.asked}, {"/api/v3/write_lp"})
+
+    async def test_batching(self) -> None:
+        """Batches with gzip reach all servers, the one of 1.x that was down included."""
+
+        def write(start: int) -> None:
+            with self.connect(gzip=True, batch_size=7, flush_interval=50, jitter_interval=0) as client:
+                for number in range(start, start + COUNT):
+                    client.write(f"cpu,host=a v={number}i {(NOW + number) * 10**9}")
+
+        await self.check_outage(self.influxds[0], write)
+
+    async def test_v2_api(self) -> None:
+        """The client's way through the API of 2.x, which it takes by default, works too."""
+
+        def write(start: int) -> None:
+            with self.connect(v2=True) as client:
+                for number in range(start, start + COUNT):
+                    client.write(f"cpu v={number} {(NOW + number) * 10**9}")
+
+        await self.check_outage(self.influxds[0], write)
+
+    async def test_refused(self) -> None:
+        """The client reads which lines a backend has refused, whatever its generation."""
+
+        def refused() -> InfluxDBPartialWriteError:
+            with self.connect() as client:
+                error: InfluxDBPartialWriteError = self.assertRaises(
+                    InfluxDBPartialWriteError, client.write, "cpu v=1 1\nno line"
+                )
+                return error
+
+        found = await deferToThread(refused)
+        self.assertEqual([each.original_line for each in found.line_errors], ["no line"])
+
+
+class V1ClientTests(ClientCase):
+    """influxdb for Python, which is Debian's python3-influxdb."""
+
+    async def test_minutes(self) -> None:
+        """Points in a precision that only 1.x has are the same on all servers."""
+
+        def write(start: int) -> None:
+            client = InfluxDBClient(LOOPBACK, self.port, "user", "password", DB)
+            points = [
+                {
+                    "measurement": "cpu",
+                    "tags": {"host": "a"},
+                    "time": NOW // 60 + number,
+                    "fields": {"v": float(number)},
+                }
+                for number in range(start, start + COUNT)
+            ]
+            self.assertTrue(client.write_points(points, time_precision="m"))
+            client.close()
+
+        await self.check_outage(self.three, write)
+
+
+class VictoriaMetricsTests(RelayTestCase):
+    """A server of another maker that takes the API of 2.x."""
+
+    async def test_writes(self) -> None:
+        """Writes of clients of all generations reach VictoriaMetrics through its ``/api/v2/write``."""
+        server = VictoriaMetrics(self.mktemp())
+        self.addCleanup(deferToThread, server.stop)
+        await deferToThread(server.start)
+        relay = self.relay(output("vm", server.url, "v2", org="any"))
+        for number, target in enumerate(
+            (b"/write?db=db&precision=h", b"/api/v2/write?bucket=db", b"/api/v3/write_lp?db=db")
+        ):
+            time = b"%d" % (NOW // 3600) if number == 0 else b"%d000000000" % NOW
+            found = await self.ask(relay, request(target, b"cpu,host=h%d v=%d %b" % (number, number, time)))
+            self.assertEqual(found.status, 204)
+        self.assertEqual(
+            await deferToThread(server.samples, "cpu_v"),
+            {"h0": (0, NOW // 3600 * 3600 * 1000), "h1": (1, NOW * 1000), "h2": (2, NOW * 1000)},
+        )
