@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from textwrap import shorten
 
 from bench import goals, machine, measure, options, picture
 from bench.backends import Backends, make
@@ -86,12 +87,13 @@ class _Run:
                 figures, troubles = measure.over_udp(contender, scenario, backends, seconds, rates=rates)
             else:
                 figures, troubles = measure.over_http(contender, scenario, backends, seconds)
-        except (ServerError, OSError) as error:  # the others go on
+        except (ServerError, OSError) as error:
             figures, troubles = {}, [str(error)]
+            backends.reset()  # the others go on, unless the backends are gone
         shown = ", ".join(f"{key} {value:,.2f}" for key, value in figures.items())
         print(f"{label}: {'; '.join([shown, *troubles])}", file=sys.stderr)
         self.report.add(scenario.name, contender.name, figures)
-        self.report.troubles += [f"{label}: {' '.join(trouble.split())}" for trouble in troubles]
+        self.report.troubles += [f"{label}: {shorten(trouble, 300)}" for trouble in troubles]
 
 
 def _measured(arguments: options.Arguments, chosen: list[Scenario]) -> Report:
@@ -126,7 +128,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers are stopped on the way out
     try:
         report = Report.load(arguments.load) if arguments.load else _measured(arguments, chosen)
-    except ServerError as error:
+    except (ServerError, OSError) as error:
         sys.exit(f"bench: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
