@@ -14,12 +14,14 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.web.http_headers import Headers
 
 from influxrelay import __version__
+from influxrelay.core.errors import BackendFailure
 from influxrelay.core.histogram import Histogram
 from influxrelay.core.write import Reply, Write
 from influxrelay.delivery.client import BackendClient, printable
 from influxrelay.delivery.connection_pool import ConnectionPool
 from influxrelay.delivery.exchange import Exchanges
-from influxrelay.delivery.write_apis import V1, WriteAPI
+from influxrelay.delivery.responses import excerpt, lacks_organization
+from influxrelay.delivery.write_apis import V1, V2, WriteAPI
 from influxrelay.lineprotocol.query_string import without
 from influxrelay.lineprotocol.timestamps import rescale
 from influxrelay.transport.client import ClientEndpoint
@@ -126,7 +128,8 @@ class HTTPBackend:
         """Send a body to where ``write`` goes: the parts, one behind the other.
 
         :return: fires with any final answer within the timeout; fails with :class:`BackendFailure`, for the reasons of
-            :func:`influxrelay.delivery.failures.explain` or ``stopped``, where there was no clear status line.
+            :func:`influxrelay.delivery.failures.explain` or ``stopped``, where there was no clear status line; and for
+            404 if the server lacks the output's organization, which is no fault of the write.
         """
         gzipped = write.gzipped if self._gzip is None else self._gzip
         beginning, factor = self._head_of(write.query, write.authorization, gzipped)
@@ -140,7 +143,8 @@ class HTTPBackend:
         size = sum(map(len, body_parts))
         head = b"%b%d\r\n\r\n" % (beginning, size)
         pieces = (head, *body_parts)
-        return self._exchanges.post(pieces if size > _JOINED else (b"".join(pieces),))
+        posted = self._exchanges.post(pieces if size > _JOINED else (b"".join(pieces),))
+        return posted.addCallback(_check_organization) if isinstance(self._api, V2) else posted
 
     def create_database(self, write: Write) -> Deferred[Reply]:
         """Create the database that ``write`` goes to, as the same user; fires and fails as :meth:`post` does."""
@@ -187,6 +191,12 @@ class HTTPBackend:
     def does_the_same(self, other: object) -> bool:
         """Tell whether another transport sends the same in the same way, whatever its name."""
         return isinstance(other, HTTPBackend) and self.settings == other.settings
+
+
+def _check_organization(reply: Reply) -> Reply:
+    if lacks_organization(reply):
+        raise BackendFailure(str(reply.status), f"answered {excerpt(reply)}", reply)
+    return reply
 
 
 def _target(url: str) -> bytes:

@@ -72,6 +72,11 @@ def is_misdirected(reply: Reply) -> bool:
     return not (isinstance(error, dict) and {"code", "message"} <= error.keys())
 
 
+def lacks_organization(reply: Reply) -> bool:
+    """Tell whether a server of 2.x does not have the organization that the output names."""
+    return reply.status == 404 and _NO_ORGANIZATION.search(reply.body) is not None
+
+
 def is_presentable(reply: Reply) -> bool:
     """Tell whether a client may see this answer when every backend has failed: a 5xx, or a 4xx that means "not now"."""
     return 500 <= reply.status < 600 or reply.status in _NOT_NOW or is_not_ready(reply)

@@ -7,7 +7,10 @@ import json
 from base64 import b64encode
 from typing import Any
 
-from influxrelay.config.settings import HTTPOutputConfig
+import attrs
+from twisted.internet.task import deferLater
+
+from influxrelay.config.settings import HTTPOutputConfig, JournalConfig
 from testing.scripted import (
     LINE,
     Answer,
@@ -15,6 +18,7 @@ from testing.scripted import (
     RelayTestCase,
     ScriptedBackend,
     answer,
+    reactor,
     request,
     together,
     until,
@@ -268,3 +272,41 @@ class OutTests(RelayTestCase):
         self.assertEqual((await self.ask(relay, request())).status, 204)
         await until(lambda: len(late.requests) == 3, "the write that is taken")
         self.assertEqual({each.body for each in late.requests}, {LINE})
+
+    async def test_missing_organization(self) -> None:
+        """An organization that the server lacks holds the queue and raises the alarm; no write is lost or buried."""
+        missing = _refusing(404, {"code": "not found", "message": 'organization name "org" not found'})
+        good, wrong = self.backend(), self.backend(missing)
+        queue = {"buffer_size_mb": 1, "max_delay_interval": 0.05}
+        relay = self.relay(self.to(good, "v1"), self.to(wrong, "v2", **queue))
+        for _ in range(2):
+            self.assertEqual((await self.ask(relay, request())).status, 204)
+        await until(lambda: len(wrong.requests) >= 3, "repeated tries")
+        sender = relay.senders[1]
+        self.assertIn("organization name", sender.objection())
+        wrong.script.append(answer(204))
+        wrong.script.popleft()
+        await until(lambda: not sender.objection(), "the end of the trouble")
+        await until(lambda: not sender.outstanding()[0], "the end of the queue")
+        self.assertEqual(sender.losses(), [])
+
+    async def test_missing_organization_alone(self) -> None:
+        """To a client it is the backend's trouble, not the write's."""
+        missing = _refusing(404, {"code": "not found", "message": 'organization name "org" not found'})
+        relay = self.relay(self.to(self.backend(missing), "v2"))
+        self.assert_unable(await self.ask(relay, request()))
+
+    async def test_dead_letter(self) -> None:
+        """What 3.x says of the lines that it has refused is kept with the dead letter."""
+        line = {"original_line": "cpu v=1", "line_number": 1, "error_message": "invalid column type"}
+        shown = {"error": "partial write of line protocol occurred", "data": [line]}
+        refusal = Hold(_refusing(400, shown))
+        good, three = self.backend(), self.backend(refusal)
+        journal = JournalConfig(self.mktemp())
+        relay = self.relay(self.to(good, "v1"), self.to(three, "v3"), journal=journal)
+        self.assertEqual((await self.ask(relay, request())).status, 204)
+        refusal.release()
+        assert relay.writer is not None
+        while not (letters := await relay.writer.dead_letters(0, 10)):
+            await deferLater(reactor, 0.01)
+        self.assertIn(json.dumps(shown), attrs.astuple(letters[0], recurse=False))
