@@ -15,7 +15,7 @@ from influxrelay.config.loader import load
 from influxrelay.config.settings import Config, HTTPOutputConfig, JournalConfig, UDPOutputConfig
 from influxrelay.core.errors import ConfigError
 from influxrelay.lineprotocol.query_string import without
-from influxrelay.service.process_limits import raise_file_limit, search_less_garbage
+from influxrelay.service.process_limits import collect_less_garbage, raise_file_limit
 from influxrelay.service.relay_service import RelayService
 from influxrelay.service.systemd import Notifier
 from influxrelay.transport.event_loop import install_reactor
@@ -124,7 +124,7 @@ def makeService(options: Options) -> IService:
         sys.exit(f"influxrelay: {error}")
     _reload_on_hangup(service, reactor)
     raise_file_limit()
-    search_less_garbage()
+    collect_less_garbage()
     return service
 
 

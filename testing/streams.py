@@ -25,7 +25,7 @@ class Recorder(Protocol):
 
     def __init__(self) -> None:
         self.events: list[str] = []
-        self.received = b""
+        self.received = bytearray()
         self.reason: Failure | None = None
         self.on_data: Callable[[bytes], None] | None = None
         self.on_connection: Callable[[Recorder], None] | None = None

@@ -22,6 +22,8 @@ from twisted.logger import globalLogPublisher, textFileLogObserver
 from twisted.trial.reporter import TextReporter
 from twisted.trial.runner import LoggedSuite, TestLoader
 
+from testing.reactors import REACTORS
+
 PATIENCE = 900  # seconds after which tests are taken to hang; the process then shows where, and ends
 
 
@@ -73,6 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path, help="where to work")
     parser.add_argument("--coverage", help="the file for what is measured; a suffix is added to its name")
+    parser.add_argument("--reactor", default="uvloop", choices=REACTORS, help="the reactor to install")
     options = parser.parse_args()
     measured = Coverage(options.coverage, data_suffix=True) if options.coverage else None
     options.directory.mkdir()
@@ -82,6 +85,7 @@ def main() -> None:
         for stream, descriptor in ((nothing, 0), (output, 1), (output, 2)):
             os.dup2(stream.fileno(), descriptor)
         globalLogPublisher.addObserver(textFileLogObserver(log))
+        REACTORS[options.reactor]()
         serve(requests, answers, measured)
 
 

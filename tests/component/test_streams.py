@@ -55,7 +55,7 @@ def _call(method: str, end: Recorder) -> None:
 class StreamTests(TestCase):
     """Connections by TCP."""
 
-    timeout = 10
+    timeout = 120
 
     def setUp(self) -> None:
         """Open a port, and prepare both ends."""
