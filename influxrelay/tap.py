@@ -79,6 +79,11 @@ def describe(config: Config) -> str:
                 lines.append(f"  to {_describe_output(each, udp.journal)}, {batches}")
             else:
                 lines.append(f"  to {each.name}: {each.location}, MTU {each.mtu}{_describe_filters(each)}")
+    for tcp in config.tcp:
+        batches = f"batches of {tcp.batch_lines} lines or {tcp.batch_interval:g} s"
+        lines.append(f"tcp {tcp.name}: listens on {tcp.bind_addr}, precision {tcp.precision}")
+        lines += _describe_journal(tcp.journal)
+        lines += [f"  to {_describe_output(output, tcp.journal)}, {batches}" for output in tcp.outputs]
     return "\n".join(lines)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import attrs
 
 from influxrelay.config.schema import ATTRIBUTES
-from influxrelay.config.settings import Config, HTTPListenerConfig, HTTPOutputConfig, UDPListenerConfig, UDPOutputConfig
+from influxrelay.config.settings import Config, HTTPOutputConfig, ListenerConfig, UDPOutputConfig
 from influxrelay.core.errors import ConfigError
 from influxrelay.core.matching import find_again
 
-Listener = HTTPListenerConfig | UDPListenerConfig
+Listener = ListenerConfig
 Output = HTTPOutputConfig | UDPOutputConfig
 
 
@@ -38,12 +38,13 @@ def compare(old: Config, new: Config) -> Plan:
     kept: list[tuple[Listener, Listener]] = []
     added: list[Listener] = []
     removed: list[Listener] = []
-    changes = list(_keys(old, new, ("http", "udp", "admin", "warnings")))
+    changes = list(_keys(old, new, ("http", "udp", "tcp", "admin", "warnings")))
     if old.admin != new.admin:
         changes.append(f"admin: {_change_of(old.admin, new.admin)}")
     kinds: tuple[tuple[str, Sequence[Listener], Sequence[Listener]], ...] = (
         ("http", old.http, new.http),
         ("udp", old.udp, new.udp),
+        ("tcp", old.tcp, new.tcp),
     )
     for kind, before, after in kinds:
         present = {each.name: each for each in before}

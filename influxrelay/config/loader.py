@@ -29,11 +29,13 @@ from influxrelay.config.settings import (
     HTTPListenerConfig,
     HTTPOutputConfig,
     JournalConfig,
+    ListenerConfig,
+    TCPListenerConfig,
     UDPListenerConfig,
     UDPOutputConfig,
 )
 
-_Listener = TypeVar("_Listener", bound=HTTPListenerConfig | UDPListenerConfig)
+_Listener = TypeVar("_Listener", bound=ListenerConfig)
 _Output = TypeVar("_Output", bound=HTTPOutputConfig | UDPOutputConfig)
 
 
@@ -50,32 +52,38 @@ def load(path: str | Path, environment: Mapping[str, str] = os.environ, *, secre
     fields = read(place, table, config_keys.CONFIG)
     http = read_each(place / "http", fields.pop("http", []), _http_listener)
     udp = read_each(place / "udp", fields.pop("udp", []), _udp_listener)
-    if not http and not udp:
-        raise place.error("no listener; at least one [[http]] or [[udp]] is needed")
+    tcp = read_each(place / "tcp", fields.pop("tcp", []), _tcp_listener)
+    if not http and not udp and not tcp:
+        raise place.error("no listener; at least one [[http]], [[udp]] or [[tcp]] is needed")
     fields["admin"] = admin = _admin(place / "admin", fields["admin"]) if "admin" in fields else None
-    _refuse_clashes(place, http, udp, admin)
+    _refuse_clashes(place, http, udp, tcp, admin)
     if "filter" in fields:
-        outputs = [output.name for listeners in (http, udp) for listener in listeners for output in listener.outputs]
+        listeners: list[ListenerConfig] = [*http, *udp, *tcp]
+        outputs = [output.name for listener in listeners for output in listener.outputs]
         filters = read_each(place / "filter", fields.pop("filter"), lambda at, table: _filter(at, table, outputs))
-        http, udp = _with_filters(http, filters), _with_filters(udp, filters)
+        http, udp, tcp = _with_filters(http, filters), _with_filters(udp, filters), _with_filters(tcp, filters)
     # After the filters, which name outputs as the file does.
     http, http_warnings = tell_apart(place / "http", http)
     udp, udp_warnings = tell_apart(place / "udp", udp)
-    return Config(path=str(path), http=http, udp=udp, warnings=(*http_warnings, *udp_warnings), **fields)
+    tcp, tcp_warnings = tell_apart(place / "tcp", tcp)
+    warnings = (*http_warnings, *udp_warnings, *tcp_warnings)
+    return Config(path=str(path), http=http, udp=udp, tcp=tcp, warnings=warnings, **fields)
 
 
 def _refuse_clashes(
     place: Place,
     http: Sequence[HTTPListenerConfig],
     udp: Sequence[UDPListenerConfig],
+    tcp: Sequence[TCPListenerConfig],
     admin: AdminConfig | None,
 ) -> None:
     """Refuse listeners that share a name, an address or a journal."""
     with_http = [((place / "http")[index], each) for index, each in enumerate(http)]
     with_udp = [((place / "udp")[index], each) for index, each in enumerate(udp)]
-    listeners: list[tuple[Place, HTTPListenerConfig | UDPListenerConfig]] = [*with_http, *with_udp]
+    with_tcp = [((place / "tcp")[index], each) for index, each in enumerate(tcp)]
+    listeners: list[tuple[Place, ListenerConfig]] = [*with_http, *with_udp, *with_tcp]
     refuse_duplicates("name", "names must be unique", [(at, each.name, each.name) for at, each in listeners])
-    ports: list[tuple[Place, HTTPListenerConfig | AdminConfig]] = [*with_http]
+    ports: list[tuple[Place, HTTPListenerConfig | TCPListenerConfig | AdminConfig]] = [*with_http, *with_tcp]
     if admin is not None:
         ports.append((place / "admin", admin))
     rule = "each listener needs an address of its own"
@@ -92,7 +100,7 @@ def _refuse_clashes(
     )
 
 
-def _http_port(listener: HTTPListenerConfig | AdminConfig) -> object:
+def _http_port(listener: HTTPListenerConfig | TCPListenerConfig | AdminConfig) -> object:
     return _port(readers.bind_address_or_endpoint(listener.bind_addr))
 
 
@@ -110,20 +118,37 @@ def _port(bound: str | tuple[str, int]) -> object:
 def _http_listener(place: Place, table: Table) -> HTTPListenerConfig:
     fields = read(place, table, config_keys.HTTP, "bind-addr")
     bound, pem = fields.pop("bind_addr"), fields.pop("ssl_combined_pem", "")
-    if isinstance(bound, str):
-        if pem:
-            raise (place / "ssl-combined-pem").error(
-                "bind-addr is an endpoint string; use an ssl: endpoint, which names its own files, or ADDRESS:PORT"
-            )
-        default_name = bound
-    else:
-        default_name = f"http{'s' if pem else ''}://{table['bind-addr']}"  # as in InfluxDB Relay's relay/http.go
+    _refuse_two_certificates(place, bound, pem)
+    # As in InfluxDB Relay's relay/http.go.
+    default_name = bound if isinstance(bound, str) else f"http{'s' if pem else ''}://{table['bind-addr']}"
     fields["name"] = fields.get("name", default_name)
     fields["journal"] = journal = _choose_journal(place, table, fields)
     fields["outputs"] = _outputs(place / "output", fields.pop("output", []), _http_output, journal)
     listener = HTTPListenerConfig(bind_addr=table["bind-addr"], endpoint=_endpoint(bound, pem), **fields)
     outputs = tuple(attrs.evolve(each, health_timeout=listener.health_timeout) for each in listener.outputs)
     return attrs.evolve(listener, outputs=outputs)
+
+
+def _refuse_two_certificates(place: Place, bound: str | tuple[str, int], pem: str) -> None:
+    if pem and isinstance(bound, str):
+        raise (place / "ssl-combined-pem").error(
+            "bind-addr is an endpoint string; use an ssl: endpoint, which names its own files, or ADDRESS:PORT"
+        )
+
+
+def _tcp_listener(place: Place, table: Table) -> TCPListenerConfig:
+    fields = read(place, table, config_keys.TCP, "bind-addr")
+    bound, pem = fields.pop("bind_addr"), fields.pop("ssl_combined_pem", "")
+    _refuse_two_certificates(place, bound, pem)
+    fields["name"] = fields.get("name", f"tcp {table['bind-addr']}")
+    fields["journal"] = journal = _choose_journal(place, table, fields)
+    fields["outputs"] = outputs = _outputs(place / "output", fields.pop("output", []), _tcp_output, journal)
+    _refuse_other_queries(place / "output", outputs, "all outputs of a TCP listener")
+    return TCPListenerConfig(bind_addr=table["bind-addr"], endpoint=_endpoint(bound, pem), **fields)
+
+
+def _tcp_output(place: Place, table: Table) -> HTTPOutputConfig:
+    return _http_output(place, table, config_keys.HTTP_OUTPUT | config_keys.TCP_OUTPUT)
 
 
 def _admin(place: Place, table: Table) -> AdminConfig:
@@ -161,17 +186,22 @@ def _need(place: Place, table: Table, key: str, value: str, *dependents: str) ->
 
 def _refuse_unlike_outputs(place: Place, outputs: Iterable[UDPOutputConfig | HTTPOutputConfig]) -> None:
     """Refuse outputs that cannot share a journal: it holds each batch of lines once, for all of them."""
-    query = None
+    with_query = []
     for index, output in enumerate(outputs):
-        at = place[index] / "location"
         if isinstance(output, UDPOutputConfig):
-            raise at.error(
+            raise (place[index] / "location").error(
                 f"found {shown(output.location)}; with a journal each output must be a URL with a database,"
                 " since UDP does not tell whether a datagram arrived"
             )
-        if query not in (None, output.query):
-            raise at.error(f"its query differs from {place[0].path}'s; with a journal all outputs need the same query")
-        query = output.query
+        with_query.append(output)
+    _refuse_other_queries(place, with_query, "with a journal all outputs")
+
+
+def _refuse_other_queries(place: Place, outputs: Sequence[HTTPOutputConfig], whose: str) -> None:
+    for index, output in enumerate(outputs):
+        if output.query != outputs[0].query:
+            at = place[index] / "location"
+            raise at.error(f"its query differs from {place[0].path}'s; {whose} need the same query")
 
 
 def _outputs(

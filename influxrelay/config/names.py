@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import attrs
 
 from influxrelay.config.document import Place
-from influxrelay.config.settings import HTTPListenerConfig, HTTPOutputConfig, UDPListenerConfig, UDPOutputConfig
+from influxrelay.config.settings import HTTPOutputConfig, ListenerConfig, UDPOutputConfig
 
-_Listener = TypeVar("_Listener", bound=HTTPListenerConfig | UDPListenerConfig)
+_Listener = TypeVar("_Listener", bound=ListenerConfig)
 _Output = HTTPOutputConfig | UDPOutputConfig
 
 

@@ -28,6 +28,7 @@ CONFIG: Keys = {
     "admin": readers.table,
     "http": readers.tables,
     "udp": readers.tables,
+    "tcp": readers.tables,
     "filter": readers.tables,
 }
 ADMIN_ADDRESS = "127.0.0.1:9196"
@@ -113,6 +114,21 @@ UDP: Keys = {
     "batch-timeout": readers.duration,
     **JOURNAL,
     "output": readers.tables,
+}
+TCP: Keys = {
+    "name": readers.string,
+    "bind-addr": readers.bind_address_or_endpoint,
+    "ssl-combined-pem": readers.certificate_and_key,
+    "precision": readers.precision,
+    "batch-size": readers.integer(1),
+    "batch-kb": readers.scaled(readers.integer(1), 1024),
+    "batch-timeout": readers.duration,
+    **JOURNAL,
+    "output": readers.tables,
+}
+TCP_OUTPUT: Keys = {
+    "name": readers.string,
+    "location": urls.url_with_db,
 }
 UDP_OUTPUT: Keys = {
     "name": readers.string,

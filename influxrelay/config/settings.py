@@ -201,6 +201,33 @@ class UDPListenerConfig:
 
 
 @attrs.frozen
+class TCPListenerConfig:
+    """A listener for lines of a TCP connection, or of a unix stream socket, and its backends.
+
+    :ivar bind_addr: as written.
+    :ivar endpoint: the same as an endpoint string of Twisted.
+    :ivar precision: of timestamps: ``ns``, ``u``, ``ms``, ``s``, ``m`` or ``h``.
+    :ivar batch_lines: lines in a full batch, at least 1.
+    :ivar batch_bytes: bytes in a full batch, at least 1024.
+    :ivar batch_interval: seconds that a line waits for its batch to fill, above 0.
+    :ivar outputs: at least one, names unique, all with the same query.
+    """
+
+    name: str
+    bind_addr: str
+    endpoint: str
+    precision: str = "ns"
+    batch_lines: int = 5000
+    batch_bytes: int = 512 * 1024
+    batch_interval: float = 1.0
+    journal: JournalConfig | None = None
+    outputs: tuple[HTTPOutputConfig, ...] = ()
+
+
+ListenerConfig = HTTPListenerConfig | UDPListenerConfig | TCPListenerConfig
+
+
+@attrs.frozen
 class AdminConfig:
     """The listener for operators: health, metrics, status.
 
@@ -221,7 +248,7 @@ class Config:
     :ivar admin_socket: the path of a unix socket; empty for ``admin.sock`` in the first journal's directory, if
         there is a journal; None for no socket.
     :ivar admin: None for no such listener.
-    :ivar http: and ``udp``: at least one listener between them, names unique.
+    :ivar http: and ``udp`` and ``tcp``: at least one listener between them, names unique.
     :ivar warnings: what the file says that is accepted, but probably not meant; each is one line with its place.
     """
 
@@ -231,9 +258,10 @@ class Config:
     admin: AdminConfig | None = None
     http: tuple[HTTPListenerConfig, ...] = ()
     udp: tuple[UDPListenerConfig, ...] = ()
+    tcp: tuple[TCPListenerConfig, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
-    def listeners(self) -> tuple[HTTPListenerConfig | UDPListenerConfig, ...]:
+    def listeners(self) -> tuple[ListenerConfig, ...]:
         """All listeners."""
-        return (*self.http, *self.udp)
+        return (*self.http, *self.udp, *self.tcp)

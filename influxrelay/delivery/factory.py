@@ -11,10 +11,9 @@ import attrs
 
 from influxrelay.config.diff import pair_outputs
 from influxrelay.config.settings import (
-    HTTPListenerConfig,
     HTTPOutputConfig,
     JournalConfig,
-    UDPListenerConfig,
+    ListenerConfig,
     UDPOutputConfig,
 )
 from influxrelay.core.write import Destination
@@ -31,7 +30,7 @@ from influxrelay.transport.tls import ClientTLS
 
 _KB = 1024
 _MB = 1024 * 1024
-Listener = HTTPListenerConfig | UDPListenerConfig
+Listener = ListenerConfig
 
 
 def http_outputs(listener: Listener) -> list[HTTPOutputConfig]:

@@ -90,15 +90,19 @@ class PortService(Service):
         raise NotImplementedError
 
 
-class SiteService(PortService):
-    """A port that speaks HTTP."""
+class StreamService(PortService):
+    """A port for connections."""
 
-    site: RelaySite
-    _takes = "{relay}: takes HTTP on {address} for {backends}"
+    _takes: str
     _reactor: Any
     _sockets: Sockets
     _endpoint: Endpoint | None = None
     _port: ListeningPort | None = None
+
+    @property
+    def _factory(self) -> Any:
+        """What makes the protocols of the connections."""
+        raise NotImplementedError
 
     def check_endpoint(self) -> None:
         """Read the files that the endpoint names.
@@ -133,7 +137,7 @@ class SiteService(PortService):
             if self._port is not None and self._endpoint is not None and endpoint.place == self._endpoint.place:
                 return endpoint, self._port
             bound = endpoint.bind(self._sockets)
-            port = ListeningPort(self._reactor, bound, self.site, endpoint.tls, backlog=endpoint.backlog)
+            port = ListeningPort(self._reactor, bound, self._factory, endpoint.tls, backlog=endpoint.backlog)
             try:
                 port.startListening()
             except OSError:
@@ -172,6 +176,17 @@ class SiteService(PortService):
 
     def _backends(self) -> str:
         return ""
+
+
+class SiteService(StreamService):
+    """A port that speaks HTTP."""
+
+    site: RelaySite
+    _takes = "{relay}: takes HTTP on {address} for {backends}"
+
+    @property
+    def _factory(self) -> RelaySite:
+        return self.site
 
     def stop_listening(self) -> Deferred[Any]:
         """Take no new connections and no new requests; fires when every client has its answer.

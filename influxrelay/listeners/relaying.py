@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
-from influxrelay.config.settings import HTTPListenerConfig, HTTPOutputConfig, UDPListenerConfig
+from influxrelay.config.settings import HTTPOutputConfig, ListenerConfig
 from influxrelay.core.errors import JournalError
 from influxrelay.core.write import Destination
 from influxrelay.delivery.buffered_sender import BufferedSender
@@ -38,7 +38,7 @@ class Relaying(PortService):
     relays: list[FanOut]
     _journal_open = False
 
-    def __init__(self, config: HTTPListenerConfig | UDPListenerConfig, reactor: Any) -> None:
+    def __init__(self, config: ListenerConfig, reactor: Any) -> None:
         self.name = config.name
         self.config = config
         self._reactor = reactor
@@ -46,7 +46,7 @@ class Relaying(PortService):
         self.senders = [self.make_sender(each, config.name) for each in http_outputs(config)]
         self.leaving: dict[Sender, tuple[str, str]] = {}
 
-    def make_writer(self, config: HTTPListenerConfig | UDPListenerConfig) -> JournalWriter | None:
+    def make_writer(self, config: ListenerConfig) -> JournalWriter | None:
         """Return what keeps the journal, if there is one."""
         return make_writer(config.journal, self._reactor, self._forget)
 

@@ -112,6 +112,20 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         _REASON,
         "Lines of a UDP listener that were not sent or not accepted, by reason.",
     ),
+    ("influxrelay_tcp_connections", "gauge", _LISTENER, "Open connections of a TCP listener."),
+    ("influxrelay_tcp_accepted_connections_total", "counter", _LISTENER, "Accepted connections of a TCP listener."),
+    (
+        "influxrelay_tcp_reading",
+        "gauge",
+        _LISTENER,
+        "0 while a TCP listener reads nothing, since no backend and no queue takes lines, else 1.",
+    ),
+    (
+        "influxrelay_tcp_dropped_lines_total",
+        "counter",
+        (*_LISTENER, "reason"),
+        "Lines of a TCP listener that were dropped, by reason: invalid, too long, incomplete, or a refusal's status.",
+    ),
     # -- backends
     (
         "influxrelay_backend_state",

@@ -29,12 +29,15 @@ from influxrelay.journal.records import Drop
 from influxrelay.journal.statistics import JournalCounts
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.http import HTTPService
+from influxrelay.listeners.tcp import TCPService
 from influxrelay.listeners.udp import UDPService
 from influxrelay.operations.metric_families import FAMILIES, Family
 from influxrelay.operations.reactor_lag import ReactorLag
 from influxrelay.operations.resources import QuestionResource
 from influxrelay.operations.views import DROP_REASONS
 
+_KINDS: dict[type, str] = {HTTPService: "http", UDPService: "udp", TCPService: "tcp"}
+Listener = HTTPService | UDPService | TCPService
 PATIENCE = 1.0  # seconds that a scrape waits for what is counted in another thread
 _USUAL_ANSWERS = (204, 400, 500, 503)  # there from the start: Prometheus does not see how a new series has begun
 _USUAL_FAILURES = ("refused", "reset", "timeout")
@@ -86,7 +89,7 @@ class Metrics(Service):
 
     def __init__(
         self,
-        listeners: Callable[[], Sequence[HTTPService | UDPService]],
+        listeners: Callable[[], Sequence[Listener]],
         reactor: Any,
         *,
         path: str = "",
@@ -136,14 +139,16 @@ class Metrics(Service):
         sheet.add("influxrelay_config_last_reload_successful", (), self.last_reload_successful)
         return [*sheet.filled(), *self._registry.collect()]
 
-    def _add_listener(self, sheet: Sheet, listener: HTTPService | UDPService) -> None:
+    def _add_listener(self, sheet: Sheet, listener: Listener) -> None:
         name, writer = listener.name, listener.writer
-        kind = "http" if isinstance(listener, HTTPService) else "udp"
+        kind = _KINDS[type(listener)]
         directory = "" if writer is None else str(writer.directory)
         sheet.add("influxrelay_healthy", (name,), listener.is_ready and not listener.obstacle())
         sheet.add("influxrelay_listener_info", (name, kind, listener.bind_addr, directory), 1)
         if isinstance(listener, HTTPService):
             _add_http(sheet, listener)
+        elif isinstance(listener, TCPService):
+            _add_tcp(sheet, listener)
         else:
             _add_udp(sheet, listener)
         for sender in listener.senders:
@@ -171,7 +176,11 @@ class Metrics(Service):
         sheet.add("influxrelay_queue_oldest_age_seconds", labels, age)
 
     def _add_journal(
-        self, sheet: Sheet, listener: HTTPService | UDPService, writer: JournalWriter, journal: JournalCounts
+        self,
+        sheet: Sheet,
+        listener: Listener,
+        writer: JournalWriter,
+        journal: JournalCounts,
     ) -> None:
         labels = (listener.name,)
         sheet.add_histogram("influxrelay_journal_commit_duration_seconds", labels, writer.commits)
@@ -204,6 +213,19 @@ def _add_http(sheet: Sheet, listener: HTTPService) -> None:
     sheet.add("influxrelay_http_accepted_connections_total", labels, site.admission.accepted)
     sheet.add_each("influxrelay_http_closed_connections_total", labels, site.admission.closed)
     sheet.add("influxrelay_http_in_flight_bytes", labels, site.admission.in_flight)
+
+
+def _add_tcp(sheet: Sheet, listener: TCPService) -> None:
+    labels, server, batcher = (listener.name,), listener.server, listener.batcher
+    sheet.add("influxrelay_lines_total", labels, server.lines_in)
+    sheet.add("influxrelay_received_bytes_total", labels, server.bytes_in)
+    sheet.add("influxrelay_unwanted_lines_total", labels, server.lines_unwanted)
+    sheet.add("influxrelay_tcp_connections", labels, len(server.connections))
+    sheet.add("influxrelay_tcp_accepted_connections_total", labels, server.accepted)
+    sheet.add("influxrelay_tcp_reading", labels, not server.is_paused)
+    dropped = server.dropped + batcher.dropped
+    usual = dict.fromkeys(("invalid", "too long", "incomplete", "400"), 0)
+    sheet.add_each("influxrelay_tcp_dropped_lines_total", labels, {**usual, **dropped})
 
 
 def _add_udp(sheet: Sheet, listener: UDPService) -> None:

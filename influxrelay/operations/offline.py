@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from influxrelay.config.settings import Config, HTTPListenerConfig, UDPListenerConfig
+from influxrelay.config.settings import Config
 from influxrelay.core.errors import JournalError
 from influxrelay.journal.records import DeadLetter, Depth, Drop
 from influxrelay.journal.store import FILE, Store
@@ -27,7 +27,7 @@ def run(config: Config, request: Request, no_relay: str) -> dict[str, Any]:
     command = _COMMANDS.get(request.command)
     if command is None:
         raise Refused(f"{no_relay}; this needs a relay that runs")
-    listeners: list[HTTPListenerConfig | UDPListenerConfig] = [*config.http, *config.udp]
+    listeners = config.listeners
     if request.listener and request.listener not in [each.name for each in listeners]:
         there_is = ", ".join(each.name for each in listeners)
         raise Refused(f"there is no listener {request.listener}; there is: {there_is}")

@@ -17,7 +17,7 @@ from urllib.parse import quote, quote_plus
 
 import attrs
 
-from influxrelay.config.settings import Config, HTTPListenerConfig, UDPListenerConfig
+from influxrelay.config.settings import Config
 from influxrelay.core.errors import InfluxRelayError
 from influxrelay.core.text import count, iso, shortened, size, text
 from influxrelay.core.write import Write
@@ -48,7 +48,7 @@ def socket_path(config: Config) -> str:
     """
     if config.admin_socket is None or config.admin_socket:
         return config.admin_socket or ""
-    listeners: list[HTTPListenerConfig | UDPListenerConfig] = [*config.http, *config.udp]
+    listeners = config.listeners
     journals = [each.journal for each in listeners if each.journal is not None]
     path = str(Path(journals[0].directory) / "admin.sock") if journals else ""
     return path if len(path.encode()) <= MAX_SOCKET_PATH else ""

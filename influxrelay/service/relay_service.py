@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from influxrelay import __version__
 from influxrelay.config.diff import compare
 from influxrelay.config.loader import load
-from influxrelay.config.settings import AdminConfig, Config, HTTPListenerConfig, UDPListenerConfig
+from influxrelay.config.settings import AdminConfig, Config, HTTPListenerConfig, ListenerConfig, TCPListenerConfig
 from influxrelay.core.errors import ConfigError, JournalError, ListenError
 from influxrelay.core.text import count, iso, size
 from influxrelay.core.timeouts import within
@@ -29,6 +29,7 @@ from influxrelay.delivery.sender import Sender
 from influxrelay.http.site import RelaySite
 from influxrelay.listeners.http import HTTPService
 from influxrelay.listeners.port_service import AdminService, SiteService, cannot_start
+from influxrelay.listeners.tcp import TCPService
 from influxrelay.listeners.transaction import Transaction
 from influxrelay.listeners.udp import UDPService
 from influxrelay.operations.admin_socket import AdminSocket
@@ -44,7 +45,7 @@ from influxrelay.transport.sockets import Sockets
 
 _RESERVE = 10.0  # seconds that the end may take after the shutdown timeout, on a busy machine or a slow disk
 _LAST_WORDS = 0.5  # seconds of the shutdown timeout that are kept for answering whoever still waits
-Listener = HTTPService | UDPService
+Listener = HTTPService | UDPService | TCPService
 
 
 class RelayService(MultiService):
@@ -80,11 +81,13 @@ class RelayService(MultiService):
         self._leaving: set[Deferred[None]] = set()
         self._admin_socket = AdminSocket(socket_path(config), self.run, reactor)
 
-    def _make_listener(self, config: HTTPListenerConfig | UDPListenerConfig) -> Listener:
+    def _make_listener(self, config: ListenerConfig) -> Listener:
         if isinstance(config, HTTPListenerConfig):
             listener = HTTPService(config, self._reactor, self._sockets)
             serve_health(listener.site, listener.root, LocalExaminer(lambda: [listener], self._reactor))
             return listener
+        if isinstance(config, TCPListenerConfig):
+            return TCPService(config, self._reactor, self._sockets)
         return UDPService(config, self._reactor, self._sockets)
 
     def _make_admin(self, config: AdminConfig) -> AdminService:
@@ -250,7 +253,7 @@ class RelayService(MultiService):
         if self._stopping or not self.running:
             raise _StoppingError("the relay is shutting down")
 
-    async def _prepare_new(self, config: HTTPListenerConfig | UDPListenerConfig, steps: Transaction) -> Listener:
+    async def _prepare_new(self, config: ListenerConfig, steps: Transaction) -> Listener:
         listener = self._make_listener(config)
         if listener.writer is not None:
             steps.back(listener.writer.stop)

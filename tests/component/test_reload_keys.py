@@ -111,12 +111,24 @@ UDP_OUTPUT: dict[str, Key | str] = {
     "location": "UDPTests.test_outputs",
     "mtu": Key("7", "8", "batcher._mtu", 7, 8),
 }
+TCP: dict[str, Key | str] = {
+    "name": "test_tcp.TCPTests.test_renamed",
+    "bind-addr": "test_tcp.TCPTests.test_reload",
+    "ssl-combined-pem": "test_tcp.TCPTests.test_other_certificate",
+    "precision": Key('"ns"', '"s"', "listener.batcher._query", b"db=d&precision=ns", b"db=d&precision=s"),
+    "batch-size": Key("7", "8", "listener.batcher._batch_lines", 7, 8),
+    "batch-kb": Key("7", "8", "listener.batcher._batch_bytes", 7 * 1024, 8 * 1024),
+    "batch-timeout": Key('"7s"', '"8s"', "listener.batcher._interval", 7.0, 8.0),
+    **JOURNAL,
+    "output": "test_tcp.TCPTests.test_reload",
+}
 CONFIG: dict[str, Key | str] = {
     "shutdown-timeout": Key('"7s"', '"8s"', "service.config.shutdown_timeout", 7.0, 8.0),
     "admin-socket": "AdminTests.test_socket",
     "admin": "AdminTests.test_listener",
     "http": "ListenerTests.test_come_and_go",
     "udp": "ListenerTests.test_come_and_go",
+    "tcp": "test_tcp.TCPTests.test_reload",
     "filter": "OutputTests.test_filters",
 }
 ADMIN: dict[str, Key | str] = {"bind-addr": "AdminTests.test_listener"}
@@ -131,13 +143,14 @@ class KeyTests(ReloadCase):
 
     def test_every_key(self) -> None:
         """What a reload does with each key is decided, and tested."""
-        tables = ("CONFIG", "ADMIN", "FILTER", "HTTP", "HTTP_OUTPUT", "ENDPOINTS", "UDP", "UDP_OUTPUT")
+        tables = ("CONFIG", "ADMIN", "FILTER", "HTTP", "HTTP_OUTPUT", "ENDPOINTS", "UDP", "UDP_OUTPUT", "TCP")
         for table in tables:
             decided: dict[str, Key | str] = globals()[table]
             self.assertEqual(sorted(decided), sorted(getattr(config_keys, table)), table)
             for where in decided.values():
                 if isinstance(where, str):
-                    TestLoader().loadByName(f"tests.component.test_reload.{where}")
+                    place = where if where.startswith("test_") else f"test_reload.{where}"
+                    TestLoader().loadByName(f"tests.component.{place}")
 
     async def check(
         self, keys: dict[str, Key | str], text: Callable[[str], str], *, only: str = "", but: str = ""
@@ -315,6 +328,18 @@ class KeyTests(ReloadCase):
             )
 
         await self.check(UDP, text, but="journal")
+
+    async def test_tcp(self) -> None:
+        """A TCP listener's keys take effect for the next lines."""
+        self.one = self.backend()
+        await self.check(
+            TCP,
+            lambda line: (
+                f'[[tcp]]\nbind-addr = "{LOOPBACK}:0"\nname = "lines"\n{line}\n'
+                f'[[tcp.output]]\nname = "one"\nlocation = "{self.one.url}?db=d"'
+            ),
+            but="journal",
+        )
 
     async def test_udp_journal(self) -> None:
         """The same of a UDP listener's journal."""

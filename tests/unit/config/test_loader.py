@@ -23,6 +23,7 @@ from influxrelay.config.settings import (
     HTTPListenerConfig,
     HTTPOutputConfig,
     JournalConfig,
+    TCPListenerConfig,
     UDPListenerConfig,
     UDPOutputConfig,
 )
@@ -54,8 +55,9 @@ def bound(address: str, more: str = "") -> str:
 # A file, the path of the key that the error names, and two phrases of the error: what is wrong and what is allowed.
 BROKEN: list[tuple[str, str, str, str]] = [
     # The file and its tables
-    ("", "", "no listener", "[[http]] or [[udp]]"),
-    ("http = []", "", "no listener", "[[http]] or [[udp]]"),
+    ("", "", "no listener", "[[http]], [[udp]] or [[tcp]]"),
+    ("tcp = 5", "tcp", "5", "an array of tables"),
+    ("http = []", "", "no listener", "[[http]], [[udp]] or [[tcp]]"),
     ("a = ", "", "not valid TOML: Unexpected character: '\\x00' at line 1 col", ""),
     ("a = 1\na = 2", "", 'not valid TOML: Key "a" already exists', ""),
     ("[http]\nname = 'a'", "http", "a table", "an array of tables"),
@@ -702,7 +704,7 @@ class ReferenceTests(ConfigTestCase):
         for table, key, _ in self.shown_defaults(DEFAULT_KEY.sub(r"# \1 = \2", re.sub(r"(?m)^(?=[a-z])", "# ", text))):
             shown[table].add(key)
         for table, keys in KEYS.items():
-            self.assertEqual(keys.keys() - {"admin", "http", "udp", "filter", "output"}, shown[table])
+            self.assertEqual(keys.keys() - {"admin", "http", "udp", "tcp", "filter", "output"}, shown[table])
         for key in config_keys.ENDPOINTS:
             self.assertIn(f"\n#     {key} ", text)
 
@@ -724,6 +726,8 @@ OWNERS: dict[str, Any] = {
     "http.output": HTTPOutputConfig,
     "udp": UDPListenerConfig,
     "udp.output": UDPOutputConfig,
+    "tcp": TCPListenerConfig,
+    "tcp.output": HTTPOutputConfig,
 }
 KEYS = {
     "": config_keys.CONFIG,
@@ -733,6 +737,8 @@ KEYS = {
     "http.output": config_keys.HTTP_OUTPUT,
     "udp": config_keys.UDP,
     "udp.output": config_keys.UDP_OUTPUT,
+    "tcp": config_keys.TCP,
+    "tcp.output": config_keys.TCP_OUTPUT,
 }
 
 
