@@ -60,7 +60,7 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         "influxrelay_http_answers_total",
         "counter",
         (*_LISTENER, "code"),
-        "Responses to requests for /write, by status.",
+        "Responses to writes, in the API of any generation, by status.",
     ),
     (
         "influxrelay_http_refused_total",

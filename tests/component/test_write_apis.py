@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 from base64 import b64encode
 from typing import Any
 
@@ -11,8 +12,10 @@ import attrs
 from twisted.internet.task import deferLater
 
 from influxrelay.config.settings import HTTPOutputConfig, JournalConfig
+from testing.reloading import ReloadCase
 from testing.scripted import (
     LINE,
+    LOOPBACK,
     Answer,
     Hold,
     RelayTestCase,
@@ -310,3 +313,23 @@ class OutTests(RelayTestCase):
         while not (letters := await relay.writer.dead_letters(0, 10)):
             await deferLater(reactor, 0.01)
         self.assertIn(json.dumps(shown), attrs.astuple(letters[0], recurse=False))
+
+
+class UDPTests(ReloadCase):
+    """Lines of a UDP listener."""
+
+    async def test_v2(self) -> None:
+        """A datagram reaches a backend of 2.x, with a precision that it has."""
+        backend = self.backend()
+        base = backend.url.removesuffix("/write")
+        self.start(
+            f'[[udp]]\nname = "main"\nbind-addr = "{LOOPBACK}:0"\nprecision = "m"\nbatch-timeout = "1ms"\n'
+            f'[[udp.output]]\nname = "one"\nlocation = "{base}/api/v2/write?db=d&rp=week"\napi = "v2"\norg = "o"\n'
+        )
+        port: Any = self.listener._port
+        with socket.socket(type=socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"cpu v=1 28333333", (LOOPBACK, port.getHost().port))
+        await until(lambda: backend.requests, "the write")
+        (got,) = backend.requests
+        self.assertEqual((got.path, got.query), (b"/api/v2/write", b"org=o&bucket=d%2Fweek&precision=s"))
+        self.assertEqual(got.body.strip(), b"cpu v=1 1699999980")
