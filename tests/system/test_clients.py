@@ -269,6 +269,30 @@ class V1ClientTests(ClientCase):
         await self.check_outage(self.three, write)
 
 
+class PasswordTests(RelayTestCase):
+    """A server of 1.x that asks for a password."""
+
+    async def test_token(self) -> None:
+        """A client of 2.x is known there by a token made of user and password, and refused by another one."""
+        server = Influxd(self.mktemp(), user=("user", "password"))
+        self.addCleanup(deferToThread, server.stop)
+        await deferToThread(server.start)
+        await deferToThread(server.create_database, DB)
+        relay = self.relay(output("a", server.url))
+        port: Any = relay._port
+        url = f"http://{LOOPBACK}:{port.getHost().port}"
+
+        def write(token: str) -> None:
+            with InfluxDB2Client(url=url, token=token, org="any") as client:
+                client.write_api(write_options=SYNCHRONOUS).write(f"{DB}/autogen", record="cpu v=1 1")
+
+        await deferToThread(write, "user:password")
+        self.assertEqual(await deferToThread(server.rows, "SELECT v FROM cpu", DB), [[1, 1]])
+        refused: Any = self.assertFailure(deferToThread(write, "user:wrong"), ApiException)
+        error = await refused
+        self.assertEqual((error.status, json.loads(error.body)["code"]), (401, "unauthorized"))
+
+
 class VictoriaMetricsTests(RelayTestCase):
     """A server of another maker that takes the API of 2.x."""
 
