@@ -136,14 +136,14 @@ def _differences(old: Listener, new: Listener) -> Iterator[str]:
 
 _DERIVED = {
     "bind_addr": {"endpoint", "host", "port"},
-    "location": {"write_url", "write_prom_url", "ping_url", "query", "host", "port"},
+    "location": {"write_url", "write_prom_url", "ping_url", "query_url", "query", "host", "port"},
 }
 _KEYS = {
     **{attribute: key for key, attribute in ATTRIBUTES.items()},
     "max_bytes": "max-mb",
     "endpoint": "ssl-combined-pem",
 }
-_ENDPOINTS = ("write_url", "write_prom_url", "ping_url", "query")
+_ENDPOINTS = ("write_url", "write_prom_url", "ping_url", "query_url", "query")
 
 
 def _keys(old: Any, new: Any, but: tuple[str, ...] = ()) -> Iterator[str]:

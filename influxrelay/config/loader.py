@@ -303,8 +303,10 @@ def _targets(url: SplitResult, endpoints: dict[str, str], api: str) -> Table:
         base, write = url.path.rstrip("/"), endpoints["write"]
     elif segment and url.path.endswith(f"/{_WRITE_PATHS[api]}"):
         base, write = url.path.removesuffix(f"/{_WRITE_PATHS[api]}"), _WRITE_PATHS[api]
-    beside = [] if write == _WRITE_PATHS[api] else write.rstrip("/").split("/")[:-1]
-    ping = "/".join([*beside, "ping"])  # beside the write URL, or where the API has it
+    place = [] if write == _WRITE_PATHS[api] else write.rstrip("/").split("/")[:-1]
+
+    def beside(name: str) -> str:  # the write URL, or where the API has it
+        return "/".join([*place, name])
 
     def join(endpoint: str) -> str:
         return f"{url.scheme}://{url.netloc}{base}/{endpoint}"
@@ -312,7 +314,8 @@ def _targets(url: SplitResult, endpoints: dict[str, str], api: str) -> Table:
     return {
         "write_url": join(write),
         "write_prom_url": join(endpoints["write_prom"]) if "write_prom" in endpoints else None,
-        "ping_url": join(endpoints.get("ping", ping)),
+        "ping_url": join(endpoints.get("ping", beside("ping"))),
+        "query_url": join(endpoints.get("query", beside("query"))),
     }
 
 

@@ -68,6 +68,13 @@ HTTP: Keys = {
     "idle-timeout": readers.duration,
     "consistency": readers.word("any", "one", "quorum", "all"),
     "access-log": readers.boolean,
+    "queries": readers.boolean,
+    "queries-when-behind": readers.word("serve", "refuse"),
+    "query-timeout": readers.duration,
+    "query-credentials": readers.word("client", "output"),
+    "max-queries": readers.integer(1, zero_is_default=True),
+    "slow-query": readers.duration,
+    "read-only": readers.boolean,
     **JOURNAL,
     "output": readers.tables,
 }

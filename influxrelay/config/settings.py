@@ -55,6 +55,7 @@ class HTTPOutputConfig:
     :ivar api: ``v1``, ``v2`` or ``v3``: the generation of its write API.
     :ivar org: the organization; given if and only if ``api`` is ``v2``.
     :ivar buckets: for ``v2`` and ``v3``: what databases are called there that are not called ``db/rp`` or ``db``.
+    :ivar query_url: for queries, without a query.
     :ivar write_prom_url: for Prometheus remote writes; None if this backend accepts none.
     :ivar timeout: seconds for one write, above 0.
     :ivar ca_file: a PEM file of authorities to trust instead of the system's.
@@ -82,6 +83,7 @@ class HTTPOutputConfig:
     location: str
     write_url: str
     ping_url: str
+    query_url: str = ""
     write_prom_url: str | None = None
     api: str = "v1"
     org: str | None = None
@@ -148,6 +150,13 @@ class HTTPListenerConfig:
     :ivar idle_timeout: seconds between two requests, above 0.
     :ivar consistency: of writes that have no such parameter.
     :ivar access_log: whether each request is logged.
+    :ivar queries: whether there is ``/query``.
+    :ivar queries_when_behind: ``serve`` or ``refuse``: what to do with a read while no backend is in sync.
+    :ivar query_timeout: seconds for a read, to the last byte of its response; None is no limit.
+    :ivar query_credentials: ``client`` or ``output``: whose credentials queries have.
+    :ivar max_queries: queries at a time, at least 1.
+    :ivar slow_query: seconds from which on a query is logged; None logs none.
+    :ivar read_only: whether statements that change something are refused; writes are not.
     :ivar outputs: at least one, names unique.
     """
 
@@ -169,6 +178,13 @@ class HTTPListenerConfig:
     idle_timeout: float = 180.0
     consistency: str = "one"
     access_log: bool = False
+    queries: bool = True
+    queries_when_behind: str = "serve"
+    query_timeout: float | None = None
+    query_credentials: str = "client"
+    max_queries: int = 100
+    slow_query: float | None = None
+    read_only: bool = False
     journal: JournalConfig | None = None
     outputs: tuple[HTTPOutputConfig, ...] = ()
 

@@ -86,6 +86,9 @@ class Backlog(Protocol):
     def lost(self, fate: Fate, write: Write, reason: str) -> None:
         """Count what the backend will not get of a write."""
 
+    def miss_change(self, when: float, size: int) -> None:
+        """Count a statement that the backend has not executed, and another one has."""
+
     def losses(self) -> list[Drop]:
         """Return what was lost, by all processes, as far as this one knows."""
 
@@ -116,6 +119,10 @@ class MemoryBacklog:
     def lost(self, fate: Fate, write: Write, reason: str) -> None:
         """Count it, with its time."""
         count_drop(self.drops, self.backend, reason, fate.time, len(write.body))
+
+    def miss_change(self, when: float, size: int) -> None:
+        """Count it, with its time."""
+        count_drop(self.drops, self.backend, "change", when, size)
 
     def losses(self) -> list[Drop]:
         """Return what was lost."""
@@ -148,6 +155,10 @@ class JournalBacklog:
     def lost(self, fate: Fate, write: Write, reason: str) -> None:
         """Count it, with its time."""
         self._journal.count_loss(self, reason, fate.time, len(write.body))
+
+    def miss_change(self, when: float, size: int) -> None:
+        """Count it, with its time."""
+        self._journal.count_loss(self, "change", when, size)
 
     def losses(self) -> list[Drop]:
         """Return what was lost."""

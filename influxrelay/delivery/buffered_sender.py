@@ -548,6 +548,10 @@ class BufferedSender(Sender):
     def miss(self, write: Write, when: float) -> None:
         """Nothing to note: the fate's end tells what is lost."""
 
+    def miss_change(self, when: float, size: int) -> None:
+        """Note that the backend has not executed a statement that another one has."""
+        self.backlog.miss_change(when, size)
+
     def losses(self) -> list[Drop]:
         """Return what the backend will not get, although it was acknowledged."""
         return self.backlog.losses()

@@ -129,6 +129,7 @@ class Response(Exchange):
     Until somebody takes the body, and while whoever does so has paused, no more is read than has come already.
 
     :ivar head: fires with the response when its head has come.
+    :ivar is_intact: whether all of the head could be read; else there is a status, and a body of ours.
     """
 
     version = (b"HTTP", 1, 1)
@@ -141,6 +142,7 @@ class Response(Exchange):
         self.code = 0
         self.phrase = b""
         self.headers = Headers()
+        self.is_intact = True
         self.head: Deferred[Response] = Deferred(lambda _: self.stopProducing())
         self._pool = pool
         self._on_end = on_end
@@ -156,6 +158,12 @@ class Response(Exchange):
         """Fail if the response is not complete after this time."""
         problem = BackendFailure("timeout", f"no complete answer within {seconds:g} s")
         self._timer = reactor.callLater(seconds, self.give_up, problem)
+
+    @property
+    def is_framed(self) -> bool:
+        """Whether the head tells where the body ends; else it ends with the connection, as it does when it is cut."""
+        named = any(self.headers.hasHeader(name) for name in (b"Content-Length", b"Transfer-Encoding"))
+        return named or self.code in (204, 304)
 
     # -- called by the connection
 
@@ -210,6 +218,7 @@ class Response(Exchange):
                     self.head.errback(self._outcome)
                 return
             problem = None
+            self.is_intact = False
             self._reader.body = [read.body]
             self._begin(read.status, b"", read.headers)
         self._outcome = Failure(ResponseDone()) if problem is None else Failure(problem)

@@ -66,6 +66,7 @@ def make_backend(output: HTTPOutputConfig, reactor: Any) -> HTTPBackend:
         max_connections=output.max_connections,
         ping_url=output.ping_url,
         ping_timeout=output.health_timeout,
+        query_url=output.query_url,
     )
 
 

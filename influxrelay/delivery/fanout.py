@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import attrs
@@ -72,6 +72,8 @@ class FanOut:
         self._undecided: dict[int, None] = {}  # the numbers of what is in the journal, or on its way there
         self._submitted: deque[tuple[Write, _Parts, str, Deferred[Reply]]] = deque()
         self.lines_unwanted = 0
+        self._held: frozenset[bytes] = frozenset()
+        self._waiting: deque[tuple[Write, str, Division | None, Deferred[Reply]]] = deque()
 
     def reconfigure(
         self, name: str, senders: Sequence[Sender], *, consistency: str, refuse_unjournaled: bool = False
@@ -95,6 +97,24 @@ class FanOut:
         :param consistency: ``any``, ``one``, ``quorum``, ``all``; empty for the listener's own.
         :param division: what :meth:`divide_slowly` has found.
         """
+        if write.destination.database in self._held:
+            answer: Deferred[Reply] = Deferred()
+            self._waiting.append((write, consistency, division, answer))
+            return answer
+        return self._submit(write, consistency, division)
+
+    def hold(self, databases: Iterable[bytes]) -> None:
+        """Keep writes to these databases back, until :meth:`release`."""
+        self._held = frozenset(databases)
+
+    def release(self) -> None:
+        """Let the writes go on that were kept back, in their order and before later ones."""
+        while self._waiting:
+            write, consistency, division, answer = self._waiting.popleft()
+            self._submit(write, consistency, division).chainDeferred(answer)
+        self._held = frozenset()
+
+    def _submit(self, write: Write, consistency: str, division: Division | None) -> Deferred[Reply]:
         consistency = consistency or self._consistency
         parts = self._divide(write, division) if self.filters else [(sender, write) for sender in self.senders]
         if not parts:

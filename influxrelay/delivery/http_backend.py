@@ -17,9 +17,10 @@ from influxrelay import __version__
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.histogram import Histogram
 from influxrelay.core.write import Reply, Write
-from influxrelay.delivery.client import BackendClient, printable
+from influxrelay.delivery.client import BackendClient, Response, printable
 from influxrelay.delivery.connection_pool import ConnectionPool
 from influxrelay.delivery.exchange import Exchanges
+from influxrelay.delivery.queries import QUERY, Question
 from influxrelay.delivery.responses import excerpt, lacks_organization
 from influxrelay.delivery.write_apis import V1, V2, WriteAPI
 from influxrelay.lineprotocol.query_string import without
@@ -41,12 +42,13 @@ class HTTPBackend:
     :param authorization: the output's own ``Authorization`` header; it replaces all credentials of the client.
     :param gzip: whether to compress what is sent; None sends each body as it came.
     :param headers: more headers for each request; they replace others of the same name.
-    :param max_connections: connections for writes at a time, and as many for everything else. What exceeds them waits
-        for a free one.
+    :param max_connections: connections for writes at a time, as many for queries, and as many for everything else. What
+        exceeds them waits for a free one.
     :param ping_url: at the same server; what :meth:`ping` asks.
     :param ping_timeout: seconds that it may take.
+    :param query_url: at the same server; what :meth:`query` asks. Empty for ``query`` beside the write URL.
     :ivar settings: what decides how requests are sent.
-    :ivar client: for everything but writes.
+    :ivar client: for everything but writes and queries.
     """
 
     def __init__(
@@ -64,12 +66,13 @@ class HTTPBackend:
         max_connections: int = 64,
         ping_url: str = "",
         ping_timeout: float = 10.0,
+        query_url: str = "",
     ) -> None:
         self.name = name
         self.timeout = timeout
         self.settings = (
             (write_url, tls, timeout, api, authorization, gzip, dict(headers)),
-            (max_connections, ping_url, ping_timeout),
+            (max_connections, ping_url, ping_timeout, query_url),
         )
         parts = urlsplit(write_url)
         host = unquote(parts.hostname or "")  # the percent sign before an IPv6 zone is written %25 (RFC 6874)
@@ -80,11 +83,11 @@ class HTTPBackend:
             timeout=max(timeout, ping_timeout),
             tls=tls if parts.scheme == "https" else None,
         )
-        self._pools = [ConnectionPool(reactor, endpoint, max_connections) for _ in range(2)]
+        self._pools = [ConnectionPool(reactor, endpoint, max_connections) for _ in range(3)]
         self._exchanges = Exchanges(reactor, self._pools[0], timeout)
         netloc = re.sub(r"%25[^]]*", "", parts.netloc).encode("ascii")  # a zone means nothing to the server (RFC 6874)
         self._write_path = _target(write_url)
-        self._query_path = self._write_path.rpartition(b"/")[0] + b"/query"
+        self._query_path = _target(query_url) if query_url else self._write_path.rpartition(b"/")[0] + b"/query"
         self._ping_target = _target(ping_url)
         self._ping_timeout = ping_timeout
         self._api = api
@@ -96,6 +99,7 @@ class HTTPBackend:
             self._headers[header.title().encode("ascii")] = value.encode("ascii")
         self._has_credentials = b"Authorization" in self._headers
         self.client = BackendClient(reactor, self._pools[1], self._headers[b"Host"])
+        self._queries = BackendClient(reactor, self._pools[2], self._headers[b"Host"])
         self._head_of = lru_cache(maxsize=1024)(self._make_head)  # there are few: one for each destination
 
     @property
@@ -156,6 +160,30 @@ class HTTPBackend:
             target += b"&" + query
         return self._ask(b"POST", target, self.timeout, write.authorization)
 
+    def query(
+        self, question: Question, *, own_credentials: bool = False, timeout: float | None = None
+    ) -> Deferred[Response]:
+        """Ask what a client asks, as the client, and pass the response on while it comes.
+
+        :param own_credentials: ask as the user of the output instead, if it has one.
+        :param timeout: seconds for everything, to the last byte of the response; None for no limit.
+        :return: fires with the head of the response; fails with :class:`BackendFailure`.
+        """
+        path, query = self._query_path, question.query
+        if question.endpoint != QUERY:
+            path = path.rpartition(b"/")[0] + b"/api/v1/prom/read"
+        headers = Headers()
+        for name, value in question.headers:
+            headers.addRawHeader(name, value)
+        own_credentials = own_credentials and self._has_credentials
+        for name, value in self._headers.items():
+            if name != b"User-Agent" and (own_credentials or name != b"Authorization"):
+                headers.setRawHeaders(name, [value])
+        if own_credentials:
+            query = without(query, b"u", b"p")
+        target = b"%b?%b" % (path, query) if query else path
+        return self._queries.request(question.method, target, headers, question.body, timeout=timeout)
+
     def ping(self) -> Deferred[Reply]:
         """Ask whether the server lives; fires and fails as :meth:`post` does, within a time of its own."""
         return self._ask(b"GET", self._ping_target, self._ping_timeout)
@@ -172,6 +200,7 @@ class HTTPBackend:
         """Fail what is under way, with the reason ``stopped``."""
         self._exchanges.abort()
         self.client.abort()
+        self._queries.abort()
 
     def close(self) -> Deferred[Any]:
         """Close the idle connections; fires when they are closed."""
@@ -186,7 +215,7 @@ class HTTPBackend:
 
     def is_busy(self) -> bool:
         """Tell whether a request is under way."""
-        return self._exchanges.busy or self.client.busy
+        return self._exchanges.busy or self.client.busy or self._queries.busy
 
     def does_the_same(self, other: object) -> bool:
         """Tell whether another transport sends the same in the same way, whatever its name."""

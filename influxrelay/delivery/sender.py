@@ -473,6 +473,10 @@ class Sender:
         """
         count_drop(self._drops, self.name, "unqueued", when, len(write.body))
 
+    def miss_change(self, when: float, size: int) -> None:
+        """Note that the backend has not executed a statement that another one has."""
+        count_drop(self._drops, self.name, "change", when, size)
+
     def losses(self) -> list[Drop]:
         """Return what the backend will not get, although it was acknowledged."""
         return list(self._drops.values())

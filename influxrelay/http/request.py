@@ -111,6 +111,11 @@ class Request:
         """The client's address; None if it has gone."""
         return self._connection.address if self._connection is not None else None
 
+    @property
+    def connection(self) -> object | None:
+        """What the requests of one connection have in common; None if the client has gone."""
+        return self._connection
+
     def take_body(self) -> bytes:
         """Return the body, and hold it no longer."""
         body, self.body = self.body, b""

@@ -117,13 +117,13 @@ class RelaySite(Factory):
                 request.fail(Failure())
 
     def responded(self, request: Request, *, refused: bool) -> None:
-        """Count a response, and write the access log's line, if one is wanted; credentials are left out."""
+        """Count a response, and write the access log's line, if one is wanted, without credentials and statements."""
         if request.head.path in WRITE_PATHS:
             self.answers[request.status] += 1
         if refused:
             self.refused[request.status] += 1
         if self._access_log:
-            query = without(request.query, b"u", b"p")
+            query = without(request.query, b"u", b"p", b"q", b"params")
             self._log.info(
                 "{client} {method} {path}{query} {status} {size}",
                 client=getattr(request.client, "host", "unix"),

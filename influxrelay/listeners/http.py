@@ -9,9 +9,11 @@ from twisted.web.resource import Resource
 
 from influxrelay.config.settings import HTTPListenerConfig
 from influxrelay.core.token_bucket import TokenBucket
+from influxrelay.delivery.changes import Changes
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.http.error_forms import in_v2, in_v3
 from influxrelay.http.overload import ClientLimits
+from influxrelay.http.query_resource import PrometheusReadResource, QueryResource, QuerySettings, Readers
 from influxrelay.http.site import RelaySite
 from influxrelay.http.write_resource import PingResource, WriteResource
 from influxrelay.lineprotocol.api_queries import read_v2, read_v3
@@ -36,6 +38,14 @@ class HTTPService(SiteService, Relaying):
         self.root.putChild(b"write", self.writes)
         self.root.putChild(b"api/v2/write", self.writes.beside(read_v2, in_v2))
         self.root.putChild(b"api/v3/write_lp", self.writes.beside(read_v3, in_v3))
+        self.readers = Readers(config.name, self.senders, QuerySettings(), reactor)
+        self.changes = Changes(config.name, self._relay, reactor)
+        queries = QueryResource(self.readers, self.changes)
+        self._query_resources: dict[bytes, Resource] = {
+            b"query": queries,
+            b"admin": queries,  # of the Veepee fork
+            b"api/v1/prom/read": PrometheusReadResource(self.readers),
+        }
         self.furnish()
 
     def furnish(self) -> None:
@@ -56,6 +66,7 @@ class HTTPService(SiteService, Relaying):
         ping = PingResource(config.default_ping_response)
         for path in (b"ping", b"api/v2/ping"):
             self.root.putChild(path, ping)
+        self._furnish_queries()
         limits = ClientLimits(
             connections=config.max_connections,
             in_flight=max(config.max_in_flight, config.max_body_size),
@@ -70,6 +81,23 @@ class HTTPService(SiteService, Relaying):
             cors_origins=config.cors_origins,
             access_log=config.access_log,
         )
+
+    def _furnish_queries(self) -> None:
+        config = self.config
+        settings = QuerySettings(
+            when_behind=config.queries_when_behind,
+            timeout=config.query_timeout or 0.0,
+            own_credentials=config.query_credentials == "output",
+            limit=config.max_queries,
+            slow=config.slow_query or 0.0,
+            read_only=config.read_only,
+        )
+        self.changes.reconfigure(config.name, own_credentials=settings.own_credentials)
+        self.readers.reconfigure(config.name, self.senders, settings)
+        for path, resource in self._query_resources.items():
+            self.root.children.pop(path, None)
+            if config.queries:
+                self.root.putChild(path, resource)
 
     def _backends(self) -> str:
         return ", ".join(sender.name for sender in self.senders)

@@ -211,6 +211,34 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         _BACKEND,
         "Acknowledged writes that the backend has refused for good.",
     ),
+    # -- queries
+    (
+        "influxrelay_queries_total",
+        "counter",
+        (*_BACKEND, "outcome"),
+        "Reads that the backend was asked, by outcome: answered, unanswered, cut, left.",
+    ),
+    ("influxrelay_query_bytes_total", "counter", _BACKEND, "Bytes of the backend's responses to reads."),
+    (
+        "influxrelay_query_first_byte_seconds",
+        "histogram",
+        _BACKEND,
+        "Time from a read to the first byte of the backend's response.",
+    ),
+    (
+        "influxrelay_query_duration_seconds",
+        "histogram",
+        _BACKEND,
+        "Time from a read to the end of the backend's response, as far as the client has read it.",
+    ),
+    (
+        "influxrelay_changes_total",
+        "counter",
+        (*_BACKEND, "outcome"),
+        "Changes that the backend was asked to execute, by outcome: executed, refused, missed.",
+    ),
+    ("influxrelay_queries_in_flight", "gauge", _LISTENER, "Queries that are being answered or executed."),
+    ("influxrelay_refused_queries_total", "counter", _LISTENER, "Queries refused because of max-queries."),
     # -- journals
     (
         "influxrelay_journal_commit_duration_seconds",

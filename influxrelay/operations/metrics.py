@@ -22,6 +22,7 @@ from influxrelay.core.timeouts import within
 from influxrelay.core.write import Reply
 from influxrelay.delivery.backlog import MemoryBacklog
 from influxrelay.delivery.buffered_sender import BufferedSender
+from influxrelay.delivery.changes import CHANGE_OUTCOMES
 from influxrelay.delivery.sender import STATES, Sender
 from influxrelay.delivery.udp_sender import DatagramSender
 from influxrelay.http.request import Request
@@ -147,6 +148,7 @@ class Metrics(Service):
         sheet.add("influxrelay_listener_info", (name, kind, listener.bind_addr, directory), 1)
         if isinstance(listener, HTTPService):
             _add_http(sheet, listener)
+            _add_queries(sheet, listener)
         elif isinstance(listener, TCPService):
             _add_tcp(sheet, listener)
         else:
@@ -226,6 +228,20 @@ def _add_tcp(sheet: Sheet, listener: TCPService) -> None:
     dropped = server.dropped + batcher.dropped
     usual = dict.fromkeys(("invalid", "too long", "incomplete", "400"), 0)
     sheet.add_each("influxrelay_tcp_dropped_lines_total", labels, {**usual, **dropped})
+
+
+def _add_queries(sheet: Sheet, listener: HTTPService) -> None:
+    sheet.add("influxrelay_queries_in_flight", (listener.name,), listener.readers.active)
+    sheet.add("influxrelay_refused_queries_total", (listener.name,), listener.readers.refused)
+    known = listener.readers.counters
+    for name, counters in [(each.name, known[each.name]) for each in listener.senders if each.name in known]:
+        labels = (listener.name, name)
+        sheet.add_each("influxrelay_queries_total", labels, counters.outcomes)
+        sheet.add("influxrelay_query_bytes_total", labels, counters.bytes)
+        sheet.add_histogram("influxrelay_query_first_byte_seconds", labels, counters.first_byte)
+        sheet.add_histogram("influxrelay_query_duration_seconds", labels, counters.complete)
+        changes = {each: listener.changes.outcomes[name, each] for each in CHANGE_OUTCOMES}
+        sheet.add_each("influxrelay_changes_total", labels, changes)
 
 
 def _add_udp(sheet: Sheet, listener: UDPService) -> None:

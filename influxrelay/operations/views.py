@@ -34,6 +34,7 @@ DROP_REASONS = {
     "operator": "an operator dropped them",
     "damaged": "they were damaged on disk",
     "stopped": "the relay stopped, and they were in memory only",
+    "change": "statements that another backend has executed",
     "unqueued": "it failed while another backend took them, and has no queue",
 }
 

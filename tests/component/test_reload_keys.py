@@ -59,6 +59,13 @@ HTTP: dict[str, Key | str] = {
     "idle-timeout": Key('"7s"', '"8s"', "guard.idle_timeout", 7.0, 8.0),
     "consistency": Key('"one"', '"all"', "status_with_a_failure", 204, 503),
     "access-log": Key("false", "true", "listener.site._access_log", False, True),
+    "queries": Key("true", "false", "listener.config.queries", True, False),
+    "queries-when-behind": Key('"serve"', '"refuse"', "listener.readers.settings.when_behind", "serve", "refuse"),
+    "query-timeout": Key('"7s"', '"8s"', "listener.readers.settings.timeout", 7.0, 8.0),
+    "query-credentials": Key('"client"', '"output"', "listener.readers.settings.own_credentials", False, True),
+    "max-queries": Key("7", "8", "listener.readers.settings.limit", 7, 8),
+    "slow-query": Key('"7s"', '"8s"', "listener.readers.settings.slow", 7.0, 8.0),
+    "read-only": Key("false", "true", "listener.readers.settings.read_only", False, True),
     **JOURNAL,
     "output": "OutputTests.test_come_and_go",
 }

@@ -223,6 +223,13 @@ BROKEN: list[tuple[str, str, str, str]] = [
     (f"{HTTP}idle-timeout = '3'\n{OUTPUT}", f"{L}.idle-timeout", "'3'", "a duration above 0"),
     (f"{HTTP}max-body-size = {'9' * 90}\n{OUTPUT}", f"{L}.max-body-size", "999...", "an integer from 0"),
     (f"{HTTP}access-log = 'yes'\n{OUTPUT}", f"{L}.access-log", "'yes'", "true or false"),
+    (f"{HTTP}queries = 'yes'\n{OUTPUT}", f"{L}.queries", "'yes'", "true or false"),
+    (f"{HTTP}queries-when-behind = 'ask'\n{OUTPUT}", f"{L}.queries-when-behind", "'ask'", '"serve" or "refuse"'),
+    (f"{HTTP}query-timeout = '0s'\n{OUTPUT}", f"{L}.query-timeout", "'0s'", "a duration above 0"),
+    (f"{HTTP}query-credentials = 'own'\n{OUTPUT}", f"{L}.query-credentials", "'own'", '"client" or "output"'),
+    (f"{HTTP}max-queries = -1\n{OUTPUT}", f"{L}.max-queries", "-1", "an integer from 1"),
+    (f"{HTTP}slow-query = '0s'\n{OUTPUT}", f"{L}.slow-query", "'0s'", "a duration above 0"),
+    (f"{HTTP}read-only = 'yes'\n{OUTPUT}", f"{L}.read-only", "'yes'", "true or false"),
     (f"{UDP}precision = 'us'\n{UDP_OUTPUT}", f"{U}.precision", "'us'", '"u"'),
     (f"{UDP}read-buffer = -1\n{UDP_OUTPUT}", f"{U}.read-buffer", "-1", "an integer from 0"),
     (f"{UDP}batch-size = 0\n{UDP_OUTPUT}", f"{U}.batch-size", "0", "an integer from 1"),
@@ -421,12 +428,15 @@ class DialectTests(ConfigTestCase):
                         endpoint="tcp:9096:interface=0.0.0.0",
                         default_retention_policy="autogen",
                         outputs=(
-                            HTTPOutputConfig("east", f"{east}/write", f"{east}/write", f"{east}/ping", timeout=2.0),
+                            HTTPOutputConfig(
+                                "east", f"{east}/write", f"{east}/write", f"{east}/ping", f"{east}/query", timeout=2.0
+                            ),
                             HTTPOutputConfig(
                                 "west",
                                 f"{west}/write",
                                 f"{west}/write",
                                 f"{west}/ping",
+                                f"{west}/query",
                                 max_batch_kb=50,
                                 max_delay_interval=90.0,
                                 skip_tls_verification=True,
@@ -539,6 +549,7 @@ class DialectTests(ConfigTestCase):
                     "https://10.0.0.1:8086/write?db=telegraf&rp=two%20weeks",
                     "https://10.0.0.1:8086/write",
                     "https://10.0.0.1:8086/ping",
+                    "https://10.0.0.1:8086/query",
                     username="relay",
                     password="correct horse",
                     timeout=3.0,

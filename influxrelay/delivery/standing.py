@@ -1,0 +1,60 @@
+"""Which backends have every acknowledged write, and which of the others lack least."""
+
+from __future__ import annotations
+
+import attrs
+
+from influxrelay.core.text import count
+from influxrelay.delivery.buffered_sender import BufferedSender
+from influxrelay.delivery.http_backend import HTTPBackend
+from influxrelay.delivery.sender import Sender
+
+
+@attrs.frozen
+class Standing:
+    """How a backend is, for whoever wants to read from it.
+
+    What is in flight is no matter: a backend that answers in time is in sync.
+
+    :ivar objection: why it would not answer, as far as is known; empty if it would.
+    :ivar lacks: what it lacks, in words; empty if it lacks nothing.
+    :ivar missing: how many writes that are, as far as is known.
+    """
+
+    objection: str
+    lacks: str
+    missing: int
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether it has every acknowledged write, and answers."""
+        return not self.objection and not self.lacks
+
+    @property
+    def why_not(self) -> str:
+        """What keeps it from being in sync."""
+        return "; ".join(filter(None, (self.objection, self.lacks))) or "in sync"
+
+
+def standing(sender: Sender) -> Standing:
+    """Look at a backend; what an operator has dropped on purpose is no matter."""
+    lost = sum(each.writes for each in sender.losses() if each.reason != "operator")
+    behind = isinstance(sender, BufferedSender) and sender.is_behind()
+    waiting = sender.outstanding()[0] if behind else 0
+    lacks = []
+    if lost:
+        lacks.append(f"it will not get {count(lost, 'write')}")
+    if behind:
+        lacks.append(f"behind: {count(waiting, 'write')} in memory, and perhaps more on disk")
+    return Standing(sender.objection(), "; ".join(lacks), lost + waiting)
+
+
+def transport(sender: Sender) -> HTTPBackend:
+    """Return the way to a backend of an HTTP listener.
+
+    :raises TypeError: it is another one.
+    """
+    backend = sender.backend
+    if not isinstance(backend, HTTPBackend):
+        raise TypeError(backend)
+    return backend

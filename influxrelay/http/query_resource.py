@@ -1,0 +1,224 @@
+"""``/query``: reads are answered by one backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+
+from influxrelay.core.errors import InvalidRequest
+from influxrelay.core.replies import json_error
+from influxrelay.core.text import shortened
+from influxrelay.core.write import Reply
+from influxrelay.delivery.changes import Changes
+from influxrelay.delivery.queries import PROMETHEUS_READ, Question, forwarded_headers
+from influxrelay.delivery.sender import Sender
+from influxrelay.delivery.standing import standing, transport
+from influxrelay.http.execution import Execution
+from influxrelay.http.query_counters import QueryCounters
+from influxrelay.http.query_request import Query, read_query
+from influxrelay.http.read import Candidate, Read
+from influxrelay.http.request import Request
+from influxrelay.influxql.ast import Class
+from influxrelay.lineprotocol.query_string import values_of, without
+
+_LOGGED = 2000  # characters of a slow query
+
+
+@attrs.frozen
+class QuerySettings:
+    """What holds for queries at one listener.
+
+    :ivar when_behind: ``serve`` or ``refuse``.
+    :ivar timeout: seconds for a read; 0 is no limit.
+    :ivar own_credentials: whether backends are asked as the users of their outputs.
+    :ivar limit: queries at a time.
+    :ivar slow: seconds from which on a query is logged; 0 logs none.
+    :ivar read_only: whether changes are refused.
+    """
+
+    when_behind: str = "serve"
+    timeout: float = 0.0
+    own_credentials: bool = False
+    limit: int = 100
+    slow: float = 0.0
+    read_only: bool = False
+
+
+class Readers:
+    """Chooses who answers reads, and counts them.
+
+    :ivar counters: by backend.
+    :ivar refused: how many queries were refused because there were too many at a time.
+    """
+
+    _log = Logger()
+
+    def __init__(self, name: str, senders: Sequence[Sender], settings: QuerySettings, reactor: Any) -> None:
+        self.counters: dict[str, QueryCounters] = {}
+        self.refused = 0
+        self.active = 0
+        self.reactor = reactor
+        self._chosen: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # the backend of each connection
+        self._turn = 0
+        self.reconfigure(name, senders, settings)
+
+    def reconfigure(self, name: str, senders: Sequence[Sender], settings: QuerySettings) -> None:
+        """Let other settings hold for the next query."""
+        self.name = name
+        self.settings = settings
+        self.senders = list(senders)
+        self.counters = {each.name: self.counters.get(each.name) or QueryCounters() for each in senders}
+
+    def answer(self, request: Request, question: Question, backend: str, shown: str) -> None:
+        """Have a backend answer.
+
+        :param backend: the one that is to answer; empty for any.
+        :param shown: what is asked, for the log.
+        """
+        if backend and backend not in self.counters:
+            names = ", ".join(self.counters)
+            request.refuse(json_error(400, f'no backend is named "{backend}"; there are: {names}'))
+            return
+        if not self._has_room(request):
+            return
+        connection = request.connection
+        candidates = self._candidates(self._chosen.get(connection, "") if connection is not None else "", backend)
+        if not candidates:
+            why = "; ".join(f"{each.name}: {standing(each).why_not}" for each in self.senders)
+            request.respond(json_error(503, f"no backend is in sync: {why}"))
+            return
+        self.active += 1
+        read = Read(
+            request,
+            question,
+            iter(candidates),
+            self.reactor,
+            own_credentials=self.settings.own_credentials,
+            timeout=self.settings.timeout,
+            on_end=partial(self._ended, connection, shown, self.reactor.seconds()),
+        )
+        read.begin()
+
+    def execute(self, request: Request, execution: Execution, shown: str) -> None:
+        """Have statements executed one by one. A client that leaves changes nothing.
+
+        :param shown: what is asked, for the log.
+        """
+        if not self._has_room(request):
+            return
+        self.active += 1
+        began = self.reactor.seconds()
+        done = Deferred.fromCoroutine(execution.run())
+        done.addCallbacks(request.respond, request.fail)
+        done.addBoth(lambda _: self._ended(None, shown, began, "every backend"))
+
+    def _has_room(self, request: Request) -> bool:
+        limit = self.settings.limit
+        if self.active < limit:
+            return True
+        self.refused += 1
+        request.refuse(json_error(503, f"there are {limit} queries already (max-queries)", (b"Retry-After", b"1")))
+        return False
+
+    def _candidates(self, chosen: str, wanted: str) -> list[Candidate]:
+        """Return the backends to ask, in order: those in sync, then the others by what they lack."""
+        found = [(standing(each), each) for each in self.senders if wanted in ("", each.name)]
+        good = [each for how, each in found if how.in_sync]
+        if good:
+            first = next((index for index, each in enumerate(good) if each.name == chosen), self._turn % len(good))
+            self._turn += chosen != good[first].name
+            good = good[first:] + good[:first]
+        candidates = [self._candidate(each, in_sync=True) for each in good]
+        if self.settings.when_behind == "serve" or wanted:
+            rest = [(how, each) for how, each in found if not how.in_sync]
+            rest.sort(key=lambda pair: (bool(pair[0].objection), pair[0].missing))
+            candidates += [self._candidate(each, in_sync=False) for _, each in rest]
+        return candidates
+
+    def _candidate(self, sender: Sender, *, in_sync: bool) -> Candidate:
+        return Candidate(transport(sender), self.counters[sender.name], in_sync)
+
+    def _ended(self, connection: Any, shown: str, began: float, answered_by: str) -> None:
+        self.active -= 1
+        if answered_by and connection is not None:
+            self._chosen[connection] = answered_by
+        took = self.reactor.seconds() - began
+        if self.settings.slow and took >= self.settings.slow:
+            self._log.warn(
+                "{relay}: a slow query took {took:.3f} s at {backend}: {text}",
+                relay=self.name,
+                took=took,
+                backend=answered_by or "no backend",
+                text=shortened(" ".join(shown.split()), _LOGGED),
+            )
+
+
+class QueryResource(Resource):
+    """``/query``, and the fork's ``/admin``."""
+
+    isLeaf = True
+
+    def __init__(self, readers: Readers, changes: Changes) -> None:
+        super().__init__()
+        self._readers = readers
+        self._changes = changes
+
+    def render(self, request: Request) -> None:
+        """Answer a request of any method."""
+        if request.method in (b"GET", b"POST"):
+            try:
+                self._answer(request, read_query(request))
+            except InvalidRequest as error:
+                request.refuse(json_error(error.status, error.message))
+        elif request.method == b"OPTIONS":
+            request.respond(Reply(204, ((b"Allow", b"GET, POST"),)))
+        else:
+            request.refuse(json_error(405, "method not allowed", (b"Allow", b"GET, POST")))
+
+    def _answer(self, request: Request, query: Query) -> None:
+        statements, readers = query.statements or (), self._readers
+        classes = {each.klass for each in statements}
+        if classes - {Class.READ}:
+            if readers.settings.read_only:
+                request.refuse(json_error(403, "this listener is read-only (read-only)"))
+                return
+            if Class.ONE_SERVER in classes and not query.backend:
+                kind = next(each.kind for each in statements if each.klass is Class.ONE_SERVER)
+                message = f"{kind} concerns one server: choose it with backend=NAME in the query string"
+                request.refuse(json_error(400, message))
+                return
+        if Class.CHANGE not in classes:
+            readers.answer(request, query.question, query.backend, query.shown)
+        elif query.backend:
+            message = "what changes something is for every backend: leave out backend=NAME, or ask that server itself"
+            request.refuse(json_error(400, message))
+        else:
+            readers.execute(request, Execution(query, self._changes, readers.senders, readers.reactor), query.shown)
+
+
+class PrometheusReadResource(Resource):
+    """``/api/v1/prom/read``: one backend answers."""
+
+    isLeaf = True
+
+    def __init__(self, readers: Readers) -> None:
+        super().__init__()
+        self._readers = readers
+
+    def render(self, request: Request) -> None:
+        """Answer a request of any method."""
+        if request.method != b"POST":
+            request.refuse(json_error(405, "method not allowed", (b"Allow", b"POST")))
+            return
+        head = request.head
+        backend = values_of(head.query).get(b"backend", b"").decode("utf-8", "backslashreplace")
+        headers = forwarded_headers(head.headers)
+        question = Question(b"POST", without(head.query, b"backend"), headers, request.take_body(), PROMETHEUS_READ)
+        self._readers.answer(request, question, backend, "a remote read of Prometheus")

@@ -1,0 +1,269 @@
+"""A question that one backend answers: the next one is asked as long as no byte of an answer has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+
+from influxrelay.core.errors import BackendFailure
+from influxrelay.core.replies import json_error
+from influxrelay.core.write import Reply
+from influxrelay.delivery.client import Response
+from influxrelay.delivery.http_backend import HTTPBackend
+from influxrelay.delivery.queries import Question
+from influxrelay.delivery.response_reader import MAX_ANSWER
+from influxrelay.http.query_counters import QueryCounters
+from influxrelay.http.request import Request
+
+BACKEND = b"X-Influxrelay-Backend"
+IN_SYNC = b"X-Influxrelay-In-Sync"
+_LEFT_OUT = frozenset(  # of each connection, or written by the relay itself
+    (
+        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+        *(b"date", b"x-influxdb-version", b"request-id", b"x-request-id", b"x-influxrelay-backend"),
+    )
+)
+
+
+@attrs.frozen
+class Candidate:
+    """A backend that may be asked.
+
+    :ivar in_sync: whether it has every acknowledged write.
+    """
+
+    backend: HTTPBackend
+    counters: QueryCounters
+    in_sync: bool = True
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """What a response of this backend has beside its own headers."""
+        named = (BACKEND, self.backend.name.encode("utf-8"))
+        return (named,) if self.in_sync else (named, (IN_SYNC, b"false"))
+
+
+class Read:
+    """Has a question answered, and passes the response on while it comes.
+
+    A response is held back until the first byte of its body has come: InfluxDB sends its head before it has a result.
+    Up to then the next backend is asked where one does not answer, or answers 429 or 5xx. After that the client's
+    connection is broken if the rest does not come, so that nobody takes a part for the whole.
+
+    :param candidates: the backends to ask, in order; read as far as is needed.
+    :param timeout: seconds for everything; 0 is no limit.
+    :param on_end: called once, with the name of the backend that has answered, or with an empty one.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        question: Question,
+        candidates: Iterator[Candidate],
+        reactor: IReactorTime,
+        *,
+        own_credentials: bool,
+        timeout: float,
+        on_end: Callable[[str], object],
+    ) -> None:
+        self._request = request
+        self._question = question
+        self._candidates = candidates
+        self._reactor = reactor
+        self._own_credentials = own_credentials
+        self._timeout = timeout
+        self._deadline = reactor.seconds() + timeout
+        self._on_end = on_end
+        self._asking: Deferred[Any] | None = None
+        self._response: Response | None = None
+        self._candidate: Candidate | None = None
+        self._asked_at = 0.0
+        self._problems: list[str] = []
+        self._refusal: tuple[Candidate, Reply] | None = None  # a 429 or 5xx
+        self._over = False
+
+    def begin(self) -> None:
+        """Ask the first backend."""
+        self._request.on_leave(self._leave)
+        self._ask_next()
+
+    def _ask_next(self) -> None:
+        if self._over:
+            return
+        left = self._deadline - self._reactor.seconds() if self._timeout else None
+        candidate = next(self._candidates, None) if left is None or left > 0 else None
+        if candidate is None:
+            self._give_up()
+            return
+        self._candidate, self._response, self._asked_at = candidate, None, self._reactor.seconds()
+        asking = candidate.backend.query(self._question, own_credentials=self._own_credentials, timeout=left)
+        self._asking = asking.addCallback(self._take, candidate).addErrback(self._failed, candidate)
+
+    def _take(self, response: Response, candidate: Candidate) -> None:
+        self._asking, self._response = None, response
+        if self._over:
+            response.stopProducing()
+        elif not response.is_intact:
+            raise BackendFailure("garbage", f"it answered {response.code}, and the rest cannot be read")
+        elif not response.is_framed:
+            response.stopProducing()
+            raise BackendFailure("garbage", "a response whose end cannot be told from a break")
+        else:
+            kind = _Refusal if _is_refusal(response.code) else _Body
+            response.deliverBody(kind(self, candidate, response))
+
+    def _failed(self, failure: Failure, candidate: Candidate) -> None:
+        self._asking = None
+        if not self._over:
+            failure.trap(BackendFailure)
+            self.unanswered(candidate, failure.value)
+
+    # -- called by the receivers of responses
+
+    def unanswered(self, candidate: Candidate, problem: Any) -> None:
+        """Ask the next backend: this one has not answered."""
+        candidate.counters.outcomes["unanswered"] += 1
+        self._problems.append(f"{candidate.backend.name}: {problem.reason}: {problem.detail}")
+        self._ask_next()
+
+    def refused(self, candidate: Candidate, reply: Reply) -> None:
+        """Ask the next backend: this one has answered 429 or 5xx, which is shown if no other answers better."""
+        candidate.counters.outcomes["unanswered"] += 1
+        self._problems.append(f"{candidate.backend.name}: it answered {reply.status}")
+        if self._refusal is None or (reply.status >= 500 > self._refusal[1].status):
+            self._refusal = candidate, reply
+        self._ask_next()
+
+    def begun(self, candidate: Candidate, response: Response) -> None:
+        """Begin the client's response."""
+        candidate.counters.first_byte.observe(self._reactor.seconds() - self._asked_at)
+        request = self._request
+        request.begin(response.code, *shown_headers(response), *candidate.headers)
+        request.register_producer(response)
+
+    def write(self, candidate: Candidate, data: bytes) -> None:
+        """Pass a piece of the body on."""
+        candidate.counters.bytes += len(data)
+        self._request.write(data)
+
+    def finished(self, candidate: Candidate) -> None:
+        """End the client's response: it is complete."""
+        if not self._over:
+            candidate.counters.outcomes["answered"] += 1
+            candidate.counters.complete.observe(self._reactor.seconds() - self._asked_at)
+            self._request.unregister_producer()
+            self._end(candidate.backend.name)
+            self._request.finish()
+
+    def cut(self, candidate: Candidate) -> None:
+        """Break the client's connection: the rest of the body does not come."""
+        if not self._over:
+            candidate.counters.outcomes["cut"] += 1
+            self._end("")
+            self._request.abort()
+
+    # -- the end
+
+    def _give_up(self) -> None:
+        """Answer where no backend has."""
+        request = self._request
+        self._end("")
+        if self._refusal is not None:
+            candidate, reply = self._refusal
+            headers = [(name, value) for name, value in reply.headers if name.lower() != b"content-length"]
+            request.respond(Reply(reply.status, (*headers, *candidate.headers), reply.body))
+        elif self._timeout and self._reactor.seconds() >= self._deadline:
+            request.respond(json_error(504, f"query-timeout of {self._timeout:g} s exceeded"))
+        else:
+            request.respond(json_error(503, f"no backend has answered: {'; '.join(self._problems)}"))
+
+    def _leave(self) -> None:
+        """Break off: the client has gone, or sends nothing more."""
+        if self._over:
+            return
+        if self._candidate is not None:
+            self._candidate.counters.outcomes["left"] += 1
+        self._end("")
+        if self._asking is not None:
+            self._asking.cancel()
+        elif self._response is not None:
+            self._response.stopProducing()
+        self._request.abort()
+
+    def _end(self, answered_by: str) -> None:
+        self._over = True
+        self._on_end(answered_by)
+
+
+class _Body(Protocol):
+    """Passes a body on."""
+
+    def __init__(self, read: Read, candidate: Candidate, response: Response) -> None:
+        self._read = read
+        self._candidate = candidate
+        self._response = response
+        self._begun = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass a piece on."""
+        if not self._begun:
+            self._begun = True
+            self._read.begun(self._candidate, self._response)
+        self._read.write(self._candidate, data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End the response, or break it off; without a single byte another backend is asked."""
+        if reason.check(ResponseDone):
+            if not self._begun:
+                self._read.begun(self._candidate, self._response)
+            self._read.finished(self._candidate)
+        elif self._begun:
+            self._read.cut(self._candidate)
+        else:
+            self._read.unanswered(self._candidate, reason.value)
+
+
+class _Refusal(Protocol):
+    """Collects the body of a 429 or 5xx."""
+
+    def __init__(self, read: Read, candidate: Candidate, response: Response) -> None:
+        self._read = read
+        self._candidate = candidate
+        self._response = response
+        self._body = bytearray()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep a piece, if the whole is not too large."""
+        if len(self._body) <= MAX_ANSWER:
+            self._body += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Give what has come to the read."""
+        response = self._response
+        if reason.check(ResponseDone) and len(self._body) <= MAX_ANSWER:
+            reply = Reply(response.code, tuple(shown_headers(response)), bytes(self._body))
+            self._read.refused(self._candidate, reply)
+        else:
+            problem = BackendFailure("garbage", f"it answered {response.code}, and the rest cannot be read")
+            self._read.unanswered(self._candidate, problem)
+
+
+def shown_headers(response: Response) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a response that a client gets."""
+    return [
+        (name, value)
+        for name, values in response.headers.getAllRawHeaders()
+        if name.lower() not in _LEFT_OUT and not name.lower().startswith(b"access-control-")
+        for value in values
+    ]
+
+
+def _is_refusal(status: int) -> bool:
+    return status == 429 or status >= 500
