@@ -707,7 +707,7 @@ class WholeTests(ReloadCase):
         before = (self.service.config, self.listener.config, self.sender, self.listener._port)
         for text, words in (
             ("[", "not valid TOML"),
-            ("", "at least one [[http]] or [[udp]]"),
+            ("", "at least one [[http]]"),
             (good.replace("main", "x") + "\nunknown = 1", "unknown key"),
             (http(to(one, more='token-file = "/nowhere"')), "cannot read it"),
         ):

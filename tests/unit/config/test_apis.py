@@ -33,6 +33,7 @@ class APITests(ConfigTestCase):
         ):
             output = self.output(location, more)
             self.assertEqual((output.write_url, output.ping_url), (SERVER + write, SERVER + ping), location)
+            self.assertEqual(output.query_url, (SERVER + ping).replace("ping", "query"))
 
     def test_buckets(self) -> None:
         """The table says what databases, with their retention policies, are called there."""
