@@ -143,7 +143,7 @@ class Readers:
         return candidates
 
     def _candidate(self, sender: Sender, *, in_sync: bool) -> Candidate:
-        return Candidate(transport(sender), self.counters[sender.name], in_sync)
+        return Candidate(transport(sender), self.counters[sender.name], sender.objection, in_sync)
 
     def _ended(self, connection: Any, shown: str, began: float, answered_by: str) -> None:
         self.active -= 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -24,6 +24,7 @@ from influxrelay.http.request import Request
 
 BACKEND = b"X-Influxrelay-Backend"
 IN_SYNC = b"X-Influxrelay-In-Sync"
+_WATCH = 1.0  # seconds between two looks at whether a backend that has not answered is down
 _LEFT_OUT = frozenset(  # of each connection, or written by the relay itself
     (
         *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
@@ -36,11 +37,13 @@ _LEFT_OUT = frozenset(  # of each connection, or written by the relay itself
 class Candidate:
     """A backend that may be asked.
 
+    :ivar objection: tells why it would not answer, as far as is known; empty if it would.
     :ivar in_sync: whether it has every acknowledged write.
     """
 
     backend: HTTPBackend
     counters: QueryCounters
+    objection: Callable[[], str]
     in_sync: bool = True
 
     @property
@@ -54,8 +57,8 @@ class Read:
     """Has a question answered, and passes the response on while it comes.
 
     A response is held back until the first byte of its body has come: InfluxDB sends its head before it has a result.
-    Up to then the next backend is asked where one does not answer, or answers 429 or 5xx. After that the client's
-    connection is broken if the rest does not come, so that nobody takes a part for the whole.
+    Up to then the next backend is asked where one does not answer, goes down, or answers 429 or 5xx. After that the
+    client's connection is broken if the rest does not come, so that nobody takes a part for the whole.
 
     :param candidates: the backends to ask, in order; read as far as is needed.
     :param timeout: seconds for everything; 0 is no limit.
@@ -82,6 +85,7 @@ class Read:
         self._deadline = reactor.seconds() + timeout
         self._on_end = on_end
         self._asking: Deferred[Any] | None = None
+        self._watch: IDelayedCall | None = None
         self._response: Response | None = None
         self._candidate: Candidate | None = None
         self._asked_at = 0.0
@@ -103,6 +107,8 @@ class Read:
             self._give_up()
             return
         self._candidate, self._response, self._asked_at = candidate, None, self._reactor.seconds()
+        if not candidate.objection():
+            self._watch = self._reactor.callLater(_WATCH, self._look, candidate)
         asking = candidate.backend.query(self._question, own_credentials=self._own_credentials, timeout=left)
         self._asking = asking.addCallback(self._take, candidate).addErrback(self._failed, candidate)
 
@@ -125,16 +131,36 @@ class Read:
             failure.trap(BackendFailure)
             self.unanswered(candidate, failure.value)
 
+    def _look(self, candidate: Candidate) -> None:
+        """Wait no longer for a backend that has gone down meanwhile."""
+        objection = candidate.objection()
+        if not objection:
+            self._watch = self._reactor.callLater(_WATCH, self._look, candidate)
+            return
+        self._watch = None
+        if self._asking is not None:
+            self._asking.cancel()
+        elif self._response is not None:
+            self._response.stopProducing()
+            self.unanswered(candidate, BackendFailure("down", objection))
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
     # -- called by the receivers of responses
 
     def unanswered(self, candidate: Candidate, problem: Any) -> None:
         """Ask the next backend: this one has not answered."""
+        self._unwatch()
         candidate.counters.outcomes["unanswered"] += 1
         self._problems.append(f"{candidate.backend.name}: {problem.reason}: {problem.detail}")
         self._ask_next()
 
     def refused(self, candidate: Candidate, reply: Reply) -> None:
         """Ask the next backend: this one has answered 429 or 5xx, which is shown if no other answers better."""
+        self._unwatch()
         candidate.counters.outcomes["unanswered"] += 1
         self._problems.append(f"{candidate.backend.name}: it answered {reply.status}")
         if self._refusal is None or (reply.status >= 500 > self._refusal[1].status):
@@ -143,6 +169,7 @@ class Read:
 
     def begun(self, candidate: Candidate, response: Response) -> None:
         """Begin the client's response."""
+        self._unwatch()
         candidate.counters.first_byte.observe(self._reactor.seconds() - self._asked_at)
         request = self._request
         request.begin(response.code, *shown_headers(response), *candidate.headers)
@@ -199,6 +226,7 @@ class Read:
 
     def _end(self, answered_by: str) -> None:
         self._over = True
+        self._unwatch()
         self._on_end(answered_by)
 
 

@@ -6,6 +6,7 @@ import re
 from functools import partial
 from urllib.parse import quote_plus
 
+from influxrelay.core.errors import BackendFailure
 from testing.scripted import (
     Action,
     Answer,
@@ -14,6 +15,7 @@ from testing.scripted import (
     answer,
     chunked,
     endless,
+    freeze,
     garbage,
     hang,
     lengthless,
@@ -187,6 +189,33 @@ class ReadTests(QueryTestCase):
         client.transport.loseWriteConnection()
         await until(lambda: not backend.connections, "the end of the query")
         await client.end()
+
+    async def test_frozen(self) -> None:
+        """A backend that is found to be down is not waited for, whether the head of its response has come or not."""
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for silent in (hang, freeze(head)):
+            first, second = self.backend(silent), self.backend(result(ROWS))
+            relay = self.relay(first, second)
+            client = await self.client(relay)
+            client.send(asking("SELECT v FROM m"))
+            await until(partial(bool, first.requests), "the query")
+            relay.senders[0].pinged(BackendFailure("timeout", "no answer"))
+            found = await client.answer()
+            self.assertEqual((found.body, self.named(found)), (ROWS, b"backend-1"))
+
+    async def test_none_in_sync(self) -> None:
+        """When no backend is in sync, one answers all the same and the response says so, or a 503 tells why."""
+        for wanted, status in (("serve", 200), ("refuse", 503)):
+            relay = self.relay(self.backend(result(ROWS)), self.backend(result(ROWS)), queries_when_behind=wanted)
+            for sender in relay.senders:
+                sender.pinged(BackendFailure("timeout", "no answer"))
+            found = await self.ask(relay, asking("SELECT v FROM m"))
+            self.assertEqual(found.status, status)
+            if status == 200:
+                self.assertEqual((found.body, found.header("X-Influxrelay-In-Sync")), (ROWS, b"false"))
+            else:
+                why = "; ".join(f"backend-{number}: down: timeout: no answer" for number in (0, 1))
+                self.assert_error(found, 503, f"no backend is in sync: {why}")
 
     async def test_timeout(self) -> None:
         """``query-timeout`` bounds a read."""
