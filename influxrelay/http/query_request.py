@@ -15,6 +15,7 @@ from influxrelay.http.request import Request
 from influxrelay.influxql.ast import Statement
 from influxrelay.influxql.parser import QueryError, parse
 from influxrelay.influxql.rewriting import redacted
+from influxrelay.influxql.tokens import NestingError
 from influxrelay.lineprotocol.query_string import values_of, without
 
 MAX_QUERY = 1024 * 1024  # characters of a query that is looked at: it takes about a second
@@ -73,7 +74,7 @@ def read_query(request: Request) -> Query:
 
     Parameters that servers read differently, by their version of Go, reach none of them.
 
-    :raises InvalidRequest: its text is too long to be looked at.
+    :raises InvalidRequest: its text is too long to be looked at, or nested too deeply.
     """
     head = request.head
     query, body, headers = without(head.query, b"backend"), request.take_body(), forwarded_headers(head.headers)
@@ -100,10 +101,18 @@ def read_query(request: Request) -> Query:
 
 
 def _statements(text: str, parameters: bytes) -> tuple[Statement, ...] | None:
+    """Return the statements; None for what no server executes.
+
+    :raises InvalidRequest: a server might execute it all the same.
+    """
     try:
-        bound: Any = json.loads(parameters) if parameters else None
+        bound: Any = None
+        if parameters:  # Go's decoder reads one value, and looks at nothing behind it
+            bound, _ = json.JSONDecoder().raw_decode(parameters.decode("utf-8", "replace").lstrip(" \t\r\n"))
         return parse(text, bound if isinstance(bound, dict) else None)
-    except (QueryError, ValueError, RecursionError):
+    except (NestingError, RecursionError):
+        raise InvalidRequest(400, "the query is nested too deeply") from None
+    except (QueryError, ValueError):
         return None
 
 

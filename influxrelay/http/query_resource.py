@@ -9,7 +9,9 @@ from weakref import WeakKeyDictionary
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from influxrelay.core.errors import InvalidRequest
@@ -28,6 +30,7 @@ from influxrelay.http.request import Request
 from influxrelay.influxql.ast import Class
 from influxrelay.lineprotocol.query_string import values_of, without
 
+_AT_ONCE = 16 * 1024  # bytes of a request that is read in one go
 _LOGGED = 2000  # characters of a slow query
 
 
@@ -173,16 +176,27 @@ class QueryResource(Resource):
     def render(self, request: Request) -> None:
         """Answer a request of any method."""
         if request.method in (b"GET", b"POST"):
-            try:
-                self._answer(request, read_query(request))
-            except InvalidRequest as error:
-                request.refuse(json_error(error.status, error.message))
+            self._read(request)
         elif request.method == b"OPTIONS":
             request.respond(Reply(204, ((b"Allow", b"GET, POST"),)))
         else:
             request.refuse(json_error(405, "method not allowed", (b"Allow", b"GET, POST")))
 
-    def _answer(self, request: Request, query: Query) -> None:
+    def _read(self, request: Request) -> None:
+        """Read a request; a large one in a thread, so that no other client waits for it."""
+        if len(request.body) + len(request.query) <= _AT_ONCE:
+            try:
+                query = read_query(request)
+            except InvalidRequest as error:
+                request.refuse(json_error(error.status, error.message))
+            else:
+                self._answer(query, request)
+            return
+        reactor = self._readers.reactor
+        reading = deferToThreadPool(reactor, reactor.getThreadPool(), read_query, request)
+        reading.addCallback(self._answer, request).addErrback(_not_answered, request)
+
+    def _answer(self, query: Query, request: Request) -> None:
         statements, readers = query.statements or (), self._readers
         classes = {each.klass for each in statements}
         if classes - {Class.READ}:
@@ -201,6 +215,14 @@ class QueryResource(Resource):
             request.refuse(json_error(400, message))
         else:
             readers.execute(request, Execution(query, self._changes, readers.senders, readers.reactor), query.shown)
+
+
+def _not_answered(failure: Failure, request: Request) -> None:
+    error = failure.value
+    if isinstance(error, InvalidRequest):
+        request.refuse(json_error(error.status, error.message))
+    else:
+        request.fail(failure)
 
 
 class PrometheusReadResource(Resource):

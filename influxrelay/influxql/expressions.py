@@ -18,7 +18,7 @@ from influxrelay.influxql.ast import (
     Wildcard,
 )
 from influxrelay.influxql.scanner import Token
-from influxrelay.influxql.tokens import QueryError, TokenReader
+from influxrelay.influxql.tokens import NestingError, QueryError, TokenReader
 
 MAX_DEPTH = 100  # of parentheses, signs and subqueries; InfluxDB has no bound, but Python's stack has
 _PRECEDENCE = {
@@ -46,11 +46,11 @@ class ExpressionParser(TokenReader):
     def nested(self) -> Iterator[None]:
         """Go one level deeper.
 
-        :raises QueryError: that is too deep.
+        :raises NestingError: that is too deep.
         """
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise QueryError("too deeply nested", self.scanner.position)
+            raise NestingError("too deeply nested", self.scanner.position)
         yield
         self._depth -= 1
 

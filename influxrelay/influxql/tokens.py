@@ -30,6 +30,10 @@ class QueryError(ValueError):
         super().__init__(f"{problem} at character {position + 1}")
 
 
+class NestingError(QueryError):
+    """A query that is nested too deeply for us; InfluxDB may understand it."""
+
+
 def nanoseconds(text: str) -> int:
     """Return a duration such as ``1h30m``, in nanoseconds.
 

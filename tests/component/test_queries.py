@@ -262,6 +262,18 @@ class ReadTests(QueryTestCase):
         self.assertEqual(backend.requests[1].body, b"q=SHOW+USERS%0A")
         self.assertEqual(backend.requests[1].header("Content-Type"), b"application/x-www-form-urlencoded")
 
+    async def test_large(self) -> None:
+        """A large query is answered as well, and one that is too large is refused."""
+        backend = self.backend(result())
+        relay = self.relay(backend)
+        form = b"Content-Type: application/x-www-form-urlencoded"
+        q = b"SELECT+%b+FROM+m" % b",".join([b"abc"] * 8000)
+        self.assertEqual((await self.ask(relay, request(b"/query?db=d", b"q=" + q, form))).status, 200)
+        self.assertEqual(backend.requests[0].body, b"q=" + q)
+        found = await self.ask(relay, request(b"/query?db=d", b"q=" + b"x" * 1048577, form))
+        self.assert_error(found, 413, "the query has more than 1048576 characters")
+        self.assertEqual(len(backend.requests), 1)
+
     async def test_ambiguous(self) -> None:
         """A parameter that servers read differently, by their age, reaches none of them."""
         backend = self.backend(answer(400, b"no q", JSON))
