@@ -43,6 +43,7 @@ class HTTPConnection(Protocol):
     """
 
     answered = 0
+    _drained = 0  # how often the client has read what was waiting for it
     _request: Request | None = None
     _resource: Resource | None = None  # that answers it
     _upload: Upload | None = None  # the body of the request, until it is complete
@@ -121,6 +122,7 @@ class HTTPConnection(Protocol):
     def resumeProducing(self) -> None:
         """Go on: the client reads again."""
         self._unread = False
+        self._drained += 1
         if self._producer is not None:
             self._producer.resumeProducing()
         self._go_on()
@@ -360,6 +362,11 @@ class HTTPConnection(Protocol):
         self._transport.abortConnection()
 
     # -- for its limits
+
+    @property
+    def progress(self) -> int:
+        """A number that grows with each response, and whenever the client has read what was waiting for it."""
+        return self.answered + self._drained
 
     def activity(self) -> Activity:
         """Tell what the connection is waiting for."""

@@ -56,6 +56,10 @@ class Client(Protocol):
     def answered(self) -> int:
         """How many responses the client got."""
 
+    @property
+    def progress(self) -> int:
+        """A number that grows with each response, and whenever the client has read what was waiting for it."""
+
     def activity(self) -> Activity:
         """Tell what the connection is waiting for."""
 
@@ -74,10 +78,10 @@ class Client(Protocol):
 
 @attrs.define
 class _Sight:
-    """What a client was seen waiting for, at which of its responses, and since when."""
+    """What a client was seen waiting for, how far it had come, and since when."""
 
     activity: Activity
-    answered: int
+    progress: int
     since: float
 
 
@@ -227,9 +231,9 @@ class AdmissionControl:
         self._next_look = None
         now = self._reactor.seconds()
         for client, sight in list(self._clients.items()):
-            activity, answered = client.activity(), client.answered
-            if activity is not sight.activity or answered != sight.answered:
-                sight.activity, sight.answered, sight.since = activity, answered, now
+            activity, progress = client.activity(), client.progress
+            if activity is not sight.activity or progress != sight.progress:
+                sight.activity, sight.progress, sight.since = activity, progress, now
             elif now - sight.since > self._patience(client, activity):
                 sight.since = now
                 self.closed[activity.value] += 1

@@ -16,10 +16,15 @@ class _Fake:
 
     def __init__(self, activity: Activity = Activity.HEAD, answered: int = 0) -> None:
         self.answered = answered
+        self.drained = 0
         self.now = activity
         self.size = 0
         self.ended: Activity | str = ""
         self.control: AdmissionControl | None = None
+
+    @property
+    def progress(self) -> int:
+        return self.answered + self.drained
 
     def activity(self) -> Activity:
         return Activity.CLOSING if self.ended else self.now
@@ -79,6 +84,17 @@ class TimeTests(_ControlCase):
             self.assertEqual(client.ended, activity)
             self.assertEqual(self.control.closed[activity.value], 1)
             self.control.forget(client)
+
+    def test_slow_reader(self) -> None:
+        """A client that reads its response slowly is not closed as long as it reads."""
+        client = _Fake(Activity.UNREAD)
+        self.admitted(client)
+        for _ in range(20):
+            self.pass_time(overload.UNREAD - 2)
+            client.drained += 1
+        self.assertEqual(client.ended, "")
+        self.pass_time(overload.UNREAD + 2)
+        self.assertEqual(client.ended, Activity.UNREAD)
 
     def test_our_own_time(self) -> None:
         """A client that waits for its answer is never closed."""
