@@ -162,7 +162,9 @@ class RelayService(MultiService):
         wanted = [each.limits.connections for each in admissions]
         files = file_limit()
         outputs = [output for listener in self.config.listeners for output in http_outputs(listener)]
-        granted = share_files(files, sum(output.max_connections for output in outputs), wanted)
+        to_backends = sum(output.max_connections for output in outputs)
+        to_backends += sum(each.max_queries for each in self.config.http if each.queries)
+        granted = share_files(files, to_backends, wanted)
         for each, number in zip(admissions, granted, strict=True):
             each.reconfigure(each.name, attrs.evolve(each.limits, connections=number))
         if granted != wanted:
