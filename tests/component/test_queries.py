@@ -6,7 +6,9 @@ import re
 from functools import partial
 from urllib.parse import quote_plus
 
+from influxrelay.config.settings import JournalConfig
 from influxrelay.core.errors import BackendFailure
+from testing.logs import watch_log
 from testing.scripted import (
     Action,
     Answer,
@@ -304,10 +306,15 @@ class ChangeTests(QueryTestCase):
                 self.assertIn(b"q=CREATE+DATABASE+d", asked.query + asked.body)
 
     async def test_order(self) -> None:
-        """A change waits for the writes before it, and the writes behind it wait for the change."""
+        """A change waits for the writes before it, and the writes behind it wait for the change; with a queue, too."""
+        for buffer, journal in ((0, None), (1, None), (0, JournalConfig(self.mktemp()))):
+            await self.check_order(buffer, journal)
+
+    async def check_order(self, buffer: int, journal: JournalConfig | None) -> None:
+        """Check the order of a write, a change and a write."""
         first, change = Hold(answer(204)), Hold(result())
         backend = self.backend(first, change, answer(204))
-        relay = self.relay(backend)
+        relay = self.relay(self.output(backend, buffer_size_mb=buffer), journal=journal)
         clients = [await self.client(relay) for _ in range(3)]
         clients[0].send(request(b"/write?db=d"))
         await until(lambda: len(backend.requests) == 1, "the write")
@@ -367,6 +374,21 @@ class ChangeTests(QueryTestCase):
             self.assertEqual(self.named(await self.ask(relay, asking("SHOW USERS"))), b"backend-0")
         found = await self.ask(relay, asking("SHOW USERS", more=b"&backend=backend-1"))
         self.assertEqual(found.header("X-Influxrelay-In-Sync"), b"false")
+
+    async def test_log(self) -> None:
+        """What a backend has refused, and slow queries, are logged without passwords; so is each request."""
+        log = watch_log(self)
+        outcomes = self.backend(result()), self.backend(result(FAILED))
+        relay = self.relay(*outcomes, access_log=True, slow_query=0.000001)
+        await self.ask(relay, asking("CREATE USER me WITH PASSWORD 'secret'"))
+        await until(lambda: relay.changes.outcomes["backend-1", "refused"], "the end of the change")
+        text = "\n".join(log)
+        self.assertIn("backend backend-1 has refused what another backend has executed", text)
+        self.assertIn("CREATE USER me WITH PASSWORD [REDACTED]: shard is closed", text)
+        self.assertIn("a slow query took", text)
+        self.assertIn("GET /query", text)
+        self.assertNotIn("secret", text)
+        self.assertEqual(relay.changes.outcomes["backend-0", "executed"], 1)
 
     async def test_consistency(self) -> None:
         """``consistency=all`` wants every backend to execute a change; a statement's error is a refusal."""
