@@ -62,6 +62,7 @@ class Post:
 class FakeBackend:
     """A transport that records what it is given, and answers when the test says so.
 
+    :ivar created: what it was asked to create, each with the Deferred of its answer.
     :ivar at_once: answers for the next requests, given before ``post`` returns; an exception is raised by ``post``.
     """
 
@@ -70,6 +71,7 @@ class FakeBackend:
 
     def __init__(self) -> None:
         self.posts: list[Post] = []
+        self.created: list[tuple[Write, Deferred[Reply]]] = []
         self.at_once: list[Reply | BackendFailure | Exception] = []
 
     def post(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
@@ -92,6 +94,26 @@ class FakeBackend:
                 raise outcome
         return post.result
 
+    def create_database(self, write: Write) -> Deferred[Reply]:
+        """Record it."""
+        self.created.append((write, Deferred()))
+        return self.created[-1][1]
+
+    def ping(self) -> Deferred[Reply]:
+        """Answer at once."""
+        return succeed(OK)
+
+    def does_the_same(self, other: object) -> bool:
+        """Tell whether it is this one."""
+        return self is other
+
+    def retire(self) -> None:
+        """Have nothing to close."""
+
+    def is_busy(self) -> bool:
+        """Tell whether a request is under way."""
+        return bool(self.pending)
+
     def abort(self) -> None:
         """Fail what is in flight."""
         for post in self.pending:
@@ -110,36 +132,3 @@ class FakeBackend:
     def bodies(self) -> list[bytes]:
         """All bodies so far, in the order they were sent."""
         return [post.body for post in self.posts]
-
-
-class Client:
-    """Who submitted a write, and what became of it."""
-
-    def __init__(self, answered: Deferred[Reply]) -> None:
-        self.results: list[Reply | BackendFailure] = []
-        answered.addCallbacks(self.results.append, lambda failure: self.results.append(failure.value))
-
-    @property
-    def result(self) -> Reply | BackendFailure | None:
-        """The one answer, or None as long as there is none."""
-        assert len(self.results) <= 1
-        return self.results[0] if self.results else None
-
-    @property
-    def reason(self) -> str:
-        """Why the write failed."""
-        assert isinstance(self.result, BackendFailure), self.result
-        return self.result.reason
-
-
-class CreatingBackend(FakeBackend):
-    """A fake backend that can be asked to create databases."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.created: list[tuple[Write, Deferred[Reply]]] = []
-
-    def create_database(self, write: Write) -> Deferred[Reply]:
-        """Record it."""
-        self.created.append((write, Deferred()))
-        return self.created[-1][1]

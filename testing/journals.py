@@ -69,14 +69,18 @@ class MemoryJournal:
         """Return up to which number the backend has passed a destination."""
         return next((number for where, number in reversed(self.cursors) if where == destination), 0)
 
+    def _undelivered(self) -> list[Record]:
+        passed = dict(self.cursors)  # the last one of each destination
+        records = sorted(self.records.values(), key=lambda each: each.seq)
+        return [each for each in records if each.seq > passed.get(each.write.destination, 0)]
+
     def left(self) -> list[bytes]:
         """Return the bodies that another process would deliver."""
-        records = sorted(self.records.values(), key=lambda each: each.seq)
-        return [each.write.body for each in records if each.seq > self.position(each.write.destination)]
+        return [each.write.body for each in self._undelivered()]
 
     def positions(self) -> Positions:
         """Return where another process would go on."""
-        places = {each.write.destination for each in self.records.values() if each.write.body in self.left()}
+        places = {each.write.destination for each in self._undelivered()}
         return [(place, self.position(place)) for place in places]
 
     def drops(self) -> list[Drop]:

@@ -80,3 +80,25 @@ class Throttle:
         self._next = now + self._interval
         count, self._kept_back = self._kept_back + 1, 0
         return count
+
+
+class RefusalLog:
+    """The log of what a backend refuses: one line in ten seconds, and the next one counts the others."""
+
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._throttle = Throttle(reactor)
+
+    def refused(self, relay: str, backend: str, status: int, detail: str) -> None:
+        """Note a refusal."""
+        count = self._throttle.admit()
+        if count:
+            self._log.warn(
+                "{relay}: backend {backend} refused {count} write(s), the last with {reason}: {detail}",
+                relay=relay,
+                backend=backend,
+                count=count,
+                reason=status,
+                detail=detail,
+            )

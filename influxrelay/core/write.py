@@ -7,7 +7,7 @@ import attrs
 LINES, REMOTE_WRITE = "lines", "remote write"
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Destination:
     """What makes two writes belong to one order: they go to the same place as the same user.
 

@@ -1,169 +1,282 @@
-"""What a backend has missed, kept for it: in memory, or in the journal."""
+"""What becomes of the writes that a backend does not take: nothing keeps them, or memory does."""
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections import deque
+from functools import partial
+from heapq import heapify, heappop, heapreplace
+from typing import Protocol
 
-from twisted.internet.defer import Deferred
+import attrs
 
+from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.journal.interface import Journal
-from influxrelay.journal.records import Drop, Record, count_drop
+from influxrelay.delivery.clients import Clients
+from influxrelay.delivery.destination_queue import DestinationQueue, Entry
+from influxrelay.delivery.fate import Fate, State
+from influxrelay.delivery.losses import Losses
+from influxrelay.delivery.queues import Queues
+from influxrelay.delivery.settings import SenderSettings
+from influxrelay.delivery.timers import Drain, Timers
+from influxrelay.journal.interface import Positions
+from influxrelay.journal.records import DeadLetter, Drop
 
 MAX_DEAD_LETTERS = 1000  # in memory, for each backend
+MAX_DEAD_LETTER_BYTES = 16 * 1024 * 1024
+MANY_QUEUES = 100
 
 
-class State(enum.Enum):
-    """What has become of a write as a whole."""
+class Host(Protocol):
+    """The sender, as its backlog sees it.
 
-    PENDING = "no client has been told yet"
-    KEPT = "a client was told that it is taken: every backend has to get it"
-    STRUCK = "a client was told that it is not: no backend needs to get it any more"
-
-
-class Fate:
-    """A write on its way to several backends, and what they decide together.
-
-    :ivar seq: its number; higher is later.
-    :ivar time: when it was accepted, in seconds since the epoch.
-    :ivar holders: the senders, and their queues, that have a refusal of it to bury or to forget.
-    :ivar on_disk: False as soon as it is known that the journal could not take it.
-    :ivar absent: the senders that have it not in memory, and count on the journal.
+    :ivar queues: those that have work, and the memory that they hold together.
+    :ivar flows: whether requests may be sent: there is no trouble, no pause and no end.
+    :ivar drain: who waits for the end: no more should be read than is needed.
     """
 
-    __slots__ = ("_when_kept", "absent", "holders", "on_disk", "seq", "state", "time", "write")
+    queues: Queues
+    clients: Clients
+    timers: Timers
+    drain: Drain
+    flows: bool
 
-    def __init__(self, seq: int, when: float, write: Write, state: State = State.PENDING) -> None:
-        self.seq = seq
-        self.time = when
-        self.write = write
-        self.state = state
-        self.absent: list[Any] = []
-        self.holders: list[tuple[Any, Any]] = []
-        self.on_disk = True
-        self._when_kept: list[Callable[[], None]] = []
+    @property
+    def name(self) -> str:
+        """The backend's."""
 
-    def when_kept(self, action: Callable[[], None]) -> None:
-        """Do this if the write is one that every backend has to get: now, when that is decided, or never."""
-        if self.state is State.KEPT:
-            action()
-        elif self.state is State.PENDING:
-            self._when_kept.append(action)
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is sent any more."""
 
-    def settle(self, state: State) -> None:
-        """Decide, once."""
-        self.state = state
-        for sender in self.absent:
-            sender.settled(self)
-        actions, self._when_kept = self._when_kept, []
-        if state is State.KEPT:
-            for action in actions:
-                action()
-        for sender, queue in self.holders:
-            sender.let_go(self, queue)
+    def go_on(self, queue: DestinationQueue) -> None:
+        """Send what has come into a queue."""
+
+    def tidy(self, queue: DestinationQueue) -> None:
+        """Do whatever the state of a queue asks for, and forget it if it has no work."""
 
 
-class Backlog(Protocol):
-    """What a sender asks of whatever keeps its backlog.
+class Backlog:
+    """Keeps nothing: a write that fails is lost for its backend, and counted if a client was told that it is taken.
 
-    :ivar drops: what this process has counted as lost, by reason.
+    This is also the interface, complete: a sender asks nothing else of its backlog, whatever that is.
+
+    :cvar kind: ``none``, ``memory`` or ``journal``.
+    :cvar keeps: whether a write stays in its place until its backend has taken it or has refused it for good.
+    :cvar outlives: whether what is kept outlives the process.
+    :ivar limit: bytes that the sender's writes may take in memory.
     """
 
-    drops: dict[str, Drop]
+    kind = "none"
+    keeps = False
+    outlives = False
+    _host: Host
 
-    max_bytes: int  # in memory; of no concern where it is on disk
-    drop_oldest: bool
-    on_disk: bool
+    def __init__(self) -> None:
+        self.limit = 0
+        self._refused_size = 0  # of the last write for which there was no room
+        self._losses = Losses()
 
-    def passed(self, destination: Destination, seq: int) -> None:
-        """Note that the backend is done with a destination up to this number."""
+    def attach(self, host: Host) -> None:
+        """Belong to a sender from now on."""
+        self._host = host
 
-    def bury(self, fate: Fate, write: Write, reply: Reply) -> None:
-        """Keep what the backend has refused of a write for good among the dead letters."""
+    def reconfigure(self, settings: SenderSettings) -> None:
+        """Let other settings hold from the next write on."""
+        self.limit = settings.max_waiting
 
-    def lost(self, fate: Fate, write: Write, reason: str) -> None:
-        """Count what the backend will not get of a write."""
+    # -- for each write
+
+    def place(self, queue: DestinationQueue, entry: Entry) -> BackendFailure | None:
+        """Let a write wait that cannot be sent at once; return why it cannot, if it cannot."""
+        if self._fits(entry):
+            queue.add(entry)
+            return None
+        self.lost(entry, "full")
+        return BackendFailure("overflow", f"{self._host.queues.memory.size} bytes are waiting for it already")
+
+    def _fits(self, entry: Entry) -> bool:
+        fits = self._host.queues.memory.size + entry.size <= self.limit
+        self._refused_size = 0 if fits else entry.size
+        return fits
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is still no room for the last write for which there was none."""
+        return self._refused_size > 0 and self._host.queues.memory.size + self._refused_size > self.limit
+
+    def skip(self, destination: Destination, number: int) -> None:
+        """Note that the backend gets nothing of a write: it has passed that once it has passed those before it."""
+
+    def lost(self, entry: Entry, reason: str) -> None:  # noqa: ARG002 (there is one reason)
+        """Count a write that the backend will not get, if it turns out that it should have."""
+        self._count_once_kept(entry, "unqueued")
+
+    def _count_once_kept(self, entry: Entry, reason: str) -> None:
+        if entry.fate.state is State.KEPT:
+            self._losses.count(reason, entry.fate.time, len(entry.write.body))
+        elif entry.fate.state is State.UNDECIDED:
+            entry.fate.when_decided(partial(self._count, len(entry.write.body), reason))
+
+    def _count(self, size: int, reason: str, fate: Fate) -> None:
+        if fate.state is State.KEPT:
+            self._losses.count(reason, fate.time, size)
+
+    def missed(self, write: Write, when: float) -> None:
+        """Count a write, accepted at this time, that the backend has not taken and others may have."""
+        self._losses.count("unqueued", when, len(write.body))
 
     def miss_change(self, when: float, size: int) -> None:
-        """Count a statement that the backend has not executed, and another one has."""
+        """Count a statement, executed at this time, that the backend has not executed and another one has."""
+        self._losses.count("change", when, size)
+
+    def refused(self, queue: DestinationQueue, entry: Entry, reply: Reply) -> None:
+        """Take a write that the backend has refused for good, if it turns out that it should have taken it."""
+
+    def stopped(self, entry: Entry) -> None:
+        """Give up what is in memory of a sender that is closed."""
+        self.lost(entry, "stopped")
+
+    # -- for each queue
+
+    def passed(self, queue: DestinationQueue) -> int:
+        """Return the number up to which the backend is done with a destination."""
+        first = queue.first_number()
+        return first - 1 if first else queue.last_number
+
+    def tidy(self, queue: DestinationQueue) -> None:
+        """Do what the state of a queue asks for, after each change."""
+
+    def has_done(self, queue: DestinationQueue) -> bool:  # noqa: ARG002 (a journal's)
+        """Tell whether a queue without work may be forgotten."""
+        return True
+
+    def trim(self, queue: DestinationQueue) -> None:
+        """Keep no more of a queue in memory than need be: it cannot send."""
+
+    def is_dropped(self, queue: DestinationQueue, entry: Entry) -> bool:  # noqa: ARG002 (a journal's)
+        """Tell whether an entry of a request that has failed is to be forgotten, and has been counted."""
+        return False
+
+    def give_up(self, queue: DestinationQueue, entries: list[Entry], upto: float) -> None:
+        """Forget what waits up to this number; the operator wants that.
+
+        :param entries: what was in memory of it.
+        """
+
+    def close(self) -> list[Entry]:
+        """Take no more; return the entries that are not in memory, and whose clients wait."""
+        return []
+
+    # -- a journal's
+
+    def resume(self, positions: Positions, last_number: int, decided: int) -> None:
+        """Read on from where the backend was; once, before its first write.
+
+        :param decided: the number of the last write for this backend, where another may still be struck.
+        """
+
+    def forget(self, destination: Destination, upto: int) -> None:
+        """Give up what the journal has dropped up to this number, and has counted."""
+
+    # -- for the operator
 
     def losses(self) -> list[Drop]:
-        """Return what was lost, by all processes, as far as this one knows."""
+        """Return what was lost."""
+        return self._losses.drops(self._host.name)
 
-    def page(self, destination: Destination, after: int, max_bytes: int) -> Deferred[tuple[list[Record], int]] | None:
-        """Read on in the backlog that is not in memory; None where all of it is."""
+    def forget_losses(self) -> None:
+        """Count them from zero; those in a journal are the journal's to forget."""
+        self._losses.clear()
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the dead letters in memory."""
+        return []
+
+    def drop_dead_letter(self, number: int) -> None:
+        """Remove a dead letter in memory."""
 
 
-class MemoryBacklog:
+class MemoryBacklog(Backlog):
     """A backlog that lives and dies with the process (``buffer-size-mb``)."""
 
-    on_disk = False
+    kind = "memory"
+    keeps = True
 
-    def __init__(self, backend: str, max_bytes: int, *, drop_oldest: bool = False) -> None:
-        self.backend = backend
-        self.max_bytes = max_bytes
-        self.drop_oldest = drop_oldest
-        self.drops: dict[str, Drop] = {}
-        self.dead_letters: list[tuple[Fate, Reply]] = []
+    def __init__(self) -> None:
+        super().__init__()
+        self._drop_oldest = False
+        self._letters: deque[DeadLetter] = deque()
+        self._letter_bytes = 0
 
-    def passed(self, destination: Destination, seq: int) -> None:
-        """Nothing to note: what is done is no longer in memory."""
+    def reconfigure(self, settings: SenderSettings) -> None:
+        """Let other settings hold from the next write on."""
+        self.limit = settings.buffer
+        self._drop_oldest = settings.drop_oldest
 
-    def bury(self, fate: Fate, write: Write, reply: Reply) -> None:
-        """Keep the write, among the last :data:`MAX_DEAD_LETTERS`."""
-        self.dead_letters.append((Fate(fate.seq, fate.time, write, fate.state), reply))
-        del self.dead_letters[:-MAX_DEAD_LETTERS]
+    def place(self, queue: DestinationQueue, entry: Entry) -> BackendFailure | None:
+        """Let a write wait, if need be instead of older ones."""
+        wanted = self.limit - entry.size
+        if self._drop_oldest and 0 <= wanted < self._host.queues.memory.size:
+            self._make_room(wanted, queue)
+        if self._fits(entry):
+            queue.add(entry)
+            return None
+        self.lost(entry, "full")
+        return BackendFailure("full", f"the buffer has {self._host.queues.memory.size} bytes already")
 
-    def lost(self, fate: Fate, write: Write, reason: str) -> None:
-        """Count it, with its time."""
-        count_drop(self.drops, self.backend, reason, fate.time, len(write.body))
+    def _make_room(self, wanted: int, wanting: DestinationQueue) -> None:
+        """Drop the oldest writes until no more than this is taken."""
+        host = self._host
+        if len(host.queues) > MANY_QUEUES:
+            wanted -= self.limit // 64  # so that not every write looks at the heads of all of them
+        heads = [(queue.first_waiting(), index, queue) for index, queue in enumerate(host.queues) if queue.waiting]
+        heapify(heads)
+        while heads and host.queues.memory.size > wanted:
+            _, index, queue = heads[0]
+            entry = queue.pop()
+            if queue.waiting:
+                heapreplace(heads, (queue.first_waiting(), index, queue))
+            else:
+                heappop(heads)
+            self.lost(entry, "full")
+            host.clients.fail([entry], BackendFailure("full", "dropped from the buffer"))
+            if queue is not wanting:
+                host.tidy(queue)
 
-    def miss_change(self, when: float, size: int) -> None:
-        """Count it, with its time."""
-        count_drop(self.drops, self.backend, "change", when, size)
+    def lost(self, entry: Entry, reason: str) -> None:
+        """Count it."""
+        self._count_once_kept(entry, reason)
 
-    def losses(self) -> list[Drop]:
-        """Return what was lost."""
-        return list(self.drops.values())
+    def missed(self, write: Write, when: float) -> None:
+        """Count it: there was no room."""
+        self._losses.count("full", when, len(write.body))
 
-    def page(self, destination: Destination, after: int, max_bytes: int) -> None:
-        """All of it is in memory."""
+    def refused(self, queue: DestinationQueue, entry: Entry, reply: Reply) -> None:  # noqa: ARG002 (a journal's)
+        """Keep it among the last dead letters."""
+        entry.fate.when_decided(partial(self._bury, entry.write, reply))
 
+    def _bury(self, write: Write, reply: Reply, fate: Fate) -> None:
+        if fate.state is not State.KEPT:
+            return
+        words = reply.body.decode("utf-8", "backslashreplace").strip()
+        self._letters.append(DeadLetter(fate.number, fate.time, self._host.name, reply.status, words, write))
+        self._letter_bytes += len(write.body)
+        while len(self._letters) > MAX_DEAD_LETTERS or self._letter_bytes > MAX_DEAD_LETTER_BYTES:
+            oldest = self._letters.popleft()
+            self._letter_bytes -= len(oldest.write.body)
+            self._losses.count("full", oldest.time, len(oldest.write.body))
 
-class JournalBacklog:
-    """A backend's view of the journal, in which it stands for the backend."""
+    def give_up(self, queue: DestinationQueue, entries: list[Entry], upto: float) -> None:  # noqa: ARG002 (a journal's)
+        """Count what waited."""
+        for entry in entries:
+            self.lost(entry, "operator")
 
-    on_disk = True
-    drop_oldest = False
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the dead letters, the oldest first."""
+        return [attrs.evolve(each, backend=self._host.name) for each in self._letters]
 
-    def __init__(self, journal: Journal) -> None:
-        self.max_bytes = 0
-        self.drops: dict[str, Drop] = {}
-        self._journal = journal
-
-    def passed(self, destination: Destination, seq: int) -> None:
-        """Move the cursor."""
-        self._journal.advance(self, destination, seq)
-
-    def bury(self, fate: Fate, write: Write, reply: Reply) -> None:
-        """Write it down, before the cursor moves on."""
-        message = reply.body.decode("utf-8", "replace").strip()
-        self._journal.bury(self, fate.time, write, reply.status, message)
-
-    def lost(self, fate: Fate, write: Write, reason: str) -> None:
-        """Count it, with its time."""
-        self._journal.count_loss(self, reason, fate.time, len(write.body))
-
-    def miss_change(self, when: float, size: int) -> None:
-        """Count it, with its time."""
-        self._journal.count_loss(self, "change", when, size)
-
-    def losses(self) -> list[Drop]:
-        """Return what was lost."""
-        return self._journal.losses(self)
-
-    def page(self, destination: Destination, after: int, max_bytes: int) -> Deferred[tuple[list[Record], int]]:
-        """Read on."""
-        return self._journal.read(destination, after, max_bytes)
+    def drop_dead_letter(self, number: int) -> None:
+        """Remove a dead letter."""
+        left = [each for each in self._letters if each.id != number]
+        self._letters = deque(left)
+        self._letter_bytes = sum(len(each.write.body) for each in left)

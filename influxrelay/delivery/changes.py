@@ -149,7 +149,7 @@ class Changes:
         for sender, words in verdicts.failed:
             self.outcomes[sender.name, "missed"] += 1
             if verdicts.executed:
-                sender.miss_change(began, len(change.shown))
+                sender.backlog.miss_change(began, len(change.shown))
                 self._complain(sender, "may have missed", change, words)
 
     def _complain(self, sender: Sender, what: str, change: Change, words: str) -> None:
@@ -248,7 +248,7 @@ class _Verdicts:
         elif judge(outcome) is Verdict.TAKEN and not error_in(outcome.body):
             self.executed.append(sender)
             self._first = self._first or outcome
-        elif judge(outcome) in (Verdict.TAKEN, Verdict.REFUSED):
+        elif judge(outcome) in (Verdict.TAKEN, Verdict.REFUSED, Verdict.MISDIRECTED):
             self.refused.append((sender, error_in(outcome.body) or f"it answered {outcome.status}"))
             self._refusal = self._refusal or outcome
         else:

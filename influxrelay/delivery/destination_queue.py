@@ -3,207 +3,275 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.backlog import Fate, State
+from influxrelay.delivery.fate import Fate, State
+
+ENTRY_BYTES = 500
+"""What a write takes in memory beside its body and its query: entry, fate, write, and places (a test measures)."""
+
+QUEUE_BYTES = 2000
+"""What a queue takes in memory beside its entries: itself, its destination, and its cursor (a test measures)."""
+_HEADER_BYTES = 150  # what a header takes beside its name and value
 
 
 class Entry:
-    """A write on a queue, and who listens for its answer.
+    """A write in a sender.
 
-    :ivar answer: None once it has fired, or where no client waits.
-    :ivar fate: None where the write is not kept for the backend if this fails.
+    :ivar write: what the backend is to get, which may be a part of what the client sent.
+    :ivar size: bytes that it takes in memory; a query and credentials are in its destination, too.
+    :ivar waits: whether the fate has yet to be told an outcome at this backend.
     """
 
-    __slots__ = ("answer", "deadline", "fate", "write")
+    __slots__ = ("fate", "size", "waits", "write")
 
-    def __init__(self, write: Write, deadline: float, fate: Fate | None = None) -> None:
+    def __init__(self, write: Write, fate: Fate) -> None:
         self.write = write
-        self.deadline = deadline
         self.fate = fate
-        self.answer: Deferred[Reply] | None = None
-
-    @property
-    def struck(self) -> bool:
-        """Whether the backend need not get it any more."""
-        return self.fate is not None and self.fate.state is State.STRUCK
+        self.size = ENTRY_BYTES + len(write.body) + 2 * (len(write.query) + len(write.authorization))
+        self.waits = True
+        if write.headers:
+            self.size += sum(len(name) + len(value) + _HEADER_BYTES for name, value in write.headers)
 
 
-class Tally:
-    """What the queues of a sender hold together.
+class Memory:
+    """What the queues of a sender hold together, in flight and waiting.
 
-    :ivar bytes: of the bodies that wait in memory.
+    :ivar size: bytes that this takes.
     """
 
-    __slots__ = ("bytes",)
+    __slots__ = ("size",)
 
     def __init__(self) -> None:
-        self.bytes = 0
+        self.size = 0
+
+
+class MissingDatabase:
+    """Why a queue waits although its backend is well: it has answered that there is no such database.
+
+    :ivar reply: the last such answer.
+    :ivar refusals: how often in a row it has come.
+    :ivar holds: whether nothing is sent; else the backend is being asked again.
+    :ivar retry: when that will be.
+    """
+
+    __slots__ = ("holds", "refusals", "reply", "retry")
+
+    def __init__(self) -> None:
+        self.reply = Reply(404)
+        self.refusals = 0
+        self.holds = False
+        self.retry: IDelayedCall | None = None
+
+    def note(self, reply: Reply) -> None:
+        """Take such an answer, and hold the queue."""
+        self.reply, self.holds = reply, True
+        self.refusals += 1
+
+    def forget(self) -> None:
+        """Ask no more."""
+        if self.retry is not None and self.retry.active():
+            self.retry.cancel()
 
 
 class DestinationQueue:
-    """What waits for one backend in one destination, in order; it lives as long as it has work.
+    """What is in flight to one backend for one destination, and what waits behind it, in order.
 
-    A queue may be *behind*: then only the head of what waits is in memory, and the rest is read from the journal.
+    It lives as long as it has work. It may be *behind*: then only the head of what waits is in memory, and its backlog
+    has the rest.
 
-    :ivar bytes: of the bodies that wait in memory.
+    :param keeps: whether what waits is kept until it is delivered: it stays in order, and what no backend needs any
+        more is left out.
+    :ivar in_flight: the requests under way.
+    :ivar size: bytes that the waiting writes take in memory.
     :ivar alone: so many at the head were refused as one merged request: each of them goes by itself.
-    :ivar last_seq: the number of the last write that was submitted.
-    :ivar loaded: behind only: up to this number all is in memory, or passed.
-    :ivar later: behind only: those not in memory whose clients still wait, by number.
-    :ivar noted: the last number that :meth:`passed` told the queue.
-    :ivar forgotten: up to this number the journal has dropped what was on disk, and counted it.
-    :ivar held: the numbers of writes that the backend has refused before it was decided whether that matters.
-    :ivar not_ready: why a queue waits although its backend is well: it has answered that there is no such database.
-    :ivar refusals: how often in a row it has.
-    :ivar retry: when it is asked again.
+    :ivar last_number: of the last write that was submitted.
+    :ivar missing: set from when the backend says that it lacks the database until it takes a write.
     """
 
     __slots__ = (
+        "_keeps",
+        "_memory",
         "alone",
-        "behind",
-        "bytes",
         "destination",
-        "filling",
-        "flying",
-        "forgotten",
-        "held",
-        "last_seq",
-        "later",
-        "loaded",
-        "not_ready",
-        "noted",
-        "refusals",
-        "retry",
-        "tally",
+        "in_flight",
+        "is_behind",
+        "last_number",
+        "missing",
+        "size",
         "waiting",
     )
 
-    def __init__(self, destination: Destination, tally: Tally) -> None:
+    def __init__(self, destination: Destination, memory: Memory, *, keeps: bool) -> None:
         self.destination = destination
-        self.tally = tally
         self.waiting: deque[Entry] = deque()
-        self.bytes = 0
-        self.flying: list[list[Entry]] = []
+        self.in_flight: list[list[Entry]] = []
+        self.size = 0
         self.alone = 0
-        self.last_seq = 0
-        self.behind = False
-        self.filling = False
-        self.loaded = 0
-        self.later: dict[int, Entry] = {}
-        self.noted = 0
-        self.forgotten = 0
-        self.held: set[int] = set()
-        self.not_ready: Reply | None = None
-        self.refusals = 0
-        self.retry: IDelayedCall | None = None
+        self.last_number = 0
+        self.is_behind = False
+        self.missing: MissingDatabase | None = None
+        self._memory = memory
+        self._keeps = keeps
+        memory.size += QUEUE_BYTES
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing is to be done."""
-        return not (self.waiting or self.flying or self.behind or self.held)
+    def is_idle(self) -> bool:
+        """Whether it has no work."""
+        return not (self.waiting or self.in_flight or self.is_behind)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for its database."""
+        return self.missing is not None and self.missing.holds
 
     def entries(self) -> list[Entry]:
-        """Return what is under way and what waits in memory."""
-        return [entry for entries in (*self.flying, self.waiting) for entry in entries]
+        """Return what is in flight and what waits in memory."""
+        return [entry for entries in (*self.in_flight, self.waiting) for entry in entries]
 
-    def note(self, entry: Entry) -> None:
-        """Remember the number of a write that goes at once."""
-        if entry.fate is not None:
-            self.last_seq = entry.fate.seq
+    def first_waiting(self) -> int:
+        """Return the number of the write that has waited longest; there is one."""
+        return self.waiting[0].fate.number
+
+    def first_number(self) -> int:
+        """Return the lowest number of what is in flight or waits in memory; 0 if nothing of that has a number."""
+        firsts = [
+            next((entry.fate.number for entry in entries if entry.fate.number), 0)
+            for entries in (*self.in_flight, self.waiting)
+        ]
+        return min(filter(None, firsts), default=0)
+
+    def close(self) -> None:
+        """Give back what an idle queue takes."""
+        self._memory.size -= QUEUE_BYTES
+
+    # -- what waits
 
     def add(self, entry: Entry) -> None:
         """Let a write wait at the end."""
         self.waiting.append(entry)
-        self._count(len(entry.write.body))
+        self.size += entry.size
+        self._memory.size += entry.size
 
-    def _count(self, size: int) -> None:
-        self.bytes += size
-        self.tally.bytes += size
+    def skip_struck(self) -> list[Entry]:
+        """Remove from the head what no backend needs any more, and return it."""
+        struck = []
+        while self._keeps and self.waiting and self.waiting[0].fate.state is State.STRUCK:
+            struck.append(self.pop())
+        return struck
 
-    def skip_struck(self) -> None:
-        """Remove from the head what no backend needs any more."""
-        while self.waiting and self.waiting[0].struck:
-            self._pop()
-
-    def _pop(self) -> Entry:
+    def pop(self) -> Entry:
+        """Remove the write that has waited longest."""
         entry = self.waiting.popleft()
-        self._count(-len(entry.write.body))
+        self.size -= entry.size
+        self._memory.size -= entry.size
         if self.alone:
             self.alone -= 1
         return entry
 
-    def take(self, max_bytes: int) -> list[Entry]:
-        """Remove from the head what travels as the next request: one write at least; the head is not struck."""
-        waiting = self.waiting
-        single = self.alone > 0
-        first = self._pop()
-        taken = [first]
-        if single or not first.write.mergeable:
-            return taken
-        query, size = first.write.query, len(first.write.body) + 1
-        while waiting:
-            entry = waiting[0]
-            write = entry.write
-            if entry.struck:
-                self._pop()
-                continue
-            size += len(write.body) + 1
-            if (
-                size > max_bytes
-                or not write.mergeable
-                or write.query != query
-                or write.gzipped is not first.write.gzipped
-            ):
-                break
-            taken.append(self._pop())
-        return taken
+    def pop_last(self) -> Entry:
+        """Remove the newest write."""
+        entry = self.waiting.pop()
+        self.size -= entry.size
+        self._memory.size -= entry.size
+        self.alone = min(self.alone, len(self.waiting))
+        return entry
 
-    def put_back(self, entries: list[Entry], *, alone: bool) -> None:
-        """Return the writes of a request to the head, there to be sent again, merged or one by one."""
-        self.waiting.extendleft(reversed(entries))
-        self._count(sum(len(entry.write.body) for entry in entries))
-        if alone:
-            self.alone += len(entries)
-
-    def drop_first(self) -> Entry:
-        """Give up the write that has waited longest."""
-        return self._pop()
-
-    def expire(self, now: float) -> list[Entry]:
-        """Remove what has waited for too long and is not kept."""
-        expired = []
-        while self.waiting and self.waiting[0].fate is None and self.waiting[0].deadline <= now:
-            expired.append(self._pop())
-        return expired
+    def remove(self, entry: Entry) -> None:
+        """Remove a write; it is at the head but in rare cases."""
+        if self.waiting[0] is entry:
+            self.pop()
+            return
+        if self.alone > self.waiting.index(entry):
+            self.alone -= 1
+        self.waiting.remove(entry)
+        self.size -= entry.size
+        self._memory.size -= entry.size
 
     def clear(self) -> list[Entry]:
         """Remove all that waits."""
-        return [self._pop() for _ in range(len(self.waiting))]
+        return [self.pop() for _ in range(len(self.waiting))]
 
-    def passed(self) -> int:
-        """Return the number up to which the backend is done with this destination."""
-        unfinished = [*self.held, *(_first_seq(entries) for entries in (*self.flying, self.waiting))]
-        first = min((seq for seq in unfinished if seq), default=0)
-        if first:
-            return first - 1
-        return self.loaded if self.behind else self.last_seq
+    # -- requests
+
+    def take(self, max_bytes: int) -> tuple[list[Entry], list[Entry]]:
+        """Move the next request from the head to what is in flight: one write at least; the head is not struck.
+
+        :param max_bytes: of a merged request.
+        :return: the request, and what was left out because it is struck.
+        """
+        waiting = self.waiting
+        first = waiting.popleft()
+        taken, struck, size = [first], [], first.size
+        self.in_flight.append(taken)
+        if self.alone:
+            self.alone -= 1
+        elif first.write.mergeable:
+            query, gzipped, headers = first.write.query, first.write.gzipped, first.write.headers
+            length = len(first.write.body) + 1
+            while waiting:
+                entry = waiting[0]
+                write = entry.write
+                if self._keeps and entry.fate.state is State.STRUCK:
+                    struck.append(self.pop())
+                    continue
+                length += len(write.body) + 1
+                if (
+                    length > max_bytes
+                    or not write.mergeable
+                    or write.gzipped is not gzipped
+                    or write.headers != headers
+                    or (write.query is not query and write.query != query)
+                ):
+                    break
+                taken.append(waiting.popleft())
+                size += entry.size
+        self.size -= size
+        return taken, struck
+
+    def send(self, entry: Entry) -> list[Entry]:
+        """Put a write that never waited among what is in flight."""
+        taken = [entry]
+        self.in_flight.append(taken)
+        self._memory.size += entry.size
+        return taken
+
+    def land(self, entries: list[Entry]) -> None:
+        """Take a request off what is in flight; what it holds is to be put back or forgotten."""
+        self.in_flight.remove(entries)
+        size = 0
+        for entry in entries:
+            size += entry.size
+        self._memory.size -= size
+
+    def put_back(self, entries: Sequence[Entry], *, alone: bool) -> None:
+        """Let the writes of a request that has landed wait again where they were, to be sent one by one or merged."""
+        older = self.waiting[0] if self.waiting else None
+        self.waiting.extendleft(reversed(entries))
+        size = sum(entry.size for entry in entries)
+        self.size += size
+        self._memory.size += size
+        if alone:
+            self.alone += len(entries)
+        if self._keeps and older is not None and entries and older.fate.number < entries[-1].fate.number:
+            self.waiting = deque(
+                sorted(self.waiting, key=_number)
+            )  # several were in flight, and the newer failed first
 
 
-def _first_seq(entries: Iterable[Entry]) -> int:
-    return next((entry.fate.seq for entry in entries if entry.fate is not None), 0)
+def _number(entry: Entry) -> int:
+    return entry.fate.number
 
 
-def body_parts(entries: list[Entry]) -> list[bytes]:
+def body_parts(entries: Iterable[Entry]) -> list[bytes]:
     """Return what makes one body of several, in which each ends with exactly one newline of its own or ours."""
     parts = []
     for entry in entries:
-        body = entry.write.body
-        parts.append(body)
-        if not entry.write.gzipped and not body.endswith(b"\n"):
+        write = entry.write
+        parts.append(write.body)
+        if not write.gzipped and not write.body.endswith(b"\n"):
             parts.append(b"\n")
     return parts

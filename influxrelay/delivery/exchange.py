@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import takewhile
-from time import perf_counter
 
 from httptools import HttpResponseParser
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from influxrelay.core.errors import BackendFailure
-from influxrelay.core.histogram import LATENCIES, Histogram
 from influxrelay.core.replies import TAKEN
 from influxrelay.core.write import Reply
 from influxrelay.delivery.connection_pool import ConnectionPool, Exchange
@@ -24,11 +22,9 @@ class Exchanges:
     """Posts, each within one timeout that covers everything: a free connection, the request and the whole response.
 
     :param timeout: seconds.
-    :ivar latency: seconds from a post to its complete answer, whatever that says.
     """
 
     def __init__(self, reactor: IReactorTime, pool: ConnectionPool, timeout: float) -> None:
-        self.latency = Histogram(LATENCIES)
         self._reactor = reactor
         self._pool = pool
         self._timeout = timeout
@@ -92,14 +88,13 @@ class _Post(Exchange):
     read afterwards, where they matter.
     """
 
-    __slots__ = ("_began", "_complete", "_owner", "_parser", "_received", "_size", "_status", "deadline", "result")
+    __slots__ = ("_complete", "_owner", "_parser", "_received", "_size", "_status", "deadline", "result")
 
     def __init__(self, owner: Exchanges, pieces: Sequence[bytes], deadline: float) -> None:
         super().__init__(pieces)
         self.deadline = deadline
         self.result: Deferred[Reply] = Deferred()
         self._owner = owner
-        self._began = perf_counter()
         self._parser: HttpResponseParser | None = None
         self._received: list[bytes] = []
         self._size = self._status = 0
@@ -153,7 +148,6 @@ class _Post(Exchange):
         self._received.clear()
         self._owner.settled(self)
         if isinstance(outcome, Reply):
-            self._owner.latency.observe(perf_counter() - self._began)
             self.result.callback(outcome)
         else:
             self.result.errback(outcome)

@@ -15,7 +15,6 @@ from twisted.web.http_headers import Headers
 
 from influxrelay import __version__
 from influxrelay.core.errors import BackendFailure
-from influxrelay.core.histogram import Histogram
 from influxrelay.core.write import Reply, Write
 from influxrelay.delivery.client import BackendClient, Response, printable
 from influxrelay.delivery.connection_pool import ConnectionPool
@@ -101,15 +100,6 @@ class HTTPBackend:
         self.client = BackendClient(reactor, self._pools[1], self._headers[b"Host"])
         self._queries = BackendClient(reactor, self._pools[2], self._headers[b"Host"])
         self._head_of = lru_cache(maxsize=1024)(self._make_head)  # there are few: one for each destination
-
-    @property
-    def latency(self) -> Histogram:
-        """Seconds from a write's request to its complete answer, whatever that says."""
-        return self._exchanges.latency
-
-    def take_over(self, other: HTTPBackend) -> None:
-        """Go on with the count of latencies of another transport to the same backend."""
-        self._exchanges.latency = other.latency
 
     def _forwarded(self, query: bytes) -> bytes:
         return printable(without(query, b"u", b"p") if self._has_credentials else query)

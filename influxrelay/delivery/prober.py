@@ -47,15 +47,15 @@ class Prober:
         self._timer = self._reactor.callLater(INTERVAL, self._look)
         before, self._seen = self._seen, {}
         for sender in self._senders():
-            answers = self._seen[sender] = sender.answers
+            answers = self._seen[sender] = sender.requests.answered
             if before.get(sender, answers) == answers:
                 if sender not in self._under_way:
                     Deferred.fromCoroutine(self._ping(sender)).addErrback(self._bug, sender)
-            elif sender.trouble is None:
+            elif sender.status.trouble is None:
                 sender.pinged(None)  # a write has told that it lives
 
     async def _ping(self, sender: Sender) -> None:
-        answers, backend = sender.answers, sender.backend
+        answers, backend = sender.requests.answered, sender.backend
         self._under_way.add(sender)
         try:
             problem = _judge(await backend.ping())
@@ -63,7 +63,8 @@ class Prober:
             problem = BackendFailure(failure.reason, f"no answer to the ping: {failure.detail}")
         finally:
             self._under_way.discard(sender)
-        if self._timer is not None and (sender.answers, sender.backend) == (answers, backend):  # else more is known
+        is_news = (sender.requests.answered, sender.backend) == (answers, backend)  # else more is known
+        if self._timer is not None and is_news:
             sender.pinged(problem)
 
     def _bug(self, failure: Failure, sender: Sender) -> None:

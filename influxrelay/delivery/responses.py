@@ -28,6 +28,9 @@ class Verdict(enum.Enum):
 
     TAKEN = "2xx"
     REFUSED = "4xx: the write is wrong; this settles it, and the client is shown this answer"
+    MISDIRECTED = (
+        "404 or 405 that is not InfluxDB's: settles the write as any 4xx, but says nothing of the write itself"
+    )
     PERMANENT = "5xx with a text that cannot heal: the write is wrong, but another backend may still take it"
     NOT_NOW = "anything else: the backend is in trouble, and the same write may be taken later"
 
@@ -38,7 +41,7 @@ def judge(reply: Reply) -> Verdict:
     if 200 <= status < 300:
         return Verdict.TAKEN
     if 400 <= status < 500 and status not in _NOT_NOW:
-        return Verdict.REFUSED
+        return Verdict.MISDIRECTED if is_misdirected(reply) else Verdict.REFUSED
     if 500 <= status < 600 and _PERMANENT.search(reply.body):
         return Verdict.PERMANENT
     return Verdict.NOT_NOW

@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 
 from influxrelay.core.text import count
-from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.http_backend import HTTPBackend
 from influxrelay.delivery.sender import Sender
 
@@ -38,9 +37,9 @@ class Standing:
 
 def standing(sender: Sender) -> Standing:
     """Look at a backend; what an operator has dropped on purpose is no matter."""
-    lost = sum(each.writes for each in sender.losses() if each.reason != "operator")
-    behind = isinstance(sender, BufferedSender) and sender.is_behind()
-    waiting = sender.outstanding()[0] if behind else 0
+    lost = sum(each.writes for each in sender.backlog.losses() if each.reason != "operator")
+    behind = sender.queues.are_behind()
+    waiting = sender.queues.outstanding()[0] if behind else 0
     lacks = []
     if lost:
         lacks.append(f"it will not get {count(lost, 'write')}")

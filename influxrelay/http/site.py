@@ -13,8 +13,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
+from influxrelay.core.cooperation import make_cooperator
 from influxrelay.core.replies import json_error
-from influxrelay.core.slices import make_cooperator
 from influxrelay.http.connection import HTTPConnection
 from influxrelay.http.cors import CrossOriginPolicy
 from influxrelay.http.head import Head, HeadCache

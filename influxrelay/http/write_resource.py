@@ -16,7 +16,8 @@ from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.replies import json_error
 from influxrelay.core.token_bucket import TokenBucket
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.fanout import AT_ONCE, Division, FanOut
+from influxrelay.delivery.fanout import AT_ONCE, FanOut
+from influxrelay.delivery.parts import Division
 from influxrelay.http.connection import RETRY, TOO_MUCH
 from influxrelay.http.error_forms import ErrorForm, in_v1
 from influxrelay.http.request import Request

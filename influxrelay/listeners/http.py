@@ -30,7 +30,7 @@ class HTTPService(SiteService, Relaying):
         self._sockets = sockets
         self.check_endpoint()
         self._limiter: TokenBucket | None = None
-        self._relay = FanOut(config.name, self.senders, writer=self.writer, clock=time.time)
+        self._relay = FanOut(config.name, self.senders, reactor, journal=self.writer, clock=time.time)
         self.relays = [self._relay]
         self.root = Resource()
         self.site = RelaySite(config.name, self.root, reactor, max_body_size=config.max_body_size)

@@ -9,20 +9,14 @@ from twisted.internet.defer import Deferred, DeferredList
 from influxrelay.config.settings import HTTPOutputConfig, ListenerConfig
 from influxrelay.core.errors import JournalError
 from influxrelay.core.write import Destination
-from influxrelay.delivery.buffered_sender import BufferedSender
-from influxrelay.delivery.factory import (
-    SenderChanges,
-    http_outputs,
-    journal_limits,
-    make_backend,
-    make_sender,
-    make_writer,
-)
+from influxrelay.delivery.backend import Backend
 from influxrelay.delivery.fanout import FanOut
-from influxrelay.delivery.sender import Backend, Sender
+from influxrelay.delivery.sender import Sender
 from influxrelay.journal.interface import Key, Positions
 from influxrelay.journal.writer import JournalWriter
+from influxrelay.listeners.factory import http_outputs, journal_limits, make_backend, make_sender, make_writer
 from influxrelay.listeners.port_service import PortService, cannot_start
+from influxrelay.listeners.sender_changes import SenderChanges
 from influxrelay.listeners.transaction import Transaction
 
 Backlogs = dict[str, Positions]
@@ -79,8 +73,8 @@ class Relaying(PortService):
                     "name": sender.name,
                     "objection": sender.objection(),
                     "writes": sender.writes,
-                    "requests": sender.requests,
-                    "failures": dict(sender.failures),
+                    "requests": sender.requests.count,
+                    "failures": dict(sender.clients.failures),
                 }
                 for sender in self.senders
             ],
@@ -108,11 +102,7 @@ class Relaying(PortService):
             positions = self.writer.open(self._backends_of_journal())
         except JournalError as error:
             raise JournalError(f"{self.name}: {error}") from error
-        return {
-            sender.name: positions[sender.backlog]
-            for sender in self.senders
-            if isinstance(sender, BufferedSender) and sender.backlog in positions
-        }
+        return {sender.name: positions[sender.backlog] for sender in self.senders if sender.backlog in positions}
 
     def resume(self, backlogs: Backlogs) -> None:
         """Begin to work with the journal, and read on from where the last process stopped; once."""
@@ -124,13 +114,12 @@ class Relaying(PortService):
     def _read_on(self, writer: JournalWriter, backlogs: Backlogs) -> None:
         (relay,) = self.relays
         for sender in self.senders:
-            if isinstance(sender, BufferedSender) and sender.name in backlogs:
-                sender.resume(backlogs[sender.name], writer.last_number, relay.decided())
+            if sender.name in backlogs:
+                sender.backlog.resume(backlogs[sender.name], writer.last_number, relay.decided())
 
     def _forget(self, destination: Destination, upto: int) -> None:
         for sender in (*self.senders, *self.leaving):
-            if isinstance(sender, BufferedSender):
-                sender.forget(destination, upto)
+            sender.backlog.forget(destination, upto)
 
     # -- another configuration
 
@@ -146,7 +135,7 @@ class Relaying(PortService):
         backlogs: Backlogs = {}
         if writer is not None and changes.added():
             locations = {each.name: each.write_url for each in http_outputs(config)}
-            kept = {name: sender.backlog for name, sender in changes.kept.items() if isinstance(sender, BufferedSender)}
+            kept: dict[str, Key] = {name: sender.backlog for name, sender in changes.kept.items()}
             backlogs = await writer.returning(locations, kept)
         steps.later(self.reconfigure, config, changes, backlogs)
 
@@ -183,7 +172,6 @@ class Relaying(PortService):
         taken = {sender.name for sender in self.senders}
         backends: dict[Key, tuple[str, str]] = {}
         for sender, (name, location) in self._locations().items():
-            if isinstance(sender, BufferedSender):
-                makes_way = sender in self.leaving and name in taken
-                backends[sender.backlog] = (f"{name} ({location})" if makes_way else name, location)
+            makes_way = sender in self.leaving and name in taken
+            backends[sender.backlog] = (f"{name} ({location})" if makes_way else name, location)
         return backends

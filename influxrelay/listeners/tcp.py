@@ -9,10 +9,10 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from influxrelay.config.settings import TCPListenerConfig
 from influxrelay.core.write import Destination
-from influxrelay.delivery.factory import http_outputs, make_filter
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.patient_batcher import PatientBatcher
 from influxrelay.lineprotocol.query_string import parse
+from influxrelay.listeners.factory import http_outputs, make_filter
 from influxrelay.listeners.port_service import StreamService
 from influxrelay.listeners.relaying import Relaying
 from influxrelay.listeners.tcp_protocol import LineServer
@@ -36,7 +36,8 @@ class TCPService(StreamService, Relaying):
         self._relay = FanOut(
             config.name,
             self.senders,
-            writer=self.writer,
+            reactor,
+            journal=self.writer,
             consistency="any",
             journal_first=self.writer is not None,
             clock=time.time,

@@ -12,17 +12,12 @@ from influxrelay.config.settings import HTTPOutputConfig, UDPListenerConfig, UDP
 from influxrelay.core.errors import ListenError
 from influxrelay.core.matching import find_again
 from influxrelay.core.write import Destination, Write
-from influxrelay.delivery.backlog import Fate
-from influxrelay.delivery.buffered_sender import BufferedSender
-from influxrelay.delivery.factory import (
-    http_outputs,
-    make_filter,
-)
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.udp_batcher import LineBatcher
 from influxrelay.delivery.udp_sender import DatagramSender
 from influxrelay.lineprotocol.query_string import parse
+from influxrelay.listeners.factory import http_outputs, make_filter
 from influxrelay.listeners.relaying import Relaying
 from influxrelay.listeners.transaction import Transaction
 from influxrelay.listeners.udp_protocol import MAX_DATAGRAM, LineReceiver
@@ -84,7 +79,8 @@ class UDPService(Relaying):
             relay = FanOut(
                 name,
                 senders,
-                writer=self.writer,
+                self._reactor,
+                journal=self.writer,
                 consistency="any",
                 journal_first=self.writer is not None,
                 clock=time.time,
@@ -162,11 +158,7 @@ class UDPService(Relaying):
     def _note_lost(self, sender: Sender, write: Write) -> None:
         """Count lines that a backend has not taken as lost for it, if another one is well and so may have them."""
         if any(not other.objection() for other in self.senders if other is not sender):
-            now = time.time()
-            if isinstance(sender, BufferedSender):
-                sender.backlog.lost(Fate(0, now, write), write, "full")
-            else:
-                sender.miss(write, now)
+            sender.backlog.missed(write, time.time())
 
     def obstacle(self) -> str:
         """Tell why lines would get nowhere now; datagrams go out whatever becomes of them."""

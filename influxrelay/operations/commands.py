@@ -10,8 +10,6 @@ import attrs
 
 from influxrelay.core.errors import BackendFailure, JournalError
 from influxrelay.core.text import text
-from influxrelay.delivery.backlog import MemoryBacklog
-from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.responses import excerpt
 from influxrelay.delivery.sender import Sender
 from influxrelay.journal.records import Contents, DeadLetter, Depth
@@ -113,32 +111,31 @@ def _of_depth(depth: Depth | None) -> dict[str, Any]:
 
 def _row(listener: Listener, sender: Sender) -> Row:
     """Tell what is known without a look at the disk."""
-    trouble = sender.problem
+    trouble = sender.status.problem
     reason = "" if trouble is None else f"{trouble.reason}: {trouble.detail.rstrip('.')}"
-    row = Row(listener=listener.name, backend=sender.name, state=sender.state, reason=reason, queue="none")
-    if not isinstance(sender, BufferedSender):
-        return attrs.evolve(row, drops=tuple(sender.losses()))
-    row = attrs.evolve(row, missing=tuple(sorted(map(text, sender.missing()))))
-    if not isinstance(sender.backlog, MemoryBacklog):
-        return attrs.evolve(row, queue="journal")
-    writes, waiting = sender.waiting()
+    row = Row(listener=listener.name, backend=sender.name, state=sender.state, reason=reason, queue=sender.backlog.kind)
+    if not sender.keeps:
+        return attrs.evolve(row, drops=tuple(sender.backlog.losses()))
+    row = attrs.evolve(row, missing=tuple(sorted(map(text, sender.queues.missing_databases()))))
+    if sender.backlog.outlives:
+        return row
+    writes, waiting = sender.queues.waiting()
     return attrs.evolve(
         row,
-        queue="memory",
         writes=writes,
         bytes=waiting,
-        oldest=sender.oldest(),
-        drops=tuple(sender.backlog.drops.values()),
-        dead_letters=len(sender.backlog.dead_letters),
+        oldest=sender.queues.oldest(),
+        drops=tuple(sender.backlog.losses()),
+        dead_letters=len(sender.backlog.dead_letters()),
     )
 
 
 async def drop_queue(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
     """Give up what waits for a backend, or forget one that is no longer configured."""
     listener, sender = await _find(listeners, request)
-    if sender is not None and not isinstance(sender, BufferedSender):
+    if sender is not None and not sender.keeps:
         raise Refused(f"backend {sender.name} has no queue")
-    writes, waiting = sender.waiting() if sender is not None else (0, 0)
+    writes, waiting = sender.queues.waiting() if sender is not None else (0, 0)
     if listener.writer is not None:
         depth, upto = await listener.writer.discard(request.backend)
         writes, waiting = (depth.writes, depth.bytes) if depth is not None else (0, 0)
@@ -158,11 +155,11 @@ async def drop_queue(listeners: Sequence[Listener], request: Request, _: Progres
 async def repaired(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
     """Count from zero what a backend has lost: somebody has copied it there, so that the backend is in sync again."""
     listener, sender = await _find(listeners, request)
-    drops = [] if sender is None else sender.losses()
+    drops = [] if sender is None else sender.backlog.losses()
     if listener.writer is not None:
         drops = await listener.writer.forget_losses(request.backend)
     if sender is not None:
-        sender.forget_losses()
+        sender.backlog.forget_losses()
     return {
         "listener": listener.name,
         "backend": request.backend,
@@ -183,7 +180,7 @@ async def resume(listeners: Sequence[Listener], request: Request, _: Progress) -
 
 async def _set_paused(listeners: Sequence[Listener], request: Request, *, paused: bool) -> dict[str, Any]:
     listener, sender = await _find(listeners, request)
-    if not isinstance(sender, BufferedSender):
+    if sender is None or not sender.keeps:
         raise Refused(f"backend {request.backend} has no queue")
     if paused:
         sender.pause()
@@ -210,14 +207,9 @@ class _Letter:
         if self.listener.writer is not None:
             await self.listener.writer.drop_dead_letters([self.letter.id])
             return
-        for backlog in _memory(self.listener):
-            if backlog.backend == self.letter.backend:
-                backlog.dead_letters[:] = [each for each in backlog.dead_letters if each[0].seq != self.letter.id]
-
-
-def _memory(listener: Listener) -> list[MemoryBacklog]:
-    backlogs = (sender.backlog for sender in listener.senders if isinstance(sender, BufferedSender))
-    return [each for each in backlogs if isinstance(each, MemoryBacklog)]
+        for sender in self.listener.senders:
+            if sender.name == self.letter.backend:
+                sender.backlog.drop_dead_letter(self.letter.id)
 
 
 async def _page(listener: Listener, after: int, limit: int) -> list[_Letter]:
@@ -225,11 +217,7 @@ async def _page(listener: Listener, after: int, limit: int) -> list[_Letter]:
     if listener.writer is not None:
         page = await listener.writer.dead_letters(after, limit)
         return [_Letter(listener, str(each.id), each) for each in page]
-    letters = [
-        DeadLetter(fate.seq, fate.time, backlog.backend, reply.status, text(reply.body).strip(), fate.write)
-        for backlog in _memory(listener)
-        for fate, reply in backlog.dead_letters
-    ]
+    letters = [letter for sender in listener.senders for letter in sender.backlog.dead_letters()]
     return [_Letter(listener, f"{each.backend}:{each.id}", each) for each in letters] if after == 0 else []
 
 
@@ -312,13 +300,14 @@ async def _send_again(found: _Letter) -> tuple[str, bool]:
     sender = next((sender for sender in found.listener.senders if sender.name == found.letter.backend), None)
     if sender is None:
         return "the backend is no longer configured", True
-    if isinstance(sender, BufferedSender) and sender.paused:
+    if sender.paused:
         return "the backend is paused", True
     try:  # alone: what is wrong with it must not spoil others
-        reply = await sender.submit(attrs.evolve(found.letter.write, mergeable=False))
+        reply = await sender.resend(attrs.evolve(found.letter.write, mergeable=False))
     except BackendFailure as failure:
-        problem = failure if sender.trouble is None or failure.reply is not None else sender.trouble
-        return f"{problem.reason}: {problem.detail.rstrip('.')}", failure.reply is None or sender.trouble is not None
+        trouble = sender.status.trouble
+        problem = failure if trouble is None or failure.reply is not None else trouble
+        return f"{problem.reason}: {problem.detail.rstrip('.')}", failure.reply is None or trouble is not None
     return ("", False) if reply.status < 300 else (f"refused again: {excerpt(reply)}", False)
 
 

@@ -19,7 +19,6 @@ from influxrelay import __version__
 from influxrelay.core.errors import JournalError
 from influxrelay.core.text import age, count, iso, size, text
 from influxrelay.core.timeouts import within
-from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.sender import Sender
 from influxrelay.journal.interface import Journal
 
@@ -168,11 +167,11 @@ class LocalExaminer:
         is_past = sender.barrier()
         while True:
             words = sender.objection()
-            if not words and sender.is_known and is_past():
+            if not words and sender.status.is_known and is_past():
                 words = missed(listener, sender)
                 return Check(sender.name, listener.name, not words, words or IN_SYNC)
             if words or self._reactor.seconds() >= deadline:
-                words = words or (behind(sender, time.time()) if sender.is_known else UNKNOWN)
+                words = words or (behind(sender, time.time()) if sender.status.is_known else UNKNOWN)
                 return Check(sender.name, listener.name, passed=False, message=words)
             await deferLater(self._reactor, STEP)
 
@@ -185,14 +184,14 @@ class LocalExaminer:
 def _outline(listener: Listener, sender: Sender) -> Check:
     """Tell how a backend is, without waiting for what is under way."""
     words = sender.objection()
-    if not words and isinstance(sender, BufferedSender) and sender.is_behind():
+    if not words and sender.queues.are_behind():
         return Check(sender.name, listener.name, passed=True, message=f"up, but {behind(sender, time.time())}")
     return Check(sender.name, listener.name, not words, words or "up")
 
 
 def missed(listener: Listener, sender: Sender) -> str:
     """Tell what a backend will never get by itself; what an operator has dropped on purpose is no matter."""
-    losses = [each for each in sender.losses() if each.reason != "operator"]
+    losses = [each for each in sender.backlog.losses() if each.reason != "operator"]
     if not losses:
         return ""
     first, last = min(each.first for each in losses), max(each.last for each in losses)
@@ -206,11 +205,8 @@ def missed(listener: Listener, sender: Sender) -> str:
 
 def behind(sender: Sender, now: float) -> str:
     """Tell what a backend does not have yet."""
-    writes, waiting, oldest = sender.outstanding()
-    databases: set[bytes] = set()
-    more = False
-    if isinstance(sender, BufferedSender):
-        databases, more = sender.missing(), sender.is_on_disk()
+    writes, waiting, oldest = sender.queues.outstanding()
+    databases, more = sender.queues.missing_databases(), sender.queues.are_on_disk()
     words = f"behind: {count(writes, 'write')} ({size(waiting)})"
     if more:
         words += " and more on disk"

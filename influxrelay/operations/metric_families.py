@@ -180,7 +180,12 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         _BACKEND,
         "Writes in the buffer or the journal that the backend does not have yet.",
     ),
-    ("influxrelay_queue_bytes", "gauge", _BACKEND, "Bytes of queued writes."),
+    (
+        "influxrelay_queue_bytes",
+        "gauge",
+        _BACKEND,
+        "Bytes of queued writes; in a buffer, all that they take in memory.",
+    ),
     (
         "influxrelay_queue_limit_bytes",
         "gauge",

@@ -20,8 +20,6 @@ from influxrelay import __version__
 from influxrelay.core.histogram import Histogram
 from influxrelay.core.timeouts import within
 from influxrelay.core.write import Reply
-from influxrelay.delivery.backlog import MemoryBacklog
-from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.changes import CHANGE_OUTCOMES
 from influxrelay.delivery.sender import STATES, Sender
 from influxrelay.delivery.udp_sender import DatagramSender
@@ -155,21 +153,19 @@ class Metrics(Service):
             _add_udp(sheet, listener)
         for sender in listener.senders:
             _add_sender(sheet, (name, sender.name), sender)
-            if isinstance(sender, BufferedSender) and isinstance(sender.backlog, MemoryBacklog):
-                self._add_buffer(sheet, (name, sender.name), sender, sender.backlog)
-            elif not isinstance(sender, BufferedSender):
-                _add_drops(sheet, (name, sender.name), sender.losses())
+            if sender.backlog.kind == "memory":
+                self._add_buffer(sheet, (name, sender.name), sender)
+            elif sender.backlog.kind == "none":
+                _add_drops(sheet, (name, sender.name), sender.backlog.losses())
         if writer is not None:
             self._add_journal(sheet, listener, writer, self._journals[writer])
 
-    def _add_buffer(
-        self, sheet: Sheet, labels: tuple[str, str], sender: BufferedSender, backlog: MemoryBacklog
-    ) -> None:
-        writes, size = sender.waiting()
-        sheet.add("influxrelay_queue_limit_bytes", labels, backlog.max_bytes)
-        self._add_queue(sheet, labels, writes, size, sender.oldest())
-        _add_drops(sheet, labels, backlog.drops.values())
-        sheet.add("influxrelay_dead_letters", labels, len(backlog.dead_letters))
+    def _add_buffer(self, sheet: Sheet, labels: tuple[str, str], sender: Sender) -> None:
+        (writes, _), size = sender.queues.waiting(), sender.queues.memory.size
+        sheet.add("influxrelay_queue_limit_bytes", labels, sender.backlog.limit)
+        self._add_queue(sheet, labels, writes, size, sender.queues.oldest())
+        _add_drops(sheet, labels, sender.backlog.losses())
+        sheet.add("influxrelay_dead_letters", labels, len(sender.backlog.dead_letters()))
 
     def _add_queue(self, sheet: Sheet, labels: tuple[str, str], writes: int, size: int, oldest: float | None) -> None:
         sheet.add("influxrelay_queue_writes", labels, writes)
@@ -260,23 +256,20 @@ def _add_udp(sheet: Sheet, listener: UDPService) -> None:
 
 
 def _add_sender(sheet: Sheet, labels: tuple[str, str], sender: Sender) -> None:
-    queue = "none"
-    if isinstance(sender, BufferedSender):
-        queue = "journal" if sender.backlog.on_disk else "memory"
-    sheet.add("influxrelay_backend_info", (*labels, queue), 1)
+    sheet.add("influxrelay_backend_info", (*labels, sender.backlog.kind), 1)
     sheet.add_each("influxrelay_backend_state", labels, {each: each == sender.state for each in STATES})
-    sheet.add("influxrelay_backend_requests_total", labels, sender.requests)
-    sheet.add("influxrelay_backend_requests_in_flight", labels, sender.in_flight)
+    sheet.add("influxrelay_backend_requests_total", labels, sender.requests.count)
+    sheet.add("influxrelay_backend_requests_in_flight", labels, sender.requests.in_flight)
     sheet.add("influxrelay_backend_writes_total", labels, sender.writes)
-    sheet.add("influxrelay_backend_sent_writes_total", labels, sender.sent)
-    sheet.add("influxrelay_backend_merged_writes_total", labels, sender.merged)
+    sheet.add("influxrelay_backend_sent_writes_total", labels, sender.requests.writes)
+    sheet.add("influxrelay_backend_merged_writes_total", labels, sender.requests.merged)
     usual = dict.fromkeys(_USUAL_FAILURES, 0)
-    sheet.add_each("influxrelay_backend_request_failures_total", labels, {**usual, **sender.failed_requests})
-    sheet.add_each("influxrelay_backend_failed_writes_total", labels, {**usual, **sender.failures})
-    writes, size = sender.waiting()
+    sheet.add_each("influxrelay_backend_request_failures_total", labels, {**usual, **sender.requests.failures})
+    sheet.add_each("influxrelay_backend_failed_writes_total", labels, {**usual, **sender.clients.failures})
+    writes, size = sender.queues.waiting()
     sheet.add("influxrelay_backend_waiting_writes", labels, writes)
     sheet.add("influxrelay_backend_waiting_bytes", labels, size)
-    sheet.add_histogram("influxrelay_backend_request_duration_seconds", labels, sender.backend.latency)
+    sheet.add_histogram("influxrelay_backend_request_duration_seconds", labels, sender.requests.latency)
 
 
 def _add_drops(sheet: Sheet, labels: tuple[str, str], drops: Iterable[Drop]) -> None:

@@ -21,12 +21,10 @@ from influxrelay.config.settings import AdminConfig, Config, HTTPListenerConfig,
 from influxrelay.core.errors import ConfigError, JournalError, ListenError
 from influxrelay.core.text import count, iso, size
 from influxrelay.core.timeouts import within
-from influxrelay.delivery.backlog import MemoryBacklog
-from influxrelay.delivery.buffered_sender import BufferedSender
-from influxrelay.delivery.factory import http_outputs
 from influxrelay.delivery.prober import Prober
 from influxrelay.delivery.sender import Sender
 from influxrelay.http.site import RelaySite
+from influxrelay.listeners.factory import http_outputs
 from influxrelay.listeners.http import HTTPService
 from influxrelay.listeners.port_service import AdminService, SiteService, cannot_start
 from influxrelay.listeners.tcp import TCPService
@@ -317,8 +315,7 @@ class RelayService(MultiService):
     async def _leave(self, listener: Listener, sender: Sender) -> None:
         """Let a backend that is removed have what waits for it, within the shutdown timeout."""
         await self._drain([sender], listener.hand_over())  # what waits for the journal is its, too
-        backlog = sender.backlog if isinstance(sender, BufferedSender) else None
-        lost = backlog.drops.get("stopped") if isinstance(backlog, MemoryBacklog) else None
+        lost = next((each for each in sender.backlog.losses() if each.reason == "stopped"), None)
         if lost is not None:
             self.log.warn(
                 "{relay}: {backend} is removed without {count} write(s) ({size}), accepted from {first} to {last}",

@@ -119,7 +119,7 @@ class ProtocolTests(OperatedCase):
     async def test_bug(self) -> None:
         """A command that fails in a way nobody thought of says so, and is logged."""
         service = self.operate(self.listener(self.backend()))
-        self.patch(self.http(service).senders[0], "is_behind", lambda: 1 / 0)
+        self.patch(self.http(service).senders[0].queues, "are_behind", lambda: 1 / 0)
         self.assertIn("ZeroDivisionError", await self.order("queues"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -154,8 +154,8 @@ class QueueTests(OperatedCase):
 
     async def _shows_outage(self, *, journal: bool) -> None:
         service, bad = await self.outage(journal=journal)
-        await until(lambda: self.http(service).senders[1].trouble is not None)
-        await until(lambda: not self.http(service).senders[1]._in_flight)
+        await until(lambda: self.http(service).senders[1].status.trouble is not None)
+        await until(lambda: not self.http(service).senders[1].requests.in_flight)
         row = await self.row("two")
         self.assertEqual((row["state"], row["writes"], row["bytes"]), ("trouble", 3, 3 * len(LINE)))
         self.assertTrue(row["reason"].startswith("refused: "), row)
@@ -207,7 +207,7 @@ class QueueTests(OperatedCase):
 
     async def _drops(self, *, journal: bool) -> None:
         service, bad = await self.outage(journal=journal)
-        await until(lambda: not self.http(service).senders[1]._in_flight)
+        await until(lambda: not self.http(service).senders[1].requests.in_flight)
         found = await self.order("queues drop", backend="two")
         expected = {"listener": "main", "backend": "two", "writes": 3, "bytes": 3 * len(LINE), "forgotten": False}
         self.assertEqual(found, expected)

@@ -112,7 +112,7 @@ class SettleTableTests(RelayTestCase):
         client.send(request())
         for kind, (backend, _), sender in zip(kinds, made, relay.senders, strict=True):
             if kind != "refused":
-                await until(lambda: backend.requests or sender.failed_requests, "the arrival of the write")
+                await until(lambda: backend.requests or sender.requests.failures, "the arrival of the write")
         if not all(backend.requests for kind, (backend, _) in zip(kinds, made, strict=True) if kind == "timeout"):
             client.vanish()
             await self._end_all(relay, made)
@@ -221,14 +221,14 @@ class AtOnceTests(RelayTestCase):
         backend.early = reset
         relay = self.relay(backend)
         self.assert_unable(await self.ask(relay, request(body=LINE * 100_000)))
-        self.assertEqual(dict(relay.senders[0].failures), {"reset": 1})
+        self.assertEqual(dict(relay.senders[0].clients.failures), {"reset": 1})
 
     async def test_all_hang(self) -> None:
         """When all backends time out, the client is told after the longest timeout."""
         outputs = [self.output(self.backend(hang), str(timeout), timeout=timeout) for timeout in (0.1, 0.2)]
         relay = self.relay(*outputs)
         self.assert_unable(await self.ask(relay, request()))
-        self.assertEqual([dict(sender.failures) for sender in relay.senders], [{"timeout": 1}] * 2)
+        self.assertEqual([dict(sender.clients.failures) for sender in relay.senders], [{"timeout": 1}] * 2)
 
     async def test_recovery(self) -> None:
         """A backend that has failed gets the next write."""

@@ -264,7 +264,7 @@ class PostTests(TLSSuite, BackendCase):
         )
         self.assertEqual((await self.ask(relay, request())).status, 204)
         await until(lambda: all(sender.is_idle for sender in relay.senders))
-        self.assertEqual([dict(sender.failures) for sender in relay.senders], [{}, {"tls": 1}, {}])
+        self.assertEqual([dict(sender.clients.failures) for sender in relay.senders], [{}, {"tls": 1}, {}])
         self.assertEqual(len(backend.requests), 2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,12 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from influxrelay.config.loader import load
 from influxrelay.config.settings import FilterConfig as Rule
 from influxrelay.config.settings import UDPListenerConfig, UDPOutputConfig
-from influxrelay.core import slices
-from influxrelay.core.write import Write
-from influxrelay.delivery.factory import make_filter
-from influxrelay.delivery.fanout import FanOut
+from influxrelay.core import cooperation
+from influxrelay.core.write import Reply, Write
+from influxrelay.delivery.fate import Fate
 from influxrelay.lineprotocol import filters
 from influxrelay.lineprotocol.filters import Filter
+from influxrelay.listeners.factory import make_filter
 from influxrelay.listeners.http import HTTPService
 from influxrelay.listeners.udp import UDPService
 from influxrelay.tap import describe
@@ -41,7 +42,7 @@ class Turns:
 
     def __init__(self, case: SynchronousTestCase) -> None:
         case.patch(filters, "compile_expression", lambda _: self)
-        case.patch(slices, "SLICE", 0.0)
+        case.patch(cooperation, "SLICE", 0.0)
         self.asked: set[int] = set()
         self._turn = 0
         ticking = LoopingCall(self._tick)
@@ -74,7 +75,7 @@ class HTTPTests(RelayTestCase):
 
     async def test_reload_in_between(self) -> None:
         """Filters that change while names are looked at hold for the write."""
-        self.patch(slices, "SLICE", 0.0)
+        self.patch(cooperation, "SLICE", 0.0)
         backend = self.backend()
         relay = self.relay(self.output(backend, "p", **rules("1")))
         service: Any = relay
@@ -83,7 +84,8 @@ class HTTPTests(RelayTestCase):
         before = sender.filter
         await until(lambda: len(before._takes) > 5, "the beginning")
         self.assertLess(len(before._takes), 500)
-        sender.filter = Filter(["^name0007$"], [])
+        other = attrs.evolve(sender.settings, filter=Filter(["^name0007$"], []))
+        sender.reconfigure(sender.backend, other)
         service._relay.reconfigure("test", service.senders, consistency="one")
         self.assertEqual((await asked).status, 204)
         self.assertEqual([each.body for each in backend.requests], [b"name0007 v=1 1\n"])
@@ -107,9 +109,9 @@ class HTTPTests(RelayTestCase):
         )
         await self.ask(relay, request(body=BODY))
         refusal.release()
-        backlog: Any = relay.senders[1].backlog  # type: ignore[attr-defined]
-        await until(lambda: backlog.dead_letters, "the dead letter")
-        self.assertEqual([fate.write.body for fate, _ in backlog.dead_letters], [PART])
+        backlog = relay.senders[1].backlog
+        await until(backlog.dead_letters, "the dead letter")
+        self.assertEqual([letter.write.body for letter in backlog.dead_letters()], [PART])
 
 
 class JournalTests(JournalTestCase):
@@ -234,9 +236,10 @@ class ConfigTests(RelayTestCase):
         """Outputs of a UDP listener are filtered like others, and what none of them wants is counted there."""
         sent: list[Write] = []
 
-        def take(write: Write, consistency: str = "") -> Any:
+        def take(write: Write, fate: Fate) -> bool:
             sent.append(write)
-            return FanOut("none", []).submit(write)
+            fate.answered("http", Reply(204))
+            return True
 
         backend = ScriptedBackend()
         backend.port = 1

@@ -1318,7 +1318,7 @@ class StoppingTests(_Case):
             self.assert_unable(found)
             self.assertEqual(found.header("Connection"), b"close")
             self.assertEqual(await user.end(), b"")
-        self.assertEqual(self.service.senders[0].failures, {"stopped": 3})
+        self.assertEqual(self.service.senders[0].clients.failures, {"stopped": 3})
 
     async def test_hanging_clients(self) -> None:
         """Clients that never finish a request, or read no answer, do not keep the relay from stopping."""

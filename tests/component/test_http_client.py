@@ -537,17 +537,6 @@ class PostTests(MisbehaviourSuite, BackendCase):
         transport.abort()
         self.assertEqual((await self.problem(posted)).reason, "stopped")
 
-    async def test_latency(self) -> None:
-        """Complete answers are counted with the time they took, failures are not."""
-        transport = self.transport(self.backend(answer(204), answer(500), reset))
-        await self.post(transport)
-        await self.post(transport)
-        self.assertEqual(transport.latency.count, 2)
-        successor = self.transport(await self.refusing_backend())
-        successor.take_over(transport)
-        await self.problem(self.post(successor))
-        self.assertEqual(successor.latency.count, 2)
-
 
 class QuestionTests(MisbehaviourSuite, BackendCase):
     """Whatever else is asked."""

@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay.core import slices
+from influxrelay.core import cooperation
 from influxrelay.http import overload
 from influxrelay.http.connection import OVERHEAD
 from influxrelay.http.head import MAX_HEAD
@@ -286,7 +286,7 @@ class LargeBodyTests(_Case):
 
     def setUp(self) -> None:
         """Do as little as possible in each turn."""
-        self.patch(slices, "SLICE", 0.0)
+        self.patch(cooperation, "SLICE", 0.0)
 
     async def test_small_writes_go_on(self) -> None:
         """While a large body of odd lines is read, others are answered."""

@@ -95,7 +95,7 @@ class OutputTests(ReloadCase):
         clients = [await self.client(self.listener) for _ in range(3)]
         for number, client in enumerate(clients):
             client.send(request(body=b"a v=1 %d" % number))
-        await until(lambda: len(two.requests) and self.sender.waiting()[0] == 2)
+        await until(lambda: len(two.requests) and self.sender.queues.waiting()[0] == 2)
         await self.reload(http(to(two, "two"), listener='consistency = "all"'))
         self.assertEqual((await self.submit()).status, 204)
         again = Deferred.fromCoroutine(self.reload(text))
@@ -130,12 +130,12 @@ class OutputTests(ReloadCase):
         self.start(http(to(one, "one", buffer), to(two, "two", buffer)))
         await self.submit()
         first, second = self.listener.senders
-        await until(lambda: first.waiting()[0] == 1)
+        await until(lambda: first.queues.waiting()[0] == 1)
         swapped = await self.reload(http(to(two, "one", buffer), to(one, "two", buffer)))
         self.assertEqual(swapped, ["main: output one: name", "main: output two: name"])
         self.assertEqual(self.listener.senders, [second, first])
         self.assertEqual([sender.name for sender in self.listener.senders], ["one", "two"])
-        self.assertEqual(first.outstanding()[0], 1)
+        self.assertEqual(first.queues.outstanding()[0], 1)
         one.listen()
         await self.reload(http(to(two, "new", buffer), to(one, "old", buffer)))
         await until(lambda: one.requests)
@@ -149,7 +149,7 @@ class OutputTests(ReloadCase):
             clients = [await self.client(self.listener) for _ in range(3)]
             for number, client in enumerate(clients):
                 client.send(request(body=b"a v=1 %d" % number))
-                await until(lambda: self.sender.waiting()[0] == number)
+                await until(lambda: self.sender.queues.waiting()[0] == number)
             self.assertEqual(await self.reload(http(to(new, more=queue))), ["main: output one: location"])
             self.assertEqual(new.requests, [])
             held.release()
@@ -165,10 +165,10 @@ class OutputTests(ReloadCase):
         well = to(self.backend(), "well")
         self.start(http(to(old, more="buffer-size-mb = 1"), well))
         self.assertEqual((await self.submit()).status, 204)
-        await until(lambda: self.sender.trouble)
+        await until(lambda: self.sender.status.trouble)
         await self.reload(http(to(new, more="buffer-size-mb = 1"), well))
         await until(lambda: new.requests)
-        await until(lambda: self.sender.trouble is None)
+        await until(lambda: self.sender.status.trouble is None)
 
     async def test_database_created(self) -> None:
         """A backend that waits for a database is given it as soon as that is allowed."""
@@ -179,11 +179,11 @@ class OutputTests(ReloadCase):
         self.start(http(to(one, more=buffer), well))
         self.assertEqual((await self.submit()).status, 204)
         held.release()
-        await until(self.sender.missing)
+        await until(self.sender.queues.missing_databases)
         one.script[0] = missing
         one.script.extend([answer(200), answer(204)])
         await self.reload(http(to(one, more=f"{buffer}\ncreate-databases = true"), well))
-        await until(lambda: not self.sender.missing() and not self.sender.outstanding()[0])
+        await until(lambda: not self.sender.queues.missing_databases() and not self.sender.queues.outstanding()[0])
         self.assertIn(b"CREATE+DATABASE", one.requests[-2].query)
         self.assertEqual(one.requests[-1].body, LINE)
 

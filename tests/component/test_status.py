@@ -122,7 +122,7 @@ class ShapeTests(HealthCase):
         service = self.operate(ADMIN, self.listener(good, bad))
         self.assertEqual(await self.write(service), 204)
         sender = self.http(service).senders[1]
-        await until(lambda: sender.trouble is not None)
+        await until(lambda: sender.status.trouble is not None)
         status, shown = await self.told(self.admin(service), b"/status")
         self.assertEqual((status, shown["version"]), (200, __version__))
         self.assertGreaterEqual(shown["uptime"], 0)
@@ -167,14 +167,14 @@ class SyncTests(HealthCase):
         self.assertEqual((await self.ask(relay, request())).status, 204)
         status, shown = await self.told(relay, b"/health/backends/backend-1")
         self.assertEqual((status, shown["status"]), (503, "fail"))
-        self.assertEqual(shown["message"], f"behind: 1 write ({len(LINE)} B) is under way or waits")
+        self.assertEqual(shown["message"], f"behind: 1 write ({len(LINE)} B) is under way or waits, the oldest for 1s")
 
     async def test_down(self) -> None:
         """A backend that is down is told at once, with the reason; its neighbour is well, and so is the relay."""
         service = self.operate(self.listener(self.backend(), await self.refusing_backend()))
         relay = self.http(service)
         self.assertEqual(await self.write(service), 204)
-        await until(lambda: relay.senders[1].trouble is not None)
+        await until(lambda: relay.senders[1].status.trouble is not None)
         status, shown = await self.told(relay, b"/health/backends/two")
         self.assertEqual(status, 503)
         self.assertRegex(shown["message"], r"^down: refused: .*Connection refused")
@@ -295,10 +295,10 @@ class LossTests(HealthCase):
             await writer._call(lambda journal: journal.expire(time.time() + 1))
             await self.order("queues resume", backend="two")
         sender = self.http(service).senders[1]
-        await until(sender.losses)
+        await until(sender.backlog.losses)
         if not journal:
             await self.write(service)
-            await until(lambda: sender.trouble is None)
+            await until(lambda: sender.status.trouble is None)
         status, shown = await self.told(self.http(service), b"/health/backends/two")
         self.assertEqual((status, (await self.told(self.http(service), b"/health"))[0]), (503, 200))
         return service, shown["message"]
@@ -378,7 +378,7 @@ class UDPTests(HealthCase):
         held = Hold(answer(204))
         backend = self.backend(held)
         service = self.udp(backend.url)
-        await until(lambda: service.listeners[0].senders[0].is_known)
+        await until(lambda: service.listeners[0].senders[0].status.is_known)
         self.listener_of(service).protocol.datagramReceived(LINE, None)
         client = await self.client(self.admin(service))
         client.send(request(b"/health/backends/one", b"", method=b"GET", length=-1))
@@ -393,9 +393,9 @@ class UDPTests(HealthCase):
         service = self.udp(self.backend().url, self.backend(answer(503), answer(204)).url, interval="1ms")
         protocol, sender = self.listener_of(service).protocol, service.listeners[0].senders[1]
         protocol.datagramReceived(LINE, None)
-        await until(sender.losses)
+        await until(sender.backlog.losses)
         protocol.datagramReceived(LINE, None)
-        await until(lambda: sender.trouble is None)
+        await until(lambda: sender.status.trouble is None)
         status, shown = await self.told(self.admin(service), b"/health/backends/two")
         self.assertEqual((status, shown["message"].split(" accepted")[0]), (503, f"misses 1 write ({len(LINE)} B)"))
         self.assertEqual((await self.told(self.admin(service), b"/health/backends/one"))[0], 200)
@@ -404,10 +404,10 @@ class UDPTests(HealthCase):
         """Where no backend takes lines, none misses what another one has, and the listener is not well."""
         service = self.udp((await self.refusing_backend()).url, (await self.refusing_backend()).url, interval="1ms")
         senders = service.listeners[0].senders
-        await until(lambda: all(sender.problem for sender in senders))
+        await until(lambda: all(sender.status.problem for sender in senders))
         self.listener_of(service).protocol.datagramReceived(LINE, None)
-        await until(lambda: all(sender.failures for sender in senders))
-        self.assertEqual([sender.losses() for sender in senders], [[], []])
+        await until(lambda: all(sender.clients.failures for sender in senders))
+        self.assertEqual([sender.backlog.losses() for sender in senders], [[], []])
         self.assertEqual((await self.told(self.admin(service), b"/health"))[0], 503)
 
 
@@ -423,7 +423,7 @@ class StopTests(HealthCase):
         writer, asker = await self.client(relay), await self.client(relay)
         writer.send(request())
         asker.send(request(b"/ping", b"", method=b"GET")[:-1])
-        await until(lambda: service.listeners[0].senders[0].requests)
+        await until(lambda: service.listeners[0].senders[0].requests.count)
         stopped = service.stopService()
         asker.send(b"\n")
         self.assert_error(await asker.answer(), 503, "the relay is shutting down")

@@ -19,8 +19,6 @@ from zope.interface.verify import verifyObject
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery import udp_sender as udp
-from influxrelay.delivery.backlog import Fate
-from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.udp_batcher import LineBatcher
 from influxrelay.delivery.udp_sender import RESOLVE_INTERVAL, DatagramSender, pack
 from influxrelay.lineprotocol.parser import PRECISIONS
@@ -107,16 +105,16 @@ class FakeReactor(Clock):
         return self.ports[-1]
 
 
-class FakeSender(Sender):
-    """A sender that is answered by the test."""
+class FakeFanOut:
+    """Takes batches, and is answered by the test."""
 
+    name = "fan-out"
     lines_unwanted = 0
 
     def __init__(self) -> None:
-        self.name = "sender"
         self.submitted: list[tuple[Write, Deferred[Reply]]] = []
 
-    def submit(self, write: Write, fate: Fate | None = None) -> Deferred[Reply]:
+    def submit(self, write: Write) -> Deferred[Reply]:
         """Keep the write."""
         self.submitted.append((write, Deferred()))
         return self.submitted[-1][1]
@@ -471,7 +469,7 @@ class BatcherTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Make a batcher with a limit of each kind."""
         self.clock = Clock()
-        self.sender = FakeSender()
+        self.sender = FakeFanOut()
         self.destination = Destination(b"db", b"", b"s", (b"", b"", b""))
         self.batcher = LineBatcher(
             self.sender,
@@ -561,7 +559,7 @@ class BatcherTests(SynchronousTestCase):
                 answer.errback(outcome)
         self.assertEqual(self.batcher.lines_out, 3)
         self.assertEqual(self.batcher.dropped, {"400": 3, "refused": 3, "error": 3})
-        self.assertEqual(self.batcher.name, "sender")
+        self.assertEqual(self.batcher.name, "fan-out")
 
 
 class Packets(DatagramProtocol):

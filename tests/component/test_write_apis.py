@@ -290,8 +290,8 @@ class OutTests(RelayTestCase):
         wrong.script.append(answer(204))
         wrong.script.popleft()
         await until(lambda: not sender.objection(), "the end of the trouble")
-        await until(lambda: not sender.outstanding()[0], "the end of the queue")
-        self.assertEqual(sender.losses(), [])
+        await until(lambda: not sender.queues.outstanding()[0], "the end of the queue")
+        self.assertEqual(sender.backlog.losses(), [])
 
     async def test_missing_organization_alone(self) -> None:
         """To a client it is the backend's trouble, not the write's."""

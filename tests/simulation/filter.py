@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 
 from influxrelay.config.settings import FilterConfig, HTTPOutputConfig
-from influxrelay.delivery.factory import make_filter
+from influxrelay.listeners.factory import make_filter
 from tests.simulation.health import QueueWorld
 from tests.simulation.queue import Server, main, part_of
 from tests.simulation.reload import ReloadWorld

@@ -18,13 +18,15 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Reply
-from influxrelay.delivery.sender import FORGIVENESS, Sender
+from influxrelay.delivery.back_off import FORGIVENESS
+from influxrelay.delivery.sender import Sender
 from influxrelay.operations.health import PATIENCE, Health, LocalExaminer
 from tests.simulation import queue as queue_simulation
 from tests.simulation import settle as simulation
-from tests.simulation.settle import EPSILON, Story, Violation
+from tests.simulation.settle import Story, Violation
 
 QUESTIONS = 30  # of each schedule, or of each process in it
+LONGEST_RETRY_AFTER = 30.0  # seconds, of the model backends
 SPAN = 8.0  # seconds in which they are asked
 PINGS = (
     None,
@@ -105,12 +107,12 @@ class Questions:
 
     def ask_at_the_end(self, sender: Sender, clock: Any, has: Callable[[Sender, Story], bool]) -> None:
         """Check that a backend that is well is said to be in sync, or to miss something for ever."""
-        clock.advance(FORGIVENESS + EPSILON + max(0.0, sender._not_before - clock.seconds()))
+        clock.advance(LONGEST_RETRY_AFTER + FORGIVENESS)
         sender.pinged(None)
         (health,) = self.ask(sender, clock, has)
-        misses = any(each.reason != "operator" for each in sender.losses())
-        if health.passed == misses:
-            self._world.broken(f"at the end {sender.name} is said to be: {health.message}; lost: {sender.losses()}")
+        losses = sender.backlog.losses()
+        if health.passed == any(each.reason != "operator" for each in losses):
+            self._world.broken(f"at the end {sender.name} is said to be: {health.message}; lost: {losses}")
 
 
 class World(simulation.World):
@@ -122,7 +124,7 @@ class World(simulation.World):
 
     def run(self) -> None:
         """Ask, too."""
-        self.questions.plan([each.sender for each in self.senders], self.clock, self._has)
+        self.questions.plan(list(self.senders), self.clock, self._has)
         super().run()
 
     def handed_out(self) -> Deferred[None]:
@@ -133,13 +135,14 @@ class World(simulation.World):
         return [each for each in self.stories.values() if each.answers and each.answers[0].status < 300]
 
     def _has(self, sender: Sender, story: Story) -> bool:
-        return self._has_taken(self.backends[self._number_of(sender)], story)
+        assert isinstance(sender, simulation.WatchedSender)
+        return self._has_taken(self.backends[sender.number], story)
 
     def _check(self) -> None:
         super()._check()
         for each in self.senders:
             if not self.closed:
-                self.questions.ask_at_the_end(each.sender, self.clock, self._has)
+                self.questions.ask_at_the_end(each, self.clock, self._has)
         if self.problems:
             raise self.problems[0]
 

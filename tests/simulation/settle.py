@@ -15,6 +15,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -24,9 +25,13 @@ from twisted.python.failure import Failure
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import UNABLE
 from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.delivery.backlog import Backlog
+from influxrelay.delivery.destination_queue import Entry
 from influxrelay.delivery.fanout import FanOut
+from influxrelay.delivery.fate import Fate, State
 from influxrelay.delivery.responses import Verdict, is_presentable, judge
 from influxrelay.delivery.sender import Sender
+from influxrelay.delivery.settings import SenderSettings
 
 MAX_EVENTS = 5_000  # a schedule has some hundreds; more means that it does not end
 EPSILON = 1e-6
@@ -243,38 +248,62 @@ class ModelBackend:
             self.not_before = max(self.not_before, self._world.clock.seconds() + seconds)
 
 
-class WatchedSender:
-    """A sender, and a note of what it answers to each write."""
+class WatchedFate:
+    """A write's fate, and a note of what a sender tells it."""
 
-    filter = None
+    def __init__(self, fate: Fate, note: Callable[[Reply | BackendFailure], object]) -> None:
+        self._fate = fate
+        self._note = note
 
-    def __init__(self, number: int, sender: Sender, world: World) -> None:
-        self.number = number
-        self.sender = sender
-        self.missed: set[Write] = set()
-        self._world = world
+    def __getattr__(self, name: str) -> Any:
+        """Be the fate in all else."""
+        return getattr(self._fate, name)
 
-    def submit(self, write: Write) -> Deferred[Reply]:
-        """Pass a write on."""
-        return self.sender.submit(write).addBoth(self._note, self._world.current)
+    def answered(self, backend: str, reply: Reply) -> None:
+        """Note an answer, and pass it on."""
+        self._note(reply)
+        self._fate.answered(backend, reply)
 
-    def miss(self, write: Write, when: float) -> None:
-        """Pass it on."""
-        self.missed.add(write)
-        self.sender.miss(write, when)
+    def failed(self, backend: str, problem: BackendFailure) -> None:
+        """Note a failure, and pass it on."""
+        self._note(problem)
+        self._fate.failed(backend, problem)
 
-    def _note(self, result: Reply | Failure, story: Story) -> Reply | Failure:
-        outcome = result.value if isinstance(result, Failure) else result
-        if not isinstance(outcome, (Reply, BackendFailure)):
-            raise Violation(f"the sender to backend{self.number} answered write {story.sequence} with {outcome!r}")
+
+class WatchedBacklog(Backlog):
+    """A backlog that keeps nothing, and a note of the writes that it counts as lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.misses: set[Write] = set()
+
+    def lost(self, entry: Entry, reason: str) -> None:
+        """Note it once it is decided that the backend should have got it."""
+        super().lost(entry, reason)
+        entry.fate.when_decided(lambda fate: self.misses.update([entry.write] if fate.state is State.KEPT else []))
+
+
+class WatchedSender(Sender):
+    """A sender, and a note of what it tells of each write."""
+
+    number: int
+    world: World
+    backlog: WatchedBacklog
+
+    def submit(self, write: Write, fate: Fate) -> bool:
+        """Take a write."""
+        story = self.world.current
+        watched: Any = WatchedFate(fate, lambda outcome: self._note(outcome, story))
+        return super().submit(write, watched)
+
+    def _note(self, outcome: Reply | BackendFailure, story: Story) -> None:
+        if self.number in story.outcomes:
+            self.world.broken(f"{self.name} told twice of write {story.sequence}")
         story.outcomes[self.number] = outcome
-        waited = self._world.clock.seconds() - story.submitted
-        limit = 2 * self.sender.backend.timeout
+        waited = self.world.clock.seconds() - story.submitted
+        limit = 2 * self.backend.timeout
         if waited > limit + EPSILON:
-            raise self._world.broken(
-                f"write {story.sequence} waited {waited:g} s at backend{self.number}, not {limit:g}"
-            )
-        return result
+            self.world.broken(f"write {story.sequence} waited {waited:g} s at {self.name}, not {limit:g}")
 
 
 class BoundedClock(Clock):
@@ -304,26 +333,23 @@ class World:
         self.max_batch = rng.choice((40, 100, 1000))
         self.max_in_flight = rng.choice((1, 1, 1, 1, 2, 3))
         self.backends = [ModelBackend(number, self) for number in range(rng.choice((2, 2, 3)))]
-        self.senders = [
-            WatchedSender(
-                number,
-                Sender(
-                    backend,
-                    self.clock,
-                    relay="simulation",
-                    max_batch=self.max_batch,
-                    max_in_flight=self.max_in_flight,
-                    max_waiting=rng.choice((100, 10_000)),
-                    jitter=rng.random,
-                ),
-                self,
-            )
-            for number, backend in enumerate(self.backends)
-        ]
-        self.relay = FanOut("simulation", self.senders)  # type: ignore[arg-type]
+        self.senders = [self._make_sender(number, backend) for number, backend in enumerate(self.backends)]
+        self.relay = FanOut("simulation", self.senders, self.clock)
         self.closed = False
         self._poison = rng.choice((0.0, 0.1, 0.3))
         self._places = rng.randint(1, len(DESTINATIONS))
+
+    def _make_sender(self, number: int, backend: ModelBackend) -> WatchedSender:
+        settings = SenderSettings(
+            name=backend.name,
+            listener="simulation",
+            max_batch=self.max_batch,
+            max_in_flight=self.max_in_flight,
+            max_waiting=self.rng.choice((2000, 4000, 10_000_000)),
+        )
+        sender = WatchedSender(backend, self.clock, settings, WatchedBacklog(), jitter=self.rng.random)
+        sender.number, sender.world = number, self
+        return sender
 
     def broken(self, message: str) -> Violation:
         """Note a violation, also where an exception would end in a Deferred."""
@@ -372,11 +398,11 @@ class World:
     def stop(self) -> None:
         """Stop as the service does."""
         self.closed = True
-        for watched in self.senders:
-            watched.sender.close()
-            watched.sender.backend.abort()
-            if watched.sender.backend.under_way:
-                self.broken(f"{watched.sender.name} was asked for more after close")
+        for sender, backend in zip(self.senders, self.backends, strict=True):
+            sender.close()
+            sender.abort()
+            if backend.under_way:
+                self.broken(f"{sender.name} was asked for more after close")
 
     def _until_quiet(self) -> None:
         clock = self.clock
@@ -395,7 +421,7 @@ class World:
             self.broken(f"{backend.name} has {count} requests of one destination in flight")
         if self.clock.seconds() < backend.not_before - EPSILON:
             self.broken(f"{backend.name} was asked before its Retry-After")
-        if len(backend.under_way) > 1 and self.senders[backend.number].sender.trouble is not None:
+        if len(backend.under_way) > 1 and self.senders[backend.number].status.trouble is not None:
             self.broken(f"{backend.name} is in trouble, and has {len(backend.under_way)} requests in flight")
 
     def _check_answer(self, story: Story, reply: Reply) -> None:
@@ -431,10 +457,10 @@ class World:
                 self.broken(f"the client of write {story.sequence} got {len(story.answers)} answers")
             if len(story.outcomes) != len(self.senders):
                 self.broken(f"write {story.sequence} has no outcome at some backend")
-        for watched, backend in zip(self.senders, self.backends, strict=True):
+        for sender, backend in zip(self.senders, self.backends, strict=True):
             self._check_truth(backend)
-            self._check_idle(watched.sender)
-            self._check_missed(watched, backend)
+            self._check_idle(sender)
+            self._check_missed(sender, backend)
             if self.max_in_flight == 1:
                 self._check_order(backend)
         if self.problems:
@@ -468,24 +494,24 @@ class World:
             if backend.points[point] < sequence:
                 self.broken(f"at {backend.name} write {backend.points[point]} overwrote {point!r} of {sequence}")
 
-    def _check_missed(self, watched: WatchedSender, backend: ModelBackend) -> None:
+    def _check_missed(self, sender: WatchedSender, backend: ModelBackend) -> None:
         """Check that a sender knows all that its backend misses, and nothing that was not taken."""
+        missed = sender.backlog.misses
         for story in self.stories.values():
             taken = story.answers[0].status < 300 if story.answers else False
-            if story.write in watched.missed and not taken:
+            if story.write in missed and not taken:
                 self.broken(f"{backend.name} is said to miss write {story.sequence}, which was not taken")
-            if (
-                taken
-                and not story.poisoned
-                and not self._has_taken(backend, story)
-                and story.write not in watched.missed
-            ):
+            there = story.poisoned or self._has_taken(backend, story)
+            if taken and not there and story.write not in missed:
                 self.broken(f"{backend.name} misses write {story.sequence}, and it is not known")
+        counted = sum(drop.writes for drop in sender.backlog.losses())
+        if counted != len(missed):
+            self.broken(f"{backend.name} misses {len(missed)} writes, and {counted} are counted")
 
-    def _check_idle(self, sender: Sender) -> None:
+    def _check_idle(self, sender: WatchedSender) -> None:
         """Check that a sender has forgotten everything."""
-        left = (sender._tally.bytes, sender._in_flight, sender._queues, sender._wake, sender._expiry)
-        if left != (0, 0, {}, None, None):
+        left = (sender.queues.memory.size, sender.requests.in_flight, len(sender.queues), len(sender.clients))
+        if left != (0, 0, 0, 0):
             self.broken(f"{sender.name} has something left: {left}")
         if not sender.drained().called:
             self.broken(f"{sender.name} is not drained")
@@ -494,13 +520,10 @@ class World:
         failed = sum(
             not isinstance(outcome, Reply) or outcome.status != 204
             for story in self.stories.values()
-            if (outcome := story.outcomes.get(self._number_of(sender)))
+            if (outcome := story.outcomes.get(sender.number))
         )
-        if failed != sum(sender.failures.values()):
-            self.broken(f"{sender.name} counted {sender.failures}, and {failed} writes failed")
-
-    def _number_of(self, sender: Sender) -> int:
-        return next(watched.number for watched in self.senders if watched.sender is sender)
+        if failed != sum(sender.clients.failures.values()):
+            self.broken(f"{sender.name} counted {sender.clients.failures}, and {failed} writes failed")
 
 
 def run(first: int, count: int, report: Callable[[int, Violation], object]) -> int:

@@ -7,9 +7,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay.delivery import buffered_sender as queued
-from influxrelay.delivery.buffered_sender import BufferedSender
-from influxrelay.delivery.fanout import FanOut
+from influxrelay.core.write import Destination
+from influxrelay.delivery import parts
+from influxrelay.delivery.journal_backlog import JournalBacklog
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.lineprotocol.scanner import Steps
 from tests.simulation import queue as queue_simulation
@@ -58,15 +58,15 @@ class FilterSimulationTests(SynchronousTestCase):
 
     def test_not_skipped(self) -> None:
         """A cursor that waits for what is not for its backend is noticed."""
-        self.check(FanOut, "_skip", lambda *_: None, "has something left")
+        self.check(JournalBacklog, "skip", lambda *_: None, "has something left")
 
     def test_skipped_too_early(self) -> None:
         """A cursor that passes what waits when it passes what is not for its backend is noticed."""
 
-        def pass_all(self: BufferedSender, fate: Any) -> None:
-            self.backlog.passed(fate.write.destination, fate.seq)
+        def pass_all(self: JournalBacklog, destination: Destination, number: int) -> None:
+            self._journal.advance(self, destination, number)
 
-        self.check(BufferedSender, "skip", pass_all, "is lost at", "has something left")
+        self.check(JournalBacklog, "skip", pass_all, "is lost at", "has something left")
 
     def test_read_unfiltered(self) -> None:
         """A backlog that is read without the filter is noticed."""
@@ -75,4 +75,4 @@ class FilterSimulationTests(SynchronousTestCase):
             yield 0
             return [body for _ in filters], 0
 
-        self.check(queued, "divide_slowly", divide_nothing, "not one of")
+        self.check(parts, "divide_slowly", divide_nothing, "not one of")

@@ -10,11 +10,12 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.backlog import Fate, JournalBacklog, MemoryBacklog
-from influxrelay.delivery.buffered_sender import BufferedQueue, BufferedSender
+from influxrelay.core.write import Reply
+from influxrelay.delivery.backlog import MemoryBacklog
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry
 from influxrelay.delivery.fanout import FanOut
+from influxrelay.delivery.journal_backlog import JournalBacklog
+from influxrelay.journal.interface import Positions
 from influxrelay.journal.store import Store
 from influxrelay.journal.writer import JournalWriter
 from tests.simulation import queue as queue_simulation
@@ -22,8 +23,8 @@ from tests.simulation import queue as queue_simulation
 SCHEDULES = 600
 FOUND_BEFORE = (67, 148, 191, 239, 965, 1000, 1398, 1440)  # schedules that once broke a promise
 ENOUGH = 300  # schedules in which each mistake must be noticed
-passed = DestinationQueue.passed  # as it is without a mistake
-resume = BufferedSender.resume
+# As they are without a mistake.
+passed, resume = JournalBacklog.passed, JournalBacklog.resume
 
 
 class QueueSimulationTests(SynchronousTestCase):
@@ -96,7 +97,7 @@ class CommandLineTests(SynchronousTestCase):
 
     def test_failing_seed(self) -> None:
         """A seed that fails is printed, and fails again in the same words when run alone."""
-        self.patch(DestinationQueue, "passed", passed_too_high)
+        self.patch(JournalBacklog, "passed", passed_too_high)
         code, text = self.run_main("--count", "100")
         self.assertEqual(code, 1)
         line = text.splitlines()[0]
@@ -105,9 +106,9 @@ class CommandLineTests(SynchronousTestCase):
         self.assertEqual((code, text.splitlines()[-1]), (1, line))
 
 
-def passed_too_high(self: DestinationQueue) -> int:
+def passed_too_high(self: JournalBacklog, queue: DestinationQueue) -> int:
     """Say that the backend is done with one more than it is."""
-    return passed(self) + 1
+    return passed(self, queue) + 1
 
 
 def strike_nothing(self: JournalWriter, seq: int) -> Deferred[None]:
@@ -122,17 +123,31 @@ def put_back_at_the_tail(self: DestinationQueue, entries: list[Entry], *, alone:
     self.alone += len(self.waiting) if alone else 0
 
 
-def resume_at_the_end(self: BufferedSender, backlog: list[tuple[Destination, int]], last_seq: int, *more: Any) -> None:
+def resume_at_the_end(self: JournalBacklog, positions: Positions, last_number: int, decided: int) -> None:
     """Forget the backlog."""
-    resume(self, [(destination, last_seq) for destination, _ in backlog], last_seq, *more)
+    resume(self, [(destination, last_number) for destination, _ in positions], last_number, decided)
 
 
-def bury_nothing(self: Any, fate: Fate, write: Write, reply: Reply) -> None:
+def refuse_and_forget(self: Any, queue: DestinationQueue, entry: Entry, reply: Reply) -> None:
     """Lose what a backend has refused."""
 
 
-def lose_without_a_word(self: Any, fate: Fate, write: Write, reason: str) -> None:
+def lose_without_a_word(self: Any, entry: Entry, reason: str) -> None:
     """Lose a write and do not count it."""
+
+
+def trim_and_forget(self: JournalBacklog, queue: DestinationQueue) -> None:
+    """Leave writes to the journal, and do not know that they are there."""
+    while len(queue.waiting) > 1:
+        self._host.clients.release(queue.pop_last())
+
+
+def trim_too_much(self: JournalBacklog, queue: DestinationQueue) -> None:
+    """Leave writes to the journal that the journal does not have."""
+    while len(queue.waiting) > 1:
+        entry = queue.pop_last()
+        queue.is_behind = False
+        self._leave(queue, entry, entry.fate.number - 1)
 
 
 def send_at_once(*arguments: Any, journal_first: bool, **named: Any) -> FanOut:
@@ -159,7 +174,7 @@ class MistakeTests(SynchronousTestCase):
 
     def test_passed_too_high(self) -> None:
         """A cursor that moves past what the backend does not have is noticed."""
-        self.check(DestinationQueue, "passed", passed_too_high, "is lost at")
+        self.check(JournalBacklog, "passed", passed_too_high, "is lost at")
 
     def test_strike_forgotten(self) -> None:
         """A write that stays in the journal although its client was told 4xx or 5xx is noticed."""
@@ -167,16 +182,16 @@ class MistakeTests(SynchronousTestCase):
 
     def test_put_back_at_the_tail(self) -> None:
         """Writes that come back behind newer ones are noticed."""
-        self.check(BufferedQueue, "put_back", put_back_at_the_tail, "overwrote")
+        self.check(DestinationQueue, "put_back", put_back_at_the_tail, "overwrote")
 
     def test_resume_at_the_end(self) -> None:
         """A backlog that is forgotten at the start is noticed."""
-        self.check(BufferedSender, "resume", resume_at_the_end, "has something left")
+        self.check(JournalBacklog, "resume", resume_at_the_end, "has something left")
 
-    def test_bury_nothing(self) -> None:
+    def test_refuse_and_forget(self) -> None:
         """Dead letters that are lost are noticed, in the journal and in memory."""
-        for queue in (JournalBacklog, MemoryBacklog):
-            self.check(queue, "bury", bury_nothing, "is lost at")
+        for backlog in (JournalBacklog, MemoryBacklog):
+            self.check(backlog, "refused", refuse_and_forget, "is lost at")
 
     def test_lose_without_a_word(self) -> None:
         """What is dropped and not counted is noticed."""
@@ -189,3 +204,11 @@ class MistakeTests(SynchronousTestCase):
     def test_sweep_nothing(self) -> None:
         """A log that keeps what all backends have passed is noticed."""
         self.check(Store, "sweep", lambda _: None, "the log has something left")
+
+    def test_trim_and_forget(self) -> None:
+        """A backlog that is left to the journal and never read again is noticed."""
+        self.check(JournalBacklog, "trim", trim_and_forget, "is lost at")
+
+    def test_trim_too_much(self) -> None:
+        """What is in memory alone, and is left to the journal, is noticed."""
+        self.check(JournalBacklog, "trim", trim_too_much, "is lost at")

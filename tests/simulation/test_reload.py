@@ -7,13 +7,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.fanout import FanOut
+from influxrelay.delivery.journal_backlog import JournalBacklog
 from influxrelay.delivery.sender import Sender
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.relaying import Relaying
 from tests.simulation import queue as queue_simulation
-from tests.simulation.queue import WatchedSender
 from tests.simulation.reload import ReloadWorld
 
 SCHEDULES = 150
@@ -66,27 +65,27 @@ class ReloadSimulationTests(SynchronousTestCase):
 
     def test_undecided(self) -> None:
         """A backend that returns and gets what no client was told is taken is noticed."""
-        self.check(FanOut, "decided", lambda self: self._writer.last_number, "after 503", "after 400")
+        self.check(FanOut, "decided", lambda self: self._journal.last_number, "after 503", "after 400")
 
     def test_not_resumed(self) -> None:
         """A backend that returns, and does not read on where it was, is noticed."""
-        resume = BufferedSender.resume
+        resume = JournalBacklog.resume
 
-        def not_resumed(self: BufferedSender, backlog: Any, last_seq: int, decided: int) -> None:
-            resume(self, [(where, last_seq) for where, _ in backlog], last_seq, decided)
+        def not_resumed(self: JournalBacklog, positions: Any, last_number: int, decided: int) -> None:
+            resume(self, [(where, last_number) for where, _ in positions], last_number, decided)
 
-        self.check(BufferedSender, "resume", not_resumed, "has something left", "is lost at")
+        self.check(JournalBacklog, "resume", not_resumed, "has something left", "is lost at")
 
     def test_queues_forgotten(self) -> None:
-        """DestinationQueues that do not live on are noticed."""
+        """Queues that do not live on are noticed."""
 
-        def forget_queues(self: WatchedSender, *arguments: Any, **named: Any) -> None:
-            self._queues.clear()
-            reconfigure(self, *arguments, **named)
+        def forget_queues(self: Sender, *arguments: Any) -> None:
+            for queue in self.queues:
+                self.queues.forget(queue)
+            reconfigure(self, *arguments)
 
-        self.check(
-            Sender, "reconfigure", forget_queues, "has something left", "is lost at", "in flight", "got 0 answers"
-        )
+        words = ("has something left", "is lost at", "in flight", "got 0 answers")
+        self.check(Sender, "reconfigure", forget_queues, *words)
 
     def test_left_in_the_journal(self) -> None:
         """A backend that is removed and holds back what others have passed is noticed."""

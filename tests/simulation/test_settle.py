@@ -9,23 +9,29 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay.core.write import Reply, Write
-from influxrelay.delivery import fanout as relay_module
-from influxrelay.delivery import sender as sender_module
-from influxrelay.delivery.backlog import Fate
+from influxrelay.core.write import Reply
+from influxrelay.delivery import requests as requests_module
+from influxrelay.delivery.back_off import BackOff
+from influxrelay.delivery.backlog import Backlog
+from influxrelay.delivery.clients import Clients
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry
-from influxrelay.delivery.fanout import _Missing
+from influxrelay.delivery.dispatcher import Dispatcher
+from influxrelay.delivery.fate import State
+from influxrelay.delivery.queues import Queues
 from influxrelay.delivery.responses import Verdict, judge
-from influxrelay.delivery.sender import Sender
+from influxrelay.delivery.settle import FirstAnswer
 from tests.simulation import settle as simulation
 
 SCHEDULES = 3000
 FIRST = 0
 ENOUGH = 400  # schedules in which each mistake must be noticed
-put_back, settled = DestinationQueue.put_back, _Missing.settled  # as they are without a mistake
+# As they are without a mistake.
+put_back, take = DestinationQueue.put_back, DestinationQueue.take
+answered, failed = Dispatcher.answered, Dispatcher.failed
+expired = Clients.expired
+lost = Backlog.lost
 
 
 class SimulationTests(SynchronousTestCase):
@@ -60,9 +66,9 @@ class SimulationTests(SynchronousTestCase):
             except simulation.Violation:
                 continue
             stopped += world.closed
-            for watched in world.senders:
-                reasons |= set(watched.sender.failures)
-                merged += watched.sender.requests < watched.sender.writes
+            for sender in world.senders:
+                reasons |= set(sender.clients.failures)
+                merged += sender.requests.count < sender.writes
             for story in world.stories.values():
                 statuses |= {reply.status for reply in story.answers}
             overwritten += sum(len(world.stories) > len(backend.points) for backend in world.backends)
@@ -103,15 +109,19 @@ class CommandLineTests(SynchronousTestCase):
         self.assertEqual(self.run_main(seed)[1].splitlines()[0], line)
 
 
-def take_from_the_wrong_end(self: DestinationQueue, max_bytes: int) -> list[Entry]:
+def take_from_the_wrong_end(self: DestinationQueue, max_bytes: int) -> tuple[list[Entry], list[Entry]]:
     """Remove the newest write."""
     self.waiting.rotate()
-    return [self._pop()]
+    return take(self, 0)
 
 
-def take_whatever_query(self: DestinationQueue, max_bytes: int) -> list[Entry]:
+def take_whatever_query(self: DestinationQueue, max_bytes: int) -> tuple[list[Entry], list[Entry]]:
     """Remove all, whatever their queries."""
-    return self.clear()
+    taken = self.clear()
+    for entry in taken:
+        self.send(entry)
+    self.in_flight[-len(taken) :] = [taken]
+    return taken, []
 
 
 def put_back_at_the_tail(self: DestinationQueue, entries: list[Entry], *, alone: bool) -> None:
@@ -131,102 +141,71 @@ def put_back_to_be_merged(self: DestinationQueue, entries: list[Entry], *, alone
     put_back(self, entries, alone=False)
 
 
-def expire_nothing(self: DestinationQueue, now: float) -> list[Entry]:
-    """Let writes wait for ever."""
+def miscount_what_comes_back(self: DestinationQueue, entries: list[Entry], *, alone: bool) -> None:
+    """Forget to count a byte of the writes that come back."""
+    put_back(self, entries, alone=alone)
+    self._memory.size -= bool(entries)
+
+
+def expire_nothing(self: Clients, now: float) -> list[Entry]:
+    """Let clients wait for ever."""
     return []
 
 
-def expire_without_a_word(self: DestinationQueue, now: float) -> list[Entry]:
+def expire_without_a_word(self: Clients, now: float) -> list[Entry]:
     """Lose writes that have waited for too long."""
-    while self.waiting and self.waiting[0].deadline <= now:
-        self._pop()
+    for entry in expired(self, now):
+        entry.waits = False
     return []
 
 
-class RefusesAll(Sender):
-    """Lets one bad write speak for all that travelled with it."""
+def refuse_all(self: Dispatcher, verdict: Verdict, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
+    """Let one bad write speak for all that travelled with it."""
+    if verdict is Verdict.REFUSED:
+        self.send_waiting(queue)
+        self.clients.refuse(entries, reply)
+    else:
+        answered(self, verdict, reply, queue, entries)
 
-    def _answered(self, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
-        if judge(reply) is not Verdict.REFUSED:
-            super()._answered(reply, queue, entries)
-            return
-        self._landed(queue, entries)
+
+def send_twice(self: Dispatcher, problem: Any, pause: float, queue: DestinationQueue, entries: list[Entry]) -> None:
+    """Send each request a second time when it was reset, although newer ones may be there."""
+    if problem.reason == "reset":
         for entry in entries:
-            self._tell(entry, reply)
+            again = Entry(entry.write, entry.fate)
+            again.waits = False
+            queue.add(again)
+    failed(self, problem, pause, queue, entries)
 
 
-class Overtakes(Sender):
-    """Sends a write at once in trouble, past those that wait."""
-
-    def submit(self, write: Write, fate: Fate | None = None) -> Deferred[Reply]:
-        """Send it unless something is in flight."""
-        queue = self._queues.get(write.destination)
-        if queue is None or not queue.waiting or self._in_flight or self._closed:
-            return super().submit(write, fate)
-        self.writes += 1
-        entry = Entry(write, self._reactor.seconds() + self.backend.timeout)
-        answer = entry.answer = Deferred()
-        self._send(queue, [entry])
-        return answer
+def probe_with_the_newest(self: Dispatcher) -> None:
+    """Send the newest write in trouble, past those that wait."""
+    queue = self.queues.longest_waiting()
+    if queue is not None:
+        queue.waiting.rotate()
+        self._send(queue, 0)
 
 
-class ForgetsTrouble(Sender):
-    """Sends a write to a new destination at once in trouble."""
-
-    def submit(self, write: Write, fate: Fate | None = None) -> Deferred[Reply]:
-        """Put the trouble aside."""
-        trouble, self.trouble = self.trouble, None
-        answered = super().submit(write, fate)
-        self.trouble = self.trouble or trouble
-        return answered
-
-
-class SendsTwice(Sender):
-    """Sends each request a second time when it was reset, although newer ones may be there."""
-
-    def _unanswered(self, failure: Any, queue: DestinationQueue, entries: list[Entry]) -> None:
-        if failure.value.reason == "reset":
-            for entry in entries:
-                queue.add(Entry(entry.write, entry.deadline))
-        super()._unanswered(failure, queue, entries)
-
-
-class MiscountsBytes(Sender):
-    """Forgets to count the writes that come back."""
-
-    def _answered(self, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
-        before = queue.alone
-        super()._answered(reply, queue, entries)
-        if queue.alone > before:
-            self._tally.bytes -= 1
-
-
-class KeepsQueues(Sender):
-    """Never forgets a queue."""
-
-    def _tidy(self, queue: DestinationQueue) -> None:
-        pass
-
-
-def settle_anyhow(self: _Missing, reply: Reply) -> Reply:
+def settle_anyhow(self: FirstAnswer, backend: str, reply: Reply) -> Reply:
     """Answer with anything at all."""
-    return settled(self, relay_module.UNABLE if reply.status == 204 else reply)
+    return Reply(503) if reply.status == 204 else reply
 
 
-def miss_if_late(self: _Missing, sender: Sender, part: Write) -> None:
-    """Forget who failed before another one took it."""
-    if self._taken:
-        sender.miss(part, self._when)
+def miss_if_late(self: Backlog, entry: Entry, reason: str) -> None:
+    """Forget what fails before another backend has taken it."""
+    if entry.fate.state is not State.UNDECIDED:
+        lost(self, entry, reason)
 
 
-def miss_if_early(self: _Missing, sender: Sender, part: Write) -> None:
-    """Forget who fails after another one took it."""
-    self._senders.append((sender, part))
+def miss_if_early(self: Backlog, entry: Entry, reason: str) -> None:
+    """Forget what fails after another backend has taken it."""
+    if entry.fate.state is State.UNDECIDED:
+        lost(self, entry, reason)
 
 
-def miss_always(self: _Missing, sender: Sender, part: Write) -> None:
+def miss_always(self: Backlog, entry: Entry, reason: str) -> None:
     """Miss what nobody has."""
-    sender.miss(part, self._when)
+    self._losses.count(reason, 0.0, 1)
 
 
 def taken(reply: Reply) -> Verdict:
@@ -273,45 +252,45 @@ class MistakeTests(SynchronousTestCase):
         """Writes that are refused together for ever are noticed."""
         self.check(DestinationQueue, "put_back", put_back_to_be_merged, "merged again")
 
+    def test_miscount_what_comes_back(self) -> None:
+        """Memory that is not given back is noticed."""
+        self.check(DestinationQueue, "put_back", miscount_what_comes_back, "has something left")
+
     def test_expire_nothing(self) -> None:
-        """Writes that never expire are noticed."""
-        self.check(DestinationQueue, "expire", expire_nothing, "it does not end")
+        """Clients that wait for ever are noticed."""
+        self.check(Clients, "expired", expire_nothing, "it does not end")
 
     def test_expire_without_a_word(self) -> None:
         """Clients without an answer are noticed."""
-        self.check(DestinationQueue, "expire", expire_without_a_word, "got 0 answers")
+        self.check(Clients, "expired", expire_without_a_word, "got 0 answers")
 
-    def test_refuses_all(self) -> None:
+    def test_refuse_all(self) -> None:
         """An answer 4xx to a client whose write was not refused is noticed."""
-        self.check(simulation, "Sender", RefusesAll, "which no backend said of it alone")
+        self.check(Dispatcher, "answered", refuse_all, "which no backend said of it alone")
 
     def test_overtakes(self) -> None:
         """A write that overtakes in trouble is noticed."""
-        self.check(simulation, "Sender", Overtakes, "arrived in the order")
+        self.check(Dispatcher, "_send_probe", probe_with_the_newest, "arrived in the order")
 
-    def test_forgets_trouble(self) -> None:
+    def test_forgets_retry_after(self) -> None:
         """A request that goes before the Retry-After is noticed."""
-        self.check(simulation, "Sender", ForgetsTrouble, "before its Retry-After")
+        self.check(BackOff, "probe_time", lambda self, clients_wait: 0.0, "before its Retry-After")
 
-    def test_sends_twice(self) -> None:
+    def test_send_twice(self) -> None:
         """An old write that is sent again after a newer one is noticed."""
-        self.check(simulation, "Sender", SendsTwice, "in the order")
-
-    def test_miscounts_bytes(self) -> None:
-        """Memory that is not given back is noticed."""
-        self.check(simulation, "Sender", MiscountsBytes, "has something left")
+        self.check(Dispatcher, "failed", send_twice, "in the order")
 
     def test_keeps_queues(self) -> None:
-        """DestinationQueues that are not given back are noticed."""
-        self.check(simulation, "Sender", KeepsQueues, "has something left")
+        """Queues that are not given back are noticed."""
+        self.check(Queues, "forget", lambda self, queue: None, "has something left")
 
     def test_settle_anyhow(self) -> None:
         """A client that gets another answer than the contract's is noticed."""
-        self.check(_Missing, "settled", settle_anyhow, "not one of")
+        self.check(FirstAnswer, "answered", settle_anyhow, "not one of")
 
     def test_takes_a_redirect_for_a_success(self) -> None:
         """A write that was acknowledged and not stored is noticed."""
-        self.check(sender_module, "judge", taken, "never said")
+        self.check(requests_module, "judge", taken, "never said")
 
     def test_backend_that_lies(self) -> None:
         """A write that is answered 204 and stored nowhere is noticed."""
@@ -319,9 +298,10 @@ class MistakeTests(SynchronousTestCase):
 
     def test_misses_nothing(self) -> None:
         """What a backend misses and nobody knows of is noticed, in either order; so is what it does not miss."""
-        self.check(_Missing, "_note", miss_if_late, "and it is not known")
-        self.check(_Missing, "_note", miss_if_early, "and it is not known")
-        self.check(_Missing, "_note", miss_always, "which was not taken")
+        self.check(Backlog, "lost", miss_if_late, "are counted")
+        self.check(Backlog, "lost", miss_if_early, "are counted")
+        self.check(Backlog, "lost", miss_always, "are counted")
+        self.check(simulation.WatchedBacklog, "lost", lambda *_: None, "and it is not known")
 
     def test_without_a_mistake(self) -> None:
         """Without a mistake nothing of this is noticed."""

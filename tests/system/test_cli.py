@@ -84,7 +84,7 @@ class RunningTests(CLICase):
         service = self.operate(self.listener(good, bad))
         for _ in range(3):
             self.assertEqual(await self.write(service), 204)
-        await until(lambda: self.http(service).senders[1].trouble is not None)
+        await until(lambda: self.http(service).senders[1].status.trouble is not None)
         head, one, two, empty, *advice = (await self.good("queues")).splitlines()
         self.assertEqual(head.split()[:5], ["LISTENER", "BACKEND", "STATE", "QUEUE", "WRITES"])
         self.assertEqual(one.split(), ["main", "one", "up", "journal", "0", "0", "B", "-", "0", "0"])

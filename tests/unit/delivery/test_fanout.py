@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.errors import BackendFailure, JournalError
 from influxrelay.core.replies import UNABLE, json_error
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.backlog import Fate, State
-from influxrelay.delivery.buffered_sender import BufferedSender
 from influxrelay.delivery.fanout import FanOut
+from influxrelay.delivery.fate import Fate, State
+from influxrelay.delivery.settle import FirstAnswer
 from influxrelay.lineprotocol.filters import Filter
 from testing.backends import destination, write
 from testing.journals import MemoryJournal
+from testing.senders import FakeSender
 
 WRITE = Write(Destination(b"db", b"", b"ns", (b"", b"", b"")), b"db=db", b"", b"m f=1 1\n")
 
@@ -30,35 +32,13 @@ def failure(status: int | None = None, reason: str = "refused") -> BackendFailur
     return BackendFailure(str(status), "x", Reply(status, ((b"X", b"%d" % status),), b"words of %d" % status))
 
 
-class FakeSender:
-    """A sender that takes writes and answers when told."""
-
-    filter: Filter | None = None
-
-    def __init__(self, name: str = "fake") -> None:
-        self.name = name
-        self.taken: list[Write] = []
-        self.missed: list[tuple[Write, float]] = []
-        self.answer: Deferred[Reply] = Deferred()
-
-    def submit(self, write: Write) -> Deferred[Reply]:
-        """Take a write."""
-        self.taken.append(write)
-        return self.answer
-
-    def miss(self, write: Write, when: float) -> None:
-        """Be told that it has missed a write."""
-        self.missed.append((write, when))
-
-    def settle(self, outcome: Reply | Exception) -> None:
-        """Answer."""
-        if isinstance(outcome, Reply):
-            self.answer.callback(outcome)
-        else:
-            self.answer.errback(Failure(outcome))
+def fan_out(senders: Sequence[FakeSender], name: str = "test", **settings: Any) -> FanOut:
+    """Return a fan-out to these."""
+    there: Any = senders
+    return FanOut(name, there, Clock(), clock=lambda: 7.0, **settings)
 
 
-def expected(outcomes: list[Reply | Exception]) -> tuple[int, int]:
+def expected(outcomes: list[Reply | BackendFailure]) -> tuple[int, int]:
     """Return what the contract says: after how many outcomes the client is answered, and with which status."""
     for number, outcome in enumerate(outcomes, 1):
         if isinstance(outcome, Reply):
@@ -71,10 +51,10 @@ def expected(outcomes: list[Reply | Exception]) -> tuple[int, int]:
 class SettleTests(SynchronousTestCase):
     """Which answer is the client's."""
 
-    def settle(self, *outcomes: Reply | Exception, order: tuple[int, ...] = ()) -> tuple[int, Reply]:
+    def settle(self, *outcomes: Reply | BackendFailure, order: tuple[int, ...] = ()) -> tuple[int, Reply]:
         """Let senders answer in an order; return after how many of them the client was answered, and with what."""
         senders = [FakeSender() for _ in outcomes]
-        relay = FanOut("test", senders)  # type: ignore[arg-type]
+        relay = fan_out(senders)
         told: list[Reply] = []
         when: list[int] = []
         relay.submit(WRITE).addCallback(told.append)
@@ -89,7 +69,7 @@ class SettleTests(SynchronousTestCase):
 
     def test_every_order(self) -> None:
         """Whatever two or three backends answer in whatever order, the client gets one answer: the contract's."""
-        kinds = [
+        kinds: list[Reply | BackendFailure] = [
             Reply(204),
             Reply(400, (), b"bad"),
             Reply(404, (), b"no"),
@@ -99,7 +79,6 @@ class SettleTests(SynchronousTestCase):
             failure(408),
             failure(429),
             failure(301),
-            RuntimeError("a bug"),
         ]
         for count in (1, 2, 3):
             for outcomes in itertools.product(kinds, repeat=count):
@@ -127,11 +106,12 @@ class SettleTests(SynchronousTestCase):
 
     def test_answered_at_once(self) -> None:
         """Senders that have answered already are as good as others, and every one gets the write."""
-        for outcomes in itertools.product((Reply(204), Reply(400), failure(500)), repeat=2):
+        kinds: list[Reply | BackendFailure] = [Reply(204), Reply(400), failure(500)]
+        for outcomes in itertools.product(kinds, repeat=2):
             senders = [FakeSender(), FakeSender()]
             for sender, outcome in zip(senders, outcomes, strict=True):
-                sender.answer = succeed(outcome) if isinstance(outcome, Reply) else fail(outcome)
-            relay = FanOut("test", senders)  # type: ignore[arg-type]
+                sender.at_once = outcome
+            relay = fan_out(senders)
             reply = self.successResultOf(relay.submit(WRITE))
             self.assertEqual(reply.status, expected(list(outcomes))[1])
             self.assertEqual([sender.taken for sender in senders], [[WRITE], [WRITE]])
@@ -144,14 +124,40 @@ class SettleTests(SynchronousTestCase):
     def test_attributes(self) -> None:
         """A relay knows its name and its senders."""
         senders = [FakeSender()]
-        relay = FanOut("name", senders)  # type: ignore[arg-type]
+        relay = fan_out(senders, name="name")
         self.assertEqual((relay.name, relay.senders), ("name", tuple(senders)))
+
+
+class FirstAnswerTests(SynchronousTestCase):
+    """The rule itself."""
+
+    def test_as_a_deferred_list(self) -> None:
+        """It fires when a DeferredList of the backends' Deferreds does, and with the same."""
+        kinds: list[Reply | BackendFailure] = [Reply(204), Reply(400), failure(), failure(500)]
+        for count in (1, 2, 3):
+            for outcomes in itertools.product(kinds, repeat=count):
+                ways: list[Deferred[Reply]] = [Deferred() for _ in outcomes]
+                fired: list[Any] = []
+                DeferredList(ways, fireOnOneCallback=True, consumeErrors=True).addCallback(fired.append)
+                rule, certain = FirstAnswer(count), None
+                for way, outcome in zip(ways, outcomes, strict=True):
+                    if isinstance(outcome, Reply):
+                        way.callback(outcome)
+                        certain = certain or rule.answered("x", outcome)
+                    else:
+                        way.errback(outcome)
+                        certain = certain or rule.failed("x", outcome)
+                    self.assertEqual(bool(fired), certain is not None, outcomes)
+                if isinstance(fired[0], tuple):
+                    self.assertIs(fired[0][0], certain)
+                else:
+                    self.assertEqual([each.value for _, each in fired[0]], list(outcomes))
 
 
 class QuorumTests(SynchronousTestCase):
     """Consistency ``quorum`` and ``all``."""
 
-    def expected(self, outcomes: list[tuple[str, Reply | Exception]], needed: int) -> tuple[int, int, list[str]]:
+    def expected(self, outcomes: list[tuple[str, Reply | BackendFailure]], needed: int) -> tuple[int, int, list[str]]:
         """Return after how many outcomes there is which answer, and which backends it names."""
         good, bad, refusals = 0, [], []
         for number, (name, outcome) in enumerate(outcomes, 1):
@@ -161,17 +167,19 @@ class QuorumTests(SynchronousTestCase):
                 bad.append(f"{name}: {outcome.status}")
                 refusals.append(outcome.status)
             else:
-                bad.append(f"{name}: {outcome.reason if isinstance(outcome, BackendFailure) else 'error'}")
+                bad.append(f"{name}: {outcome.reason}")
             if good == needed:
                 return number, 204, []
             if len(bad) > len(outcomes) - needed:
                 return (number, refusals[0], []) if len(refusals) == len(bad) else (number, 503, bad)
         raise AssertionError
 
-    def submit(self, outcomes: list[Reply | Exception], consistency: str, order: tuple[int, ...]) -> tuple[int, Reply]:
+    def submit(
+        self, outcomes: list[Reply | BackendFailure], consistency: str, order: tuple[int, ...]
+    ) -> tuple[int, Reply]:
         """Let backends answer in an order; return after how many of them the client was answered, and with what."""
         senders = [FakeSender(f"sender{number}") for number in range(len(outcomes))]
-        relay = FanOut("test", senders)  # type: ignore[arg-type]
+        relay = fan_out(senders)
         told: list[Reply] = []
         when: list[int] = []
         relay.submit(WRITE, consistency).addCallback(told.append)
@@ -183,7 +191,7 @@ class QuorumTests(SynchronousTestCase):
 
     def test_every_order(self) -> None:
         """204 as soon as enough have it; as soon as that is impossible the 4xx, or a 503 that names the backends."""
-        kinds = [
+        kinds: list[Reply | BackendFailure] = [
             Reply(204),
             Reply(200),
             Reply(400, (), b"bad"),
@@ -191,7 +199,6 @@ class QuorumTests(SynchronousTestCase):
             failure(),
             failure(500),
             failure(429),
-            RuntimeError("a bug"),
         ]
         for count, consistency in itertools.product((1, 2, 3), ("quorum", "all")):
             needed = count if consistency == "all" else count // 2 + 1
@@ -210,7 +217,7 @@ class QuorumTests(SynchronousTestCase):
         bad = Reply(400, ((b"X-Influxdb-Error", b"bad"),), b'{"error":"bad"}\n')
         missing = Reply(404, (), b'{"error":"database not found: \\"db\\""}\n')
         waiting = BackendFailure("not ready", "answered 404", missing)
-        table: list[tuple[list[Reply | Exception], str, Reply | None]] = [
+        table: list[tuple[list[Reply | BackendFailure], str, Reply | None]] = [
             ([bad, Reply(404)], "all", bad),
             ([Reply(204), bad], "all", bad),
             ([bad, Reply(204), Reply(403)], "quorum", bad),
@@ -231,85 +238,21 @@ class QuorumTests(SynchronousTestCase):
         """The listener's consistency is for writes that ask for none."""
         for asked, status in (("", 503), ("one", 204), ("all", 503), ("any", 204)):
             senders = [FakeSender(), FakeSender()]
-            relay = FanOut("test", senders, consistency="all")  # type: ignore[arg-type]
+            relay = fan_out(senders, consistency="all")
             answered = relay.submit(WRITE, asked)
             senders[0].settle(Reply(204))
             senders[1].settle(failure())
             self.assertEqual(self.successResultOf(answered).status, status)
 
 
-class MissedTests(SynchronousTestCase):
-    """Who is told that its backend will not get a write."""
-
-    def missed(self, *outcomes: Reply | Exception, consistency: str = "one") -> set[frozenset[int]]:
-        """Return, for every order of these outcomes, which senders were told."""
-        told = set()
-        for order in itertools.permutations(range(len(outcomes))):
-            senders = [FakeSender(f"sender{number}") for number in range(len(outcomes))]
-            relay = FanOut("test", senders, clock=lambda: 7.0)  # type: ignore[arg-type]
-            relay.submit(WRITE, consistency)
-            for index in order:
-                senders[index].settle(outcomes[index])
-            for sender in senders:
-                self.assertIn(sender.missed, ([], [(WRITE, 7.0)]))
-            told.add(frozenset(index for index, sender in enumerate(senders) if sender.missed))
-        return told
-
-    def test_every_order(self) -> None:
-        """A sender that failed is told if the client got 204, whoever was first; one that refused the write is not."""
-        ok, no_database = Reply(204), Reply(404, (), b'{"error":"database not found: \\"db\\""}')
-        partial = BackendFailure("500", "x", Reply(500, (), b"partial write: x"))
-        nobody: frozenset[int] = frozenset()
-        self.assertEqual(self.missed(ok, failure(), failure(503)), {frozenset((1, 2))})
-        self.assertEqual(self.missed(failure(), failure(503)), {nobody})
-        self.assertEqual(self.missed(ok, partial), {nobody})
-        self.assertEqual(self.missed(ok, Reply(400)), {nobody})
-        self.assertEqual(self.missed(Reply(400), failure()), {nobody})
-        self.assertEqual(self.missed(ok, no_database), {nobody, frozenset((1,))})
-        for level, told in (("all", nobody), ("quorum", frozenset((2,)))):
-            self.assertEqual(self.missed(ok, ok, failure(), consistency=level), {told})
-            self.assertEqual(self.missed(ok, ok, partial, consistency=level), {nobody})
-            self.assertEqual(self.missed(ok, ok, no_database, consistency=level), {told})
-
-
-class FakeBufferedSender(BufferedSender):
-    """A sender with a queue, that answers when told."""
-
-    def __init__(self, name: str = "fake") -> None:
-        self.name = name
-        self.fates: list[Fate] = []
-        self.absent: list[Fate] = []
-        self.answer: Deferred[Reply] = Deferred()
-        self.behind = False
-        self.buried: list[Fate] = []
-
-    def submit(self, write: Write, fate: Fate | None = None) -> Deferred[Reply]:
-        """Take a write."""
-        assert fate is not None
-        self.fates.append(fate)
-        if self.behind:
-            fate.absent.append(self)
-        return self.answer
-
-    def not_on_disk(self, fate: Fate) -> None:
-        """Note it."""
-        self.absent.append(fate)
-
-    def settled(self, fate: Fate) -> None:
-        """Nothing to do."""
-
-    settle = FakeSender.settle
-
-
 class KeptTests(SynchronousTestCase):
     """What is kept, and when the client is told, with queues."""
 
     def build(self, count: int = 2, *, journal: bool = True, **settings: Any) -> None:
-        """Build a relay with queues."""
-        self.senders = [FakeBufferedSender(f"sender{number}") for number in range(count)]
-        self.writer = MemoryJournal(41, commits_at_once=False)
-        writer: Any = self.writer if journal else None
-        self.relay = FanOut("test", self.senders, writer=writer, clock=lambda: 7.0, **settings)
+        """Build a fan-out to senders with a backlog."""
+        self.senders = [FakeSender(f"sender{number}", keeps=True) for number in range(count)]
+        self.journal = MemoryJournal(41, commits_at_once=False)
+        self.relay = fan_out(self.senders, journal=self.journal if journal else None, **settings)
 
     def submit(self, consistency: str = "") -> list[Reply]:
         """Submit a write; return where the answers will be."""
@@ -326,27 +269,26 @@ class KeptTests(SynchronousTestCase):
         for outcome, state in ((Reply(204), State.KEPT), (Reply(400), State.STRUCK)):
             self.build(journal=False)
             told = self.submit()
-            self.assertEqual(self.state(), State.PENDING)
+            self.assertEqual(self.state(), State.UNDECIDED)
             self.senders[1].settle(outcome)
             self.assertEqual((told, self.state()), ([outcome], state))
-        self.senders[1].answer = Deferred()
         self.submit()
-        self.assertEqual([fate.seq for fate in self.senders[0].fates], [1, 2])
-        self.assertIs(self.senders[0].fates[0].write, WRITE)
+        self.assertEqual([fate.number for fate in self.senders[0].fates], [1, 2])
+        self.assertEqual(self.senders[0].taken, [WRITE] * 2)
 
     def test_taken(self) -> None:
         """A 204 is given when a backend has the write and it is committed, whichever is first."""
         for commit_first in (False, True):
             self.build()
             told = self.submit()
-            steps = [lambda: self.senders[0].settle(Reply(204)), self.writer.commit]
+            steps = [lambda: self.senders[0].settle(Reply(204)), self.journal.commit]
             for step in reversed(steps) if commit_first else steps:
                 self.assertEqual(told, [])
                 step()
             self.assertEqual((told, self.state()), ([Reply(204)], State.KEPT))
-            (record,) = self.writer.appended
+            (record,) = self.journal.appended
             self.assertEqual((record.seq, record.time, record.write), (42, 7.0, WRITE))
-            self.assertEqual((self.writer.last_number, self.writer.struck), (42, []))
+            self.assertEqual((self.journal.last_number, self.journal.struck), (42, []))
 
     def test_refused(self) -> None:
         """A 4xx or 5xx is given when the write is struck from the journal for certain, or that has failed."""
@@ -355,21 +297,21 @@ class KeptTests(SynchronousTestCase):
                 self.build(1)
                 told = self.submit()
                 self.senders[0].settle(outcome)
-                self.assertEqual((told, self.writer.struck), ([], []))
-                self.writer.commit()
-                self.assertEqual((told, self.writer.struck, self.state()), ([], [42], State.STRUCK))
-                self.writer.commit(problem)
+                self.assertEqual((told, self.journal.struck), ([], []))
+                self.journal.commit()
+                self.assertEqual((told, self.journal.struck, self.state()), ([], [42], State.STRUCK))
+                self.journal.commit(problem)
                 self.assertEqual(len(told), 1)
 
     def test_dead_letter_first(self) -> None:
         """A dead letter of another backend is with the journal before the 204 is given."""
         self.build()
         told = self.submit()
-        sender = self.senders[1]
-        sender.fates[0].when_kept(lambda: sender.buried.append(sender.fates[0]))
+        buried: list[int] = []
+        self.senders[1].fates[0].when_decided(lambda fate: buried.append(len(told)))
         self.senders[0].settle(Reply(204))
-        self.writer.commit()
-        self.assertEqual((told, len(sender.buried)), ([Reply(204)], 1))
+        self.journal.commit()
+        self.assertEqual((told, buried), ([Reply(204)], [0]))
 
     def test_submitted_within_a_submission(self) -> None:
         """A client that writes again when it is told, within another write's submission, comes behind that one."""
@@ -377,7 +319,7 @@ class KeptTests(SynchronousTestCase):
         order: list[bytes] = []
         first = self.senders[0].submit
 
-        def submit(write: Write, fate: Fate | None = None) -> Deferred[Reply]:
+        def submit(write: Write, fate: Fate) -> bool:
             if write.body == b"outer 1\n":
                 self.relay.submit(Write(write.destination, write.query, b"", b"inner 1\n"))
             order.append(write.body)
@@ -390,27 +332,42 @@ class KeptTests(SynchronousTestCase):
     def test_mistake_within_a_submission(self) -> None:
         """A mistake of ours in one submission fails that one, and not the next."""
         self.build()
-        self.patch(self.senders[0], "submit", lambda *_: 1 / 0)
+        self.patch(self.journal, "append", lambda record: 1 / 0)
         failed = self.relay.submit(WRITE)
         self.failureResultOf(failed, ZeroDivisionError)
-        self.assertEqual(len(self.relay._submitted), 0)
+        del self.journal.append
+        told = self.submit()
+        self.senders[0].settle(Reply(204))
+        self.journal.commit()
+        self.assertEqual(told, [Reply(204)])
+
+    def test_sender_that_raises(self) -> None:
+        """A mistake in one sender fails the write for that one, and not for the others."""
+        self.build()
+        self.patch(self.senders[0], "submit", lambda *_: 1 / 0)
+        told = self.submit("all")
+        self.senders[1].settle(Reply(204))
+        self.journal.commit()
+        self.journal.commit()
+        self.assertIn(b"(sender0: error)", told[0].body)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_journal_fails(self) -> None:
         """Where the journal fails, a write that a backend has is acknowledged; who counted on the disk is told."""
         self.build()
-        self.senders[1].behind = True
+        self.senders[1].relies = True
         told = self.submit()
-        self.writer.commit(JournalError("disk"))
-        self.assertEqual((self.senders[0].absent, self.senders[1].absent), ([], self.senders[1].fates))
+        self.journal.commit(JournalError("disk"))
+        self.assertEqual((self.senders[0].unjournaled, self.senders[1].unjournaled), ([], self.senders[1].fates))
         self.senders[0].settle(Reply(204))
-        self.assertEqual((told, self.state(), self.writer.struck), ([Reply(204)], State.KEPT, []))
+        self.assertEqual((told, self.state(), self.journal.struck), ([Reply(204)], State.KEPT, []))
 
     def test_journal_fails_and_refuses(self) -> None:
         """Where writes must be journaled, one that cannot be is answered 503, and struck."""
         self.build(refuse_unjournaled=True)
         told = self.submit()
         self.senders[0].settle(Reply(204))
-        self.writer.commit(JournalError("disk"))
+        self.journal.commit(JournalError("disk"))
         self.assertEqual((told[0].status, self.state()), (503, State.STRUCK))
         self.assertEqual(json.loads(told[0].body), {"error": "unable to journal the write: disk"})
 
@@ -420,7 +377,7 @@ class KeptTests(SynchronousTestCase):
             self.build(1, **settings)
             told = self.submit()
             self.senders[0].settle(Reply(400))
-            self.writer.commit(JournalError("disk"))
+            self.journal.commit(JournalError("disk"))
             self.assertEqual((told, self.state()), ([Reply(400)], State.STRUCK))
 
     def test_journal_first(self) -> None:
@@ -428,46 +385,34 @@ class KeptTests(SynchronousTestCase):
         self.build(consistency="any", journal_first=True)
         told = [self.submit(), self.submit()]
         handed = self.relay.handed_out()
-        self.assertEqual((self.senders[0].fates, told, len(self.writer.appended)), ([], [[], []], 2))
-        self.writer.commit()
-        self.assertEqual(([fate.seq for fate in self.senders[1].fates], told), ([42], [[Reply(204)], []]))
+        self.assertEqual((self.senders[0].fates, told, len(self.journal.appended)), ([], [[], []], 2))
+        self.journal.commit()
+        self.assertEqual(([fate.number for fate in self.senders[1].fates], told), ([42], [[Reply(204)], []]))
         self.assertNoResult(handed)
-        self.writer.commit()
-        self.assertEqual(([fate.seq for fate in self.senders[1].fates], told), ([42, 43], [[Reply(204)]] * 2))
+        self.journal.commit()
+        self.assertEqual(([fate.number for fate in self.senders[1].fates], told), ([42, 43], [[Reply(204)]] * 2))
         self.successResultOf(handed)
         self.successResultOf(self.relay.handed_out())
 
     def test_journal_first_fails(self) -> None:
         """Where the journal comes first and fails, the backends get the write, and who counted on the disk is told."""
         self.build(consistency="any", journal_first=True)
-        self.senders[1].behind = True
+        self.senders[1].relies = True
         told = self.submit()
         handed = self.relay.handed_out()
-        self.writer.commit(JournalError("disk"))
+        self.journal.commit(JournalError("disk"))
         self.successResultOf(handed)
-        self.assertEqual((self.senders[0].absent, self.senders[1].absent), ([], self.senders[1].fates))
+        self.assertEqual((self.senders[0].unjournaled, self.senders[1].unjournaled), ([], self.senders[1].fates))
         self.assertEqual((told, len(self.senders[0].fates)), ([], 1))
         self.senders[0].settle(Reply(204))
         self.assertEqual((told, self.state()), ([Reply(204)], State.KEPT))
-
-    def test_journal_first_and_a_road_that_raises(self) -> None:
-        """A sender's mistake is its write's, and keeps nothing else from going on."""
-        self.build(consistency="any", journal_first=True)
-        failed = self.relay.submit(WRITE)
-        told = self.submit()
-        self.patch(self.senders[1], "submit", lambda *_: 1 / 0)
-        self.writer.commit()
-        self.failureResultOf(failed, ZeroDivisionError)
-        del self.senders[1].submit
-        self.writer.commit()
-        self.assertEqual(told, [Reply(204)])
 
     def test_any(self) -> None:
         """With ``any`` a committed write is acknowledged before any backend has answered."""
         self.build()
         told = self.submit("any")
         self.assertEqual(told, [])
-        self.writer.commit()
+        self.journal.commit()
         self.assertEqual((told, self.state()), ([Reply(204)], State.KEPT))
         self.senders[0].settle(Reply(400))
         self.senders[1].settle(failure())
@@ -477,7 +422,7 @@ class KeptTests(SynchronousTestCase):
         """With ``any`` a commit that fails acknowledges nothing: the backends decide."""
         self.build()
         told = self.submit("any")
-        self.writer.commit(JournalError("disk"))
+        self.journal.commit(JournalError("disk"))
         self.assertEqual(told, [])
         self.senders[0].settle(failure())
         self.assertEqual(told, [])
@@ -488,7 +433,7 @@ class KeptTests(SynchronousTestCase):
         """With ``any`` and neither journal nor backends the client gets 503."""
         self.build(1)
         told = self.submit("any")
-        self.writer.commit(JournalError("disk"))
+        self.journal.commit(JournalError("disk"))
         self.senders[0].settle(failure())
         self.assertEqual((told, self.state()), ([UNABLE], State.STRUCK))
 
@@ -497,7 +442,7 @@ class KeptTests(SynchronousTestCase):
         self.build(journal=False)
         self.assertEqual(self.submit("any"), [Reply(204)])
         self.build(journal=False)
-        self.senders[0].settle(failure(reason="full"))
+        self.senders[0].at_once, self.senders[0].takes = failure(reason="full"), False
         told = self.submit("any")
         self.assertEqual(told, [])
         self.senders[1].settle(failure())
@@ -507,8 +452,7 @@ class KeptTests(SynchronousTestCase):
         """With ``any`` and a backend that has no queue, a backend has to take the write."""
         self.build(journal=False)
         bare = FakeSender()
-        bare.submit = lambda write, fate=None: bare.answer  # type: ignore[method-assign, misc]
-        self.relay = FanOut("test", [*self.senders, bare])  # type: ignore[list-item]
+        self.relay = fan_out([*self.senders, bare])
         told = self.submit("any")
         self.assertEqual(told, [])
         bare.settle(Reply(204))
@@ -520,8 +464,8 @@ class KeptTests(SynchronousTestCase):
         told = self.submit()
         self.senders[0].settle(Reply(204))
         self.senders[1].settle(failure())
-        self.writer.commit()
-        self.writer.commit()
+        self.journal.commit()
+        self.journal.commit()
         self.assertEqual(([reply.status for reply in told], self.state()), ([503], State.STRUCK))
 
 
@@ -578,10 +522,11 @@ class FilterTests(SynchronousTestCase):
 
     def build(self, *expressions: str | None) -> None:
         """Build a relay to senders, each with a filter or none."""
-        self.senders = [FakeSender(f"sender{number}") for number in range(len(expressions))]
-        for sender, expression in zip(self.senders, expressions, strict=True):
-            sender.filter = None if expression is None else Filter([expression], [])
-        self.relay = FanOut("test", self.senders)  # type: ignore[arg-type]
+        self.senders = [
+            FakeSender(f"sender{number}", wanted=None if expression is None else Filter([expression], []))
+            for number, expression in enumerate(expressions)
+        ]
+        self.relay = fan_out(self.senders)
 
     def submit(self, body: bytes, consistency: str = "") -> list[Reply]:
         """Submit a write; return where the answers will be."""

@@ -1,78 +1,89 @@
-"""What a backend's answer means."""
+"""The reading of answers."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay.core.replies import json_error
 from influxrelay.core.write import Reply
-from influxrelay.delivery.responses import Verdict, is_misdirected, is_not_ready, is_presentable, judge
+from influxrelay.delivery import responses as answers
+from influxrelay.delivery.responses import MAX_RETRY_AFTER, Verdict, excerpt, is_presentable, judge, retry_after
+from testing.backends import BROKEN, retry_later
 
-MISSING_1 = json_error(404, 'database not found: "x"')
-MISSING_2 = Reply(404, (), b'{"code":"not found","message":"bucket \\"x\\" not found"}')
-NO_ORGANIZATION = Reply(404, (), b'{"code":"not found","message":"organization name \\"x\\" not found"}')
-PAGE = Reply(404, ((b"Content-Type", b"text/html"),), b"<html><body>404 Not Found</body></html>")
-GO = Reply(404, ((b"Content-Type", b"text/plain; charset=utf-8"),), b"404 page not found\n")
-GATEWAY = Reply(404, ((b"Content-Type", b"application/json"),), b'{"message":"no Route matched with those values"}')
-METHOD = Reply(405, (), b"Method Not Allowed\n")
-CUT_OFF = Reply(404, ((b"X-Influxdb-Error", b"of ours"),), b'{"error":"of ours"}\n', complete=False)
+PERMANENT_TEXTS = (
+    b"retention policy not found",
+    b"partial write",
+    b"unable to parse",
+    b"points beyond retention policy",
+    b"field type conflict",
+)
+TROUBLE = (Reply(408), Reply(425), Reply(429), Reply(301), Reply(304), Reply(100), BROKEN, Reply(503), Reply(599))
 
 
-class VerdictTests(SynchronousTestCase):
-    """The verdict on a write."""
+class AnswerTests(SynchronousTestCase):
+    """The reading of answers."""
 
-    def test_verdicts(self) -> None:
-        """Statuses decide, but for a 5xx with a text that cannot heal."""
-        for status, body, verdict in (
-            (200, b"", Verdict.TAKEN),
-            (204, b"", Verdict.TAKEN),
-            (400, b"", Verdict.REFUSED),
-            (404, b"database not found", Verdict.REFUSED),
-            (413, b"", Verdict.REFUSED),
-            (408, b"", Verdict.NOT_NOW),
-            (425, b"", Verdict.NOT_NOW),
-            (429, b"", Verdict.NOT_NOW),
-            (500, b"timeout", Verdict.NOT_NOW),
-            (500, b"partial write: field type conflict", Verdict.PERMANENT),
-            (503, b"Retention Policy not found", Verdict.PERMANENT),
-            (101, b"", Verdict.NOT_NOW),
-            (307, b"", Verdict.NOT_NOW),
-            (600, b"", Verdict.NOT_NOW),
-        ):
-            self.assertIs(judge(Reply(status, (), body)), verdict, (status, body))
+    def test_judge(self) -> None:
+        """Each status has its verdict, and a permanent text counts only in a 5xx."""
+        table = {
+            Verdict.TAKEN: (200, 204, 299),
+            Verdict.REFUSED: (400, 401, 403, 413, 422, 499),
+            Verdict.MISDIRECTED: (404, 405),
+            Verdict.NOT_NOW: (100, 199, 300, 301, 304, 399, 408, 425, 429, 500, 502, 503, 599),
+        }
+        for verdict, statuses in table.items():
+            for status in statuses:
+                self.assertIs(judge(Reply(status)), verdict, status)
+        for text in PERMANENT_TEXTS:
+            for status, verdict in ((500, Verdict.PERMANENT), (400, Verdict.REFUSED), (429, Verdict.NOT_NOW)):
+                self.assertIs(judge(Reply(status, (), b"error: " + text.title() + b" x")), verdict)
+
+    def test_database_not_found(self) -> None:
+        """The text "database not found" can heal."""
+        self.assertIs(judge(Reply(500, (), b"database not found")), Verdict.NOT_NOW)
 
     def test_presentable(self) -> None:
-        """When all backends fail, a client may see what means that it should come again."""
-        for reply in (Reply(500), Reply(503), Reply(429), MISSING_1):
-            self.assertTrue(is_presentable(reply), reply)
-        for reply in (Reply(101), Reply(302), Reply(400), Reply(600)):
-            self.assertFalse(is_presentable(reply), reply)
+        """A client may see 5xx, 408, 425 and 429, and nothing that is no final answer."""
+        for status in (500, 503, 599, 408, 425, 429):
+            self.assertTrue(is_presentable(Reply(status)), status)
+        for status in (100, 301, 304, 399):
+            self.assertFalse(is_presentable(Reply(status)), status)
 
+    def test_retry_after(self) -> None:
+        """Seconds and dates are read, the past is now, an hour is the most, and nonsense is 0."""
+        self.patch(answers, "time", lambda: 1_700_000_000.0)
+        table = {
+            "": 0,
+            "0": 0,
+            " 7 ": 7,
+            "3600": 3600,
+            "3601": MAX_RETRY_AFTER,
+            "9" * 400: MAX_RETRY_AFTER,
+            "-1": 0,
+            "1.5": 0,
+            "soon": 0,
+            "Tue, 14 Nov 2023 22:13:50 GMT": 30,
+            "Tue, 14 Nov 2023 22:13:10 GMT": 0,
+            "Tue, 14 Nov 2123 22:13:10 GMT": MAX_RETRY_AFTER,
+            "Tue, 99 Nov 2023 22:13:10 GMT": 0,
+            "\u00e9": 0,
+        }
+        for value, seconds in table.items():
+            self.assertAlmostEqual(retry_after(retry_later(value)), seconds, msg=value)
+        self.assertEqual(retry_after(Reply(503)), 0)
 
-class NotFoundTests(SynchronousTestCase):
-    """The kinds of 404 and 405."""
-
-    def test_not_ready(self) -> None:
-        """A missing database or bucket is known by InfluxDB's text, and by no other."""
-        for reply in (MISSING_1, MISSING_2, Reply(404, (), b'bucket "my bucket" not found')):
-            self.assertTrue(is_not_ready(reply), reply)
-        for reply in (NO_ORGANIZATION, PAGE, GO, GATEWAY, CUT_OFF, Reply(500, (), MISSING_1.body)):
-            self.assertFalse(is_not_ready(reply), reply)
-
-    def test_misdirected(self) -> None:
-        """What has not the form of InfluxDB's errors, cannot be read, or misses the organization is misdirected."""
-        for reply in (
-            PAGE,
-            GO,
-            GATEWAY,
-            METHOD,
-            CUT_OFF,
-            NO_ORGANIZATION,
-            Reply(404),
-            Reply(404, (), b"[]"),
-            Reply(405, (), b"\xff"),
+    def test_retry_after_overflow(self) -> None:
+        """Numbers that no calendar holds are nonsense like any other, and never raised."""
+        for value in (
+            "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+            "Mon, 99999999999999999999 Jan 2024 00:00:00 GMT",
+            "Mon, 01 Jan 2024 00:00:00 +99999999999999999999",
         ):
-            self.assertTrue(is_misdirected(reply), reply)
-        told = Reply(404, (), b'{"code":"not found","message":"x"}')
-        for reply in (MISSING_1, MISSING_2, told, json_error(404, "something else"), Reply(403, (), b"no")):
-            self.assertFalse(is_misdirected(reply), reply)
+            self.assertEqual(retry_after(retry_later(value)), 0, value)
+
+    def test_excerpt(self) -> None:
+        """An excerpt is the status and at most 200 bytes of the text, whatever they are."""
+        self.assertEqual(excerpt(Reply(500)), "500")
+        self.assertEqual(excerpt(Reply(500, (), b" \n")), "500")
+        self.assertEqual(excerpt(Reply(500, (), b"why\n")), "500: why")
+        self.assertEqual(excerpt(Reply(500, (), b"\xff")), "500: \ufffd")
+        self.assertEqual(len(excerpt(Reply(500, (), b"x" * 10_000))), len("500: ") + 200)

@@ -153,7 +153,7 @@ class ReadingTests(_Case):
 
     def test_others_have_their_turn(self) -> None:
         """Of many requests that come at once one is read in each turn, also if it is answered at once."""
-        self.patch(__import__("influxrelay.core.slices", fromlist=["x"]), "SLICE", 0.0)
+        self.patch(__import__("influxrelay.core.cooperation", fromlist=["x"]), "SLICE", 0.0)
         self.page.on_request = lambda found: found.respond(FINE)
         self.client.receive(request(b"/page", b"") * 5)
         self.assertEqual(len(self.page.requests), 1)

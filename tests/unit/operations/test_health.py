@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,15 +15,20 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.backlog import Fate, JournalBacklog, MemoryBacklog, State
-from influxrelay.delivery.buffered_sender import BufferedSender
+from influxrelay.delivery.back_off import FORGIVENESS
+from influxrelay.delivery.backlog import Backlog, MemoryBacklog
+from influxrelay.delivery.destination_queue import Entry
 from influxrelay.delivery.fanout import FanOut
+from influxrelay.delivery.fate import Fate
+from influxrelay.delivery.journal_backlog import JournalBacklog
 from influxrelay.delivery.prober import INTERVAL, Prober
-from influxrelay.delivery.sender import FORGIVENESS, Sender
-from influxrelay.journal.writer import JournalLimits, JournalWriter
+from influxrelay.delivery.sender import Sender
+from influxrelay.delivery.settings import SenderSettings
+from influxrelay.journal.records import JournalLimits
+from influxrelay.journal.writer import JournalWriter
 from influxrelay.operations.health import PATIENCE, Check, Health, LocalExaminer
 from testing.backends import FakeBackend, destination, write
-from tests.simulation import health as health_simulation
+from testing.sender_case import Client, room
 from tests.simulation.health import FakeListener
 
 OK = Reply(204)
@@ -30,10 +36,13 @@ REFUSED = BackendFailure("refused", "Connection refused.")
 BUSY = BackendFailure("503", "answered 503: busy", Reply(503))
 TIMEOUT = 10.0
 LINE = b"m f=1 1\n"
+BIG = b"x" * 90
 
 
 class ExamineTests(SynchronousTestCase):
     """One sender on a Clock, and questions about it."""
+
+    number = 0  # of the last write
 
     def setUp(self) -> None:
         """Build the sender, which has been heard of."""
@@ -41,20 +50,19 @@ class ExamineTests(SynchronousTestCase):
         self.backend = FakeBackend()
         self.build()
 
-    def build(self, queue: Any = None) -> None:
+    def build(self, backlog: Backlog | None = None, *, known: bool = True) -> None:
         """Build the sender anew."""
-        if queue is None:
-            self.sender = Sender(self.backend, self.clock, relay="test", jitter=lambda: 0.0)
-        else:
-            self.sender = BufferedSender(self.backend, self.clock, relay="test", backlog=queue, jitter=lambda: 0.0)
-        self.sender.pinged(None)
+        settings = SenderSettings("fake", "test", buffer=100_000)
+        self.sender = Sender(self.backend, self.clock, settings, backlog, jitter=lambda: 0.0)
+        if known:
+            self.sender.pinged(None)
         self.listener = FakeListener([self.sender])
         self.examiner = LocalExaminer(lambda: [self.listener], self.clock)
 
-    def submit(self, body: bytes = b"m f=1 1\n", seq: int = 0) -> None:
+    def submit(self, body: bytes = b"m f=1 1\n") -> None:
         """Submit a write that was taken elsewhere."""
-        fate = Fate(seq, 0.0, write(body), State.KEPT) if seq else None
-        self.sender.submit(write(body), fate).addErrback(lambda _: None)
+        self.number += 1
+        self.sender.submit(write(body), Fate.restored(self.number, 0.0))
 
     def ask(self, name: str = "fake") -> list[Health | None]:
         """Ask, and return where the answer will be."""
@@ -90,24 +98,24 @@ class ExamineTests(SynchronousTestCase):
 
     def test_later_writes(self) -> None:
         """Under constant load a question waits only for the writes before it, in every queue, also with a queue."""
-        for queue in (None, MemoryBacklog("fake", 1000)):
-            self.build(queue)
-            self.submit(seq=1)
-            self.submit(seq=2)
+        for backlog in (None, MemoryBacklog()):
+            self.build(backlog)
+            self.submit()
+            self.submit()
             told = self.ask()
-            self.submit(seq=3)
-            for number in (0, 1):
+            self.submit()
+            for _ in range(2):
                 self.assertEqual(told, [])
                 self.backend.pending[0].answer(OK)
                 self.clock.advance(0.02)
-                self.submit(seq=4 + number)
+                self.submit()
             self.assertEqual([each.passed for each in told if each], [True])
             while self.backend.pending:
                 self.backend.pending[0].answer(OK)
 
     def test_unknown(self) -> None:
         """A backend that was never heard of is not in sync before its first ping, which may come meanwhile."""
-        self.sender._pinged_at = -1
+        self.build(known=False)
         self.assertEqual(self.message(), "not heard of yet")
         told = self.ask()
         self.sender.pinged(None)
@@ -116,16 +124,14 @@ class ExamineTests(SynchronousTestCase):
 
     def test_words(self) -> None:
         """Each reason is told in words."""
+        self.patch(time, "time", lambda: 200.0)
         self.submit(b"m f=1 1\n")
         self.submit(b"m f=2 2\n")
-        self.assertEqual(self.message(), "behind: 2 writes (16 B) are under way or wait")
+        self.assertEqual(self.message(), "behind: 2 writes (16 B) are under way or wait, the oldest for 3m20s")
         self.backend.pending[0].fail(error=REFUSED)
         self.assertEqual(self.message(), "down: refused: Connection refused")
-        queue = MemoryBacklog("fake", 1000)
-        self.build(queue)
-        assert isinstance(self.sender, BufferedSender)
-        self.patch(health_simulation.time, "time", lambda: 200.0)
-        self.submit(seq=1)
+        self.build(MemoryBacklog())
+        self.submit()
         self.assertEqual(self.message(), "behind: 1 write (8 B) is under way or waits, the oldest for 3m20s")
         self.backend.pending[-1].answer(Reply(404, (), b'{"error":"database not found: \\"db\\""}'))
         self.assertRegex(self.message(), r'^behind: 1 write .* for 3m20s; it has no database "db"')
@@ -136,19 +142,19 @@ class ExamineTests(SynchronousTestCase):
 
     def test_losses(self) -> None:
         """What is lost is told until it is copied; not so what an operator has dropped, and dead letters."""
-        queue = MemoryBacklog("fake", 1000)
-        self.build(queue)
-        fate = Fate(1, 60.0, write(b"m f=1 1\n"), State.KEPT)
-        queue.lost(fate, fate.write, "operator")
-        queue.bury(fate, fate.write, Reply(400))
+        backlog = MemoryBacklog()
+        self.build(backlog)
+        entry = Entry(write(b"m f=1 1\n"), Fate.restored(1, 60.0))
+        backlog.lost(entry, "operator")
+        backlog.refused(self.sender.queues.open(destination()), entry, Reply(400))
         self.assertEqual(self.message(), "up and in sync")
-        queue.lost(fate, fate.write, "full")
+        backlog.lost(entry, "full")
         self.assertEqual(
             self.message(),
             "misses 1 write (8 B) accepted from 1970-01-01T00:01:00Z to 1970-01-01T00:01:00Z (full): copy that time"
             " from another backend, then: influxrelay queues repaired fake --listener simulation",
         )
-        self.sender.forget_losses()
+        backlog.forget_losses()
         self.assertEqual(self.message(), "up and in sync")
 
     def test_senders_of_the_moment(self) -> None:
@@ -173,8 +179,8 @@ class PingCase(SynchronousTestCase):
         self.clock = Clock()
         self.backend = FakeBackend()
         self.asked: list[Deferred[Reply]] = []
-        self.backend.ping = self._ping  # type: ignore[attr-defined]
-        self.sender = Sender(self.backend, self.clock, relay="test", jitter=lambda: 0.0)
+        self.backend.ping = self._ping  # type: ignore[method-assign]
+        self.sender = Sender(self.backend, self.clock, SenderSettings("fake", "test"), jitter=lambda: 0.0)
         self.senders = [self.sender]
         self.pinger = Prober(lambda: self.senders, self.clock)
         self.pinger.start()
@@ -199,7 +205,7 @@ class PingCase(SynchronousTestCase):
 
     def write(self, outcome: Reply | BackendFailure) -> None:
         """Send a write that comes back so."""
-        self.sender.submit(write(LINE)).addErrback(lambda _: None)
+        self.sender.submit(write(LINE), Client(1, self.clock.seconds()))
         pending = self.backend.pending[-1]
         if isinstance(outcome, Reply):
             pending.answer(outcome)
@@ -212,9 +218,9 @@ class PingTests(PingCase):
 
     def test_at_once_and_then_regularly(self) -> None:
         """The first ping goes at the start, one more with each interval, and never two at a time."""
-        self.assertFalse(self.sender.is_known)
+        self.assertFalse(self.sender.status.is_known)
         self.answer(OK)
-        self.assertTrue(self.sender.is_known)
+        self.assertTrue(self.sender.status.is_known)
         self.next_ping()
         self.clock.pump([INTERVAL] * 3)
         self.answer(OK)
@@ -253,12 +259,12 @@ class PingTests(PingCase):
     def test_failure_keeps_nothing_back(self) -> None:
         """After a failed ping writes go out as ever, and the first that is taken ends the matter."""
         self.answer(REFUSED)
-        self.sender.submit(write(LINE))
+        self.sender.submit(write(LINE), Client(1, self.clock.seconds()))
         self.assertEqual(self.sender.objection()[:4], "down")
         self.backend.pending[0].answer(OK)
         self.assertEqual(self.sender.objection(), "")
         self.clock.advance(INTERVAL)
-        self.assertIsNone(self.sender._ping_problem)
+        self.assertIsNone(self.sender.status.problem)
 
     def test_overtaken(self) -> None:
         """A ping that comes back after a write says nothing."""
@@ -289,7 +295,7 @@ class PingTests(PingCase):
             self.answer(OK)
             self.write(Reply(503, headers, b"busy"))
             began = self.clock.seconds()
-            while self.sender.trouble is not None:
+            while self.sender.status.trouble is not None:
                 self.clock.advance(INTERVAL)
                 if self.asked:
                     self.answer(OK)
@@ -300,16 +306,9 @@ class PingTests(PingCase):
     def test_what_waits_is_probed(self) -> None:
         """With writes that wait a good ping does not end the trouble, but lets the next probe go at once."""
         self.answer(OK)
-        self.senders[0] = self.sender = BufferedSender(
-            self.backend,
-            self.clock,
-            relay="test",
-            backlog=MemoryBacklog("fake", 1000),
-            max_delay=1000.0,
-            jitter=lambda: 1.0,
-        )
-        fate = Fate(1, 0.0, write(LINE), State.KEPT)
-        self.sender.submit(write(LINE), fate).addErrback(lambda _: None)
+        settings = SenderSettings("fake", "test", buffer=100_000, max_delay=1000.0)
+        self.senders[0] = self.sender = Sender(self.backend, self.clock, settings, MemoryBacklog(), jitter=lambda: 1.0)
+        self.sender.submit(write(LINE), Fate.restored(1, 0.0))
         for _ in range(8):  # until the pauses are long
             self.backend.pending[0].fail(error=REFUSED)
             while not self.backend.pending:
@@ -324,15 +323,15 @@ class PingTests(PingCase):
         self.assertEqual(self.backend.pending, [])
         self.answer(OK)
         self.assertEqual(len(self.backend.pending), 1)
-        self.assertIsNotNone(self.sender.trouble)
+        self.assertIsNotNone(self.sender.status.trouble)
         self.backend.pending[0].answer(OK)
-        self.assertIsNone(self.sender.trouble)
+        self.assertIsNone(self.sender.status.trouble)
 
     def test_stop(self) -> None:
         """After the stop nothing is sent, and what comes back says nothing."""
         self.pinger.stop()
         self.answer(REFUSED)
-        self.assertFalse(self.sender.is_known)
+        self.assertFalse(self.sender.status.is_known)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_bug(self) -> None:
@@ -409,7 +408,8 @@ class AbleTests(SynchronousTestCase):
             self.addCleanup(writer._journal.close)
             writer.start()
         senders = [self.sender(f"b{number}", state, queue, writer) for number, state in enumerate(states)]
-        relay = FanOut("test", senders, writer=writer, consistency=consistency, refuse_unjournaled=on_error == "refuse")
+        refuses = on_error == "refuse"
+        relay = FanOut("test", senders, self.clock, journal=writer, consistency=consistency, refuse_unjournaled=refuses)
         if writer is not None and disk == "broken":
             writer.broken = True
             writer.probe().addErrback(lambda _: None)
@@ -419,24 +419,24 @@ class AbleTests(SynchronousTestCase):
     def sender(self, name: str, state: str, queue: str, writer: JournalWriter | None) -> Sender:
         """Build a sender whose backend is in this state."""
         backend: Any = StateBackend(name, state, self.clock)
-        named: dict[str, Any] = {"relay": "test", "jitter": lambda: 0.0, "max_waiting": 100}
-        if queue == "none":
-            sender = Sender(backend, self.clock, **named)
-        else:
-            kept: Any = JournalBacklog(writer) if writer is not None else MemoryBacklog(name, 100)
-            sender = BufferedSender(backend, self.clock, backlog=kept, **named)
+        limit = room(2 * len(BIG), writes=2)  # for one under way, and one that waits
+        settings = SenderSettings(name, "test", max_waiting=limit, buffer=limit)
+        backlog: Backlog = MemoryBacklog() if queue == "memory" else Backlog()
+        if writer is not None:
+            backlog = JournalBacklog(writer, self.clock)
+        sender = Sender(backend, self.clock, settings, backlog, jitter=lambda: 0.0)
         if state == "down":
-            sender._enter_trouble(REFUSED, 0.0)
+            sender.submit(write(LINE), Fate.restored(0, 0.0))
+            self.clock.advance(0.01)
         elif state == "pinged":
             backend.state = "down"
             sender.pinged(REFUSED)
-        elif isinstance(sender, BufferedSender) and state == "paused":
+        elif state == "paused":
             sender.pause()
         elif state == "full":
             place = Destination(b"other", b"", b"ns", (b"", b"", b""))
             for _ in range(3):  # one under way, one that waits, one for which there is no room
-                each = Write(place, b"db=other", b"", b"x" * 90)
-                sender.submit(each, Fate(0, 0.0, each, State.KEPT)).addErrback(lambda _: None)
+                sender.submit(Write(place, b"db=db", b"", BIG), Client(0, 0.0))
         return sender
 
     def test_table(self) -> None:
@@ -455,7 +455,7 @@ class AbleTests(SynchronousTestCase):
                 big = "full" in case[0]
                 place = destination(b"other" if big else b"db")
                 told: list[Reply] = []
-                relay.submit(Write(place, b"db=db", b"", b"x" * 90 if big else b"m f=1 1\n")).addCallback(told.append)
+                relay.submit(Write(place, b"db=db", b"", BIG if big else b"m f=1 1\n")).addCallback(told.append)
                 for _ in range(40):
                     self.clock.advance(TIMEOUT / 20)
                 (reply,) = told

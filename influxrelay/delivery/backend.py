@@ -1,0 +1,47 @@
+"""What a sender asks of the transport to its backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from influxrelay.core.write import Reply, Write
+
+
+class Backend(Protocol):
+    """The transport to one backend: it sends, and knows nothing of order or retry.
+
+    :ivar timeout: seconds that an exchange may take.
+    """
+
+    timeout: float
+
+    def post(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
+        """Send a body, given in parts, to where ``write`` goes.
+
+        The Deferred fires with an answer of any final status, or fails with
+        :class:`influxrelay.core.errors.BackendFailure` where there was none. A request may wait for a connection first.
+        """
+
+    def create_database(self, write: Write) -> Deferred[Reply]:
+        """Create the database that ``write`` goes to; fires and fails as :meth:`post` does."""
+
+    def ping(self) -> Deferred[Reply]:
+        """Ask whether the server lives; fires and fails as :meth:`post` does, within a time of its own."""
+
+    def abort(self) -> None:
+        """Fail what is in flight."""
+
+    def close(self) -> Deferred[None]:
+        """Close the connections that are idle."""
+
+    def does_the_same(self, other: Backend) -> bool:
+        """Tell whether another transport sends the same in the same way, whatever its name."""
+
+    def retire(self) -> None:
+        """Close each connection as soon as it is idle: there will be no more requests."""
+
+    def is_busy(self) -> bool:
+        """Tell whether a request is under way."""

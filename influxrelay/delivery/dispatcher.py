@@ -1,0 +1,357 @@
+"""When what is sent to one backend, and what comes of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from influxrelay.core.errors import BackendFailure
+from influxrelay.core.log_throttle import FailureLog, RefusalLog
+from influxrelay.core.write import Reply
+from influxrelay.delivery.back_off import BackOff
+from influxrelay.delivery.backend import Backend
+from influxrelay.delivery.backlog import Backlog
+from influxrelay.delivery.clients import Clients
+from influxrelay.delivery.destination_queue import DestinationQueue, Entry, MissingDatabase
+from influxrelay.delivery.queues import Queues
+from influxrelay.delivery.requests import Requests
+from influxrelay.delivery.responses import Verdict, excerpt, is_not_ready, judge
+from influxrelay.delivery.settings import SenderSettings
+from influxrelay.delivery.timers import Drain, Timers
+
+
+class Dispatcher:
+    """Sends what waits in the queues of one sender, and does what the answers ask for.
+
+    After a failure that is the backend's own (no answer, 5xx, 408, 425, 429) it is in *trouble*: one request at a time,
+    from the queue that has waited longest, probes the backend when its back-off allows. Any other answer opens all
+    queues again.
+
+    A write that fails is gone for this backend, unless the backlog keeps it. What is kept stays in its place until the
+    backend has it, has refused it for good, or nobody needs it; its client is told of the failure all the same, and so
+    are all clients that wait at that time. Then a probe carries one write.
+
+    :ivar flows: whether requests may be sent: there is no trouble, no pause and no end.
+    :ivar closed: why nothing is sent any more; None while that is not so.
+    :ivar paused: whether an operator wants nothing to be sent.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        reactor: IReactorTime,
+        settings: SenderSettings,
+        backlog: Backlog,
+        jitter: Callable[[], float],
+    ) -> None:
+        self.settings = settings
+        self.backlog = backlog
+        self.queues = Queues(keep=backlog.keeps)
+        self.requests = Requests(backend, self)
+        self.clients = Clients(settings.name, backend.timeout, reactor, self.expire)
+        self.back_off = BackOff(reactor, jitter, settings.max_delay)
+        self.failure_log = FailureLog(settings.listener, settings.name)
+        self.timers = Timers(reactor)
+        self.drain = Drain()
+        self.flows = True
+        self.paused = False
+        self.closed: BackendFailure | None = None
+        self._reactor = reactor
+        self._refusal_log = RefusalLog(reactor)
+        self._wake: IDelayedCall | None = None
+        backlog.attach(self)
+        backlog.reconfigure(settings)
+
+    @property
+    def name(self) -> str:
+        """The backend's."""
+        return self.settings.name
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is sent any more."""
+        return self.closed is not None
+
+    def is_kept(self, entry: Entry) -> bool:
+        """Tell whether a write that fails stays in its place."""
+        return self.backlog.keeps and entry.fate.number > 0
+
+    # -- sending
+
+    def send_waiting(self, queue: DestinationQueue) -> None:
+        """Send what waits in a queue, as far as that may be."""
+        while True:
+            self._skip_struck(queue)
+            if not self.flows or not queue.waiting or queue.is_held:
+                break
+            if len(queue.in_flight) >= self.settings.max_in_flight:
+                break
+            self._send(queue, self.settings.max_batch)
+        self.tidy(queue)
+
+    def _skip_struck(self, queue: DestinationQueue) -> bool:
+        struck = queue.skip_struck()
+        for entry in struck:
+            self.clients.release(entry)
+        return bool(struck)
+
+    def _send(self, queue: DestinationQueue, max_bytes: int) -> None:
+        """Send what has waited longest in a queue."""
+        taken, struck = queue.take(max_bytes)
+        self.clients.sent(taken)
+        for entry in struck:
+            self.clients.release(entry)
+        self.requests.send(queue, taken)
+
+    def go_on(self, queue: DestinationQueue) -> None:
+        """Send what has come into a queue."""
+        self.send_waiting(queue)
+        self.probe()
+        self.landed()
+
+    def tidy(self, queue: DestinationQueue) -> None:
+        """Do whatever the state of a queue asks for, and forget it if it has no work."""
+        if self.queues.has(queue):  # else somebody speaks of one that has ended
+            self.backlog.tidy(queue)
+            if queue.is_idle and self.queues.has(queue) and self.backlog.has_done(queue):
+                self.queues.forget(queue)
+
+    # -- answers
+
+    def answered(self, verdict: Verdict, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
+        """Take an answer that shows that the backend is well."""
+        if verdict is Verdict.TAKEN:
+            self._found_database(queue)
+            self._go_on_after(queue)  # before any client is told, so that its next write cannot overtake
+            self.clients.answer(entries, reply)
+        elif self.backlog.keeps and is_not_ready(reply):
+            self._not_ready(reply, queue, entries)
+        elif len(entries) > 1:  # one bad write must not speak for the others
+            self._unmerge(queue, entries)
+        else:
+            self._refused(verdict, reply, queue, entries[0])
+
+    def _unmerge(self, queue: DestinationQueue, entries: list[Entry]) -> None:
+        if self.closed is not None:
+            self._give_back(queue, entries)
+            self.clients.fail(entries, self.closed)
+        else:
+            queue.put_back(entries, alone=True)
+            self.clients.wait_again(entries)
+            self.expire()
+        self._go_on_after(queue)
+
+    def _refused(self, verdict: Verdict, reply: Reply, queue: DestinationQueue, entry: Entry) -> None:
+        """Tell the client of one write that the backend will never take it."""
+        if self.is_kept(entry):
+            self.backlog.refused(queue, entry, reply)
+        elif is_not_ready(reply):
+            self.backlog.lost(entry, "not ready")
+        self._found_database(queue)
+        self._go_on_after(queue)
+        self._refusal_log.refused(self.settings.listener, self.name, reply.status, excerpt(reply))
+        if verdict is Verdict.REFUSED:
+            self.clients.refuse([entry], reply)
+        else:
+            self.clients.fail([entry], BackendFailure(str(reply.status), f"answered {excerpt(reply)}", reply))
+
+    def _go_on_after(self, queue: DestinationQueue) -> None:
+        """Send what waits behind an answer: the backend lives."""
+        if not self.recover():
+            self.send_waiting(queue)
+
+    def recover(self) -> bool:
+        """Note that the backend lives; if that ends a trouble, send what waits in all queues, and return True."""
+        if not self.back_off.lives():
+            return False
+        self._look_whether_it_flows()
+        self.failure_log.recovered()
+        for queue in self.queues:
+            self.send_waiting(queue)
+        return True
+
+    def _look_whether_it_flows(self) -> None:
+        self.flows = self.back_off.trouble is None and not self.paused and self.closed is None
+
+    # -- failures
+
+    def failed(self, problem: BackendFailure, pause: float, queue: DestinationQueue, entries: list[Entry]) -> None:
+        """Take a failure that is the backend's own."""
+        flowed = self.flows
+        self.back_off.failed(problem, pause)
+        self._look_whether_it_flows()
+        self.failure_log.failed(problem.reason, problem.detail)
+        self._give_back(queue, entries)
+        cannot_wait = self.clients.expired(math.nextafter(self.back_off.not_before, 0.0))
+        self._drop_unkept(cannot_wait)
+        if problem.reply is not None and judge(problem.reply) is Verdict.MISDIRECTED:
+            self.clients.refuse(entries, problem.reply)  # the queue holds, but a 4xx settles the write
+        told = [*entries, *cannot_wait, *(entry for entry in self.clients.waiting() if self.is_kept(entry))]
+        self.clients.fail(told, problem)
+        for each in self.queues if flowed else self._queues_of(told):  # thousands of requests may fail in a row
+            self._skip_struck(each)
+            self.backlog.trim(each)
+            self.tidy(each)
+        self.probe()
+
+    def _queues_of(self, entries: Iterable[Entry]) -> list[DestinationQueue]:
+        queues = map(self.queues.get, {entry.write.destination for entry in entries})
+        return [queue for queue in queues if queue is not None]
+
+    def _give_back(self, queue: DestinationQueue, entries: list[Entry]) -> None:
+        """Let what is kept of a request wait again, and count what is lost."""
+        kept = []
+        for entry in entries:
+            if self.backlog.is_dropped(queue, entry):
+                continue
+            if self.closed is not None:
+                self.backlog.stopped(entry)
+            elif self.is_kept(entry):
+                kept.append(entry)
+            else:
+                self.backlog.lost(entry, "failed")
+        queue.put_back(kept, alone=False)
+
+    def _drop_unkept(self, entries: Iterable[Entry]) -> None:
+        """Remove from their queues those that nobody keeps."""
+        for entry in entries:
+            queue = self.queues.get(entry.write.destination)
+            if queue is not None and not self.is_kept(entry):
+                queue.remove(entry)
+                self.backlog.lost(entry, "failed")
+
+    def probe(self) -> None:
+        """Send the one request that may find the backend well again, now or when it is time."""
+        if self.back_off.trouble is None or self.requests.in_flight or self.paused or self.closed is not None:
+            return
+        due = self.back_off.probe_time(clients_wait=not self.backlog.keeps or len(self.clients) > 0)
+        if self._wake is not None:
+            if self._wake.getTime() <= due:
+                return
+            self._wake.cancel()
+            self._wake = None
+        delay = due - self._reactor.seconds()
+        if delay <= 0:
+            self._send_probe()
+        elif self.queues.has_waiting():
+            self._wake = self._reactor.callLater(delay, self._woken)
+
+    def _send_probe(self) -> None:
+        for each in self.queues:
+            if self._skip_struck(each):
+                self.tidy(each)
+        queue = self.queues.longest_waiting()
+        if queue is not None:  # one write shows how the backend is; what is not kept cannot wait for that
+            self._send(queue, 0 if self.backlog.keeps else self.settings.max_batch)
+
+    def _woken(self) -> None:
+        self._wake = None
+        self.probe()
+
+    def expire(self) -> None:
+        """Tell who has waited for longer than the backend's timeout."""
+        expired = self.clients.expired(self._reactor.seconds())
+        self.clients.rearm()  # before any client is told, who may submit again
+        if expired:
+            problem = BackendFailure("timeout", f"waited {self.requests.backend.timeout:g} s behind other writes")
+            self.failure_log.failed(problem.reason, problem.detail)
+            self._drop_unkept(expired)
+            self.clients.fail(expired, problem)
+            for queue in self._queues_of(expired):
+                self.tidy(queue)
+            self.landed()
+
+    # -- a database that is not there (yet)
+
+    def _not_ready(self, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
+        """Let what is kept wait for its database; the backend is well, and the other queues go on."""
+        missing = queue.missing = queue.missing or MissingDatabase()
+        missing.note(reply)
+        self._give_back(queue, entries)
+        self.failure_log.failed(str(reply.status), excerpt(reply))
+        self.recover()
+        if self.settings.create_databases and missing.refusals == 1 and queue.waiting:
+            told = [entry for entry in entries if not self.is_kept(entry)]
+            self.clients.wait_again(entry for entry in entries if self.is_kept(entry))
+            self.expire()
+            created = self.requests.backend.create_database(entries[0].write)
+            created.addBoth(lambda _: self._ask_again(queue, missing))
+        else:
+            told = [*entries, *(each for each in self.clients.waiting() if each.write.destination == queue.destination)]
+            pause = self.back_off.delay(missing.refusals)
+            missing.retry = self.timers.call_later(pause, lambda: self._ask_again(queue, missing))
+        self.clients.refuse(told, reply)
+        self._skip_struck(queue)
+        if not (queue.waiting or queue.is_behind):
+            self._found_database(queue)
+        self.backlog.trim(queue)
+        self.tidy(queue)
+
+    def _ask_again(self, queue: DestinationQueue, missing: MissingDatabase) -> None:
+        missing.holds = False
+        if self.closed is None:
+            self.go_on(queue)
+
+    def _found_database(self, queue: DestinationQueue) -> None:
+        """Know of no database that a queue misses."""
+        if queue.missing is not None:
+            queue.missing.forget()
+            queue.missing = None
+
+    # -- the operator, and another configuration
+
+    def set_paused(self, *, paused: bool) -> None:
+        """Send nothing until further notice, or go on."""
+        self.paused = paused
+        self._look_whether_it_flows()
+        if paused:
+            for queue in self.queues:
+                self.backlog.trim(queue)
+        else:
+            self._look_again()
+
+    def reconfigure(self, settings: SenderSettings) -> None:
+        """Let other settings hold; what was wrong may be what has changed."""
+        self.settings = settings
+        self.clients.reconfigure(settings.name, self.requests.backend.timeout)
+        self.backlog.reconfigure(settings)
+        self.failure_log.rename(settings.listener, settings.name)
+        self.back_off.reconfigure(settings.max_delay)
+        for queue in self.queues:
+            self._found_database(queue)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        self.probe()
+        for queue in self.queues:
+            self.send_waiting(queue)
+
+    # -- the end
+
+    def landed(self) -> None:
+        """Tell who waits for the end if nothing is left that a stop should wait for: memory, but not a journal."""
+        if self.drain:
+            is_busy = self.requests.in_flight or self.clients if self.backlog.outlives else self.queues
+            if not is_busy:
+                self.drain.fire()
+
+    def close(self) -> None:
+        """Send nothing more, and fail what waits; what is in flight is the transport's to end."""
+        self.closed = problem = BackendFailure("stopped", "the relay is shutting down")
+        self.flows = False
+        self.timers.end()
+        self.clients.stop()
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        later = self.backlog.close()
+        for queue in self.queues:
+            entries = queue.clear()
+            for entry in entries:
+                self.backlog.stopped(entry)
+            self.clients.fail(entries, problem)
+            self.tidy(queue)
+        self.clients.fail(later, problem)
+        self.landed()

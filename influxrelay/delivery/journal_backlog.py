@@ -1,0 +1,405 @@
+"""What a backend has missed, kept for it in the journal and read again page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from influxrelay.core.cooperation import make_cooperator
+from influxrelay.core.errors import BackendFailure, JournalError
+from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.delivery.backlog import Backlog
+from influxrelay.delivery.destination_queue import ENTRY_BYTES, QUEUE_BYTES, DestinationQueue, Entry
+from influxrelay.delivery.fate import Fate, State
+from influxrelay.delivery.parts import divide_write_slowly
+from influxrelay.delivery.settings import SenderSettings
+from influxrelay.journal.interface import Journal, Positions
+from influxrelay.journal.records import Drop, Record
+from influxrelay.lineprotocol.filters import Filter
+
+READ_AHEAD = 512 * 1024  # bytes of memory for the head of a backlog
+FIRST_PAGE = 4 * 1024  # bytes of lines that are read at first: they may be tiny writes, which take much more memory
+PAGE_GAP = 0.003  # seconds between two pages, so that a backlog does not take all of the machine
+REREAD = 1.0  # seconds until a page that could not be read is tried again
+
+_Page = tuple[list[Record], int]  # writes, and up to which number they are all
+
+
+class Cursor:
+    """Where a backend is in the journal, in one destination; it lives as long as the destination's queue.
+
+    :ivar loaded: where the queue is behind: up to this number everything is in memory, or passed.
+    :ivar noted: the last position that the journal was told.
+    :ivar dropped: up to this number the journal has dropped what it had, and counted it.
+    :ivar held: the numbers of writes that the backend has refused before it was decided whether that matters.
+    :ivar undecided: what is not in memory for the backend, and not decided; by number.
+    :ivar struck: what was struck while a page is read, which may hold it still.
+    :ivar is_reading: whether a page is being read.
+    """
+
+    __slots__ = ("_backlog", "_queue", "dropped", "held", "is_reading", "loaded", "noted", "struck", "undecided")
+
+    def __init__(self, backlog: JournalBacklog, queue: DestinationQueue) -> None:
+        self._backlog = backlog
+        self._queue = queue
+        self.loaded = 0
+        self.noted = 0
+        self.dropped = 0
+        self.held: set[int] = set()
+        self.undecided: dict[int, Entry] = {}
+        self.struck: set[int] = set()
+        self.is_reading = False
+
+    def decided(self, fate: Fate) -> None:
+        """Forget a write that is only in the journal: nobody waits for it any more."""
+        entry = self.undecided.pop(fate.number, None)
+        if entry is not None:
+            self._backlog.release(entry)
+            if self.is_reading and fate.state is State.STRUCK:
+                self.struck.add(fate.number)
+
+    def not_journaled(self, fate: Fate) -> None:
+        """Give up a write that is neither in memory nor in the journal."""
+        entry = self.undecided.pop(fate.number, None)
+        if entry is not None:
+            self._backlog.lose(self._queue, entry)
+
+
+class JournalBacklog(Backlog):
+    """A backlog in the journal, of which only the head is in memory.
+
+    While requests are sent, up to ``max-waiting-mb`` wait in memory. A backend that takes nothing has no more there
+    than :data:`READ_AHEAD` in each destination: what is in the journal is read again when its turn comes.
+
+    :param key: what stands for the backend in the journal.
+    """
+
+    kind = "journal"
+    keeps = True
+    outlives = True
+    _log = Logger()
+
+    def __init__(self, journal: Journal, reactor: IReactorTime) -> None:
+        super().__init__()
+        self._journal = journal
+        self._reactor = reactor
+        self._cooperator = make_cooperator(reactor)
+        self._cursors: dict[DestinationQueue, Cursor] = {}
+        self._wanted: Filter | None = None
+        self._pages = 0  # that are being read
+        self._page_size = FIRST_PAGE  # bytes of lines that take READ_AHEAD in memory
+        self._next_page = 0.0
+        self._not_ours = range(0)
+
+    def reconfigure(self, settings: SenderSettings) -> None:
+        """Let other settings hold from the next write, or page, on."""
+        super().reconfigure(settings)
+        self._wanted = settings.filter
+
+    def _cursor(self, queue: DestinationQueue) -> Cursor:
+        cursor = self._cursors.get(queue)
+        if cursor is None:
+            cursor = self._cursors[queue] = Cursor(self, queue)
+        return cursor
+
+    # -- for each write
+
+    def place(self, queue: DestinationQueue, entry: Entry) -> BackendFailure | None:
+        """Let a write wait in memory, or know that it waits in the journal."""
+        host, fate = self._host, entry.fate
+        room = host.queues.memory.size + entry.size <= self.limit
+        is_kept = fate.number > 0
+        if room and (not is_kept or (not queue.is_behind and self._may_grow(queue, entry))):
+            queue.add(entry)
+            return None
+        if not is_kept or fate.journal_problem:
+            self.lost(entry, "full")
+            return BackendFailure("full", "there is no room for it in memory")
+        if not queue.last_number and len(host.queues) * QUEUE_BYTES > self.limit:
+            queue.last_number = fate.number
+            self._when_kept(queue, fate, partial(self._count_loss, "full", len(entry.write.body)))
+            return BackendFailure("full", f"writes to {len(host.queues)} destinations are waiting for it already")
+        self._leave(queue, entry, queue.last_number or fate.number - 1)
+        return None
+
+    def _may_grow(self, queue: DestinationQueue, entry: Entry) -> bool:
+        can_send = self._host.flows and not queue.is_held
+        return can_send or not queue.waiting or queue.size + entry.size <= READ_AHEAD
+
+    def _leave(self, queue: DestinationQueue, entry: Entry, loaded: int) -> None:
+        """Have a write in the journal only."""
+        cursor = self._cursor(queue)
+        if not queue.is_behind:
+            queue.is_behind = True
+            cursor.loaded = loaded
+        if entry.fate.state is State.UNDECIDED:
+            cursor.undecided[entry.fate.number] = entry
+            entry.fate.rely(cursor)
+        else:
+            self._host.clients.release(entry)
+
+    def trim(self, queue: DestinationQueue) -> None:
+        """Leave to the journal what is more than the head of a queue that cannot send."""
+        while queue.size > READ_AHEAD and len(queue.waiting) > 1:
+            fate = queue.waiting[-1].fate
+            if fate.number == 0 or fate.journal_problem:
+                break
+            entry = queue.pop_last()
+            queue.is_behind = False  # what was behind is behind this one, too
+            self._leave(queue, entry, fate.number - 1)
+
+    def skip(self, destination: Destination, number: int) -> None:
+        """Pass a write of which the backend gets nothing."""
+        queue = self._host.queues.open(destination)
+        queue.last_number = number
+        self._host.tidy(queue)
+
+    def lost(self, entry: Entry, reason: str) -> None:
+        """Count it, in the journal."""
+        entry.fate.when_decided(partial(self._count_if_kept, reason, len(entry.write.body)))
+
+    def _count_if_kept(self, reason: str, size: int, fate: Fate) -> None:
+        if fate.state is State.KEPT:
+            self._count_loss(reason, size, fate)
+
+    def _count_loss(self, reason: str, size: int, fate: Fate) -> None:
+        self._journal.count_loss(self, reason, fate.time, size)
+
+    def lose(self, queue: DestinationQueue, entry: Entry) -> None:
+        """Give up a write that the journal could not take, and that is not in memory."""
+        self.lost(entry, "full")
+        self._host.clients.fail([entry], BackendFailure("full", "it is neither in memory nor in the journal"))
+        self._host.tidy(queue)
+
+    def missed(self, write: Write, when: float) -> None:
+        """Count it: there was no room."""
+        self._journal.count_loss(self, "full", when, len(write.body))
+
+    def miss_change(self, when: float, size: int) -> None:
+        """Count it, in the journal."""
+        self._journal.count_loss(self, "change", when, size)
+
+    def release(self, entry: Entry) -> None:
+        """Forget a client that has been told by another backend."""
+        self._host.clients.release(entry)
+
+    def refused(self, queue: DestinationQueue, entry: Entry, reply: Reply) -> None:
+        """Make a dead letter of it."""
+        self._when_kept(queue, entry.fate, partial(self._bury, entry.write, reply))
+
+    def _bury(self, write: Write, reply: Reply, fate: Fate) -> None:
+        message = reply.body.decode("utf-8", "replace").strip()
+        self._journal.bury(self, fate.time, write, reply.status, message)
+
+    def _when_kept(self, queue: DestinationQueue, fate: Fate, note: Callable[[Fate], object]) -> None:
+        """Note what has become of a write if it is kept; the backend has not passed it before that is certain."""
+        if fate.state is State.UNDECIDED:
+            self._cursor(queue).held.add(fate.number)
+        fate.when_decided(partial(self._pass, queue, note))
+
+    def _pass(self, queue: DestinationQueue, note: Callable[[Fate], object], fate: Fate) -> None:
+        if fate.state is State.KEPT:
+            note(fate)
+        cursor = self._cursors.get(queue)
+        if cursor is not None and fate.number in cursor.held:
+            cursor.held.discard(fate.number)
+            self._host.tidy(queue)
+
+    def stopped(self, entry: Entry) -> None:
+        """Count what is in memory alone."""
+        if entry.fate.journal_problem:
+            self.lost(entry, "full")
+
+    # -- for each queue
+
+    def passed(self, queue: DestinationQueue) -> int:
+        """Return the number up to which the backend is done with a destination."""
+        cursor = self._cursor(queue)
+        unfinished = [*cursor.held, queue.first_number()]
+        first = min(filter(None, unfinished), default=0)
+        if first:
+            return first - 1
+        return cursor.loaded if queue.is_behind else queue.last_number
+
+    def tidy(self, queue: DestinationQueue) -> None:
+        """Tell the journal what the backend has passed, and read on."""
+        cursor, host = self._cursor(queue), self._host
+        if host.is_closed:
+            return
+        passed = self.passed(queue)
+        if passed > cursor.noted:
+            cursor.noted = passed
+            self._journal.advance(self, queue.destination, passed)
+        if not queue.is_behind or cursor.is_reading or host.drain:
+            return
+        room = self.limit - host.queues.memory.size - self._pages * READ_AHEAD
+        if not queue.waiting or (host.flows and room > 0 and queue.size < READ_AHEAD // 2):
+            pause = self._next_page - self._reactor.seconds()
+            if pause > 0:
+                cursor.is_reading = True
+                host.timers.call_later(pause, partial(self._read_later, queue, cursor))
+            else:
+                self._read(queue, cursor, max(1, self._page_size * min(room, READ_AHEAD) // READ_AHEAD))
+
+    def has_done(self, queue: DestinationQueue) -> bool:
+        """Tell whether nothing of a queue is held back; forget it in that case."""
+        cursor = self._cursors.get(queue)
+        if cursor is not None and (cursor.held or cursor.undecided) and not self._host.is_closed:
+            return False
+        self._cursors.pop(queue, None)
+        return True
+
+    # -- pages
+
+    def _read_later(self, queue: DestinationQueue, cursor: Cursor) -> None:
+        cursor.is_reading = False
+        self._host.tidy(queue)
+
+    def _read(self, queue: DestinationQueue, cursor: Cursor, size: int) -> None:
+        self._next_page = self._reactor.seconds() + PAGE_GAP
+        cursor.is_reading = True
+        self._pages += 1
+        page = self._journal.read(queue.destination, cursor.loaded, size)
+        parts: dict[int, Write | None] = {}
+        if self._wanted is not None:
+            page.addCallback(self._filter, cursor, parts)
+        page.addBoth(self._count_page)
+        page.addCallbacks(
+            self._fill,
+            self._not_read,
+            callbackArgs=(queue, cursor, cursor.loaded, parts),
+            errbackArgs=(queue, cursor),
+        )
+        page.addErrback(self._bug)
+
+    def _count_page(self, result: _Page | Failure) -> _Page | Failure:
+        self._pages -= 1
+        return result
+
+    def _filter(self, page: _Page, cursor: Cursor, parts: dict[int, Write | None]) -> Deferred[_Page]:
+        """Find out what is left of a page's writes, bit by bit: expressions may take long."""
+        filtered = self._cooperator.coiterate(self._filter_slowly(page[0], cursor, parts))
+        return filtered.addCallback(lambda _: page)
+
+    def _filter_slowly(
+        self, records: list[Record], cursor: Cursor, parts: dict[int, Write | None]
+    ) -> Generator[int, None, None]:
+        wanted = self._wanted
+        for record in records:
+            if self._host.is_closed:
+                return
+            if wanted is not None and record.seq not in cursor.undecided:
+                division = yield from divide_write_slowly(record.write, [wanted])
+                parts[record.seq] = division.parts[wanted]
+
+    def _fill(
+        self, page: _Page, queue: DestinationQueue, cursor: Cursor, after: int, parts: dict[int, Write | None]
+    ) -> None:
+        """Take the next page of the backlog into memory.
+
+        :param after: up to which number everything was in memory when the page was asked for.
+        """
+        records, upto = page
+        struck, cursor.struck = cursor.struck, set()
+        cursor.is_reading = False
+        if self._host.is_closed or not queue.is_behind:
+            return
+        if cursor.loaded < after:  # some of that was left to the journal since
+            self._host.tidy(queue)
+            return
+        size = count = 0
+        for record in records:
+            size, count = size + len(record.write.body), count + 1
+            if record.seq <= cursor.loaded or record.seq in self._not_ours or record.seq in struck:
+                continue  # dropped by the operator while the page was read; not for this backend; for nobody
+            entry = cursor.undecided.pop(record.seq, None)
+            if entry is None:
+                part = parts.get(record.seq, record.write)
+                if part is None:
+                    continue
+                entry = Entry(part, Fate.restored(record.seq, record.time))
+                entry.waits = False
+            queue.add(entry)
+        if count:
+            self._page_size = max(1024, READ_AHEAD * size // (size + count * ENTRY_BYTES))
+        cursor.loaded = max(cursor.loaded, upto)
+        self._fail_undecided(cursor, cursor.loaded, BackendFailure("struck", "it is no longer in the journal"))
+        queue.is_behind = cursor.loaded < queue.last_number
+        self._host.go_on(queue)
+
+    def _fail_undecided(self, cursor: Cursor, upto: float, problem: BackendFailure) -> None:
+        gone = [number for number in cursor.undecided if number <= upto]
+        self._host.clients.fail([cursor.undecided.pop(number) for number in gone], problem)
+
+    def _not_read(self, failure: Failure, queue: DestinationQueue, cursor: Cursor) -> None:
+        """Try again in a while; the journal itself says what its trouble is."""
+        if not failure.check(JournalError):
+            self._bug(failure)
+        self._host.timers.call_later(REREAD, partial(self._read_later, queue, cursor))
+
+    def _bug(self, failure: Failure) -> None:
+        self._log.failure("the backlog of backend {backend}", failure, backend=self._host.name)
+
+    # -- from the journal, and from the operator
+
+    def resume(self, positions: Positions, last_number: int, decided: int) -> None:
+        """Read on from where the backend was; once, before its first write."""
+        self._not_ours = range(decided + 1, last_number + 1)
+        for destination, passed in positions:
+            queue = self._host.queues.open(destination)
+            cursor = self._cursor(queue)
+            queue.is_behind, queue.last_number = True, last_number
+            cursor.loaded = cursor.noted = passed
+            self._host.tidy(queue)
+
+    def forget(self, destination: Destination, upto: int) -> None:
+        """Give up what the journal has dropped up to this number, and has counted."""
+        queue = self._host.queues.get(destination)
+        if queue is None:
+            return
+        cursor = self._cursor(queue)
+        cursor.dropped = max(cursor.dropped, upto)
+        problem = BackendFailure("full", "dropped from the journal")
+        gone: list[Entry] = []
+        only_here: list[Entry] = []
+        while queue.waiting and queue.first_waiting() <= cursor.dropped:
+            entry = queue.pop()
+            (gone if self.is_dropped(queue, entry) else only_here).append(entry)
+        queue.put_back(only_here, alone=False)
+        self._host.clients.fail(gone, problem)
+        self._pass_over(queue, cursor, upto, problem)
+
+    def is_dropped(self, queue: DestinationQueue, entry: Entry) -> bool:
+        """Tell whether the journal has dropped it."""
+        fate = entry.fate
+        return 0 < fate.number <= self._cursor(queue).dropped and not fate.journal_problem
+
+    def give_up(self, queue: DestinationQueue, entries: list[Entry], upto: float) -> None:  # noqa: ARG002 (in memory)
+        """Pass what waits up to this number; the journal has counted it."""
+        problem = BackendFailure("dropped", "the operator has dropped the queue")
+        self._pass_over(queue, self._cursor(queue), min(upto, queue.last_number), problem)
+
+    def _pass_over(self, queue: DestinationQueue, cursor: Cursor, upto: float, problem: BackendFailure) -> None:
+        self._fail_undecided(cursor, upto, problem)
+        if queue.is_behind:
+            cursor.loaded = max(cursor.loaded, int(upto))
+            queue.is_behind = cursor.loaded < queue.last_number
+        self._host.tidy(queue)
+
+    def close(self) -> list[Entry]:
+        """Read no more; what is in the journal stays there."""
+        for queue in self._host.queues:
+            queue.is_behind = False
+        return [entry for cursor in self._cursors.values() for entry in cursor.undecided.values()]
+
+    def losses(self) -> list[Drop]:
+        """Return what was lost."""
+        return self._journal.losses(self)
+
+    def forget_losses(self) -> None:
+        """Leave them to the journal."""

@@ -1,0 +1,126 @@
+"""What is in flight to a backend."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Protocol
+
+from twisted.internet.defer import fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from influxrelay.core.errors import BackendFailure
+from influxrelay.core.histogram import LATENCIES, Histogram
+from influxrelay.core.write import Reply
+from influxrelay.delivery.backend import Backend
+from influxrelay.delivery.destination_queue import DestinationQueue, Entry, body_parts
+from influxrelay.delivery.responses import Verdict, excerpt, judge, retry_after
+
+
+class Outcomes(Protocol):
+    """Who is told what has become of a request, once its queue has been told that it has landed."""
+
+    def answered(self, verdict: Verdict, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
+        """Take an answer that shows that the backend is well."""
+
+    def failed(self, problem: BackendFailure, pause: float, queue: DestinationQueue, entries: list[Entry]) -> None:
+        """Take a failure that is the backend's own.
+
+        :param pause: seconds for which the backend wants to be left alone.
+        """
+
+    def landed(self) -> None:
+        """Learn that all that comes of a request has been done."""
+
+
+class Requests:
+    """Sends requests, counts them, and finds out what their answers mean.
+
+    :ivar backend: where the next request goes.
+    :ivar count: how many were sent; ``in_flight`` of them have not come back.
+    :ivar writes: how many writes travelled in them; one that is sent again counts again.
+    :ivar merged: how many of those did not travel alone.
+    :ivar latency: seconds from a request to its complete answer, whatever that says.
+    :ivar failures: how many requests met with the backend's own failure, by reason.
+    """
+
+    _log = Logger()
+
+    def __init__(self, backend: Backend, outcomes: Outcomes) -> None:
+        self.backend = backend
+        self.count = self.in_flight = self.writes = self.merged = 0
+        self.failures: Counter[str] = Counter()
+        self.latency = Histogram(LATENCIES)
+        self._retired: list[Backend] = []  # that still have something in flight
+        self._outcomes = outcomes
+
+    @property
+    def answered(self) -> int:
+        """How many have come back, well or not."""
+        return self.count - self.in_flight
+
+    def send(self, queue: DestinationQueue, entries: list[Entry]) -> None:
+        """Send these writes, which the queue counts as in flight, as one request."""
+        count = len(entries)
+        self.in_flight += 1
+        self.count += 1
+        self.writes += count
+        write = entries[0].write
+        parts: Sequence[bytes] = (write.body,)
+        if count > 1:
+            self.merged += count
+            parts = body_parts(entries)
+        began = perf_counter()
+        try:
+            sent = self.backend.post(write, parts)
+        except Exception:  # noqa: BLE001 (whatever it is, it is this backend's)
+            sent = fail()
+        done = sent.addCallbacks(
+            self._answered, self._unanswered, callbackArgs=(queue, entries, began), errbackArgs=(queue, entries)
+        )
+        done.addErrback(self._bug)
+        done.addCallback(self._landed)
+
+    def _answered(self, reply: Reply, queue: DestinationQueue, entries: list[Entry], began: float) -> None:
+        self.latency.observe(perf_counter() - began)
+        verdict = judge(reply)
+        if verdict is Verdict.NOT_NOW or verdict is Verdict.MISDIRECTED:
+            problem = BackendFailure(str(reply.status), f"answered {excerpt(reply)}", reply)
+            self._failed(problem, retry_after(reply), queue, entries)
+        else:
+            self.in_flight -= 1
+            queue.land(entries)
+            self._outcomes.answered(verdict, reply, queue, entries)
+
+    def _unanswered(self, failure: Failure, queue: DestinationQueue, entries: list[Entry]) -> None:
+        problem = failure.value
+        if not isinstance(problem, BackendFailure):
+            self._bug(failure)
+            problem = BackendFailure("error", repr(problem))
+        self._failed(problem, 0.0, queue, entries)
+
+    def _failed(self, problem: BackendFailure, pause: float, queue: DestinationQueue, entries: list[Entry]) -> None:
+        self.in_flight -= 1
+        queue.land(entries)
+        self.failures[problem.reason] += 1
+        self._outcomes.failed(problem, pause, queue, entries)
+
+    def _bug(self, failure: Failure) -> None:
+        self._log.failure("a request to a backend", failure)
+
+    def _landed(self, _: object) -> None:
+        self._outcomes.landed()
+
+    def go_by(self, backend: Backend) -> None:
+        """Send the next request by another transport; what is in flight ends where it is."""
+        if backend is not self.backend:
+            self.backend.retire()
+            self._retired = [each for each in (*self._retired, self.backend) if each.is_busy()]
+            self.backend = backend
+
+    def abort(self) -> None:
+        """Fail what is in flight."""
+        for backend in (self.backend, *self._retired):
+            backend.abort()

@@ -1,0 +1,84 @@
+"""The settle rule: how the answers of several backends become the client's."""
+
+from __future__ import annotations
+
+from influxrelay.core.errors import BackendFailure
+from influxrelay.core.replies import TAKEN, UNABLE, json_error
+from influxrelay.core.write import Reply
+from influxrelay.delivery.responses import Verdict, is_presentable, judge
+
+_REFUSALS = (Verdict.REFUSED, Verdict.MISDIRECTED)
+
+
+class FirstAnswer:
+    """``one`` and ``any``: the first 2xx or 4xx, at once; when all ways have failed, one of their answers.
+
+    This is the rule of ``DeferredList(ways, fireOnOneCallback=True, consumeErrors=True)``, where a result is an answer
+    that settles the write and everything else is a failure. A DeferredList with its two Deferreds takes 6.5 us of CPU
+    for each write, this 0.5 us; a test holds one against the other.
+
+    :param ways: how many ways there are to an answer.
+    """
+
+    __slots__ = ("_failures", "_ways")
+
+    def __init__(self, ways: int) -> None:
+        self._ways = ways
+        self._failures: list[BackendFailure] | None = None
+
+    def answered(self, backend: str, reply: Reply) -> Reply:  # noqa: ARG002 (a Rule's)
+        """Return it: it settles the write."""
+        return reply
+
+    def failed(self, backend: str, problem: BackendFailure) -> Reply | None:  # noqa: ARG002 (a Rule's)
+        """Return what a client is shown when this was the last way."""
+        if self._failures is None:
+            self._failures = [problem]
+        else:
+            self._failures.append(problem)
+        return present(self._failures) if len(self._failures) == self._ways else None
+
+
+class Count:
+    """``quorum`` and ``all``: 204 when so many backends have it.
+
+    When that is impossible it is the first 4xx, if nothing but 4xx stands in the way, else a 503 that names the
+    backends that failed.
+
+    :param backends: how many there are.
+    """
+
+    __slots__ = ("_failed", "_needed", "_refusals", "_spare")
+
+    def __init__(self, needed: int, backends: int) -> None:
+        self._needed = needed
+        self._spare = backends - needed
+        self._failed: list[str] = []
+        self._refusals: list[Reply] = []
+
+    def answered(self, backend: str, reply: Reply) -> Reply | None:
+        """Count a 2xx, or a refusal."""
+        if reply.status >= 300:
+            return self._count_failure(f"{backend}: {reply.status}", reply)
+        self._needed -= 1
+        return None if self._needed else TAKEN
+
+    def failed(self, backend: str, problem: BackendFailure) -> Reply | None:
+        """Count a failure."""
+        return self._count_failure(f"{backend}: {problem.reason}", problem.reply)
+
+    def _count_failure(self, text: str, reply: Reply | None) -> Reply | None:
+        self._failed.append(text)
+        if reply is not None and judge(reply) in _REFUSALS:
+            self._refusals.append(reply)
+        if len(self._failed) <= self._spare:
+            return None
+        if len(self._refusals) == len(self._failed):
+            return self._refusals[0]
+        return json_error(503, f"unable to write points to enough backends ({', '.join(self._failed)})")
+
+
+def present(failures: list[BackendFailure]) -> Reply:
+    """Return what a client is shown of these: a 5xx, else a 4xx that means "not now", else an answer of our own."""
+    replies = [each.reply for each in failures if each.reply is not None and is_presentable(each.reply)]
+    return max(replies, key=lambda reply: reply.status, default=UNABLE)

@@ -1,0 +1,125 @@
+"""From the configuration of outputs and journals to the objects that do the work."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Any
+
+from influxrelay.config.settings import HTTPOutputConfig, JournalConfig, ListenerConfig, UDPOutputConfig
+from influxrelay.core.write import Destination
+from influxrelay.delivery.backlog import Backlog, MemoryBacklog
+from influxrelay.delivery.http_backend import HTTPBackend
+from influxrelay.delivery.journal_backlog import JournalBacklog
+from influxrelay.delivery.sender import Sender
+from influxrelay.delivery.settings import SenderSettings
+from influxrelay.delivery.write_apis import V1, V2, V3, WriteAPI
+from influxrelay.journal.interface import Journal
+from influxrelay.journal.records import JournalLimits
+from influxrelay.journal.writer import JournalWriter
+from influxrelay.lineprotocol.filters import Filter
+from influxrelay.transport.tls import ClientTLS
+
+_KB = 1024
+_MB = 1024 * 1024
+
+
+def http_outputs(listener: ListenerConfig) -> list[HTTPOutputConfig]:
+    """Return the outputs that have senders."""
+    return [output for output in listener.outputs if isinstance(output, HTTPOutputConfig)]
+
+
+def make_backend(output: HTTPOutputConfig, reactor: Any) -> HTTPBackend:
+    """Build the transport to one HTTP backend.
+
+    :raises ConfigError: a PEM file cannot be used.
+    """
+    authorization = None
+    if output.token is not None:
+        authorization = (b"Bearer " if output.api == "v3" else b"Token ") + output.token.encode()
+    elif output.username is not None:
+        authorization = b"Basic " + b64encode(f"{output.username}:{output.password}".encode())
+    tls = ClientTLS(
+        verify=not output.skip_tls_verification,
+        ca_file=output.ca_file,
+        client_certificate=output.client_certificate,
+    )
+    return HTTPBackend(
+        output.name,
+        output.write_url,
+        reactor,
+        tls,
+        timeout=output.timeout,
+        api=make_api(output),
+        authorization=authorization,
+        gzip=output.gzip,
+        headers=dict(output.headers),
+        max_connections=output.max_connections,
+        ping_url=output.ping_url,
+        ping_timeout=output.health_timeout,
+        query_url=output.query_url,
+    )
+
+
+def make_api(output: HTTPOutputConfig) -> WriteAPI:
+    """Return how an output is written to."""
+    if output.api == "v2":
+        return V2(output.org or "", output.buckets)
+    return V3(output.buckets) if output.api == "v3" else V1()
+
+
+def sender_settings(output: HTTPOutputConfig, listener: str) -> SenderSettings:
+    """Return how the sender to an output works.
+
+    :param listener: its name.
+    """
+    return SenderSettings(
+        name=output.name,
+        listener=listener,
+        max_batch=output.max_batch_kb * _KB,
+        max_in_flight=output.max_in_flight,
+        max_waiting=output.max_waiting_mb * _MB,
+        buffer=output.buffer_size_mb * _MB,
+        drop_oldest=output.buffer_full == "drop-oldest",
+        max_delay=output.max_delay_interval,
+        create_databases=output.create_databases,
+        filter=make_filter(output),
+    )
+
+
+def make_sender(output: HTTPOutputConfig, listener: str, reactor: Any, journal: Journal | None) -> Sender:
+    """Build the sender to one HTTP backend, with a backlog if there is a journal or a buffer.
+
+    :raises ConfigError: a PEM file cannot be used.
+    """
+    backlog = Backlog()
+    if journal is not None:
+        backlog = JournalBacklog(journal, reactor)
+    elif output.buffer_size_mb:
+        backlog = MemoryBacklog()
+    return Sender(make_backend(output, reactor), reactor, sender_settings(output, listener), backlog)
+
+
+def make_filter(output: HTTPOutputConfig | UDPOutputConfig) -> Filter | None:
+    """Build what decides which lines an output takes; None if it takes all."""
+    measurement = [each.measurement_expression for each in output.filters if each.measurement_expression]
+    tag = [each.tag_expression for each in output.filters if each.tag_expression]
+    return Filter(measurement, tag) if measurement or tag else None
+
+
+def make_writer(
+    journal: JournalConfig | None, reactor: Any, on_drop: Callable[[Destination, int], object]
+) -> JournalWriter | None:
+    """Build what keeps a journal.
+
+    :param on_drop: is told of a destination, and of the last number in it that a limit has cost.
+    """
+    if journal is None:
+        return None
+    limits, full_sync = journal_limits(journal), journal.sync == "full"
+    return JournalWriter(reactor, journal.directory, limits, full_sync=full_sync, on_drop=on_drop)
+
+
+def journal_limits(journal: JournalConfig) -> JournalLimits:
+    """Return how much a journal keeps."""
+    return JournalLimits(journal.max_bytes, journal.max_age, journal.full == "drop-oldest")
