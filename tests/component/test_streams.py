@@ -119,6 +119,35 @@ class StreamTests(TestCase):
         await until(lambda: len(client.received) + len(server.received) >= 2 * len(LARGE))
         self.assertEqual((client.received == LARGE, server.received == LARGE), (True, True))
 
+    async def test_turns(self) -> None:
+        """Of a sender that is faster than its receiver, only a part arrives in a turn, so that others have theirs."""
+        client, server = await self.pair()
+        pieces: list[int] = []
+        server.on_data = lambda data: pieces.append(len(data))
+        server.transport.pauseProducing()
+        client.transport.write(LARGE)
+        await deferLater(reactor, 0.05)
+        server.transport.resumeProducing()
+        await until(lambda: len(server.received) == len(LARGE))
+        self.assertEqual(server.received, LARGE)
+        self.assertLessEqual(max(pieces), 128 * 1024)
+
+    async def test_mistake_in_a_turn(self) -> None:
+        """A protocol that raises at a part of much data loses its connection, with that as the reason."""
+        client, server = await self.pair()
+
+        def fail(_: bytes) -> None:
+            raise ZeroDivisionError
+
+        server.on_data = fail
+        server.transport.pauseProducing()
+        client.transport.write(LARGE)
+        await deferLater(reactor, 0.05)
+        server.transport.resumeProducing()
+        await until(partial(_ended, server, client))
+        self.assertIsInstance(server.error, ZeroDivisionError)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     async def test_answer_in_data_received(self) -> None:
         """What is written while data is received, and the end after it, arrive in order."""
 
