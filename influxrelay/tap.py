@@ -70,6 +70,8 @@ def describe(config: Config) -> str:
         lines.append(f"http {http.name}: listens on {http.bind_addr}, consistency {http.consistency}")
         lines += _describe_journal(http.journal)
         lines += [f"  to {_describe_output(output, http.journal)}" for output in http.outputs]
+        if any(output.filters and output.api == "v1" for output in http.outputs):
+            lines.append("  filters do not apply to Prometheus' remote writes")
     for udp in config.udp:
         lines.append(f"udp {udp.name}: listens on {udp.bind_addr}, precision {udp.precision}")
         lines += _describe_journal(udp.journal)
@@ -107,6 +109,8 @@ def _describe_output(output: HTTPOutputConfig, journal: JournalConfig | None) ->
         queue = f", buffer of {output.buffer_size_mb} MB, {output.buffer_full} when full"
     if output.create_databases:
         queue += ", creates databases"
+    if output.type == "prometheus":
+        queue += ", takes Prometheus' remote writes only"
     told = f"{output.write_url}{query}, {user}, timeout {output.timeout:g} s{queue}{_describe_filters(output)}"
     return f"{output.name}: {told}"
 

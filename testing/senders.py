@@ -5,6 +5,7 @@ from __future__ import annotations
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.fate import Fate
+from influxrelay.delivery.settings import EVERYTHING
 from influxrelay.lineprotocol.filters import Filter
 
 
@@ -27,6 +28,7 @@ class FakeSender:
         self.filter = wanted
         self.at_once: Reply | BackendFailure | None = None
         self.takes = True
+        self.kinds = EVERYTHING
         self.relies = False
         self.taken: list[Write] = []
         self.fates: list[Fate] = []

@@ -88,6 +88,8 @@ def _refuse_what_needs_a_restart(place: str, old: Listener, new: Listener) -> No
         raise ConfigError(f"{place}.journal: another journal, or to begin or end one, needs a restart")
     before = pair_outputs(old, new)
     for index, output in enumerate(new.outputs):
+        if getattr(output, "type", "") != getattr(before.get(output.name, output), "type", ""):
+            raise ConfigError(f"{place}.output[{index}].type: another type needs a restart")
         if new.journal is None and _has_buffer(output) != _has_buffer(before.get(output.name, output)):
             raise ConfigError(f"{place}.output[{index}].buffer-size-mb: to begin or end a buffer needs a restart")
 

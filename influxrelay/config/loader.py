@@ -16,7 +16,7 @@ from urllib.parse import SplitResult
 
 import attrs
 
-from influxrelay.config import readers, urls
+from influxrelay.config import readers
 from influxrelay.config import schema as config_keys
 from influxrelay.config.document import Place, Table, parse, read, read_each, refuse_duplicates
 from influxrelay.config.names import tell_apart
@@ -148,7 +148,7 @@ def _tcp_listener(place: Place, table: Table) -> TCPListenerConfig:
 
 
 def _tcp_output(place: Place, table: Table) -> HTTPOutputConfig:
-    return _http_output(place, table, config_keys.HTTP_OUTPUT | config_keys.TCP_OUTPUT)
+    return _http_output(place, table, config_keys.LINES_OUTPUT)
 
 
 def _admin(place: Place, table: Table) -> AdminConfig:
@@ -242,7 +242,7 @@ def _with_filters(listeners: tuple[_Listener, ...], filters: Sequence[FilterConf
 def _udp_output(place: Place, table: Table) -> UDPOutputConfig | HTTPOutputConfig:
     location = table.get("location")
     if isinstance(location, str) and re.match(r"(?i)https?:", location):
-        return _http_output(place, table, config_keys.HTTP_OUTPUT | {"location": urls.url_with_db})
+        return _http_output(place, table, config_keys.LINES_OUTPUT)
     fields = read(place, table, config_keys.UDP_OUTPUT, "location")
     host, port = fields.pop("location")
     fields["name"] = fields.get("name", location)
@@ -250,6 +250,9 @@ def _udp_output(place: Place, table: Table) -> UDPOutputConfig | HTTPOutputConfi
 
 
 def _http_output(place: Place, table: Table, keys: Keys | None = None) -> HTTPOutputConfig:
+    is_prometheus = keys is None and str(table.get("type", "")).lower() == "prometheus"
+    if is_prometheus:
+        keys = config_keys.PROMETHEUS_OUTPUT
     fields = read(place, table, keys or config_keys.HTTP_OUTPUT, "location")
     _need(place, table, "buffer-size-mb", "MEGABYTES", "buffer-full")
     url: SplitResult = fields.pop("location")
@@ -260,7 +263,17 @@ def _http_output(place: Place, table: Table, keys: Keys | None = None) -> HTTPOu
     if "write" not in endpoints:
         _refuse_another_path(place / "location", api, url)
     fields["name"] = fields.get("name", table["location"])
-    return HTTPOutputConfig(location=table["location"], query=url.query, **_targets(url, endpoints, api), **fields)
+    targets = _prometheus_targets(url, endpoints) if is_prometheus else _targets(url, endpoints, api)
+    return HTTPOutputConfig(location=table["location"], query=url.query, **targets, **fields)
+
+
+def _prometheus_targets(url: SplitResult, endpoints: dict[str, str]) -> Table:
+    """Return a Prometheus' URLs: the location is where it takes remote writes."""
+    origin = f"{url.scheme}://{url.netloc}"
+    return {
+        "write_url": f"{origin}{url.path or '/'}",
+        "ping_url": f"{origin}/{endpoints.get('ping', '-/healthy')}",
+    }
 
 
 _WRITE_PATHS = {"v1": "write", "v2": "api/v2/write", "v3": "api/v3/write_lp"}

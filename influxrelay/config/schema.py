@@ -60,6 +60,7 @@ HTTP: Keys = {
     "burst-limit": readers.integer(0),
     "max-body-size": readers.integer(0, 2**40),
     "max-decoded-size": readers.integer(0, 2**40),
+    "prometheus-database": readers.string,
     "cors-origins": readers.origins,
     "max-connections": readers.integer(1, zero_is_default=True),
     "max-in-flight-mb": readers.scaled(readers.integer(1, zero_is_default=True), 1024 * 1024),
@@ -80,6 +81,7 @@ HTTP: Keys = {
 }
 HTTP_OUTPUT: Keys = {
     "name": readers.string,
+    "type": readers.word("influxdb", "prometheus"),
     "location": urls.url_without_query,
     "endpoints": readers.table,
     "api": readers.word("v1", "v2", "v3"),
@@ -104,6 +106,16 @@ HTTP_OUTPUT: Keys = {
     "max-in-flight": readers.integer(1),
     "max-connections": readers.integer(1, zero_is_default=True),
     "max-waiting-mb": readers.integer(1),
+}
+LINES_OUTPUT: Keys = {
+    **{key: read for key, read in HTTP_OUTPUT.items() if key != "type"},
+    "location": urls.url_with_db,
+}
+"""Of an output that gets lines from a listener whose senders name no database."""
+_INFLUXDB_ONLY = ("api", "org", "buckets", "create-databases", "gzip")
+PROMETHEUS_OUTPUT: Keys = {
+    **{key: read for key, read in HTTP_OUTPUT.items() if key not in _INFLUXDB_ONLY},
+    "location": urls.url_of_remote_write,
 }
 ENDPOINTS: Keys = {
     "write": urls.url_path,

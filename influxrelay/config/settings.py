@@ -51,12 +51,13 @@ class HTTPOutputConfig:
     """A backend that is written to over HTTP.
 
     :ivar location: as written; for people, not for requests. No ``repr`` or URL here contains a secret.
-    :ivar write_url: without a query.
+    :ivar write_url: without a query; of a Prometheus where its remote writes go.
+    :ivar type: ``influxdb`` or ``prometheus``; the latter takes remote writes alone.
     :ivar api: ``v1``, ``v2`` or ``v3``: the generation of its write API.
     :ivar org: the organization; given if and only if ``api`` is ``v2``.
     :ivar buckets: for ``v2`` and ``v3``: what databases are called there that are not called ``db/rp`` or ``db``.
     :ivar query_url: for queries, without a query.
-    :ivar write_prom_url: for Prometheus remote writes; None if this backend accepts none.
+    :ivar write_prom_url: where an InfluxDB takes Prometheus' remote writes; None for beside the write URL.
     :ivar timeout: seconds for one write, above 0.
     :ivar ca_file: a PEM file of authorities to trust instead of the system's.
     :ivar client_certificate: a PEM file with a certificate and its key, to present to the backend.
@@ -75,7 +76,8 @@ class HTTPOutputConfig:
     :ivar max_connections: connections for writes at a time, at least 1.
     :ivar max_waiting_mb: MiB of memory for writes that wait for this backend, at least 1. Ignored with a buffer.
     :ivar health_timeout: seconds that the backend has to answer a ping, above 0; the listener's, if it has the key.
-    :ivar query: the query string of an output of a UDP listener, with ``db`` and without ``precision``; else empty.
+    :ivar query: the query string of the location: of an output of a UDP or TCP listener, with ``db`` and without
+        ``precision``; of a Prometheus whatever it wants; else empty.
     :ivar filters: those that name it.
     """
 
@@ -84,6 +86,7 @@ class HTTPOutputConfig:
     write_url: str
     ping_url: str
     query_url: str = ""
+    type: str = "influxdb"
     write_prom_url: str | None = None
     api: str = "v1"
     org: str | None = None
@@ -140,7 +143,8 @@ class HTTPListenerConfig:
     :ivar rate_limit: writes a second; 0 is no limit.
     :ivar burst_limit: writes at once under a rate limit; 0 means 1, as in the Veepee fork.
     :ivar max_body_size: bytes of a body as sent; 0 is no limit.
-    :ivar max_decoded_size: bytes of a gzip body when decoded; 0 is no limit.
+    :ivar max_decoded_size: bytes of a gzip body, or of a remote write, when decoded; 0 is no limit.
+    :ivar prometheus_database: where an InfluxDB keeps remote writes that name no database.
     :ivar cors_origins: web pages that browsers let read responses, by their origins in lower case; ``*`` is all.
     :ivar max_connections: of clients, at least 1; fewer if the process may not open so many files.
     :ivar max_in_flight: bytes of writes that are being received or not answered yet, at least 1 MiB; never less than
@@ -170,6 +174,7 @@ class HTTPListenerConfig:
     burst_limit: int = 0
     max_body_size: int = 25_000_000
     max_decoded_size: int = 250_000_000
+    prometheus_database: str = "prometheus"
     cors_origins: tuple[str, ...] = ("*",)
     max_connections: int = 4000
     max_in_flight: int = 32 * 1024 * 1024

@@ -33,6 +33,14 @@ def url_with_db(value: object) -> SplitResult:
     return url
 
 
+def url_of_remote_write(value: object) -> SplitResult:
+    """Read the URL at which a Prometheus takes remote writes."""
+    url = _url(value)
+    if "#" in str(value):
+        raise NotAllowed("a URL without #")
+    return url
+
+
 def url_path(value: object) -> str | None:
     """Read the path of an endpoint; return it without its first slash."""
     if value == "":

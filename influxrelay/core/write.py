@@ -5,24 +5,27 @@ from __future__ import annotations
 import attrs
 
 LINES, REMOTE_WRITE = "lines", "remote write"
+_REMOTE_WRITE = REMOTE_WRITE.encode()
 
 
 @attrs.frozen(cache_hash=True)
 class Destination:
     """What makes two writes belong to one order: they go to the same place as the same user.
 
-    :ivar precision: as the backend will read it: ``ns`` for none given, ``n`` and ``ns``.
+    :ivar precision: as the backend will read it: ``ns`` for none given, ``n`` and ``ns``. Of remote writes it is
+        :data:`REMOTE_WRITE`, and behind it whatever headers keep tenants apart, each on a line.
     :ivar credentials: the client's own (``Authorization`` header, ``u`` and ``p``), opaque; shown by no ``repr``.
-    :ivar kind: what its writes are: :data:`LINES` or :data:`REMOTE_WRITE`.
-    :ivar scope: whatever else keeps writes apart, such as the tenant headers of a remote write.
     """
 
     database: bytes
     retention_policy: bytes
     precision: bytes
     credentials: tuple[bytes, bytes, bytes] = attrs.field(repr=False)
-    kind: str = LINES
-    scope: tuple[bytes, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """What its writes are: :data:`LINES` or :data:`REMOTE_WRITE`."""
+        return REMOTE_WRITE if self.precision.startswith(_REMOTE_WRITE) else LINES
 
 
 @attrs.frozen(eq=False)
@@ -30,14 +33,12 @@ class Write:
     """One accepted HTTP request, or one batch of UDP lines.
 
     :ivar query: the query string for the backends, as the client wrote it. Writes of one destination travel merged only
-        where it is the same.
+        where it is the same. That of a remote write has its media type and version too.
     :ivar authorization: the client's ``Authorization`` header, or ``b""``.
     :ivar body: line protocol in which every line has its timestamp; of a remote write the body as it came.
     :ivar mergeable: whether another body may be joined to this one with nothing but a newline between them.
     :ivar gzipped: whether ``body`` is a gzip stream, of one member or several. If it is mergeable, what it holds ends
         with a newline, so that gzipped bodies are joined by concatenation; plain and gzipped bodies are never joined.
-    :ivar headers: of the client's request, for the backends. Writes of one destination travel merged only where they
-        are the same.
     """
 
     destination: Destination
@@ -46,7 +47,6 @@ class Write:
     body: bytes = attrs.field(repr=False)
     mergeable: bool = True
     gzipped: bool = False
-    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @attrs.frozen

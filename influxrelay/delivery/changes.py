@@ -18,7 +18,7 @@ from twisted.web.client import ResponseDone
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import json_error
-from influxrelay.core.write import Reply
+from influxrelay.core.write import LINES, Reply
 from influxrelay.delivery.client import Response
 from influxrelay.delivery.failures import explain
 from influxrelay.delivery.fanout import FanOut
@@ -104,7 +104,7 @@ class Changes:
         await self._lock.acquire()
         self._fan_out.hold(each.encode() for each in change.databases)
         try:
-            senders = self._fan_out.senders
+            senders = [each for each in self._fan_out.senders if LINES in each.kinds]  # InfluxDB
             obstacle = await self._obstacle(senders, change)
             if obstacle:
                 answer.callback(Executed(json_error(503, f"every backend has to execute a change: {obstacle}")))

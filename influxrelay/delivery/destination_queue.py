@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+import attrs
 from twisted.internet.interfaces import IDelayedCall
 
-from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.core.write import LINES, Destination, Reply, Write
 from influxrelay.delivery.fate import Fate, State
+from influxrelay.remotewrite.bodies import halves
+from influxrelay.remotewrite.snappy import pack, unpack
 
 ENTRY_BYTES = 500
 """What a write takes in memory beside its body and its query: entry, fate, write, and places (a test measures)."""
 
 QUEUE_BYTES = 2000
 """What a queue takes in memory beside its entries: itself, its destination, and its cursor (a test measures)."""
-_HEADER_BYTES = 150  # what a header takes beside its name and value
 
 
 class Entry:
@@ -24,17 +26,25 @@ class Entry:
     :ivar write: what the backend is to get, which may be a part of what the client sent.
     :ivar size: bytes that it takes in memory; a query and credentials are in its destination, too.
     :ivar waits: whether the fate has yet to be told an outcome at this backend.
+    :ivar is_part: whether it is a half of what the backend has refused, and counted already.
     """
 
-    __slots__ = ("fate", "size", "waits", "write")
+    __slots__ = ("fate", "is_part", "size", "waits", "write")
 
     def __init__(self, write: Write, fate: Fate) -> None:
         self.write = write
         self.fate = fate
         self.size = ENTRY_BYTES + len(write.body) + 2 * (len(write.query) + len(write.authorization))
         self.waits = True
-        if write.headers:
-            self.size += sum(len(name) + len(value) + _HEADER_BYTES for name, value in write.headers)
+        self.is_part = False
+
+    def divided(self) -> list[Entry]:
+        """Return the halves of a remote write of 1.0, for which no client waits; nothing if it cannot be divided."""
+        divided = halves(unpack(self.write.body)) if self.write.mergeable else None
+        parts = [Entry(attrs.evolve(self.write, body=pack(half)), self.fate) for half in divided or ()]
+        for part in parts:
+            part.waits, part.is_part = False, True
+        return parts
 
 
 class Memory:
@@ -210,7 +220,7 @@ class DestinationQueue:
         if self.alone:
             self.alone -= 1
         elif first.write.mergeable:
-            query, gzipped, headers = first.write.query, first.write.gzipped, first.write.headers
+            query, gzipped = first.write.query, first.write.gzipped
             length = len(first.write.body) + 1
             while waiting:
                 entry = waiting[0]
@@ -223,7 +233,6 @@ class DestinationQueue:
                     length > max_bytes
                     or not write.mergeable
                     or write.gzipped is not gzipped
-                    or write.headers != headers
                     or (write.query is not query and write.query != query)
                 ):
                     break
@@ -272,6 +281,6 @@ def body_parts(entries: Iterable[Entry]) -> list[bytes]:
     for entry in entries:
         write = entry.write
         parts.append(write.body)
-        if not write.gzipped and not write.body.endswith(b"\n"):
+        if not write.gzipped and write.destination.kind == LINES and not write.body.endswith(b"\n"):
             parts.append(b"\n")
     return parts

@@ -15,9 +15,10 @@ from influxrelay.delivery.backend import Backend
 from influxrelay.delivery.backlog import Backlog
 from influxrelay.delivery.clients import Clients
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry, MissingDatabase
+from influxrelay.delivery.fate import Fate, State
 from influxrelay.delivery.queues import Queues
 from influxrelay.delivery.requests import Requests
-from influxrelay.delivery.responses import Verdict, excerpt, is_not_ready, judge
+from influxrelay.delivery.responses import STALE, Verdict, excerpt, is_not_ready, judge, rolls_back
 from influxrelay.delivery.settings import SenderSettings
 from influxrelay.delivery.timers import Drain, Timers
 
@@ -36,6 +37,7 @@ class Dispatcher:
     :ivar flows: whether requests may be sent: there is no trouble, no pause and no end.
     :ivar closed: why nothing is sent any more; None while that is not so.
     :ivar paused: whether an operator wants nothing to be sent.
+    :ivar stale: how many remote writes had samples, acknowledged to a client, that the backend has or takes no more.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Dispatcher:
         self.flows = True
         self.paused = False
         self.closed: BackendFailure | None = None
+        self.stale = 0
         self._reactor = reactor
         self._refusal_log = RefusalLog(reactor)
         self._wake: IDelayedCall | None = None
@@ -128,6 +131,8 @@ class Dispatcher:
             self.clients.answer(entries, reply)
         elif self.backlog.keeps and is_not_ready(reply):
             self._not_ready(reply, queue, entries)
+        elif verdict is Verdict.STALE and len(entries) == 1:
+            self._stale(reply, queue, entries[0])
         elif len(entries) > 1:  # one bad write must not speak for the others
             self._unmerge(queue, entries)
         else:
@@ -156,6 +161,23 @@ class Dispatcher:
             self.clients.refuse([entry], reply)
         else:
             self.clients.fail([entry], BackendFailure(str(reply.status), f"answered {excerpt(reply)}", reply))
+
+    def _stale(self, reply: Reply, queue: DestinationQueue, entry: Entry) -> None:
+        """Let a remote write pass whose samples the backend has, or newer ones.
+
+        One such sample may have cost all others of the body: then its halves are sent, down to the samples themselves.
+        """
+        if not entry.is_part:
+            entry.fate.when_decided(self._count_stale)
+            self._refusal_log.refused(self.settings.listener, self.name, reply.status, excerpt(reply))
+        parts = entry.divided() if self.closed is None and rolls_back(reply) else []
+        queue.put_back(parts, alone=True)
+        self.clients.fail([entry], BackendFailure(STALE, f"answered {excerpt(reply)}", reply))
+        self._found_database(queue)
+        self._go_on_after(queue)
+
+    def _count_stale(self, fate: Fate) -> None:
+        self.stale += fate.state is State.KEPT
 
     def _go_on_after(self, queue: DestinationQueue) -> None:
         """Send what waits behind an answer: the backend lives."""

@@ -31,12 +31,13 @@ class Exchanges:
         self._under_way: dict[_Post, None] = {}  # in the order of their deadlines
         self._timer: IDelayedCall | None = None
 
-    def post(self, pieces: Sequence[bytes]) -> Deferred[Reply]:
+    def post(self, pieces: Sequence[bytes], *, wants_headers: bool = False) -> Deferred[Reply]:
         """Send a request.
 
+        :param wants_headers: whether the headers of a 204 matter, too.
         :return: fires with any final answer; fails with :class:`BackendFailure` where there is no clear status line.
         """
-        post = _Post(self, pieces, self._reactor.seconds() + self._timeout)
+        post = _Post(self, pieces, self._reactor.seconds() + self._timeout, wants_headers=wants_headers)
         self._under_way[post] = None
         if self._timer is None:
             self._timer = self._reactor.callLater(self._timeout, self._expire)
@@ -88,13 +89,26 @@ class _Post(Exchange):
     read afterwards, where they matter.
     """
 
-    __slots__ = ("_complete", "_owner", "_parser", "_received", "_size", "_status", "deadline", "result")
+    __slots__ = (
+        "_complete",
+        "_owner",
+        "_parser",
+        "_received",
+        "_size",
+        "_status",
+        "_wants_headers",
+        "deadline",
+        "result",
+    )
 
-    def __init__(self, owner: Exchanges, pieces: Sequence[bytes], deadline: float) -> None:
+    def __init__(
+        self, owner: Exchanges, pieces: Sequence[bytes], deadline: float, *, wants_headers: bool = False
+    ) -> None:
         super().__init__(pieces)
         self.deadline = deadline
         self.result: Deferred[Reply] = Deferred()
         self._owner = owner
+        self._wants_headers = wants_headers
         self._parser: HttpResponseParser | None = None
         self._received: list[bytes] = []
         self._size = self._status = 0
@@ -128,7 +142,7 @@ class _Post(Exchange):
 
     def finish(self) -> None:
         """Report the outcome: a complete answer, or one that cannot be read."""
-        if self._complete and self._status == 204:
+        if self._complete and self._status == 204 and not self._wants_headers:
             self._settle(TAKEN)
         else:
             self._read(BackendFailure("garbage", f"an answer of more than {MAX_ANSWER} bytes"))

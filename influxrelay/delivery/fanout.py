@@ -12,10 +12,11 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import TAKEN, UNABLE, json_error
-from influxrelay.core.write import Reply, Write
+from influxrelay.core.write import LINES, REMOTE_WRITE, Reply, Write
 from influxrelay.delivery.fate import Fate, Rule
 from influxrelay.delivery.parts import Division, divide_write_slowly
 from influxrelay.delivery.sender import Sender
+from influxrelay.delivery.settings import EVERYTHING
 from influxrelay.delivery.settle import Count, FirstAnswer
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import Record
@@ -23,6 +24,7 @@ from influxrelay.lineprotocol.scanner import Steps, run
 
 AT_ONCE = 512 * 1024  # bytes of a body that are read and submitted in one go
 _AT_ONCE_FILTERED = 4096  # the same where names may take some microseconds for each of them
+_KINDS = {LINES: "line protocol", REMOTE_WRITE: "Prometheus' remote writes"}
 
 _Parts = Sequence[tuple[Sender, Write]]  # who gets something of a write, and what
 
@@ -78,9 +80,10 @@ class FanOut:
         """Let other settings hold for the next write; those that are under way keep what they began with."""
         self.name = name
         self.senders = tuple(senders)
+        self._takers = {kind: [each for each in senders if kind in each.kinds] for kind in EVERYTHING}
         self._consistency = consistency
         self._refuse_unjournaled = refuse_unjournaled
-        self.filters = list({each.filter: None for each in senders if each.filter is not None})
+        self.filters = list({each.filter: None for each in self._takers[LINES] if each.filter is not None})
         self.at_once = _AT_ONCE_FILTERED if self.filters else AT_ONCE
 
     # -- for each write
@@ -113,7 +116,13 @@ class FanOut:
         self._held = frozenset()
 
     def _hand_in(self, write: Write, consistency: str, division: Division | None) -> Deferred[Reply]:
-        parts = self._divide(write, division) if self.filters else [(sender, write) for sender in self.senders]
+        kind = write.destination.kind
+        takers = self._takers[kind]
+        if not takers:
+            return succeed(json_error(400, f"no backend of {self.name} takes {_KINDS[kind]}"))
+        parts: _Parts = [(sender, write) for sender in takers]
+        if self.filters and kind == LINES:
+            parts = self._divide(write, division)
         if not parts:
             return succeed(TAKEN)
         answer: Deferred[Reply] = Deferred()
@@ -191,9 +200,10 @@ class FanOut:
         """Return who gets something of a write, and what; senders with the same filter get the same object."""
         if division is None or division.parts.keys() != set(self.filters):  # a reload has changed them
             division = run(self.divide_slowly(write))
-        if all(sender.filter is not None for sender in self.senders):
+        takers = self._takers[LINES]
+        if all(sender.filter is not None for sender in takers):
             self.lines_unwanted += division.unwanted
-        parts = [(each, write if each.filter is None else division.parts[each.filter]) for each in self.senders]
+        parts = [(each, write if each.filter is None else division.parts[each.filter]) for each in takers]
         return [(sender, part) for sender, part in parts if part is not None]
 
     # -- the journal
@@ -283,15 +293,19 @@ class FanOut:
 
     def obstacle(self) -> str:
         """Tell why a write that asks for nothing else would be answered 5xx now; empty if not, as far as is known."""
-        level, total = self._consistency, len(self.senders)
+        obstacles = (self._obstacle_for(takers) for takers in self._takers.values() if takers)
+        return next(filter(None, obstacles), "")
+
+    def _obstacle_for(self, senders: Sequence[Sender]) -> str:
+        level, total = self._consistency, len(senders)
         needed = {"quorum": total // 2 + 1, "all": total}.get(level, 1)
-        has_room = [not sender.backlog.is_full for sender in self.senders]
-        able = sum(not sender.objection() and room for sender, room in zip(self.senders, has_room, strict=True))
+        has_room = [not sender.backlog.is_full for sender in senders]
+        able = sum(not sender.objection() and room for sender, room in zip(senders, has_room, strict=True))
         journal = self._journal.obstacle if self._journal is not None else ""
         if journal and self._refuse_unjournaled:
             return journal
         if able >= needed:
             return ""
-        if level == "any" and not journal and all(has_room) and all(sender.keeps for sender in self.senders):
+        if level == "any" and not journal and all(has_room) and all(sender.keeps for sender in senders):
             return ""
         return f"{able} of {total} backends can take writes, and consistency {level} needs {needed}"

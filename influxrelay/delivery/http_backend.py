@@ -15,7 +15,8 @@ from twisted.web.http_headers import Headers
 
 from influxrelay import __version__
 from influxrelay.core.errors import BackendFailure
-from influxrelay.core.write import Reply, Write
+from influxrelay.core.replies import json_error
+from influxrelay.core.write import REMOTE_WRITE, Reply, Write
 from influxrelay.delivery.client import BackendClient, Response, printable
 from influxrelay.delivery.connection_pool import ConnectionPool
 from influxrelay.delivery.exchange import Exchanges
@@ -24,6 +25,9 @@ from influxrelay.delivery.responses import excerpt, lacks_organization
 from influxrelay.delivery.write_apis import V1, V2, WriteAPI
 from influxrelay.lineprotocol.query_string import without
 from influxrelay.lineprotocol.timestamps import rescale
+from influxrelay.remotewrite.bodies import merged
+from influxrelay.remotewrite.headers import OWN_PARAMETERS, has_counts, is_version_2, request_headers
+from influxrelay.remotewrite.snappy import pack, unpack
 from influxrelay.transport.client import ClientEndpoint
 from influxrelay.transport.tls import ClientTLS
 
@@ -36,6 +40,8 @@ class HTTPBackend:
     """Writes to one server, and asks it whatever else there is to ask.
 
     :param write_url: where writes go, without a query string.
+    :param remote_write_url: where Prometheus' remote writes go; empty if this server takes none.
+    :param names_database: whether it wants to know for which database they are, as InfluxDB does.
     :param timeout: seconds for a whole exchange, from a free connection to the last byte of the answer.
     :param api: that of the server's generation.
     :param authorization: the output's own ``Authorization`` header; it replaces all credentials of the client.
@@ -66,12 +72,15 @@ class HTTPBackend:
         ping_url: str = "",
         ping_timeout: float = 10.0,
         query_url: str = "",
+        remote_write_url: str = "",
+        names_database: bool = True,
     ) -> None:
         self.name = name
         self.timeout = timeout
         self.settings = (
             (write_url, tls, timeout, api, authorization, gzip, dict(headers)),
             (max_connections, ping_url, ping_timeout, query_url),
+            (remote_write_url, names_database),
         )
         parts = urlsplit(write_url)
         host = unquote(parts.hostname or "")  # the percent sign before an IPv6 zone is written %25 (RFC 6874)
@@ -99,6 +108,9 @@ class HTTPBackend:
         self._has_credentials = b"Authorization" in self._headers
         self.client = BackendClient(reactor, self._pools[1], self._headers[b"Host"])
         self._queries = BackendClient(reactor, self._pools[2], self._headers[b"Host"])
+        self._remote_path, _, self._remote_query = _target(remote_write_url).partition(b"?")
+        self._names_database = names_database
+        self._remote_head_of = lru_cache(maxsize=1024)(self._make_remote_head)
         self._head_of = lru_cache(maxsize=1024)(self._make_head)  # there are few: one for each destination
 
     def _forwarded(self, query: bytes) -> bytes:
@@ -118,6 +130,31 @@ class HTTPBackend:
         head = first + b"".join(b"%b: %b\r\n" % each for each in headers.items()) + b"Content-Length: "
         return head, addressed.factor
 
+    def _make_remote_head(self, query: bytes, authorization: bytes, precision: bytes) -> tuple[bytes, bool]:
+        """Return the head of a remote write, up to the value of ``Content-Length``, and whether it is of 2.0."""
+        headers = {b"Host": b"", b"User-Agent": b"", **dict(request_headers(query, precision))}
+        counts = is_version_2(query)
+        if authorization:
+            headers[b"Authorization"] = authorization
+        headers = {name: re.sub(rb"[\0\r\n]", b" ", value) for name, value in headers.items()} | self._headers
+        query = self._forwarded(without(query, *OWN_PARAMETERS))
+        if not self._names_database:
+            query = without(query, b"db", b"rp", b"u", b"p", b"precision", b"consistency")
+        query = b"&".join(filter(None, (self._remote_query, query)))
+        target = self._remote_path + (b"?" + query if query else b"")
+        first = b"POST %b HTTP/1.1\r\n" % target
+        head = first + b"".join(b"%b: %b\r\n" % each for each in headers.items()) + b"Content-Length: "
+        return head, counts
+
+    def _post_remote(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
+        body = body_parts[0]
+        if len(body_parts) > 1:
+            body = pack(merged(map(unpack, body_parts)))
+        beginning, counts = self._remote_head_of(write.query, write.authorization, write.destination.precision)
+        head = b"%b%d\r\n\r\n" % (beginning, len(body))
+        posted = self._exchanges.post((head, body), wants_headers=counts)
+        return posted.addCallback(_understood) if counts else posted
+
     def post(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
         """Send a body to where ``write`` goes: the parts, one behind the other.
 
@@ -125,6 +162,8 @@ class HTTPBackend:
             :func:`influxrelay.delivery.failures.explain` or ``stopped``, where there was no clear status line; and for
             404 if the server lacks the output's organization, which is no fault of the write.
         """
+        if write.destination.kind == REMOTE_WRITE:
+            return self._post_remote(write, body_parts)
         gzipped = write.gzipped if self._gzip is None else self._gzip
         beginning, factor = self._head_of(write.query, write.authorization, gzipped)
         if gzipped is not write.gzipped or factor != 1:
@@ -216,6 +255,17 @@ def _check_organization(reply: Reply) -> Reply:
     if lacks_organization(reply):
         raise BackendFailure(str(reply.status), f"answered {excerpt(reply)}", reply)
     return reply
+
+
+def _understood(reply: Reply) -> Reply:
+    """Read the answer to a remote write of 2.0.
+
+    A server that knows only 1.0 finds nothing in it and says 2xx, without the headers that 2.0 demands; the
+    specification wants that to be read as 415.
+    """
+    if reply.status >= 300 or has_counts(reply):
+        return reply
+    return json_error(415, "the backend does not understand remote write 2.0")
 
 
 def _target(url: str) -> bytes:

@@ -12,12 +12,12 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.cooperation import make_cooperator
 from influxrelay.core.errors import BackendFailure, JournalError
-from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.core.write import LINES, Destination, Reply, Write
 from influxrelay.delivery.backlog import Backlog
 from influxrelay.delivery.destination_queue import ENTRY_BYTES, QUEUE_BYTES, DestinationQueue, Entry
 from influxrelay.delivery.fate import Fate, State
 from influxrelay.delivery.parts import divide_write_slowly
-from influxrelay.delivery.settings import SenderSettings
+from influxrelay.delivery.settings import EVERYTHING, SenderSettings
 from influxrelay.journal.interface import Journal, Positions
 from influxrelay.journal.records import Drop, Record
 from influxrelay.lineprotocol.filters import Filter
@@ -91,6 +91,7 @@ class JournalBacklog(Backlog):
         self._cooperator = make_cooperator(reactor)
         self._cursors: dict[DestinationQueue, Cursor] = {}
         self._wanted: Filter | None = None
+        self._kinds = EVERYTHING
         self._pages = 0  # that are being read
         self._page_size = FIRST_PAGE  # bytes of lines that take READ_AHEAD in memory
         self._next_page = 0.0
@@ -100,6 +101,7 @@ class JournalBacklog(Backlog):
         """Let other settings hold from the next write, or page, on."""
         super().reconfigure(settings)
         self._wanted = settings.filter
+        self._kinds = settings.kinds
 
     def _cursor(self, queue: DestinationQueue) -> Cursor:
         cursor = self._cursors.get(queue)
@@ -266,7 +268,7 @@ class JournalBacklog(Backlog):
         self._pages += 1
         page = self._journal.read(queue.destination, cursor.loaded, size)
         parts: dict[int, Write | None] = {}
-        if self._wanted is not None:
+        if self._wanted is not None and queue.destination.kind == LINES:
             page.addCallback(self._filter, cursor, parts)
         page.addBoth(self._count_page)
         page.addCallbacks(
@@ -312,6 +314,8 @@ class JournalBacklog(Backlog):
         if cursor.loaded < after:  # some of that was left to the journal since
             self._host.tidy(queue)
             return
+        if queue.destination.kind not in self._kinds:
+            records = []
         size = count = 0
         for record in records:
             size, count = size + len(record.write.body), count + 1

@@ -85,7 +85,7 @@ class Requests:
 
     def _answered(self, reply: Reply, queue: DestinationQueue, entries: list[Entry], began: float) -> None:
         self.latency.observe(perf_counter() - began)
-        verdict = judge(reply)
+        verdict = judge(reply, queue.destination.kind)
         if verdict is Verdict.NOT_NOW or verdict is Verdict.MISDIRECTED:
             problem = BackendFailure(str(reply.status), f"answered {excerpt(reply)}", reply)
             self._failed(problem, retry_after(reply), queue, entries)

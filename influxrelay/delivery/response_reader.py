@@ -11,6 +11,7 @@ from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import json_error
 from influxrelay.core.text import shortened
 from influxrelay.core.write import Reply
+from influxrelay.remotewrite.headers import WRITTEN, only_counts
 
 PARSER_ERRORS = (HttpParserError, HttpParserUpgrade)
 MAX_ANSWER = 1024 * 1024  # bytes of a response that are collected; no InfluxDB answers a write with more
@@ -20,6 +21,7 @@ _SHOWN_HEADERS = (
     b"X-Influxdb-Error",
     b"Retry-After",
     b"WWW-Authenticate",
+    *WRITTEN,
 )
 _STATUS_LINE = re.compile(rb"(?:\r?\n)*HTTP/1\.[0-9] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _CONTROLS = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
@@ -146,7 +148,9 @@ def read_reply(data: bytes, problem: BackendFailure, *, closed: bool = False) ->
     if closed:
         reader.end()
     if reader.complete:
-        headers = shown_headers(reader.headers) if reader.status >= 300 else ()
+        headers = shown_headers(reader.headers)
+        if reader.status < 300:
+            headers = only_counts(headers)
         return Reply(reader.status, headers, b"".join(reader.body))
     status = reader.status or _clear_status(data)
     return problem if status is None else unreadable_reply(status, reader.headers, problem)

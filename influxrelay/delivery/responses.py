@@ -8,7 +8,7 @@ import re
 from email.utils import parsedate_to_datetime
 from time import time
 
-from influxrelay.core.write import Reply
+from influxrelay.core.write import LINES, REMOTE_WRITE, Reply
 
 MAX_RETRY_AFTER = 3600.0  # seconds; a backend that asks for more is asked again after this
 _NOT_NOW = frozenset((408, 425, 429))
@@ -23,6 +23,18 @@ _MISSING = re.compile(rb'database not found|bucket \\?"[^"]*\\?" not found')
 _NO_ORGANIZATION = re.compile(rb"organization .*not found")
 
 
+_STALE = re.compile(
+    # Of remote writes: Prometheus' storage errors (storage/interface.go), Thanos', Mimir's identifiers.
+    rb"out.of.order|too old|out of bounds|duplicate sample|err-mimir-sample-",
+    re.IGNORECASE,
+)
+_ROLLS_BACK_NOTHING = re.compile(rb"err-mimir-")
+
+
+STALE = "stale"
+"""The reason of a failure whose verdict is :attr:`Verdict.STALE`."""
+
+
 class Verdict(enum.Enum):
     """What an answer says of the write, and of the backend."""
 
@@ -32,19 +44,42 @@ class Verdict(enum.Enum):
         "404 or 405 that is not InfluxDB's: settles the write as any 4xx, but says nothing of the write itself"
     )
     PERMANENT = "5xx with a text that cannot heal: the write is wrong, but another backend may still take it"
+    STALE = "a remote write with samples that the backend has, or newer ones: another backend may still take it"
     NOT_NOW = "anything else: the backend is in trouble, and the same write may be taken later"
 
 
-def judge(reply: Reply) -> Verdict:
-    """Read an answer."""
+def judge(reply: Reply, kind: str = LINES) -> Verdict:
+    """Read an answer to a write of this kind."""
     status = reply.status
     if 200 <= status < 300:
         return Verdict.TAKEN
+    if kind == REMOTE_WRITE and is_stale(reply):
+        return Verdict.STALE
     if 400 <= status < 500 and status not in _NOT_NOW:
         return Verdict.MISDIRECTED if is_misdirected(reply) else Verdict.REFUSED
     if 500 <= status < 600 and _PERMANENT.search(reply.body):
         return Verdict.PERMANENT
     return Verdict.NOT_NOW
+
+
+def is_stale(reply: Reply) -> bool:
+    """Tell whether an answer to a remote write says that its samples come too late, or once more.
+
+    That is normal where delivery is at least once. The status does not tell: Prometheus 2.42 says 500 to some, Thanos
+    409 to all.
+    """
+    status = reply.status
+    if not 400 <= status < 600 or status in (429, 503):
+        return False
+    return status == 409 or _STALE.search(reply.body) is not None
+
+
+def rolls_back(reply: Reply) -> bool:
+    """Tell whether a backend that answers so has taken nothing of a body for one such sample in it.
+
+    That is Prometheus (``storage/remote/write_handler.go``); Mimir and Thanos take the rest.
+    """
+    return reply.status != 409 and _ROLLS_BACK_NOTHING.search(reply.body) is None
 
 
 def is_not_ready(reply: Reply) -> bool:

@@ -6,11 +6,12 @@ import math
 import random
 from collections.abc import Callable
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from influxrelay.core.errors import BackendFailure
-from influxrelay.core.write import Reply, Write
+from influxrelay.core.write import REMOTE_WRITE, Reply, Write
 from influxrelay.delivery.backend import Backend
 from influxrelay.delivery.backlog import Backlog
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry
@@ -20,6 +21,7 @@ from influxrelay.delivery.responses import excerpt
 from influxrelay.delivery.settings import SenderSettings
 from influxrelay.delivery.status import BackendStatus
 from influxrelay.lineprotocol.filters import Filter
+from influxrelay.remotewrite.headers import is_version_2
 
 STATES = ("up", "trouble", "paused", "behind")
 
@@ -80,6 +82,16 @@ class Sender:
         return self.backlog.keeps
 
     @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of writes that the backend takes; whoever submits writes sees to it."""
+        return self._dispatcher.settings.kinds
+
+    @property
+    def stale(self) -> int:
+        """How many acknowledged remote writes had samples that the backend had already, or takes no more."""
+        return self._dispatcher.stale
+
+    @property
     def paused(self) -> bool:
         """Whether an operator wants nothing to be sent."""
         return self._dispatcher.paused
@@ -117,6 +129,8 @@ class Sender:
 
         :return: fires with the backend's 2xx or 4xx; fails with :class:`BackendFailure`.
         """
+        if write.destination.kind == REMOTE_WRITE and is_version_2(write.query):
+            write = attrs.evolve(write, mergeable=False)
         fate = ResentFate(self._reactor.seconds())
         self.submit(write, fate)
         return fate.outcome

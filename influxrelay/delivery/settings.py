@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import attrs
 
+from influxrelay.core.write import LINES, REMOTE_WRITE
 from influxrelay.lineprotocol.filters import Filter
+
+EVERYTHING = frozenset((LINES, REMOTE_WRITE))
 
 
 @attrs.frozen
@@ -22,6 +25,7 @@ class SenderSettings:
     :ivar create_databases: whether a database that a kept write misses is created.
     :ivar filter: what the backend takes; None for everything. It is applied by whoever submits writes, and to what is
         read from a journal when it is read.
+    :ivar kinds: the kinds of writes that the backend takes; the same holds for them. A filter is for lines.
     """
 
     name: str
@@ -34,3 +38,4 @@ class SenderSettings:
     max_delay: float = 10.0
     create_databases: bool = False
     filter: Filter | None = None
+    kinds: frozenset[str] = EVERYTHING

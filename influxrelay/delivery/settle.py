@@ -5,7 +5,8 @@ from __future__ import annotations
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import TAKEN, UNABLE, json_error
 from influxrelay.core.write import Reply
-from influxrelay.delivery.responses import Verdict, is_presentable, judge
+from influxrelay.delivery.responses import STALE, Verdict, is_presentable, judge
+from influxrelay.remotewrite.headers import has_counts, least, only_counts
 
 _REFUSALS = (Verdict.REFUSED, Verdict.MISDIRECTED)
 
@@ -42,17 +43,18 @@ class FirstAnswer:
 class Count:
     """``quorum`` and ``all``: 204 when so many backends have it.
 
-    When that is impossible it is the first 4xx, if nothing but 4xx stands in the way, else a 503 that names the
-    backends that failed.
+    When that is impossible it is the first 4xx, if nothing but 4xx and stale samples stand in the way, else a 503 that
+    names the backends that failed. Of what several backends say that they have written, the least counts.
 
     :param backends: how many there are.
     """
 
-    __slots__ = ("_failed", "_needed", "_refusals", "_spare")
+    __slots__ = ("_failed", "_needed", "_refusals", "_spare", "_taken")
 
     def __init__(self, needed: int, backends: int) -> None:
         self._needed = needed
         self._spare = backends - needed
+        self._taken = TAKEN
         self._failed: list[str] = []
         self._refusals: list[Reply] = []
 
@@ -61,15 +63,18 @@ class Count:
         if reply.status >= 300:
             return self._count_failure(f"{backend}: {reply.status}", reply)
         self._needed -= 1
-        return None if self._needed else TAKEN
+        if has_counts(reply):
+            counts = only_counts(reply.headers)
+            self._taken = Reply(204, least(self._taken.headers, counts) if self._taken.headers else counts)
+        return None if self._needed else self._taken
 
     def failed(self, backend: str, problem: BackendFailure) -> Reply | None:
         """Count a failure."""
-        return self._count_failure(f"{backend}: {problem.reason}", problem.reply)
+        return self._count_failure(f"{backend}: {problem.reason}", problem.reply, is_stale=problem.reason == STALE)
 
-    def _count_failure(self, text: str, reply: Reply | None) -> Reply | None:
+    def _count_failure(self, text: str, reply: Reply | None, *, is_stale: bool = False) -> Reply | None:
         self._failed.append(text)
-        if reply is not None and judge(reply) in _REFUSALS:
+        if reply is not None and (is_stale or judge(reply) in _REFUSALS):
             self._refusals.append(reply)
         if len(self._failed) <= self._spare:
             return None
@@ -79,6 +84,13 @@ class Count:
 
 
 def present(failures: list[BackendFailure]) -> Reply:
-    """Return what a client is shown of these: a 5xx, else a 4xx that means "not now", else an answer of our own."""
+    """Return what a client is shown of these.
+
+    That is an answer about stale samples, which no retry makes younger; else a 5xx, else a 4xx that means "not now",
+    else an answer of our own.
+    """
+    for each in failures:
+        if each.reason == STALE and each.reply is not None:
+            return each.reply
     replies = [each.reply for each in failures if each.reply is not None and is_presentable(each.reply)]
     return max(replies, key=lambda reply: reply.status, default=UNABLE)

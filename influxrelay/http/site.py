@@ -25,7 +25,7 @@ from influxrelay.lineprotocol.query_string import without
 
 IDLE_GRACE = 1.0  # seconds that a connection which may be used again has for its last request at a gentle end
 FRESH_GRACE = 5.0  # seconds that one which has been accepted has for its first request then
-WRITE_PATHS = (b"/write", b"/api/v2/write", b"/api/v3/write_lp")
+WRITE_PATHS = frozenset((b"/write", b"/api/v2/write", b"/api/v3/write_lp", b"/api/v1/prom/write", b"/api/v1/write"))
 _NOT_FOUND = json_error(404, "not found")
 _SHUTTING_DOWN = json_error(503, "the relay is shutting down")
 

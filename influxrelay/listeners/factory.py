@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from influxrelay.config.settings import HTTPOutputConfig, JournalConfig, ListenerConfig, UDPOutputConfig
-from influxrelay.core.write import Destination
+from influxrelay.core.write import LINES, REMOTE_WRITE, Destination
 from influxrelay.delivery.backlog import Backlog, MemoryBacklog
 from influxrelay.delivery.http_backend import HTTPBackend
 from influxrelay.delivery.journal_backlog import JournalBacklog
 from influxrelay.delivery.sender import Sender
-from influxrelay.delivery.settings import SenderSettings
+from influxrelay.delivery.settings import EVERYTHING, SenderSettings
 from influxrelay.delivery.write_apis import V1, V2, V3, WriteAPI
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import JournalLimits
@@ -58,6 +58,7 @@ def make_backend(output: HTTPOutputConfig, reactor: Any) -> HTTPBackend:
         ping_url=output.ping_url,
         ping_timeout=output.health_timeout,
         query_url=output.query_url,
+        **_remote_write(output),
     )
 
 
@@ -66,6 +67,31 @@ def make_api(output: HTTPOutputConfig) -> WriteAPI:
     if output.api == "v2":
         return V2(output.org or "", output.buckets)
     return V3(output.buckets) if output.api == "v3" else V1()
+
+
+def _remote_write(output: HTTPOutputConfig) -> dict[str, Any]:
+    """Return where a backend takes remote writes, and how."""
+    return {"remote_write_url": remote_write_url(output), "names_database": output.type == "influxdb"}
+
+
+def remote_write_url(output: HTTPOutputConfig) -> str:
+    """Return where a backend takes remote writes, with the query string that it wants."""
+    if output.type == "prometheus":
+        return f"{output.write_url}?{output.query}" if output.query else output.write_url
+    return output.write_prom_url or output.write_url.rstrip("/").rpartition("/")[0] + "/api/v1/prom/write"
+
+
+def kinds_taken(output: HTTPOutputConfig) -> frozenset[str]:
+    """Return the kinds of writes that an output takes."""
+    if output.type == "prometheus":
+        return frozenset((REMOTE_WRITE,))
+    return EVERYTHING if output.api == "v1" else frozenset((LINES,))
+
+
+def remote_write_versions(outputs: Sequence[HTTPOutputConfig]) -> tuple[int, ...]:
+    """Return the versions of remote write that all outputs understand which take any; InfluxDB knows only 1.0."""
+    takers = [each for each in outputs if REMOTE_WRITE in kinds_taken(each)]
+    return (1, 2) if all(each.type == "prometheus" for each in takers) else (1,)
 
 
 def sender_settings(output: HTTPOutputConfig, listener: str) -> SenderSettings:
@@ -84,6 +110,7 @@ def sender_settings(output: HTTPOutputConfig, listener: str) -> SenderSettings:
         max_delay=output.max_delay_interval,
         create_databases=output.create_databases,
         filter=make_filter(output),
+        kinds=kinds_taken(output),
     )
 
 

@@ -9,17 +9,24 @@ from twisted.web.resource import Resource
 
 from influxrelay.config.settings import HTTPListenerConfig
 from influxrelay.core.token_bucket import TokenBucket
+from influxrelay.core.write import LINES
 from influxrelay.delivery.changes import Changes
 from influxrelay.delivery.fanout import FanOut
+from influxrelay.delivery.sender import Sender
 from influxrelay.http.error_forms import in_v2, in_v3
 from influxrelay.http.overload import ClientLimits
 from influxrelay.http.query_resource import PrometheusReadResource, QueryResource, QuerySettings, Readers
+from influxrelay.http.remote_write_resource import RemoteWriteResource
 from influxrelay.http.site import RelaySite
 from influxrelay.http.write_resource import PingResource, WriteResource
 from influxrelay.lineprotocol.api_queries import read_v2, read_v3
+from influxrelay.listeners.factory import remote_write_versions
 from influxrelay.listeners.port_service import SiteService
 from influxrelay.listeners.relaying import Relaying
 from influxrelay.transport.sockets import Sockets
+
+NAMING_PATHS = (b"api/v1/prom/write",)  # InfluxDB's: a client names the database
+REMOTE_WRITE_PATHS = (*NAMING_PATHS, b"api/v1/write")
 
 
 class HTTPService(SiteService, Relaying):
@@ -38,7 +45,13 @@ class HTTPService(SiteService, Relaying):
         self.root.putChild(b"write", self.writes)
         self.root.putChild(b"api/v2/write", self.writes.beside(read_v2, in_v2))
         self.root.putChild(b"api/v3/write_lp", self.writes.beside(read_v3, in_v3))
-        self.readers = Readers(config.name, self.senders, QuerySettings(), reactor)
+        self.remote_writes = [
+            RemoteWriteResource(self._relay, self.site.cooperator, names_database=path in NAMING_PATHS)
+            for path in REMOTE_WRITE_PATHS
+        ]
+        for path, resource in zip(REMOTE_WRITE_PATHS, self.remote_writes, strict=True):
+            self.root.putChild(path, resource)
+        self.readers = Readers(config.name, self._influxdbs(), QuerySettings(), reactor)
         self.changes = Changes(config.name, self._relay, reactor)
         queries = QueryResource(self.readers, self.changes)
         self._query_resources: dict[bytes, Resource] = {
@@ -66,6 +79,15 @@ class HTTPService(SiteService, Relaying):
         ping = PingResource(config.default_ping_response)
         for path in (b"ping", b"api/v2/ping"):
             self.root.putChild(path, ping)
+        for resource in self.remote_writes:
+            resource.reconfigure(
+                database=config.prometheus_database,
+                default_retention_policy=config.default_retention_policy,
+                max_decoded_size=config.max_decoded_size,
+                versions=remote_write_versions(config.outputs),
+                consistency=config.consistency,
+                limiter=self._limiter,
+            )
         self._furnish_queries()
         limits = ClientLimits(
             connections=config.max_connections,
@@ -93,11 +115,15 @@ class HTTPService(SiteService, Relaying):
             read_only=config.read_only,
         )
         self.changes.reconfigure(config.name, own_credentials=settings.own_credentials)
-        self.readers.reconfigure(config.name, self.senders, settings)
+        self.readers.reconfigure(config.name, self._influxdbs(), settings)
         for path, resource in self._query_resources.items():
             self.root.children.pop(path, None)
             if config.queries:
                 self.root.putChild(path, resource)
+
+    def _influxdbs(self) -> list[Sender]:
+        """Return the senders to backends that answer queries: Prometheus does not."""
+        return [sender for sender in self.senders if LINES in sender.kinds]
 
     def _backends(self) -> str:
         return ", ".join(sender.name for sender in self.senders)

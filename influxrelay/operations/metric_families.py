@@ -39,6 +39,18 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     # -- clients
     ("influxrelay_writes_total", "counter", _LISTENER, "Writes received over HTTP and passed to the backends."),
     (
+        "influxrelay_remote_writes_total",
+        "counter",
+        _LISTENER,
+        "Remote writes of Prometheus received and passed to the backends; influxrelay_writes_total counts them too.",
+    ),
+    (
+        "influxrelay_remote_write_bytes_total",
+        "counter",
+        _LISTENER,
+        "Bytes of remote writes received, unpacked.",
+    ),
+    (
         "influxrelay_lines_total",
         "counter",
         _LISTENER,
@@ -170,6 +182,12 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         "counter",
         _REASON,
         "Writes that failed for the backend while their clients waited, by reason; a queue keeps them.",
+    ),
+    (
+        "influxrelay_backend_stale_writes_total",
+        "counter",
+        _BACKEND,
+        "Acknowledged remote writes with samples that the backend had already, or that are too old for it.",
     ),
     ("influxrelay_backend_waiting_writes", "gauge", _BACKEND, "Writes in memory that wait for the backend."),
     ("influxrelay_backend_waiting_bytes", "gauge", _BACKEND, "Bytes of writes in memory that wait for the backend."),

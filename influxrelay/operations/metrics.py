@@ -19,7 +19,7 @@ from twisted.web.resource import Resource
 from influxrelay import __version__
 from influxrelay.core.histogram import Histogram
 from influxrelay.core.timeouts import within
-from influxrelay.core.write import Reply
+from influxrelay.core.write import REMOTE_WRITE, Reply
 from influxrelay.delivery.changes import CHANGE_OUTCOMES
 from influxrelay.delivery.sender import STATES, Sender
 from influxrelay.delivery.udp_sender import DatagramSender
@@ -200,7 +200,10 @@ class Metrics(Service):
 def _add_http(sheet: Sheet, listener: HTTPService) -> None:
     labels = (listener.name,)
     resource, site = listener.writes, listener.site
-    sheet.add("influxrelay_writes_total", labels, resource.writes)
+    remote = listener.remote_writes
+    sheet.add("influxrelay_writes_total", labels, resource.writes + sum(each.writes for each in remote))
+    sheet.add("influxrelay_remote_writes_total", labels, sum(each.writes for each in remote))
+    sheet.add("influxrelay_remote_write_bytes_total", labels, sum(each.bytes for each in remote))
     sheet.add("influxrelay_lines_total", labels, resource.lines)
     sheet.add("influxrelay_received_bytes_total", labels, resource.bytes)
     sheet.add("influxrelay_unwanted_lines_total", labels, sum(each.lines_unwanted for each in listener.relays))
@@ -263,6 +266,8 @@ def _add_sender(sheet: Sheet, labels: tuple[str, str], sender: Sender) -> None:
     sheet.add("influxrelay_backend_writes_total", labels, sender.writes)
     sheet.add("influxrelay_backend_sent_writes_total", labels, sender.requests.writes)
     sheet.add("influxrelay_backend_merged_writes_total", labels, sender.requests.merged)
+    if REMOTE_WRITE in sender.kinds:
+        sheet.add("influxrelay_backend_stale_writes_total", labels, sender.stale)
     usual = dict.fromkeys(_USUAL_FAILURES, 0)
     sheet.add_each("influxrelay_backend_request_failures_total", labels, {**usual, **sender.requests.failures})
     sheet.add_each("influxrelay_backend_failed_writes_total", labels, {**usual, **sender.clients.failures})

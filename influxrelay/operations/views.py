@@ -20,7 +20,7 @@ import attrs
 from influxrelay.config.settings import Config
 from influxrelay.core.errors import InfluxRelayError
 from influxrelay.core.text import count, iso, shortened, size, text
-from influxrelay.core.write import Write
+from influxrelay.core.write import LINES, Write
 from influxrelay.journal.records import DeadLetter, Drop
 from influxrelay.lineprotocol.gzip_body import decoded_body
 from influxrelay.lineprotocol.query_string import without
@@ -236,15 +236,19 @@ def only(found: list[tuple[str, T]], what: str, listener: str, known: Iterable[s
 
 def summary(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
     """Return one line of the list of dead letters, without credentials."""
-    first = next((line for line in decoded_body(letter.write).splitlines() if line.strip()), b"")
+    destination, first = letter.write.destination, b""
+    is_text = destination.kind == LINES
+    if is_text:
+        first = next((line for line in decoded_body(letter.write).splitlines() if line.strip()), b"")
     return {
         "id": number,
         "time": iso(letter.time),
         "listener": listener,
         "backend": letter.backend,
-        "database": text(letter.write.destination.database),
-        "retention_policy": text(letter.write.destination.retention_policy),
-        "precision": text(letter.write.destination.precision),
+        "database": text(destination.database),
+        "retention_policy": text(destination.retention_policy),
+        "kind": destination.kind,
+        "precision": text(destination.precision) if is_text else "",
         "status": letter.status,
         "words": _without_secrets(_told(letter.words), letter.write),
         "bytes": len(letter.write.body),

@@ -8,7 +8,7 @@ them unpacked. Two requests of 1.0 are joined by concatenation, as all messages 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import attrs
 
@@ -31,6 +31,61 @@ class Counts:
     histograms: int = 0
     exemplars: int = 0
     series: int = 0
+
+
+_SLICE = 2048  # fields that are looked at in one go
+_STEP = 1  # what a slice yields
+
+
+def check_slowly(message: bytes) -> Generator[int, None, None]:
+    """Find out bit by bit whether a request is made of whole fields, so that another can be joined to it.
+
+    :raises BodyError: it is not.
+    """
+    position, end, seen = 0, len(message), 0
+    while position < end:
+        first = message[position]
+        if first & 7 == LENGTH_DELIMITED and 8 <= first < 0x80 and position + 2 < end:  # nearly all are like this
+            length, more = message[position + 1], message[position + 2]
+            if length < 0x80:
+                position += 2 + length
+            elif more < 0x80:
+                position += 3 + (length & 0x7F | more << 7)
+            else:
+                position = _skip(message, position, end)
+        else:
+            position = _skip(message, position, end)
+        seen += 1
+        if not seen % _SLICE:
+            yield _STEP
+    if position > end:
+        raise BodyError("its last field is cut off")
+
+
+def _skip(message: bytes, position: int, end: int) -> int:
+    return next(fields(message, position, end))[4]
+
+
+def count_slowly(message: bytes) -> Generator[int, None, Counts]:
+    """Count bit by bit what a request of version 2.0 holds.
+
+    :raises BodyError: it is none.
+    """
+    samples = histograms = exemplars = total = seen = 0
+    for number, kind, begin, _, end in fields(message):
+        if number == _SERIES_2 and kind == LENGTH_DELIMITED:
+            one = count(message[begin:end], version=2)
+            samples, histograms, exemplars = (
+                samples + one.samples,
+                histograms + one.histograms,
+                exemplars + one.exemplars,
+            )
+            total += 1
+            seen += 2 + one.samples + one.histograms + one.exemplars
+            if seen >= _SLICE:
+                seen = 0
+                yield _STEP
+    return Counts(samples, histograms, exemplars, total)
 
 
 def count(message: bytes, *, version: int) -> Counts:

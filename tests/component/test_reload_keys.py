@@ -12,6 +12,7 @@ from twisted.trial.runner import TestLoader
 
 from influxrelay.config import schema as config_keys
 from testing.reloading import ReloadCase, http, to
+from testing.remote_write_case import one_series, post
 from testing.scripted import LINE, LOOPBACK, PING, answer, request, until
 
 
@@ -51,6 +52,7 @@ HTTP: dict[str, Key | str] = {
     "burst-limit": Key("1", "2", "second_status", 429, 204, beside="rate-limit = 1"),
     "max-body-size": Key("1000", "10", "status", 204, 413),
     "max-decoded-size": Key("1000", "10", "status_of_gzip", 204, 413),
+    "prometheus-database": Key('"a"', '"b"', "remote_write_query", b"db=a", b"db=b"),
     "cors-origins": Key('["*"]', "[]", "allowed_origin", b"http://page", None),
     "max-connections": Key("7", "8", "guard.connections", 7, 8),
     "max-in-flight-mb": Key("30", "31", "guard.in_flight", 30 * MB, 31 * MB),
@@ -79,6 +81,7 @@ HTTP_OUTPUT: dict[str, Key | str] = {
     "client-certificate": "CertificateTests.test_of_backends",
     "username": Key('"me"', '"you"', "authorization", b"Basic bWU6cA==", b"Basic eW91OnA=", beside='password = "p"'),
     "password": Key('"p"', '"q"', "authorization", b"Basic bWU6cA==", b"Basic bWU6cQ==", beside='username = "me"'),
+    "type": "test_remote_write.TypeTests.test_another_type",
     "api": "OutputTests.test_apis",
     "org": "OutputTests.test_apis",
     "buckets": "OutputTests.test_apis",
@@ -98,7 +101,7 @@ HTTP_OUTPUT: dict[str, Key | str] = {
 }
 ENDPOINTS: dict[str, Key | str] = {
     "write": Key('"a"', '"b"', "path", b"/a", b"/b"),
-    "write_prom": Key('"a"', '"b"', "output_config.write_prom_url", "a", "b"),
+    "write_prom": Key('"a"', '"b"', "remote_write_path", b"/a", b"/b"),
     "ping": Key('"a"', '"b"', "output_config.ping_url", "a", "b"),
     "query": Key('"a"', '"b"', "status", 204, 204),  # which only stands in files of the Veepee fork
 }
@@ -224,6 +227,20 @@ class KeyTests(ReloadCase):
     async def see_path(self) -> Any:
         """Return where it goes."""
         return (await self.received()).path
+
+    async def see_remote_write_path(self) -> Any:
+        """Return where a remote write goes."""
+        count = len(self.one.requests)
+        await self.ask(self.listener, post(one_series()))
+        await until(lambda: len(self.one.requests) > count)
+        return self.one.requests[-1].path
+
+    async def see_remote_write_query(self) -> Any:
+        """Return what a remote write asks for."""
+        count = len(self.one.requests)
+        await self.ask(self.listener, post(one_series()))
+        await until(lambda: len(self.one.requests) > count)
+        return self.one.requests[-1].query
 
     async def see_authorization(self) -> Any:
         """Return as whom."""
