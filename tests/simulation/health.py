@@ -84,7 +84,8 @@ class Questions:
         examiner = LocalExaminer(lambda: [FakeListener([sender], self._world.handed_out)], reactor)
         told: list[Health] = []
 
-        def answered(health: Health) -> None:
+        def answered(health: Health | None) -> None:
+            assert health is not None
             told.append(health)
             waited = self._world.clock.seconds() - asked
             if waited > PATIENCE + 0.1:

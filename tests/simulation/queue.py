@@ -21,16 +21,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
 from influxrelay.config.settings import FilterConfig as FilterSettings
-from influxrelay.config.settings import HTTPListenerConfig, HTTPOutputConfig, UDPListenerConfig
+from influxrelay.config.settings import HTTPListenerConfig, HTTPOutputConfig
 from influxrelay.config.settings import JournalConfig as JournalSettings
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import TAKEN
@@ -312,7 +312,7 @@ class _NoThread:
 class SimulatedWriter(JournalWriter):
     """A JournalWriter whose thread is a timer, and whose disk fails when the world says so."""
 
-    _log = Logger(observer=lambda _: None)
+    _log = Logger(observer=cast("ILogObserver", lambda _: None))
     world: World
     _fault = ""
     under_way: tuple[_Batch, IDelayedCall] | None = None
@@ -433,7 +433,7 @@ class Transport:
         self.abort = server.abort
         self.close = server.close
 
-    def does_the_same(self, other: Backend) -> bool:
+    def does_the_same(self, other: object) -> bool:
         """Never."""
         return self is other
 
@@ -448,7 +448,7 @@ class Transport:
 class SimulatedListener(Relaying):
     """The real listener, but for its port, with model backends behind it."""
 
-    def __init__(self, config: HTTPListenerConfig, reactor: ProcessClock, world: World) -> None:
+    def __init__(self, config: HTTPListenerConfig, reactor: Any, world: World) -> None:
         self.world = world
         super().__init__(config, reactor)
         self.relay = FanOut(
@@ -457,7 +457,7 @@ class SimulatedListener(Relaying):
         self.relays = [self.relay]
         self.furnish()
 
-    def make_writer(self, config: HTTPListenerConfig | UDPListenerConfig) -> SimulatedWriter | None:
+    def make_writer(self, config: Any) -> SimulatedWriter | None:
         """Return a writer whose disk may fail."""
         if config.journal is None:
             return None
@@ -475,9 +475,11 @@ class SimulatedListener(Relaying):
         sender.world, sender.number = world, int(output.location.removeprefix("http://"))
         return sender
 
-    def make_backend(self, output: HTTPOutputConfig) -> Transport:
+    def make_backend(self, output: HTTPOutputConfig) -> Backend:
         """Return another transport to a server."""
-        return Transport(output.name, self.world.servers[int(output.location.removeprefix("http://"))])
+        transport: Any = Transport(output.name, self.world.servers[int(output.location.removeprefix("http://"))])
+        made: Backend = transport
+        return made
 
     def furnish(self) -> None:
         """Let the relay know its senders."""

@@ -13,7 +13,9 @@ import sys
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 
+from influxrelay.delivery.sender import Sender
 from influxrelay.listeners.transaction import Transaction
 from tests.simulation.queue import Process, Server, WatchedSender, World, main
 
@@ -79,19 +81,20 @@ class ReloadWorld(World):
         self.note("the reload is done")
         for sender in list(process.listener.leaving):
             timer = process.reactor.callLater(GRACE, self._leave, process, sender)
-            sender.drained().addCallback(lambda _, sender=sender, timer=timer: self._left(process, sender, timer))
+            sender.drained().addCallback(self._left, process, sender, timer)
 
-    def _left(self, process: Process, sender: WatchedSender, timer: object) -> None:
+    def _left(self, _: None, process: Process, sender: Sender, timer: IDelayedCall) -> None:
         if timer.active():
             timer.cancel()
             self._leave(process, sender)
 
-    def _leave(self, process: Process, sender: WatchedSender) -> None:
+    def _leave(self, process: Process, sender: Sender) -> None:
         """End a sender as the service does."""
         sender.close()
         sender.abort()
         process.listener.forget(sender)
         self.note(f"{sender.name} has left")
+        assert isinstance(sender, WatchedSender)
         self.servers[sender.number].leaving = False
 
 

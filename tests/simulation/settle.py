@@ -314,12 +314,12 @@ class BoundedClock(Clock):
         self._world = world
         self._left = MAX_EVENTS
 
-    def callLater(self, when: float, what: Callable[..., object], *a: object, **kw: object) -> IDelayedCall:
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> IDelayedCall:  # noqa: A002 (Clock's)
         """Refuse where there is no end."""
         self._left -= 1
         if self._left < 0:
             raise self._world.broken(f"it does not end: {MAX_EVENTS} events")
-        return super().callLater(when, what, *a, **kw)
+        return super().callLater(delay, callable, *args, **kw)
 
 
 class World:
@@ -339,7 +339,7 @@ class World:
         self._poison = rng.choice((0.0, 0.1, 0.3))
         self._places = rng.randint(1, len(DESTINATIONS))
 
-    def _make_sender(self, number: int, backend: ModelBackend) -> WatchedSender:
+    def _make_sender(self, number: int, backend: Any) -> WatchedSender:
         settings = SenderSettings(
             name=backend.name,
             listener="simulation",
@@ -387,7 +387,11 @@ class World:
         self.stories[sequence] = story
         answered = self.relay.submit(write)
         answered.addCallback(self._told, story, more)
-        answered.addErrback(lambda failure: self.problems.append(failure.value))
+        answered.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        problem = failure.value
+        self.problems.append(problem if isinstance(problem, Violation) else Violation(failure.getTraceback()))
 
     def _told(self, reply: Reply, story: Story, more: int) -> None:
         story.answers.append(reply)

@@ -14,6 +14,7 @@ from influxrelay.lineprotocol.filters import Filter
 from influxrelay.lineprotocol.scanner import Steps
 from tests.simulation import queue as queue_simulation
 from tests.simulation.filter import FilterWorld
+from tests.simulation.settle import Violation
 
 SCHEDULES = 100
 FOUND_BEFORE = (
@@ -37,7 +38,7 @@ class FilterSimulationTests(SynchronousTestCase):
             world = FilterWorld(seed)
             try:
                 world.run()
-            except queue_simulation.Violation as problem:
+            except Violation as problem:
                 problems.append(f"seed {seed}: {problem}")
             changed += world.reloads["filter"]
             nobody += sum(not story.parts for story in world.stories.values())

@@ -25,7 +25,7 @@ class SimulationTests(SynchronousTestCase):
         for world in (health_simulation.World, health_simulation.QueueWorld):
             problems: list[str] = []
             passed, failed = health_simulation.run(
-                world, range(SCHEDULES), lambda seed, problem, to=problems: to.append(f"seed {seed}: {problem}")
+                world, range(SCHEDULES), lambda seed, problem: problems.append(f"seed {seed}: {problem}")
             )
             self.assertEqual(problems, [], "run `python -m tests.simulation.health`")
             self.assertGreater(passed, 3 * SCHEDULES)

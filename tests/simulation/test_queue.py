@@ -19,6 +19,7 @@ from influxrelay.journal.interface import Positions
 from influxrelay.journal.store import Store
 from influxrelay.journal.writer import JournalWriter
 from tests.simulation import queue as queue_simulation
+from tests.simulation.settle import Violation
 
 SCHEDULES = 600
 FOUND_BEFORE = (67, 148, 191, 239, 965, 1000, 1398, 1440)  # schedules that once broke a promise
@@ -61,7 +62,7 @@ class QueueSimulationTests(SynchronousTestCase):
             world = queue_simulation.World(seed)
             try:
                 world.run()
-            except queue_simulation.Violation:
+            except Violation:
                 continue
             stories = world.stories.values()
             seen["crashed"] += world.crashes

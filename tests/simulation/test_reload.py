@@ -14,6 +14,7 @@ from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.relaying import Relaying
 from tests.simulation import queue as queue_simulation
 from tests.simulation.reload import ReloadWorld
+from tests.simulation.settle import Violation
 
 SCHEDULES = 150
 FOUND_BEFORE = (60, 132, 201, 6258)  # schedules that once broke a promise
@@ -33,7 +34,7 @@ class ReloadSimulationTests(SynchronousTestCase):
             world = ReloadWorld(seed)
             try:
                 world.run()
-            except queue_simulation.Violation as problem:
+            except Violation as problem:
                 problems.append(f"seed {seed}: {problem}")
             for change, count in world.reloads.items():
                 seen[change] = seen.get(change, 0) + count
