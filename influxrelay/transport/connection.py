@@ -99,11 +99,11 @@ class LoopConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on what has come; of much at once a part in each turn, so that others have theirs."""
-        if len(data) <= _PART:
+        if len(data) <= _PART and self._reading:  # uvloop reads once before a pause asked for at the beginning
             self._deliver(data)
         else:
             self._transport.pause_reading()
-            self._rest = data
+            self._rest += data
             self._deliver_part()
 
     def _deliver_part(self) -> None:

@@ -339,10 +339,13 @@ class StreamTests(TestCase):
             await until(partial(_has, receiver, LARGE))
 
     async def test_paused_from_the_beginning(self) -> None:
-        """A protocol that pauses when it is connected receives nothing until it resumes."""
+        """A protocol that pauses when it is connected receives nothing until it resumes, however soon it comes."""
         self.theirs.on_connection = lambda each: each.transport.pauseProducing()
-        client, server = await self.pair()
-        client.transport.write(b"data")
+        connecting = self.endpoint().connect(Recorders(on_connection=lambda each: each.transport.write(b"data")))
+        client: Any = await connecting
+        self.ours.made.append(client)
+        await until(lambda: self.theirs.made)
+        (server,) = self.theirs.made
         await deferLater(reactor, 0.05)
         self.assertEqual(server.received, b"")
         server.transport.resumeProducing()
