@@ -65,7 +65,7 @@ class Child(ProcessProtocol):
     @property
     def port(self) -> int:
         """Where it listens for HTTP; 0 while it does not."""
-        found = re.search(r"takes HTTP on 127\.0\.0\.1:(\d+)", self.out)
+        found = re.search(r"listening for HTTP on 127\.0\.0\.1:(\d+)", self.out)
         return int(found[1]) if found else 0
 
 

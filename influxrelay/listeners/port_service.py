@@ -1,4 +1,4 @@
-"""What opens a port, and can go on with another configuration while it is open."""
+"""Services with a port: opening it, moving it while clients go on, closing it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _LIMITS = ClientLimits(in_flight=4 * 1024 * 1024)  # of the listener for operato
 
 
 class PortService(Service):
-    """Starts to listen as early as it is told: before twistd gives up its privileges, or at the start.
+    """Opens its port before ``twistd`` gives up its privileges, or at the start.
 
-    :ivar config: what holds now.
+    :ivar config: the configuration in force.
     """
 
     log = Logger()
@@ -44,23 +44,23 @@ class PortService(Service):
 
     @property
     def bind_addr(self) -> str:
-        """Where it listens, as written in the configuration."""
+        """The address to listen on, as the configuration has it."""
         return str(self.config.bind_addr)
 
     @property
     def is_ready(self) -> bool:
-        """Whether it listens, its journal is open, and it does not stop."""
+        """Whether it listens, its journal is open, and it is not stopping."""
         return bool(self.running) and self._listening and not self._stopping
 
     def listen(self) -> None:
         """Open the port.
 
-        :raises ListenError: it cannot be had.
+        :raises ListenError: the port cannot be opened.
         """
         raise NotImplementedError
 
     def privilegedStartService(self) -> None:
-        """Open the port while the process may."""
+        """Open the port while the process has the privileges for it."""
         super().privilegedStartService()
         self._listen_once()
 
@@ -78,22 +78,22 @@ class PortService(Service):
             cannot_start(self.log, f"influxrelay: {error}")
 
     def listen_for(self, steps: Transaction) -> None:
-        """Open the port in the course of a reload.
+        """Open the port as a step of a reload.
 
-        :raises ListenError: it cannot be had.
+        :raises ListenError: the port cannot be opened.
         """
         self.listen()
         steps.back(self.stop_listening)
 
     def stop_listening(self) -> Deferred[Any]:
-        """Take nothing more; fires when what was taken is on its way."""
+        """Receive nothing more; fires when what was received is with the senders."""
         raise NotImplementedError
 
 
 class StreamService(PortService):
     """A port for connections."""
 
-    _takes: str
+    _listening_line: str
     _reactor: Any
     _sockets: Sockets
     _endpoint: Endpoint | None = None
@@ -121,16 +121,16 @@ class StreamService(PortService):
             raise ConfigError(f"{self.name}: {config.bind_addr}: {error}") from error
 
     def listen(self) -> None:
-        """Open the port; none where there is no endpoint."""
+        """Open the port, if the configuration has one."""
         if self.config.endpoint:
             self._use(*self._open(self.config))
         else:
             self._listening = True
 
     def _open(self, config: Any) -> tuple[Endpoint, ListeningPort]:
-        """Listen where a configuration says; at the present port, if that is the same.
+        """Open the port of a configuration, or return the present one if the address is the same.
 
-        :raises ListenError: the port cannot be had.
+        :raises ListenError: the port cannot be opened.
         """
         try:
             endpoint = self._read_endpoint(config)
@@ -151,19 +151,21 @@ class StreamService(PortService):
         return endpoint, port
 
     def _use(self, endpoint: Endpoint, port: ListeningPort) -> None:
-        """Receive connections at this port from now on."""
+        """Receive connections at this port from now on, and close the one before."""
         before, self._port = self._port, port
         self._endpoint, self._listening = endpoint, True
         port.tls = endpoint.tls
         if before is not port:
-            self.log.info(self._takes, relay=self.name, address=show_address(port.getHost()), backends=self._backends())
+            self.log.info(
+                self._listening_line, relay=self.name, address=show_address(port.getHost()), backends=self._backends()
+            )
             if before is not None:
                 before.stopListening()
 
     def move(self, config: Any, steps: Transaction) -> None:
-        """Open the port of another configuration, to be used instead of the present one.
+        """Open the port of another configuration, and replace the present one when the reload is applied.
 
-        :raises ListenError: it cannot be had.
+        :raises ListenError: the port cannot be opened.
         """
         if not config.endpoint:
             return
@@ -182,16 +184,17 @@ class SiteService(StreamService):
     """A port that speaks HTTP."""
 
     site: RelaySite
-    _takes = "{relay}: takes HTTP on {address} for {backends}"
+    _listening_line = "{relay}: listening for HTTP on {address}, backends: {backends}"
 
     @property
     def _factory(self) -> RelaySite:
         return self.site
 
     def stop_listening(self) -> Deferred[Any]:
-        """Take no new connections and no new requests; fires when every client has its answer.
+        """Accept no more connections and requests; fires when every client has its response.
 
-        Where a client that is sent away can connect to a successor at once, what is still coming is answered.
+        If the socket is inherited, clients can connect to the next process at once, and requests that are on their way
+        are still answered.
         """
         self._stopping = True
         return Deferred.fromCoroutine(self._stop_listening())
@@ -204,15 +207,15 @@ class SiteService(StreamService):
         await self.site.shut_down(gently=gently)
 
     def abort(self) -> None:
-        """Break what connections are left."""
+        """Reset the connections that are left."""
         self.site.abort()
 
 
 class AdminService(SiteService):
-    """The HTTP listener for those who operate the relay; :attr:`root` has what it answers."""
+    """The HTTP listener for operators; :attr:`root` holds its resources."""
 
     name = "admin"
-    _takes = "{relay}: answers operators on {address}"
+    _listening_line = "{relay}: listening for HTTP on {address}"
 
     def __init__(self, config: AdminConfig, reactor: Any, sockets: Sockets) -> None:
         self.config = config
@@ -224,13 +227,13 @@ class AdminService(SiteService):
         self.site = RelaySite(self.name, self.root, reactor, max_body_size=_MAX_ADMIN_BODY, limits=_LIMITS)
 
     def reconfigure(self, config: AdminConfig) -> None:
-        """Let another configuration hold, but for the port."""
+        """Apply another configuration, except for the port."""
         self.config = config
 
 
 def cannot_start(log: Logger, line: str) -> NoReturn:
-    """End the process before it has begun, with one line for the operator."""
-    log.error("{line}", line=line)  # a critical one would be printed by Twisted, too, before the log begins
+    """End the start of the process with one line for the operator."""
+    log.error("{line}", line=line)  # Twisted would also print a critical one, before the log begins
     if sys.__stderr__ is not None:
         print(line, file=sys.__stderr__)
     raise StartError(line)

@@ -25,7 +25,7 @@ class TCPService(StreamService, Relaying):
     It gives no answers. Lines that no backend and no queue can take wait, and nothing more is read meanwhile.
     """
 
-    _takes = "{relay}: takes lines on {address} for {backends}"
+    _listening_line = "{relay}: listening for TCP on {address}, backends: {backends}"
     config: TCPListenerConfig
 
     def __init__(self, config: TCPListenerConfig, reactor: Any, sockets: Sockets) -> None:

@@ -135,7 +135,7 @@ class UDPService(Relaying):
     def _enter(self, port: Any) -> None:
         before, self._port, self._listening = self._port, port, True
         self.log.info(
-            "{relay}: takes UDP on {address} for {backends}",
+            "{relay}: listening for UDP on {address}, outputs: {backends}",
             relay=self.name,
             address=show_address(port.getHost()),
             backends=", ".join(output.name for output in self.outputs),

@@ -118,7 +118,7 @@ class RelayService(MultiService):
         self.pinger.start()
         self._share_files()
         for unused in self._sockets.unused():
-            self.log.warn("no listener has the address of an inherited socket: {unused}", unused=unused)
+            self.log.warn("no listener uses the inherited socket {unused}", unused=unused)
         self._reactor.callWhenRunning(self._ready)
 
     def _warn_of_configuration(self) -> None:

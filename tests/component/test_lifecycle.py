@@ -45,7 +45,7 @@ class StartTests(ProgramCase):
             self.assertEqual((await self.asked(child, request())).status, 204, name)
             self.assertEqual([each.body for each in backend.requests], [LINE], name)
             self.assertIn(f"influxrelay {__version__} starts on uvloop", child.out, name)
-            self.assertIn(f"main: takes HTTP on {LOOPBACK}:{child.port} for one", child.out, name)
+            self.assertIn(f"main: listening for HTTP on {LOOPBACK}:{child.port}, backends: one", child.out, name)
             self.assertNotRegex(child.out, r"\b_[A-Z]\w+ starting")  # the name of a class is nothing to an operator
 
     async def test_daemon(self) -> None:
@@ -182,7 +182,7 @@ class StopTests(ProgramCase):
         udp += f'[[udp.output]]\nname = "one"\nlocation = "{backend.url}?db=d"\n'
         child = await self.started(self.write_config(location(backend) + udp))
         with socket.socket(type=socket.SOCK_DGRAM) as sender:
-            await until(lambda: "takes UDP on" in child.out)
+            await until(lambda: "listening for UDP on" in child.out)
             for _ in range(3):
                 sender.sendto(LINE + b"rubbish\n", (LOOPBACK, port))
             self.assertEqual((await self.asked(child, PING)).status, 204)
@@ -328,7 +328,7 @@ class LogTests(ProgramCase):
         ]
         for each in requests:
             await self.asked(child, each)
-        found = re.search(r"takes UDP on 127\.0\.0\.1:(\d+)", child.out)
+        found = re.search(r"listening for UDP on 127\.0\.0\.1:(\d+)", child.out)
         assert found
         with socket.socket(type=socket.SOCK_DGRAM) as sender:
             sender.sendto(LINE, (LOOPBACK, int(found[1])))

@@ -396,7 +396,7 @@ class ServiceTests(RelayTestCase):
         path = f"/tmp/influxrelay-{os.getpid()}.sock"  # short: the system allows 107 bytes
         log = watch_log(self)
         relay = self.relay(self.backend(), endpoint=f"unix:{path}")
-        self.assertTrue(any("takes HTTP on" in line and path in line for line in log), log)
+        self.assertTrue(any("listening for HTTP on" in line and path in line for line in log), log)
         self.assertEqual((await self.ask(relay, request())).status, 204)
 
     async def test_rate_limit(self) -> None:

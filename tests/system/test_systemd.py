@@ -170,7 +170,7 @@ class SocketTests(_Case):
         self.configure(HTTP, http="systemd:domain=INET:name=number-0")
         manager.start()
         self.assertEqual(send("GET", f"http://{LOOPBACK}:{port}/ping", timeout=PATIENCE)[0], 204)
-        line = f"<4>no listener has the address of an inherited socket: tcp {LOOPBACK}:{unwanted}"
+        line = f"<4>no listener uses the inherited socket tcp {LOOPBACK}:{unwanted}"
         self.assertIn(line, manager.tail())
         self.assertNotIn(f"socket: tcp {LOOPBACK}:{port}", manager.tail())
 
