@@ -18,7 +18,7 @@ from influxrelay.delivery.destination_queue import DestinationQueue, Entry, Miss
 from influxrelay.delivery.fate import Fate, State
 from influxrelay.delivery.queues import Queues
 from influxrelay.delivery.requests import Requests
-from influxrelay.delivery.responses import STALE, Verdict, excerpt, is_not_ready, judge, rolls_back
+from influxrelay.delivery.responses import STALE, Verdict, excerpt, is_not_ready, rolls_back
 from influxrelay.delivery.settings import SenderSettings
 from influxrelay.delivery.timers import Drain, Timers
 
@@ -199,7 +199,15 @@ class Dispatcher:
 
     # -- failures
 
-    def failed(self, problem: BackendFailure, pause: float, queue: DestinationQueue, entries: list[Entry]) -> None:
+    def failed(
+        self,
+        problem: BackendFailure,
+        pause: float,
+        queue: DestinationQueue,
+        entries: list[Entry],
+        *,
+        is_answer: bool = False,
+    ) -> None:
         """Take a failure that is the backend's own."""
         flowed = self.flows
         self.back_off.failed(problem, pause)
@@ -208,8 +216,8 @@ class Dispatcher:
         self._give_back(queue, entries)
         cannot_wait = self.clients.expired(math.nextafter(self.back_off.not_before, 0.0))
         self._drop_unkept(cannot_wait)
-        if problem.reply is not None and judge(problem.reply) is Verdict.MISDIRECTED:
-            self.clients.refuse(entries, problem.reply)  # the queue holds, but a 4xx settles the write
+        if is_answer and problem.reply is not None:
+            self.clients.refuse(entries, problem.reply)
         told = [*entries, *cannot_wait, *(entry for entry in self.clients.waiting() if self.is_kept(entry))]
         self.clients.fail(told, problem)
         for each in self.queues if flowed else self._queues_of(told):  # thousands of requests may fail in a row

@@ -25,10 +25,19 @@ class Outcomes(Protocol):
     def answered(self, verdict: Verdict, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
         """Take an answer that shows that the backend is well."""
 
-    def failed(self, problem: BackendFailure, pause: float, queue: DestinationQueue, entries: list[Entry]) -> None:
+    def failed(
+        self,
+        problem: BackendFailure,
+        pause: float,
+        queue: DestinationQueue,
+        entries: list[Entry],
+        *,
+        is_answer: bool = False,
+    ) -> None:
         """Take a failure that is the backend's own.
 
         :param pause: seconds for which the backend wants to be left alone.
+        :param is_answer: whether it settles the writes for their clients all the same, with its answer.
         """
 
     def landed(self) -> None:
@@ -88,7 +97,7 @@ class Requests:
         verdict = judge(reply, queue.destination.kind)
         if verdict is Verdict.NOT_NOW or verdict is Verdict.MISDIRECTED:
             problem = BackendFailure(str(reply.status), f"answered {excerpt(reply)}", reply)
-            self._failed(problem, retry_after(reply), queue, entries)
+            self._failed(problem, retry_after(reply), queue, entries, is_answer=verdict is Verdict.MISDIRECTED)
         else:
             self.in_flight -= 1
             queue.land(entries)
@@ -101,11 +110,19 @@ class Requests:
             problem = BackendFailure("error", repr(problem))
         self._failed(problem, 0.0, queue, entries)
 
-    def _failed(self, problem: BackendFailure, pause: float, queue: DestinationQueue, entries: list[Entry]) -> None:
+    def _failed(
+        self,
+        problem: BackendFailure,
+        pause: float,
+        queue: DestinationQueue,
+        entries: list[Entry],
+        *,
+        is_answer: bool = False,
+    ) -> None:
         self.in_flight -= 1
         queue.land(entries)
         self.failures[problem.reason] += 1
-        self._outcomes.failed(problem, pause, queue, entries)
+        self._outcomes.failed(problem, pause, queue, entries, is_answer=is_answer)
 
     def _bug(self, failure: Failure) -> None:
         self._log.failure("a request to a backend", failure)

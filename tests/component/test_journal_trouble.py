@@ -557,6 +557,7 @@ class BoundTests(JournalTestCase):
         relay = self.start(one, two, max_bytes=MB)
         await self.fill_up(relay)
         two.listen()
+        await until(lambda: relay.writer is not None and relay.writer.used < MB // 2, "room in the journal")
         await self.write(relay, 10_000)
         await until(lambda: 10_000 in numbers(two), "the last write")
         await self.stop(relay)

@@ -168,14 +168,16 @@ def refuse_all(self: Dispatcher, verdict: Verdict, reply: Reply, queue: Destinat
         answered(self, verdict, reply, queue, entries)
 
 
-def send_twice(self: Dispatcher, problem: Any, pause: float, queue: DestinationQueue, entries: list[Entry]) -> None:
+def send_twice(
+    self: Dispatcher, problem: Any, pause: float, queue: DestinationQueue, entries: list[Entry], **more: bool
+) -> None:
     """Send each request a second time when it was reset, although newer ones may be there."""
     if problem.reason == "reset":
         for entry in entries:
             again = Entry(entry.write, entry.fate)
             again.waits = False
             queue.add(again)
-    failed(self, problem, pause, queue, entries)
+    failed(self, problem, pause, queue, entries, **more)
 
 
 def probe_with_the_newest(self: Dispatcher) -> None:
@@ -208,9 +210,9 @@ def miss_always(self: Backlog, entry: Entry, reason: str) -> None:
     self._losses.count(reason, 0.0, 1)
 
 
-def taken(reply: Reply) -> Verdict:
+def taken(reply: Reply, *more: Any) -> Verdict:
     """Take a redirect for a success."""
-    return Verdict.TAKEN if reply.status == 301 else judge(reply)
+    return Verdict.TAKEN if reply.status == 301 else judge(reply, *more)
 
 
 class MistakeTests(SynchronousTestCase):
