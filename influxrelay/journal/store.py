@@ -26,6 +26,7 @@ VERSION = 1
 CHECKPOINT = 4000  # pages, 64 MB: each checkpoint waits for the disk, and the clients with it
 PAGE_SIZE = 16384  # bytes; SQLite's default of 4096 takes half as much CPU again for a large write
 FILE = "journal.sqlite"
+KEPT_DESTINATIONS = 100  # with nothing in the log
 _SCHEMA = """
 CREATE TABLE destinations (
     id INTEGER PRIMARY KEY,
@@ -86,12 +87,8 @@ class Store:
             self.set_sync(full=full_sync)
             self._make_schema()
             (self._page_size,) = self._db.execute("PRAGMA page_size").fetchone()
-            self._destinations: dict[int, Destination] = {}
-            self._ids: dict[Destination, int] = {}
-            for number, *fields in self._db.execute(
-                "SELECT id, database, retention_policy, precision, authorization, username, password FROM destinations"
-            ):
-                self._know(number, Destination(fields[0], fields[1], fields[2], (fields[3], fields[4], fields[5])))
+            self._load_destinations()
+            self._moved = set(self._destinations)  # where something was passed or struck since the last sweep
             self._active = self._load_active()
             self.has_new_drops = True  # since whoever reads them has set this to False
             self.dropped: dict[Destination, int] = {}  # the last write of each that a bound has cost
@@ -168,9 +165,8 @@ class Store:
         """Undo all since :meth:`begin`, also what is known in memory of it."""
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
-        known = {number for (number,) in self._db.execute("SELECT id FROM destinations")}
-        self._destinations = {number: each for number, each in self._destinations.items() if number in known}
-        self._ids = {each: number for number, each in self._destinations.items()}
+        self._load_destinations()
+        self._moved = set(self._destinations)
         self._active = self._load_active()
 
     def touch(self) -> None:
@@ -207,30 +203,65 @@ class Store:
             self._know(number, destination)
         return number
 
+    def _load_destinations(self) -> None:
+        self._destinations: dict[int, Destination] = {}
+        self._ids: dict[Destination, int] = {}
+        for number, *fields in self._db.execute(
+            "SELECT id, database, retention_policy, precision, authorization, username, password FROM destinations"
+        ):
+            self._know(number, Destination(fields[0], fields[1], fields[2], (fields[3], fields[4], fields[5])))
+
     def _know(self, number: int, destination: Destination) -> None:
         self._destinations[number] = destination
         self._ids[destination] = number
 
     def strike(self, seqs: Iterable[int]) -> None:
         """Remove writes that no client was told were taken."""
-        self._db.executemany("DELETE FROM log WHERE seq = ?", [(seq,) for seq in seqs])
+        for seq in seqs:
+            struck = self._db.execute("DELETE FROM log WHERE seq = ? RETURNING destination", (seq,)).fetchall()
+            self._moved.update(number for (number,) in struck)
 
     def advance(self, passed: Mapping[tuple[str, Destination], int]) -> None:
         """Move cursors: (backend, destination) has passed everything up to this number."""
         rows = []
         for (backend, destination), seq in passed.items():
-            number = self._number(destination)
-            if backend in self._active:
+            number = self._ids.get(destination)  # one that is forgotten has nothing that could be passed
+            if number is not None and backend in self._active:
                 self._active[backend][number] = seq
+                self._moved.add(number)
                 rows.append((backend, number, seq))
         self._db.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", rows)
 
     def sweep(self) -> None:
-        """Remove what every active backend has passed; with no backend at all, nothing."""
-        if self._active:
-            for number in self._destinations:
-                lowest = min(self._passed(backend, number) for backend in self._active)
-                self._db.execute("DELETE FROM log WHERE destination = ? AND seq <= ?", (number, lowest))
+        """Remove what every active backend has passed; with no backend at all, nothing.
+
+        Only destinations are looked at in which something has moved. Of those that have nothing in the log, and no
+        dead letter, no more are kept than :data:`KEPT_DESTINATIONS`: clients can name as many as they like.
+        """
+        if not self._active:
+            return
+        for number in self._moved:
+            lowest = min(self._passed(backend, number) for backend in self._active)
+            self._db.execute("DELETE FROM log WHERE destination = ? AND seq <= ?", (number, lowest))
+        if len(self._destinations) > KEPT_DESTINATIONS:
+            self._forget(self._moved)
+        self._moved.clear()
+
+    def _forget(self, numbers: Iterable[int]) -> None:
+        """Forget those of these destinations that have nothing in the log, and no dead letter."""
+        for number in numbers:
+            used = self._db.execute(
+                "SELECT EXISTS (SELECT 1 FROM log WHERE destination = ?)"
+                " OR EXISTS (SELECT 1 FROM dead_letters WHERE destination = ?)",
+                (number, number),
+            ).fetchone()
+            if used != (0,) or number not in self._destinations:
+                continue
+            self._db.execute("DELETE FROM destinations WHERE id = ?", (number,))
+            self._db.execute("DELETE FROM cursors WHERE destination = ?", (number,))
+            del self._ids[self._destinations.pop(number)]
+            for cursors in self._active.values():
+                cursors.pop(number, None)
 
     def _passed(self, backend: str, number: int) -> int:
         return self._active[backend].get(number, self._since[backend])
@@ -267,6 +298,7 @@ class Store:
             taken = name in backends
             self._rename(f"\0{name}", f"{name} ({known[name]})" if taken else name)
         self._active = self._load_active()
+        self._moved = set(self._destinations)
         self.sweep()
 
     def _rename(self, old: str, new: str) -> None:
@@ -300,6 +332,7 @@ class Store:
                 for when, size in rows.fetchall():
                     self.count_drop(name, "operator", when, size)
                 self._active[name][number] = self.last_seq
+                self._moved.add(number)
                 self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (name, number, self.last_seq))
         else:
             self.has_new_drops = True

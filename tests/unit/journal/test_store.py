@@ -9,7 +9,7 @@ from typing import Any
 from influxrelay.core.errors import JournalError
 from influxrelay.core.write import Destination
 from influxrelay.journal.records import Depth, Drop, Record
-from influxrelay.journal.store import FILE, VERSION, Store
+from influxrelay.journal.store import FILE, KEPT_DESTINATIONS, VERSION, Store
 from testing.journal_cases import BACKENDS, OTHER, PLACE, JournalCase, record, write
 
 
@@ -119,6 +119,56 @@ class CursorTests(JournalCase):
         self.advance("b", 41)
         self.reopen()
         self.assertEqual((self.seqs(), self.journal.last_seq), ([], 41))
+
+    def test_many_destinations(self) -> None:
+        """Destinations that clients have named by mistake are forgotten, and cost later commits nothing."""
+        places = [Destination(b"typo%d" % number, b"", b"ns", (b"", b"", b"")) for number in range(1000)]
+        for number, place in enumerate(places):
+            with self.transaction() as journal:
+                journal.append([record(2 * number + 1, place), record(2 * number + 2)])
+            with self.transaction() as journal:
+                if number % 2:
+                    journal.strike([2 * number + 1])
+                else:
+                    journal.advance({("a", place): 2 * number + 1, ("b", place): 2 * number + 1})
+                journal.sweep()
+        self.assertEqual(self.seqs(), list(range(2, 2001, 2)))
+        self.reopen()
+        self.assertEqual(self.journal.last_seq, 2000)
+        connection = sqlite3.connect(self.directory / FILE)
+        self.addCleanup(connection.close)
+        for table in ("destinations", "cursors"):
+            (rows,) = connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()
+            self.assertLessEqual(rows, 2 * KEPT_DESTINATIONS, table)
+        statements: list[str] = []
+        with self.transaction() as journal:
+            journal.sweep()
+        with self.transaction() as journal:
+            journal._db.set_trace_callback(statements.append)
+            journal.advance({("a", PLACE): 2000})
+            journal.sweep()
+            journal._db.set_trace_callback(None)
+        self.assertLess(len(statements), 10)
+        self.assertEqual(self.waiting("b"), {PLACE: 0})
+
+    def test_forgotten_destination(self) -> None:
+        """A destination that was forgotten begins anew; one with a dead letter or a backlog is not forgotten."""
+        self.append(record(1), record(2, OTHER))
+        with self.transaction() as journal:
+            journal.add_dead_letter("a", 10.0, write(), 400, "no")
+            for number in range(2 * KEPT_DESTINATIONS):
+                place = Destination(b"typo%d" % number, b"", b"ns", (b"", b"", b""))
+                journal.append([record(number + 3, place)])
+                journal.strike([number + 3])
+            journal.advance({("a", PLACE): 1, ("b", PLACE): 1, ("a", OTHER): 2})
+            journal.sweep()
+        self.assertEqual((self.waiting("a"), self.waiting("b")), ({}, {OTHER: 0}))
+        self.assertEqual([each.write.destination for each in self.journal.dead_letters()], [PLACE])
+        last = self.journal.last_seq
+        typo = Destination(b"typo0", b"", b"ns", (b"", b"", b""))
+        self.append(record(last + 1, typo))
+        self.assertEqual(self.seqs(typo), [last + 1])
+        self.assertIn(typo, self.waiting("a"))
 
     def test_no_backend(self) -> None:
         """Without a backend nothing is removed."""
