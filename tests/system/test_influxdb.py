@@ -273,7 +273,7 @@ class ErrorTests(_Case):
         self.assertEqual((await self.write(relay, b"typed f=1 1")).status, 204)
         await self.both(1)
         address = SimpleNamespace(port=self.a.http_port)
-        direct: Any = SimpleNamespace(_port=SimpleNamespace(getHost=lambda: address))  # stands for a relay
+        direct: Any = SimpleNamespace(address=lambda: address)  # stands for a relay
         for body, parameters in (
             (b"rubbish", {}),
             (b"m v=", {}),
