@@ -220,5 +220,5 @@ class QueryTests(TestCase):
             self.servers[1].start()
         status = 0
         while status != 200:
-            status, _ = send("POST", f"{self.relay.url}/query?q=CREATE+DATABASE+again", b"")
+            status, _ = send("POST", f"{self.relay.url}/query?q=CREATE+DATABASE+again&consistency=all", b"")
         self.assertIn(["again"], self.servers[1].rows("SHOW DATABASES", ""))
