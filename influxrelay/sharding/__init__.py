@@ -1,0 +1,1 @@
+"""Which shard has what, and writes divided among them."""
