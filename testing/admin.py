@@ -32,9 +32,11 @@ class OperatedCase(RelayTestCase):
         self.config = self.directory / "relay.toml"
         self.socket = self.directory / "main" / "admin.sock"
 
-    def listener(self, *backends: ScriptedBackend, name: str = "main", journal: bool = True, buffer: int = 0) -> str:
+    def listener(
+        self, *backends: ScriptedBackend, name: str = "main", journal: bool = True, buffer: int = 0, keys: str = ""
+    ) -> str:
         """Return the lines of a listener whose outputs are ``one``, ``two``, ..."""
-        text = f'[[http]]\nname = "{name}"\nbind-addr = "{LOOPBACK}:0"\n'
+        text = f'[[http]]\nname = "{name}"\nbind-addr = "{LOOPBACK}:0"\n{keys}'
         if journal:
             text += f'journal = "{self.directory / name}"\n'
         for each, backend in zip(("one", "two", "three"), backends, strict=False):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from influxrelay.core.text import count
@@ -46,6 +48,35 @@ def standing(sender: Sender) -> Standing:
     if behind:
         lacks.append(f"behind: {count(waiting, 'write')} in memory, and perhaps more on disk")
     return Standing(sender.objection(), "; ".join(lacks), lost + waiting)
+
+
+@attrs.frozen
+class Outlook:
+    """What would become of a read.
+
+    :ivar in_sync: whether a backend would answer it that has every acknowledged write.
+    """
+
+    in_sync: bool
+    message: str
+
+
+def outlook(senders: Sequence[Sender], *, serves_old: bool) -> Outlook:
+    """Look at the backends that answer reads.
+
+    :param serves_old: whether a backend is asked that lacks something while none is in sync.
+    """
+    found = [(each.name, standing(each)) for each in senders]
+    good = [name for name, how in found if how.in_sync]
+    if good:
+        return Outlook(in_sync=True, message=f"in sync: {', '.join(good)}")
+    if not serves_old:
+        words = "no backend is in sync, and reads are refused"
+    elif all(how.objection for _, how in found):
+        words = "no backend answers"
+    else:
+        words = "no backend is in sync, and the one that lacks least answers reads"
+    return Outlook(in_sync=False, message=f"{words}: {'; '.join(f'{name}: {how.why_not}' for name, how in found)}")
 
 
 def transport(sender: Sender) -> HTTPBackend:

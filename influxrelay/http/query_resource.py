@@ -21,7 +21,7 @@ from influxrelay.core.write import Reply
 from influxrelay.delivery.changes import Changes
 from influxrelay.delivery.queries import PROMETHEUS_READ, Question, forwarded_headers
 from influxrelay.delivery.sender import Sender
-from influxrelay.delivery.standing import standing, transport
+from influxrelay.delivery.standing import Outlook, outlook, standing, transport
 from influxrelay.http.execution import Execution
 from influxrelay.http.query_counters import QueryCounters
 from influxrelay.http.query_request import Query, read_query
@@ -78,6 +78,10 @@ class Readers:
         self.settings = settings
         self.senders = list(senders)
         self.counters = {each.name: self.counters.get(each.name) or QueryCounters() for each in senders}
+
+    def outlook(self) -> Outlook:
+        """Tell what would become of a read."""
+        return outlook(self.senders, serves_old=self.settings.when_behind == "serve")
 
     def answer(self, request: Request, question: Question, backend: str, shown: str) -> None:
         """Have a backend answer.

@@ -13,6 +13,7 @@ from influxrelay.core.write import LINES
 from influxrelay.delivery.changes import Changes
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.sender import Sender
+from influxrelay.delivery.standing import Outlook
 from influxrelay.http.error_forms import in_v2, in_v3
 from influxrelay.http.overload import ClientLimits
 from influxrelay.http.query_resource import PrometheusReadResource, QueryResource, QuerySettings, Readers
@@ -120,6 +121,10 @@ class HTTPService(SiteService, Relaying):
             self.root.children.pop(path, None)
             if config.queries:
                 self.root.putChild(path, resource)
+
+    def outlook(self) -> Outlook | None:
+        """Tell what would become of a read; None if there are no queries here."""
+        return self.readers.outlook() if self.config.queries and self.readers.senders else None
 
     def _influxdbs(self) -> list[Sender]:
         """Return the senders to backends that answer queries: Prometheus does not."""

@@ -12,6 +12,7 @@ from influxrelay.core.write import Destination
 from influxrelay.delivery.backend import Backend
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.sender import Sender
+from influxrelay.delivery.standing import Outlook
 from influxrelay.journal.interface import Key, Positions
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.factory import http_outputs, journal_limits, make_backend, make_sender, make_writer
@@ -56,6 +57,10 @@ class Relaying(PortService):
         """Tell why a write would be answered 5xx now; empty if it would not, as far as is known."""
         obstacles = [relay.obstacle() for relay in self.relays]
         return "" if "" in obstacles else "; ".join(obstacles)
+
+    def outlook(self) -> Outlook | None:
+        """Tell what would become of a read; None if there are no queries here."""
+        return None
 
     def hand_over(self) -> Deferred[Any]:
         """Give what has been collected to the senders; fires when they have it."""

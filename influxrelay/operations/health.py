@@ -20,6 +20,7 @@ from influxrelay.core.errors import JournalError
 from influxrelay.core.text import age, count, iso, size, text
 from influxrelay.core.timeouts import within
 from influxrelay.delivery.sender import Sender
+from influxrelay.delivery.standing import Outlook
 from influxrelay.journal.interface import Journal
 
 NAME = "influxrelay"
@@ -42,20 +43,35 @@ class Check:
 
 
 @attrs.frozen
+class Reads:
+    """What would become of a read at one listener; it passes if a backend in sync would answer."""
+
+    listener: str
+    passed: bool
+    message: str
+
+
+@attrs.frozen
 class Health:
     """An answer in the shape of InfluxDB's ``/health``.
 
     :ivar name: of what was asked about: the relay, or a backend.
+    :ivar queries: one for each listener that answers queries, where the relay was asked about.
     """
 
     name: str
     passed: bool
     message: str
     checks: tuple[Check, ...] = ()
+    queries: tuple[Reads, ...] = ()
     version: str = __version__
 
     def show(self) -> dict[str, Any]:
         """Return it for JSON."""
+        queries = [
+            {"listener": each.listener, "status": _status(passed=each.passed), "message": each.message}
+            for each in self.queries
+        ]
         return {
             "name": self.name,
             "status": _status(passed=self.passed),
@@ -69,6 +85,7 @@ class Health:
                 }
                 for each in self.checks
             ],
+            **({"queries": queries} if queries else {}),
             "version": self.version,
         }
 
@@ -78,7 +95,11 @@ class Health:
         checks = (
             Check(each["name"], each["listener"], each["status"] == "pass", each["message"]) for each in shown["checks"]
         )
-        return cls(shown["name"], shown["status"] == "pass", shown["message"], tuple(checks), shown["version"])
+        queries = (
+            Reads(each["listener"], each["status"] == "pass", each["message"]) for each in shown.get("queries", ())
+        )
+        passed = shown["status"] == "pass"
+        return cls(shown["name"], passed, shown["message"], tuple(checks), tuple(queries), shown["version"])
 
 
 def _status(*, passed: bool) -> str:
@@ -93,6 +114,9 @@ class Examiner(Protocol):
 
     async def backend(self, name: str) -> Health | None:
         """Tell whether a backend has all that was accepted before this question; None if there is no such backend."""
+
+    async def queries(self) -> Health | None:
+        """Tell whether a backend in sync would answer a read now; None if there are no queries."""
 
     async def ready(self) -> Health:
         """Tell whether the relay has started, and does not stop."""
@@ -115,6 +139,9 @@ class Listener(Protocol):
     def obstacle(self) -> str:
         """Tell why a write would be answered 5xx now; empty if it would not, as far as is known."""
 
+    def outlook(self) -> Outlook | None:
+        """Tell what would become of a read; None if there are no queries here."""
+
     def hand_over(self) -> Deferred[Any]:
         """Give what has been collected to the senders; fires when they have it."""
 
@@ -136,7 +163,7 @@ class LocalExaminer:
         checks = [_outline(listener, sender) for listener in listeners for sender in listener.senders]
         obstacles = [(each.name, each.obstacle() if each.is_ready else NOT_READY) for each in listeners]
         words = "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles if obstacle)
-        return Health(NAME, not words, words or "ready for writes", tuple(checks))
+        return Health(NAME, not words, words or "ready for writes", tuple(checks), self._reads())
 
     def _look_at_disk(self, writer: Journal) -> Deferred[bool]:
         """Find out whether a journal's trouble is over: while no writes come, nobody else does."""
@@ -175,10 +202,28 @@ class LocalExaminer:
                 return Check(sender.name, listener.name, passed=False, message=words)
             await deferLater(self._reactor, STEP)
 
+    async def queries(self) -> Health | None:
+        """Tell whether a backend in sync would answer a read now, at every listener that has queries."""
+        reads = self._reads()
+        if not reads:
+            return None
+        words = "; ".join(f"{each.listener}: {each.message}" for each in reads if not each.passed)
+        return Health(NAME, not words, words or "ready for queries", queries=reads)
+
+    def _reads(self) -> tuple[Reads, ...]:
+        found = [(each, each.outlook()) for each in self._listeners()]
+        return tuple(
+            Reads(each.name, how.in_sync, how.message)
+            if each.is_ready
+            else Reads(each.name, passed=False, message=NOT_READY)
+            for each, how in found
+            if how is not None
+        )
+
     async def ready(self) -> Health:
         """Tell whether all listeners are ready."""
         late = "; ".join(f"{each.name}: {NOT_READY}" for each in self._listeners() if not each.is_ready)
-        return Health(NAME, not late, late or "ready")
+        return Health(NAME, not late, late or "ready", queries=self._reads())
 
 
 def _outline(listener: Listener, sender: Sender) -> Check:

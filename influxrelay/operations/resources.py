@@ -1,4 +1,4 @@
-"""What answers load balancers and operators: ``/health``, ``/health/backends/NAME``, ``/ready``, ``/status``."""
+"""What answers load balancers and operators: ``/health`` and what is below it, ``/ready``, ``/status``."""
 
 from __future__ import annotations
 
@@ -51,10 +51,14 @@ class QuestionResource(Resource):
 
 
 def serve_health(site: RelaySite, root: Resource, examiner: Examiner) -> None:
-    """Let a site answer for what an examiner finds: ``/health``, ``/health/backends/NAME``, ``/ready``."""
+    """Let a site answer for what an examiner finds: ``/health``, what is below it, and ``/ready``."""
 
     async def health(_: Request) -> Reply:
         return _present(await examiner.health())
+
+    async def queries(_: Request) -> Reply:
+        found = await examiner.queries()
+        return json_error(404, "there are no queries here") if found is None else _present(found)
 
     async def ready(_: Request) -> Reply:
         found = await examiner.ready()
@@ -67,6 +71,7 @@ def serve_health(site: RelaySite, root: Resource, examiner: Examiner) -> None:
         return json_error(404, f'there is no backend "{name}"') if found is None else _present(found)
 
     root.putChild(b"health", QuestionResource(health))
+    root.putChild(b"health/queries", QuestionResource(queries))
     root.putChild(b"ready", QuestionResource(ready))
     site.add_branch(BACKENDS, QuestionResource(backend))
 

@@ -12,6 +12,7 @@ from twisted.internet.threads import deferToThread
 from influxrelay import __version__
 from influxrelay.config.loader import load
 from influxrelay.config.settings import HTTPOutputConfig, JournalConfig
+from influxrelay.core.errors import BackendFailure
 from influxrelay.delivery import prober as pinger
 from influxrelay.journal.store import Store
 from influxrelay.listeners.port_service import AdminService
@@ -25,6 +26,13 @@ from testing.scripted import LINE, LOOPBACK, Answer, Hold, answer, hang, reactor
 from testing.servers import Influxd
 
 ADMIN = f'[admin]\nbind-addr = "{LOOPBACK}:0"\n'
+UDP = f"""[[udp]]
+name = "udp"
+bind-addr = "{LOOPBACK}:0"
+output = [{{ name = "one", location = "{LOOPBACK}:9" }}]
+"""
+DOWN = BackendFailure("timeout", "no answer")
+NOT_YET = answer(404, b'{"error":"database not found: \\"db\\""}')
 TRAITS = ("X-Influxdb-Version", "Request-Id", "X-Request-Id", "Date")
 
 
@@ -59,11 +67,12 @@ class ShapeTests(HealthCase):
         """``/health`` has the shape of InfluxDB's, and a check for each backend."""
         service = self.operate(self.listener(self.backend(), self.backend()))
         status, shown = await self.told(self.http(service), b"/health")
-        self.assertEqual((status, list(shown)), (200, ["name", "status", "message", "checks", "version"]))
+        self.assertEqual((status, list(shown)), (200, ["name", "status", "message", "checks", "queries", "version"]))
         self.assertEqual((shown["name"], shown["status"], shown["version"]), ("influxrelay", "pass", __version__))
         self.assertEqual(
             [(each["name"], each["status"]) for each in shown["checks"]], [("one", "pass"), ("two", "pass")]
         )
+        self.assertEqual(shown["queries"], [{"listener": "main", "status": "pass", "message": "in sync: one, two"}])
         self.assertEqual(Health.parse(shown).show(), shown)
 
     async def test_head(self) -> None:
@@ -85,7 +94,7 @@ class ShapeTests(HealthCase):
         """Other methods are refused, with those that are allowed."""
         service = self.operate(ADMIN, self.listener(self.backend()))
         for where, paths in (
-            (self.http(service), (b"/health", b"/health/backends/one", b"/ready")),
+            (self.http(service), (b"/health", b"/health/backends/one", b"/health/queries", b"/ready")),
             (self.admin(service), (b"/health", b"/health/backends/one", b"/ready", b"/status")),
         ):
             for path in paths:
@@ -144,6 +153,60 @@ class ShapeTests(HealthCase):
         (listener,) = shown["listeners"]
         self.assertEqual((listener["datagrams"], listener["lines"]), (1, 1))
         self.assertEqual(listener["outputs"], [{"name": f"{LOOPBACK}:1", "lines": 1, "dropped": {}}])
+
+
+class QueryHealthTests(HealthCase):
+    """What is said of queries."""
+
+    pings = False
+
+    async def test_in_sync(self) -> None:
+        """As long as a backend is in sync, queries pass; which ones are is told."""
+        service = self.operate(ADMIN, self.listener(self.backend(), self.backend()), UDP)
+        for where in (self.http(service), self.admin(service)):
+            status, shown = await self.told(where, b"/health/queries")
+            self.assertEqual((status, shown["message"]), (200, "ready for queries"))
+            self.assertEqual(shown["queries"], [{"listener": "main", "status": "pass", "message": "in sync: one, two"}])
+        service.listeners[0].senders[0].pinged(DOWN)
+        for path in (b"/health", b"/health/queries", b"/ready"):
+            status, shown = await self.told(self.http(service), path)
+            self.assertEqual((status, shown["queries"][0]["message"]), (200, "in sync: two"), path)
+
+    async def test_none_in_sync(self) -> None:
+        """Without a backend in sync queries fail and writes go on; what becomes of a read is told with the reasons."""
+        down = "one: down: timeout: no answer"
+        lacks = "two: behind: 1 write in memory, and perhaps more on disk"
+        old = f"no backend is in sync, and the one that lacks least answers reads: {down}; {lacks}"
+        for keys, words in (
+            ("", old),
+            ('queries-when-behind = "refuse"\n', f"no backend is in sync, and reads are refused: {down}; {lacks}"),
+        ):
+            service = self.operate(
+                self.listener(self.backend(), self.backend(NOT_YET), journal=False, buffer=1, keys=keys)
+            )
+            main = service.listeners[0]
+            self.assertEqual(await self.write(service, b"/write?db=db", LINE), 204)
+            main.senders[0].pinged(DOWN)
+            await until(main.senders[1].queues.are_behind, "it is behind")
+            status, shown = await self.told(self.http(service), b"/health/queries")
+            self.assertEqual((status, shown["message"]), (503, f"main: {words}"))
+            self.assertEqual(shown["queries"], [{"listener": "main", "status": "fail", "message": words}])
+            for path in (b"/health", b"/ready"):
+                self.assertEqual((await self.told(self.http(service), path))[0], 200)
+
+    async def test_all_down(self) -> None:
+        """It is told when no backend answers."""
+        service = self.operate(self.listener(self.backend()))
+        service.listeners[0].senders[0].pinged(DOWN)
+        status, shown = await self.told(self.http(service), b"/health/queries")
+        self.assertEqual((status, shown["message"]), (503, "main: no backend answers: one: down: timeout: no answer"))
+
+    async def test_off(self) -> None:
+        """Where there are no queries nothing is said of them."""
+        service = self.operate(self.listener(self.backend(), keys="queries = false\n"))
+        status, shown = await self.told(self.http(service), b"/health/queries")
+        self.assertEqual((status, shown), (404, {"error": "there are no queries here"}))
+        self.assertNotIn("queries", (await self.told(self.http(service), b"/health"))[1])
 
 
 class SyncTests(HealthCase):

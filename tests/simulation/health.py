@@ -20,6 +20,7 @@ from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Reply
 from influxrelay.delivery.back_off import FORGIVENESS
 from influxrelay.delivery.sender import Sender
+from influxrelay.delivery.standing import Outlook, outlook
 from influxrelay.operations.health import PATIENCE, Health, LocalExaminer
 from tests.simulation import queue as queue_simulation
 from tests.simulation import settle as simulation
@@ -52,6 +53,10 @@ class FakeListener:
     def obstacle(self) -> str:
         """Be asked about something else."""
         return ""
+
+    def outlook(self) -> Outlook:
+        """Tell what would become of a read."""
+        return outlook(self.senders, serves_old=True)
 
 
 class Questions:
