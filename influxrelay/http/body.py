@@ -8,6 +8,9 @@ from typing import Protocol
 from httptools import HttpParserError, HttpRequestParser
 from twisted.internet.interfaces import IDelayedCall
 
+LINGER = 10.0  # seconds for which a client may go on sending a body that is refused already
+BRIEF_LINGER = 0.2  # the same behind what was no HTTP: closing at once could lose the response
+MAX_DROPPED = 32 * 1024 * 1024  # bytes that are read and dropped behind a final response
 _HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 _END = b"\r\n\r\n"  # of the last chunk and the trailers
 _SLICE = 16 * 1024  # bytes that are decoded in one go
@@ -208,6 +211,11 @@ class Drain:
         self.complete = framing is not None and framing.complete
         self._framing = framing
         self._timer = timer
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether so much has come that no more is read."""
+        return self.dropped > MAX_DROPPED
 
     def drop(self, data: bytes) -> None:
         """Drop a piece. Of chunks only the usual end is recognized."""

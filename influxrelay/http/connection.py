@@ -12,22 +12,16 @@ from twisted.web.resource import Resource
 from zope.interface import implementer
 
 from influxrelay.core.replies import json_error
-from influxrelay.http.body import ChunkedBody, ChunkError, Drain, SizedBody, Upload
+from influxrelay.core.write import Reply
+from influxrelay.http.body import BRIEF_LINGER, LINGER, ChunkedBody, ChunkError, Drain, SizedBody, Upload
 from influxrelay.http.head import Head, HeadError
 from influxrelay.http.interfaces import Site
-from influxrelay.http.overload import Activity
+from influxrelay.http.overload import OVERHEAD, Activity
 from influxrelay.http.reader import RequestReader
+from influxrelay.http.refusals import INCOMPLETE, TOO_LARGE, TOO_MUCH
 from influxrelay.http.request import Request
 from influxrelay.http.responses import CONTINUE
 
-TOO_LARGE = "Request Entity Too Large"
-TOO_MUCH = "too many bytes in flight"
-INCOMPLETE = "the request ends before its body is complete"
-RETRY = (b"Retry-After", b"1")
-OVERHEAD = 2048  # bytes that a request takes beside its body, until it is answered
-LINGER = 10.0  # seconds for which a client may go on sending a body that is refused already
-BRIEF_LINGER = 0.2  # the same behind what was no HTTP: closing at once could lose the response
-MAX_DROPPED = 32 * 1024 * 1024  # bytes that are read and dropped behind a final response
 _EFFORT = 64  # of a slice of a body, above which others have their turn first
 
 
@@ -97,7 +91,7 @@ class HTTPConnection(Protocol):
         elif self._upload is None:
             self._request.client_left(for_good=False)
         elif not self._upload.paused:
-            self._refuse(400, INCOMPLETE)
+            self._refuse(INCOMPLETE)
 
     def writeConnectionLost(self) -> None:
         """Do nothing: this end closes both directions at once."""
@@ -161,7 +155,7 @@ class HTTPConnection(Protocol):
         framing = ChunkedBody() if head.chunked else SizedBody(length)
         upload = self._upload = Upload(framing, self._resume_upload if streamed else None)
         if 0 < limit < length and not streamed:
-            self._refuse(413, TOO_LARGE)
+            self._refuse(TOO_LARGE)
             return
         if head.expects_continue and not self._reader.pending:
             self.write(CONTINUE)
@@ -180,7 +174,7 @@ class HTTPConnection(Protocol):
         if self._site.admission.reserve(request, more):
             self._site.render(request, self._resource)
         else:
-            self._refuse(503, TOO_MUCH, RETRY)
+            self._refuse(TOO_MUCH)
 
     def _read_body(self, upload: Upload) -> None:
         framing, reader = upload.framing, self._reader
@@ -201,14 +195,14 @@ class HTTPConnection(Protocol):
         if upload.complete and not upload.paused:
             self._end_body(upload)
         elif self._half_closed and not upload.paused:
-            self._refuse(400, INCOMPLETE)
+            self._refuse(INCOMPLETE)
         self._adjust_reading()
 
     def _check(self, upload: Upload, size: int) -> None:
         """Refuse a body that is too large, or for which there is no memory."""
         limit, request = self._site.max_body_size, self._request
         if 0 < limit < upload.size:
-            self._refuse(413, TOO_LARGE)
+            self._refuse(TOO_LARGE)
         elif request is not None and not self._site.admission.reserve(request, size, self):
             self.refuse_body()
 
@@ -257,7 +251,7 @@ class HTTPConnection(Protocol):
         """Read from the transport, or do not, as is right now."""
         upload = self._upload
         busy = self._turn or (upload.paused if upload is not None else self._request is not None)
-        too_much = self._drain is not None and self._drain.dropped > MAX_DROPPED
+        too_much = self._drain is not None and self._drain.exhausted
         paused = self._unread or too_much or (busy and self._reader.pending > 0)
         if paused is not self._reading_paused and not self._closing:
             self._reading_paused = paused
@@ -300,7 +294,7 @@ class HTTPConnection(Protocol):
 
     # -- the end
 
-    def _refuse(self, status: int, message: str, *headers: tuple[bytes, bytes]) -> None:
+    def _refuse(self, reply: Reply) -> None:
         """Answer before the body is complete.
 
         What is still coming is read and dropped for a while, so that the client sees the response (RFC 9112, 9.6).
@@ -309,7 +303,7 @@ class HTTPConnection(Protocol):
         if request is None or request.status:  # a response has begun, and cannot be completed
             self.cut()
         else:
-            request.refuse(json_error(status, message, *headers))
+            request.refuse(reply)
 
     def _give_up(self, status: int, message: str) -> None:
         """Answer what cannot be read; what follows it cannot be, either."""
@@ -391,14 +385,14 @@ class HTTPConnection(Protocol):
 
     def refuse_body(self) -> None:
         """Answer 503 to the request whose body is being received."""
-        self._refuse(503, TOO_MUCH, RETRY)
+        self._refuse(TOO_MUCH)
 
     def expire(self, activity: Activity) -> None:
         """End the connection, which has been waiting for too long; a client that has begun a request is told so."""
         if activity is Activity.IDLE:
             self.close()
         elif activity is Activity.BODY:
-            self._refuse(408, "the body takes too long")
+            self._refuse(json_error(408, "the body takes too long"))
         elif activity is Activity.HEAD and self._reader.pending:
             self._give_up(408, "the request takes too long")
         else:

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from influxrelay.core.log_throttle import Throttle
 
+OVERHEAD = 2048  # bytes that a request takes beside its body, until it is answered
 SLOWEST = 1000  # bytes a second that a body has to make in the long run
 UNREAD = 30.0  # seconds for which a client may leave a response unread
 CLOSING = 15.0  # seconds for which the end of a connection may take

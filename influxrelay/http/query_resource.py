@@ -26,6 +26,7 @@ from influxrelay.http.execution import Execution
 from influxrelay.http.query_counters import QueryCounters
 from influxrelay.http.query_request import Query, read_query
 from influxrelay.http.read import Candidate, Read
+from influxrelay.http.refusals import method_not_allowed
 from influxrelay.http.request import Request
 from influxrelay.influxql.ast import Class
 from influxrelay.lineprotocol.query_string import values_of, without
@@ -184,7 +185,7 @@ class QueryResource(Resource):
         elif request.method == b"OPTIONS":
             request.respond(Reply(204, ((b"Allow", b"GET, POST"),)))
         else:
-            request.refuse(json_error(405, "method not allowed", (b"Allow", b"GET, POST")))
+            request.refuse(method_not_allowed(b"GET, POST"))
 
     def _read(self, request: Request) -> None:
         """Read a request; a large one in a thread, so that no other client waits for it."""
@@ -241,7 +242,7 @@ class PrometheusReadResource(Resource):
     def render(self, request: Request) -> None:
         """Answer a request of any method."""
         if request.method != b"POST":
-            request.refuse(json_error(405, "method not allowed", (b"Allow", b"POST")))
+            request.refuse(method_not_allowed(b"POST"))
             return
         head = request.head
         backend = values_of(head.query).get(b"backend", b"").decode("utf-8", "backslashreplace")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from urllib.parse import quote_plus
 
@@ -16,8 +15,8 @@ from influxrelay.core.replies import json_error
 from influxrelay.core.token_bucket import TokenBucket
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.fanout import FanOut
-from influxrelay.http.connection import RETRY, TOO_MUCH
 from influxrelay.http.head import Head
+from influxrelay.http.refusals import TOO_MUCH, method_not_allowed, rate_limited
 from influxrelay.http.request import Request
 from influxrelay.lineprotocol.query_string import parse, without
 from influxrelay.lineprotocol.scanner import Steps
@@ -101,7 +100,7 @@ class RemoteWriteResource(Resource):
         if request.method == b"OPTIONS":
             request.respond(Reply(204, ((b"Allow", b"POST"),)))
         elif request.method != b"POST":
-            request.refuse(json_error(405, "method not allowed", (b"Allow", b"POST")))
+            request.refuse(method_not_allowed(b"POST"))
         else:
             try:
                 self._write(request)
@@ -113,8 +112,7 @@ class RemoteWriteResource(Resource):
         if self._limiter is not None:
             seconds = self._limiter.take()
             if seconds:
-                retry_after = (b"Retry-After", b"%d" % math.ceil(seconds))
-                request.refuse(json_error(429, "rate limit exceeded", retry_after))
+                request.refuse(rate_limited(seconds))
                 return
         work = self._read(request, request.take_body(), target)
         for _ in range(_AT_ONCE):
@@ -157,7 +155,7 @@ class RemoteWriteResource(Resource):
         try:
             size = unpacked_size(body, self._max_decoded_size)
             if not request.reserve(size):
-                request.refuse(json_error(503, TOO_MUCH, RETRY))
+                request.refuse(TOO_MUCH)
                 return
             message = unpack(body)
             yield from check_slowly(message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 
@@ -18,8 +17,8 @@ from influxrelay.core.token_bucket import TokenBucket
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.fanout import AT_ONCE, FanOut
 from influxrelay.delivery.parts import Division
-from influxrelay.http.connection import RETRY, TOO_MUCH
 from influxrelay.http.error_forms import ErrorForm, in_v1
+from influxrelay.http.refusals import TOO_MUCH, method_not_allowed, rate_limited
 from influxrelay.http.request import Request
 from influxrelay.http.responses import VERSION
 from influxrelay.lineprotocol.api_queries import Addressed, read_v1
@@ -132,7 +131,7 @@ class WriteResource(Resource):
         elif request.method == b"OPTIONS":
             request.respond(Reply(204, ((b"Allow", b"POST"),)))
         else:
-            request.refuse(json_error(405, "method not allowed", (b"Allow", b"POST")))
+            request.refuse(method_not_allowed(b"POST"))
 
     def _write(self, request: Request, read: Read) -> None:
         head = request.head
@@ -140,8 +139,7 @@ class WriteResource(Resource):
         if self._limiter is not None:
             seconds = self._limiter.take()
             if seconds:
-                retry_after = (b"Retry-After", b"%d" % math.ceil(seconds))
-                request.refuse(json_error(429, "rate limit exceeded", retry_after))
+                request.refuse(rate_limited(seconds))
                 return
         body = request.take_body()
         write = Write(route.destination, route.query, route.authorization, body)
@@ -170,7 +168,7 @@ class WriteResource(Resource):
             while True:
                 grown = next(reading)
                 if grown and not request.reserve(grown):
-                    request.refuse(json_error(503, TOO_MUCH, RETRY))
+                    request.refuse(TOO_MUCH)
                     return
                 yield grown
         except StopIteration as end:
@@ -277,7 +275,7 @@ class PingResource(Resource):
     def render(self, request: Request) -> None:
         """Answer as InfluxDB does (``services/httpd/handler.go``, ``servePing``)."""
         if request.method not in (b"GET", b"HEAD"):
-            request.refuse(json_error(405, "method not allowed", (b"Allow", b"GET, HEAD")))
+            request.refuse(method_not_allowed(b"GET, HEAD"))
         elif flag(request.query, b"verbose"):
             body = json.dumps({"version": VERSION}, separators=(",", ":")).encode() + b"\n"
             request.respond(Reply(200, ((b"Content-Type", b"application/json"),), body))

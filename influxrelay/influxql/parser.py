@@ -11,8 +11,8 @@ from typing import Any
 
 import attrs
 
-from influxrelay.influxql.ast import Expression, Literal, Measurement, Regex, Select, Span, Statement
-from influxrelay.influxql.select import ClauseParser
+from influxrelay.influxql.ast import Measurement, Span, Statement
+from influxrelay.influxql.show import ShowParser
 from influxrelay.influxql.tokens import QueryError
 
 __all__ = ["QueryError", "parse"]
@@ -29,7 +29,7 @@ def parse(text: str, parameters: Mapping[str, Any] | None = None) -> tuple[State
     return _Parser(text, parameters).query()
 
 
-class _Parser(ClauseParser):
+class _Parser(ShowParser):
     """Reads statements: one method for each, which is called behind its keywords."""
 
     def query(self) -> tuple[Statement, ...]:
@@ -69,118 +69,6 @@ class _Parser(ClauseParser):
     def explain(self, kind: str, start: int) -> Statement:
         kind = "EXPLAIN ANALYZE" if self.take("ANALYZE") else kind
         return Statement(kind, (start, start), select=self.select(self.expect("SELECT").start))
-
-    def plain(self, kind: str, start: int) -> Statement:
-        return Statement(kind, (start, start))
-
-    def for_module(self, kind: str, start: int) -> Statement:
-        return Statement(kind, (start, start), name=self.string().value if self.take("FOR") else "")
-
-    def named(self, kind: str, start: int) -> Statement:
-        return Statement(kind, (start, start), name=self.name())
-
-    def on_database(self, kind: str, start: int) -> Statement:
-        return Statement(kind, (start, start), database=self._on())
-
-    def _on(self) -> str:
-        return self.name() if self.take("ON") else ""
-
-    def _from(self) -> tuple[Measurement | Select, ...]:
-        return self.listed(lambda: self.source(subqueries=False)) if self.take("FROM") else ()
-
-    def show_series(self, kind: str, start: int) -> Statement:
-        self.take("EXACT")  # InfluxDB lets it stand alone, too
-        if self.take("CARDINALITY"):
-            return self._cardinality(kind, start)
-        return self._show(kind, start, "limit", "offset")
-
-    def show_measurements(self, kind: str, start: int) -> Statement:
-        database = self._on()
-        sources: tuple[Measurement | Select, ...] = ()
-        if self.take("WITH"):
-            self.expect("MEASUREMENT")
-            self.expect("=", "=~")
-            sources = (self.source(subqueries=False),)
-        return attrs.evolve(self._show(kind, start, "limit", "offset", scope=False), database=database, sources=sources)
-
-    def show_tag_keys(self, kind: str, start: int) -> Statement:
-        return self._show(kind, start, "limit", "offset", "slimit", "soffset")
-
-    def show_field_keys(self, kind: str, start: int) -> Statement:
-        return self._show(kind, start, "limit", "offset", condition=False)
-
-    def _show(self, kind: str, start: int, *bounds: str, scope: bool = True, condition: bool = True) -> Statement:
-        clauses: dict[str, Span] = {}
-        database = self._on() if scope else ""
-        sources = self._from() if scope else ()
-        where = self.clause(clauses, "where", self.condition) if condition else None
-        ascending = self.clause(clauses, "order", self.order)
-        return Statement(
-            kind,
-            (start, start),
-            database=database,
-            sources=sources,
-            condition=where,
-            descending=ascending is False,
-            clauses=clauses,
-            bounds=self.bounds(clauses, *bounds),
-        )
-
-    def show_tag_values(self, kind: str, start: int) -> Statement:
-        if self.take("EXACT"):
-            self.expect("CARDINALITY")
-            return self._cardinality(kind, start, tag_keys=True)
-        if self.take("CARDINALITY"):
-            return self._cardinality(kind, start, tag_keys=True)
-        database, sources, keys = self._on(), self._from(), self._tag_keys()
-        shown = self._show(kind, start, "limit", "offset", scope=False)
-        return attrs.evolve(shown, database=database, sources=sources, tag_keys=keys)
-
-    def _tag_keys(self) -> tuple[str, Literal | Regex]:
-        self.expect("WITH")
-        self.expect("KEY")
-        token = self.expect("IN", "=", "!=", "=~", "!~")
-        if token.kind == "IN":
-            self.expect("(")
-            names = self.listed(self.name)
-            self.expect(")")
-            return "IN", Literal("list", names)
-        if token.kind in ("=", "!="):
-            return token.kind, Literal("string", self.name())
-        found = self.regex()
-        if found is None:
-            raise self.error(self.token(), "regex")
-        return token.kind, found
-
-    def key_cardinality(self, kind: str, start: int) -> Statement:
-        self.take("EXACT")
-        self.expect("CARDINALITY")
-        return self._cardinality(kind, start)
-
-    def exact_cardinality(self, kind: str, start: int) -> Statement:
-        self.expect("CARDINALITY")
-        return self._cardinality(kind.removesuffix(" EXACT"), start)
-
-    def cardinality(self, kind: str, start: int) -> Statement:
-        return self._cardinality(kind.removesuffix(" CARDINALITY"), start)
-
-    def _cardinality(self, kind: str, start: int, *, tag_keys: bool = False) -> Statement:
-        clauses: dict[str, Span] = {}
-        database, sources = self._on(), self._from()
-        keys = self._tag_keys() if tag_keys else None
-        condition: Expression | None = self.clause(clauses, "where", self.condition)
-        dimensions = self.clause(clauses, "group", self.dimensions)
-        return Statement(
-            f"{kind} CARDINALITY",
-            (start, start),
-            database=database,
-            sources=sources,
-            condition=condition,
-            dimensions=dimensions,
-            tag_keys=keys,
-            clauses=clauses,
-            bounds=self.bounds(clauses, "limit", "offset"),
-        )
 
     # -- databases, retention policies, users
 
@@ -353,7 +241,7 @@ class _Parser(ClauseParser):
 
     def delete(self, kind: str, start: int) -> Statement:
         clauses: dict[str, Span] = {}
-        sources = self._from()
+        sources = self.from_clause()
         if kind == "DROP SERIES" and any(isinstance(e, Measurement) and (e.database or e.policy) for e in sources):
             raise QueryError("database and retention policy are not supported", self.last_end)
         condition = self.clause(clauses, "where", self.condition)

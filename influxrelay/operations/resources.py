@@ -13,6 +13,7 @@ from twisted.web.resource import Resource
 from influxrelay.core.replies import json_error
 from influxrelay.core.text import text
 from influxrelay.core.write import Reply
+from influxrelay.http.refusals import method_not_allowed
 from influxrelay.http.request import Request
 from influxrelay.http.site import RelaySite
 from influxrelay.operations.health import Examiner, Health
@@ -41,7 +42,7 @@ class QuestionResource(Resource):
     def render(self, request: Request) -> None:
         """Answer a request of any method."""
         if request.method not in (b"GET", b"HEAD"):
-            request.refuse(json_error(405, "method not allowed", (b"Allow", b"GET, HEAD")))
+            request.refuse(method_not_allowed(b"GET, HEAD"))
         else:
             answered = Deferred.fromCoroutine(self._answer(request))
             answered.addErrback(request.fail)

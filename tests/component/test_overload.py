@@ -16,9 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core import cooperation
 from influxrelay.http import overload
-from influxrelay.http.connection import OVERHEAD
 from influxrelay.http.head import MAX_HEAD
-from influxrelay.http.overload import Activity
+from influxrelay.http.overload import OVERHEAD, Activity
 from influxrelay.lineprotocol.parser import count_lines
 from influxrelay.listeners.http import HTTPService
 from influxrelay.service.process_limits import share_files

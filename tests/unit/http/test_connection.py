@@ -17,8 +17,9 @@ from zope.interface import implementer
 
 from influxrelay.core.replies import json_error
 from influxrelay.core.write import Reply
-from influxrelay.http.connection import BRIEF_LINGER, INCOMPLETE, LINGER, MAX_DROPPED, OVERHEAD
-from influxrelay.http.overload import Activity, ClientLimits
+from influxrelay.http.body import BRIEF_LINGER, LINGER, MAX_DROPPED
+from influxrelay.http.overload import OVERHEAD, Activity, ClientLimits
+from influxrelay.http.refusals import INCOMPLETE
 from influxrelay.http.request import Request
 from influxrelay.http.site import RelaySite
 from testing.scripted import in_chunks, parse_head, request
@@ -232,7 +233,7 @@ class EndTests(_Case):
         """One that closes its side within a body is told so; without a request, or within a head, it gets the end."""
         self.client.receive(request(b"/page", b"body")[:-1])
         self.client.receive_end()
-        self.assertIn(json_error(400, INCOMPLETE).body, self.client.take())
+        self.assertIn(INCOMPLETE.body, self.client.take())
         for data in (b"", request(b"/page")[:20], request(b"/page", b"body")):
             client = self.connect()
             if data:
