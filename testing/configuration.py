@@ -16,12 +16,24 @@ SECRET = "hunter2-never-shown"
 HTTP = '[[http]]\nname = "a"\nbind-addr = "127.0.0.1:9096"\n'
 OUTPUT = '[[http.output]]\nlocation = "http://127.0.0.1:8086/write"\n'
 UDP = '[[udp]]\nname = "u"\nbind-addr = "127.0.0.1:9096"\n'
+JOURNAL = 'journal = "d"\n'
+BUFFER = "buffer-size-mb = 1\n"
 UDP_OUTPUT = '[[udp.output]]\nlocation = "127.0.0.1:8089"\n'
 
 
 def at(location: str) -> str:
     """Return an HTTP listener with one output at a location."""
     return f'{HTTP}[[http.output]]\nlocation = "{location}"\n'
+
+
+def udp_at(location: str) -> str:
+    """Return a UDP listener with one output at a location."""
+    return f'{UDP}[[udp.output]]\nlocation = "{location}"\n'
+
+
+def bound(address: str, more: str = "") -> str:
+    """Return an HTTP listener at an address."""
+    return f'[[http]]\nbind-addr = "{address}"\n{more}\n{OUTPUT}'
 
 
 class ConfigTestCase(SynchronousTestCase):
