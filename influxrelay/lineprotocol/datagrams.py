@@ -10,7 +10,7 @@ from influxrelay.lineprotocol.parser import PRECISIONS
 from influxrelay.lineprotocol.scanner import BLANKS, ends_anywhere, fields_end, integer, line_end, run
 
 _TIME_MIN, _TIME_MAX = -(2**63) + 2, 2**63 - 2  # models/time.go
-_TIME = re.compile(rb"(-?[0-9]+) *\Z")
+_TIME = re.compile(rb"(-?+[0-9]++) *+\Z")
 
 
 def _simple(precision: bytes) -> re.Pattern[bytes]:

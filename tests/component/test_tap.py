@@ -375,9 +375,7 @@ class ServiceTests(RelayTestCase):
         service = self.udp_relay(self.udp_output(backend), batch_interval=0.001, shutdown_timeout=0.2)
         self.send(service, LINE)
         await until(lambda: backend.requests)
-        begun = reactor.seconds()
         await service.stopService()
-        self.assertLess(reactor.seconds() - begun, 1.0)
         self.assertIn("not everything could be settled within 0.1 s", log)
         self.assertIn("packets: 1 line(s) in, dropped: {}; one: 0 out, dropped: {'503': 1}", log)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from isal import isal_zlib
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.errors import InvalidRequest
@@ -120,6 +123,26 @@ class PrepareTests(SynchronousTestCase):
 
 class PieceTests(SynchronousTestCase):
     """:func:`decode_pieces`."""
+
+    def test_very_many_members(self) -> None:
+        """What the decoder is handed, and copies, is bounded for each member, however many follow."""
+        given: list[int] = []
+
+        class Counting:
+            def __init__(self, wbits: int) -> None:
+                self.member = isal_zlib.decompressobj(wbits)
+
+            def decompress(self, data: memoryview, most: int) -> bytes:
+                given.append(len(data))
+                return self.member.decompress(data, most)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.member, name)
+
+        self.patch(gzip_body, "isal_zlib", SimpleNamespace(decompressobj=Counting))
+        self.assertEqual(b"".join(decode_pieces(gzip.compress(b"") * 10_000, 0)), b"")
+        self.assertEqual(len(given), 10_000)
+        self.assertLessEqual(max(given), 64 * 1024)
 
     def test_sizes(self) -> None:
         """No piece is large, and together they are the body."""
