@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 PROJECT = Path(__file__).resolve().parent.parent
 START_TIMEOUT = 120.0  # seconds; only a server that does not start takes as long, also on a busy machine
+_ANSWER_TIMEOUT = 60.0  # seconds; InfluxDB syncs a file for each new database, and a busy disk keeps it waiting
 
 # Below the range that Linux gives to outgoing connections: a client's socket cannot sit on a stopped server's port,
 # and a client that knocks at a stopped server's port cannot connect to itself.
@@ -271,7 +272,12 @@ class Server:
         self._process = None
 
     def pause(self) -> None:
-        """Stop the server in its tracks (SIGSTOP): it keeps its sockets and answers nothing."""
+        """Stop the server in its tracks (SIGSTOP): it keeps its sockets and answers nothing.
+
+        :raises ServerError: it has ended.
+        """
+        if not self.is_running:
+            raise ServerError("it is not running")
         os.killpg(self.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
@@ -399,7 +405,7 @@ class Influxd(Server):
         headers = {}
         if self._user is not None:
             headers["Authorization"] = "Basic " + base64.b64encode(":".join(self._user).encode()).decode()
-        return send(method, url, body, headers)
+        return send(method, url, body, headers, _ANSWER_TIMEOUT)
 
 
 class Relay(Server):

@@ -276,7 +276,7 @@ def main() -> None:
             run(stack, options.seconds)
         except KeyboardInterrupt:
             print("stopping all parts ...", flush=True)
-        except ServerError as error:
+        except (ServerError, OSError) as error:
             sys.exit(str(error))
 
 

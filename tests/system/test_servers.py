@@ -133,6 +133,8 @@ class InfluxdTests(SynchronousTestCase):
         self.assertRaises(TimeoutError, send, "GET", f"{server.url}/ping", timeout=0.1)
         server.resume()
         self.assertEqual(send("GET", f"{server.url}/ping")[0], 204)
+        server.kill()
+        self.assertRaises(ServerError, server.pause)
 
     def test_stop_while_paused(self) -> None:
         """A paused server can be stopped."""
