@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,7 +118,7 @@ def _value(place: Place, reader: Callable[[object], T], value: object, *, secret
         raise place.error(f"found {found}{reason}; allowed: {error.allowed}") from None
 
 
-def read_each(place: Place, tables: list[Table], reader: Callable[[Place, Table], T]) -> tuple[T, ...]:
+def read_each(place: Place, tables: Sequence[Table], reader: Callable[[Place, Table], T]) -> tuple[T, ...]:
     """Read each table of an array."""
     return tuple(reader(place[index], table) for index, table in enumerate(tables))
 

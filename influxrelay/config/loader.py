@@ -18,6 +18,7 @@ import attrs
 
 from influxrelay.config import readers
 from influxrelay.config import schema as config_keys
+from influxrelay.config.answers import read_answers
 from influxrelay.config.document import Place, Table, parse, read, read_each, refuse_duplicates
 from influxrelay.config.names import tell_apart
 from influxrelay.config.readers import shown
@@ -123,7 +124,7 @@ def _http_listener(place: Place, table: Table) -> HTTPListenerConfig:
     default_name = bound if isinstance(bound, str) else f"http{'s' if pem else ''}://{table['bind-addr']}"
     fields["name"] = fields.get("name", default_name)
     fields["journal"] = journal = _choose_journal(place, table, fields)
-    fields["outputs"] = _outputs(place / "output", fields.pop("output", []), _http_output, journal)
+    fields["outputs"] = _outputs(place, fields, _http_output, journal)
     listener = HTTPListenerConfig(bind_addr=table["bind-addr"], endpoint=_endpoint(bound, pem), **fields)
     outputs = tuple(attrs.evolve(each, health_timeout=listener.health_timeout) for each in listener.outputs)
     return attrs.evolve(listener, outputs=outputs)
@@ -142,7 +143,7 @@ def _tcp_listener(place: Place, table: Table) -> TCPListenerConfig:
     _refuse_two_certificates(place, bound, pem)
     fields["name"] = fields.get("name", f"tcp {table['bind-addr']}")
     fields["journal"] = journal = _choose_journal(place, table, fields)
-    fields["outputs"] = outputs = _outputs(place / "output", fields.pop("output", []), _tcp_output, journal)
+    fields["outputs"] = outputs = _outputs(place, fields, _tcp_output, journal)
     _refuse_other_queries(place / "output", outputs, "all outputs of a TCP listener")
     return TCPListenerConfig(bind_addr=table["bind-addr"], endpoint=_endpoint(bound, pem), **fields)
 
@@ -162,7 +163,7 @@ def _udp_listener(place: Place, table: Table) -> UDPListenerConfig:
     host, port = fields.pop("bind_addr")
     fields["name"] = fields.get("name", table["bind-addr"])
     fields["journal"] = journal = _choose_journal(place, table, fields)
-    fields["outputs"] = outputs = _outputs(place / "output", fields.pop("output", []), _udp_output, journal)
+    fields["outputs"] = outputs = _outputs(place, fields, _udp_output, journal)
     if journal:
         _refuse_unlike_outputs(place / "output", outputs)
     return UDPListenerConfig(bind_addr=table["bind-addr"], host=host, port=port, **fields)
@@ -205,16 +206,23 @@ def _refuse_other_queries(place: Place, outputs: Sequence[HTTPOutputConfig], who
 
 
 def _outputs(
-    place: Place, tables: list[Table], reader: Callable[[Place, Table], _Output], journal: JournalConfig | None
+    place: Place, fields: Table, reader: Callable[[Place, Table], _Output], journal: JournalConfig | None
 ) -> tuple[_Output, ...]:
+    """Take a listener's outputs, and what it sets for all of them, out of its fields."""
+    answers = read_answers(place / "answers", fields.pop("answers", ()))
+    tables, place = fields.pop("output", []), place / "output"
     if not tables:
         raise place.error("no output; at least one is needed")
-    outputs = read_each(place, tables, reader)
-    for index, output in enumerate(outputs):
-        if isinstance(output, HTTPOutputConfig) and output.create_databases and not (journal or output.buffer_size_mb):
-            at = place[index] / "create-databases"
-            raise at.error("needs a queue; add a journal or a buffer-size-mb above 0, or set it to false")
-    return outputs
+    outputs: list[Any] = []
+    for index, output in enumerate(read_each(place, tables, reader)):
+        if isinstance(output, HTTPOutputConfig):
+            if output.create_databases and not (journal or output.buffer_size_mb):
+                at = place[index] / "create-databases"
+                raise at.error("needs a queue; add a journal or a buffer-size-mb above 0, or set it to false")
+            outputs.append(attrs.evolve(output, answers=output.answers + answers))
+        else:
+            outputs.append(output)
+    return tuple(outputs)
 
 
 def _filter(place: Place, table: Table, outputs: list[str]) -> FilterConfig:
@@ -257,6 +265,7 @@ def _http_output(place: Place, table: Table, keys: Keys | None = None) -> HTTPOu
     _need(place, table, "buffer-size-mb", "MEGABYTES", "buffer-full")
     url: SplitResult = fields.pop("location")
     endpoints = read(place / "endpoints", fields.pop("endpoints", {}), config_keys.ENDPOINTS)
+    fields["answers"] = read_answers(place / "answers", fields.pop("answers", ()))
     _choose_credentials(place, fields)
     _check_api(place, fields)
     api = fields.get("api", "v1")

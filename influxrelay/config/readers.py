@@ -259,6 +259,13 @@ def tables(value: object) -> list[dict[str, Any]]:
     return value
 
 
+def rules(value: object) -> tuple[dict[str, Any], ...]:
+    """Read an array of rules for answers; :mod:`influxrelay.config.answers` reads each."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise NotAllowed('an array of tables such as { status = 404, text = "nginx", means = "retry" }')
+    return tuple(value)
+
+
 _FRAMING = {
     *("connection", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
     *("content-encoding", "content-length", "content-type"),

@@ -76,6 +76,7 @@ HTTP: Keys = {
     "max-queries": readers.integer(1, zero_is_default=True),
     "slow-query": readers.duration,
     "read-only": readers.boolean,
+    "answers": readers.rules,
     **JOURNAL,
     "output": readers.tables,
 }
@@ -106,6 +107,7 @@ HTTP_OUTPUT: Keys = {
     "max-in-flight": readers.integer(1),
     "max-connections": readers.integer(1, zero_is_default=True),
     "max-waiting-mb": readers.integer(1),
+    "answers": readers.rules,
 }
 LINES_OUTPUT: Keys = {
     **{key: read for key, read in HTTP_OUTPUT.items() if key != "type"},
@@ -131,6 +133,7 @@ UDP: Keys = {
     "batch-size": readers.integer(1),
     "batch-kb": readers.scaled(readers.integer(1), 1024),
     "batch-timeout": readers.duration,
+    "answers": readers.rules,
     **JOURNAL,
     "output": readers.tables,
 }
@@ -142,6 +145,7 @@ TCP: Keys = {
     "batch-size": readers.integer(1),
     "batch-kb": readers.scaled(readers.integer(1), 1024),
     "batch-timeout": readers.duration,
+    "answers": readers.rules,
     **JOURNAL,
     "output": readers.tables,
 }

@@ -47,6 +47,20 @@ class FilterConfig:
 
 
 @attrs.frozen
+class AnswerConfig:
+    """What some answers of a backend mean; a 2xx is none of them.
+
+    :ivar means: ``retry``, ``dead-letter``, ``stale`` or ``hold``.
+    :ivar status: those that it is about; empty for any.
+    :ivar text: an expression for the body; empty for any body. One of the two is given.
+    """
+
+    means: str
+    status: tuple[range, ...] = ()
+    text: str = ""
+
+
+@attrs.frozen
 class HTTPOutputConfig:
     """A backend that is written to over HTTP.
 
@@ -75,6 +89,8 @@ class HTTPOutputConfig:
     :ivar max_in_flight: requests in flight for one destination, at least 1; above 1, order is lost.
     :ivar max_connections: connections for writes at a time, at least 1.
     :ivar max_waiting_mb: MiB of memory for writes that wait for this backend, at least 1. Ignored with a buffer.
+    :ivar answers: what its answers mean, before the defaults; the first that is about an answer decides. Those of the
+        listener come last.
     :ivar health_timeout: seconds that the backend has to answer a ping, above 0; the listener's, if it has the key.
     :ivar query: the query string of the location: of an output of a UDP or TCP listener, with ``db`` and without
         ``precision``; of a Prometheus whatever it wants; else empty.
@@ -108,6 +124,7 @@ class HTTPOutputConfig:
     max_in_flight: int = 1
     max_connections: int = 64
     max_waiting_mb: int = 32
+    answers: tuple[AnswerConfig, ...] = ()
     health_timeout: float = 10.0
     query: str = ""
     filters: tuple[FilterConfig, ...] = ()

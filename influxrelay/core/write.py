@@ -55,9 +55,11 @@ class Reply:
 
     :ivar headers: the few that a client may see, in canonical spelling (``Content-Type``, ``X-Influxdb-Error``, ...).
     :ivar complete: whether all of a backend's answer could be read; else the body is a message of ours.
+    :ivar held: whether the operator says of such an answer that it is no fault of the write, which is to wait.
     """
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...] = ()
     body: bytes = b""
     complete: bool = True
+    held: bool = False

@@ -248,7 +248,7 @@ class _Verdicts:
         elif judge(outcome) is Verdict.TAKEN and not error_in(outcome.body):
             self.executed.append(sender)
             self._first = self._first or outcome
-        elif judge(outcome) in (Verdict.TAKEN, Verdict.REFUSED, Verdict.MISDIRECTED):
+        elif judge(outcome) in (Verdict.TAKEN, Verdict.REFUSED, Verdict.MISDIRECTED, Verdict.NOT_READY):
             self.refused.append((sender, error_in(outcome.body) or f"it answered {outcome.status}"))
             self._refusal = self._refusal or outcome
         else:

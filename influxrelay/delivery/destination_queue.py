@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 from twisted.internet.interfaces import IDelayedCall
 
-from influxrelay.core.write import LINES, Destination, Reply, Write
+from influxrelay.core.write import LINES, REMOTE_WRITE, Destination, Reply, Write
 from influxrelay.delivery.fate import Fate, State
 from influxrelay.remotewrite.bodies import halves
 from influxrelay.remotewrite.snappy import pack, unpack
@@ -40,7 +40,8 @@ class Entry:
 
     def divided(self) -> list[Entry]:
         """Return the halves of a remote write of 1.0, for which no client waits; nothing if it cannot be divided."""
-        divided = halves(unpack(self.write.body)) if self.write.mergeable else None
+        is_divisible = self.write.destination.kind == REMOTE_WRITE and self.write.mergeable
+        divided = halves(unpack(self.write.body)) if is_divisible else None
         parts = [Entry(attrs.evolve(self.write, body=pack(half)), self.fate) for half in divided or ()]
         for part in parts:
             part.waits, part.is_part = False, True

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.log_throttle import FailureLog, RefusalLog
 from influxrelay.core.write import Reply
+from influxrelay.delivery.answer_rules import DEAD_LETTER, Answer
 from influxrelay.delivery.back_off import BackOff
 from influxrelay.delivery.backend import Backend
 from influxrelay.delivery.backlog import Backlog
@@ -18,7 +21,7 @@ from influxrelay.delivery.destination_queue import DestinationQueue, Entry, Miss
 from influxrelay.delivery.fate import Fate, State
 from influxrelay.delivery.queues import Queues
 from influxrelay.delivery.requests import Requests
-from influxrelay.delivery.responses import STALE, Verdict, excerpt, is_not_ready, rolls_back
+from influxrelay.delivery.responses import NOT_READY, STALE, Verdict, excerpt, rolls_back
 from influxrelay.delivery.settings import SenderSettings
 from influxrelay.delivery.timers import Drain, Timers
 
@@ -37,7 +40,7 @@ class Dispatcher:
     :ivar flows: whether requests may be sent: there is no trouble, no pause and no end.
     :ivar closed: why nothing is sent any more; None while that is not so.
     :ivar paused: whether an operator wants nothing to be sent.
-    :ivar stale: how many remote writes had samples, acknowledged to a client, that the backend has or takes no more.
+    :ivar refused: how many acknowledged writes the backend has refused for good, by what that means and by reason.
     """
 
     def __init__(
@@ -60,10 +63,11 @@ class Dispatcher:
         self.flows = True
         self.paused = False
         self.closed: BackendFailure | None = None
-        self.stale = 0
+        self.refused: Counter[tuple[str, str]] = Counter()
         self._reactor = reactor
         self._refusal_log = RefusalLog(reactor)
         self._wake: IDelayedCall | None = None
+        self.requests.classify_by(settings.answers)
         backlog.attach(self)
         backlog.reconfigure(settings)
 
@@ -123,20 +127,21 @@ class Dispatcher:
 
     # -- answers
 
-    def answered(self, verdict: Verdict, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
+    def answered(self, answer: Answer, queue: DestinationQueue, entries: list[Entry]) -> None:
         """Take an answer that shows that the backend is well."""
+        verdict = answer.verdict
         if verdict is Verdict.TAKEN:
             self._found_database(queue)
             self._go_on_after(queue)  # before any client is told, so that its next write cannot overtake
-            self.clients.answer(entries, reply)
-        elif self.backlog.keeps and is_not_ready(reply):
-            self._not_ready(reply, queue, entries)
-        elif verdict is Verdict.STALE and len(entries) == 1:
-            self._stale(reply, queue, entries[0])
+            self.clients.answer(entries, answer.reply)
+        elif self.backlog.keeps and verdict is Verdict.NOT_READY:
+            self._not_ready(answer.reply, queue, entries)
         elif len(entries) > 1:  # one bad write must not speak for the others
             self._unmerge(queue, entries)
+        elif verdict is Verdict.STALE:
+            self._stale(answer, queue, entries[0])
         else:
-            self._refused(verdict, reply, queue, entries[0])
+            self._refused(answer, queue, entries[0])
 
     def _unmerge(self, queue: DestinationQueue, entries: list[Entry]) -> None:
         if self.closed is not None:
@@ -148,36 +153,42 @@ class Dispatcher:
             self.expire()
         self._go_on_after(queue)
 
-    def _refused(self, verdict: Verdict, reply: Reply, queue: DestinationQueue, entry: Entry) -> None:
+    def _refused(self, answer: Answer, queue: DestinationQueue, entry: Entry) -> None:
         """Tell the client of one write that the backend will never take it."""
-        if self.is_kept(entry):
-            self.backlog.refused(queue, entry, reply)
-        elif is_not_ready(reply):
-            self.backlog.lost(entry, "not ready")
+        if answer.verdict is Verdict.NOT_READY:
+            self.backlog.lost(entry, NOT_READY)
+        else:
+            self._note_refusal(answer, queue, entry)
         self._found_database(queue)
         self._go_on_after(queue)
-        self._refusal_log.refused(self.settings.listener, self.name, reply.status, excerpt(reply))
-        if verdict is Verdict.REFUSED:
-            self.clients.refuse([entry], reply)
+        if answer.verdict is Verdict.PERMANENT:
+            self.clients.fail([entry], answer.failure())
         else:
-            self.clients.fail([entry], BackendFailure(str(reply.status), f"answered {excerpt(reply)}", reply))
+            self.clients.refuse([entry], answer.reply)
 
-    def _stale(self, reply: Reply, queue: DestinationQueue, entry: Entry) -> None:
-        """Let a remote write pass whose samples the backend has, or newer ones.
+    def _stale(self, answer: Answer, queue: DestinationQueue, entry: Entry) -> None:
+        """Let a write pass whose points the backend has, or newer ones.
 
-        One such sample may have cost all others of the body: then its halves are sent, down to the samples themselves.
+        One such sample may have cost all others of a remote write: then its halves are sent, down to the samples.
         """
         if not entry.is_part:
-            entry.fate.when_decided(self._count_stale)
-            self._refusal_log.refused(self.settings.listener, self.name, reply.status, excerpt(reply))
-        parts = entry.divided() if self.closed is None and rolls_back(reply) else []
+            self._note_refusal(answer, queue, entry)
+        parts = entry.divided() if self.closed is None and rolls_back(answer.reply) else []
         queue.put_back(parts, alone=True)
-        self.clients.fail([entry], BackendFailure(STALE, f"answered {excerpt(reply)}", reply))
+        self.clients.fail([entry], answer.failure(STALE))
         self._found_database(queue)
         self._go_on_after(queue)
 
-    def _count_stale(self, fate: Fate) -> None:
-        self.stale += fate.state is State.KEPT
+    def _note_refusal(self, answer: Answer, queue: DestinationQueue, entry: Entry) -> None:
+        """Log that a write is refused for good, and count it, and make a dead letter of it, if it is acknowledged."""
+        self._refusal_log.refused(self.settings.listener, self.name, answer.status, answer.detail)
+        entry.fate.when_decided(partial(self._count_refused, answer))
+        if answer.means == DEAD_LETTER and self.is_kept(entry):
+            self.backlog.refused(queue, entry, answer.reply)
+
+    def _count_refused(self, answer: Answer, fate: Fate) -> None:
+        if fate.state is State.KEPT:
+            self.refused[answer.means, answer.reason] += 1
 
     def _go_on_after(self, queue: DestinationQueue) -> None:
         """Send what waits behind an answer: the backend lives."""
@@ -345,6 +356,7 @@ class Dispatcher:
     def reconfigure(self, settings: SenderSettings) -> None:
         """Let other settings hold; what was wrong may be what has changed."""
         self.settings = settings
+        self.requests.classify_by(settings.answers)
         self.clients.reconfigure(settings.name, self.requests.backend.timeout)
         self.backlog.reconfigure(settings)
         self.failure_log.rename(settings.listener, settings.name)

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.log_throttle import Throttle
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.responses import Verdict, excerpt, is_not_ready, judge
+from influxrelay.delivery.responses import Verdict, excerpt, judge
 from influxrelay.delivery.udp_batcher import Submitter
 
 FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0  # seconds between two tries; each pause is twice the one before
@@ -122,7 +122,7 @@ class PatientBatcher:
     def _answered(self, reply: Reply, write: Write, count: int, wanted: int) -> None:
         if reply.status < 300:
             self.lines_out += wanted
-        elif judge(reply) is Verdict.REFUSED and not is_not_ready(reply):
+        elif judge(reply) is Verdict.REFUSED:
             self.dropped[str(reply.status)] += wanted
         else:
             self._wait(reply, write, count)

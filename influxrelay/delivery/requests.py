@@ -14,15 +14,16 @@ from twisted.python.failure import Failure
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.histogram import LATENCIES, Histogram
 from influxrelay.core.write import Reply
+from influxrelay.delivery.answer_rules import HOLD, Answer, AnswerRule, classify
 from influxrelay.delivery.backend import Backend
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry, body_parts
-from influxrelay.delivery.responses import Verdict, excerpt, judge, retry_after
+from influxrelay.delivery.responses import Verdict, retry_after
 
 
 class Outcomes(Protocol):
     """Who is told what has become of a request, once its queue has been told that it has landed."""
 
-    def answered(self, verdict: Verdict, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
+    def answered(self, answer: Answer, queue: DestinationQueue, entries: list[Entry]) -> None:
         """Take an answer that shows that the backend is well."""
 
     def failed(
@@ -53,6 +54,7 @@ class Requests:
     :ivar merged: how many of those did not travel alone.
     :ivar latency: seconds from a request to its complete answer, whatever that says.
     :ivar failures: how many requests met with the backend's own failure, by reason.
+    :ivar answers: how many were answered with anything but a 2xx, by what that means and by reason.
     """
 
     _log = Logger()
@@ -61,6 +63,8 @@ class Requests:
         self.backend = backend
         self.count = self.in_flight = self.writes = self.merged = 0
         self.failures: Counter[str] = Counter()
+        self.answers: Counter[tuple[str, str]] = Counter()
+        self._rules: Sequence[AnswerRule] = ()
         self.latency = Histogram(LATENCIES)
         self._retired: list[Backend] = []  # that still have something in flight
         self._outcomes = outcomes
@@ -94,20 +98,25 @@ class Requests:
 
     def _answered(self, reply: Reply, queue: DestinationQueue, entries: list[Entry], began: float) -> None:
         self.latency.observe(perf_counter() - began)
-        verdict = judge(reply, queue.destination.kind)
+        answer = classify(reply, queue.destination.kind, self._rules)
+        verdict = answer.verdict
+        if verdict is not Verdict.TAKEN:
+            self.answers[answer.means, answer.reason] += 1
         if verdict is Verdict.NOT_NOW or verdict is Verdict.MISDIRECTED:
-            problem = BackendFailure(str(reply.status), f"answered {excerpt(reply)}", reply)
-            self._failed(problem, retry_after(reply), queue, entries, is_answer=verdict is Verdict.MISDIRECTED)
+            is_answer = verdict is Verdict.MISDIRECTED
+            self._failed(answer.failure(), retry_after(reply), queue, entries, is_answer=is_answer)
         else:
             self.in_flight -= 1
             queue.land(entries)
-            self._outcomes.answered(verdict, reply, queue, entries)
+            self._outcomes.answered(answer, queue, entries)
 
     def _unanswered(self, failure: Failure, queue: DestinationQueue, entries: list[Entry]) -> None:
         problem = failure.value
         if not isinstance(problem, BackendFailure):
             self._bug(failure)
             problem = BackendFailure("error", repr(problem))
+        if problem.reply is not None:
+            self.answers[HOLD, problem.reason] += 1
         self._failed(problem, 0.0, queue, entries)
 
     def _failed(
@@ -129,6 +138,10 @@ class Requests:
 
     def _landed(self, _: object) -> None:
         self._outcomes.landed()
+
+    def classify_by(self, rules: Sequence[AnswerRule]) -> None:
+        """Let the operator's rules say what answers mean, from the next one on."""
+        self._rules = rules
 
     def go_by(self, backend: Backend) -> None:
         """Send the next request by another transport; what is in flight ends where it is."""

@@ -25,7 +25,7 @@ _NO_ORGANIZATION = re.compile(rb"organization .*not found")
 
 _STALE = re.compile(
     # Of remote writes: Prometheus' storage errors (storage/interface.go), Thanos', Mimir's identifiers.
-    rb"out.of.order|too old|out of bounds|duplicate sample|err-mimir-sample-",
+    rb"out[ -]of[ -]order|too old|out of bounds|duplicate sample|err-mimir-sample-",
     re.IGNORECASE,
 )
 _ROLLS_BACK_NOTHING = re.compile(rb"err-mimir-")
@@ -33,6 +33,9 @@ _ROLLS_BACK_NOTHING = re.compile(rb"err-mimir-")
 
 STALE = "stale"
 """The reason of a failure whose verdict is :attr:`Verdict.STALE`."""
+
+NOT_READY = "not ready"
+"""The reason why a write waits whose backend has said :attr:`Verdict.NOT_READY` to those before it."""
 
 
 class Verdict(enum.Enum):
@@ -43,6 +46,7 @@ class Verdict(enum.Enum):
     MISDIRECTED = (
         "404 or 405 that is not InfluxDB's: settles the write as any 4xx, but says nothing of the write itself"
     )
+    NOT_READY = "404 that says that the backend lacks the database: settles the write as any 4xx, and may heal"
     PERMANENT = "5xx with a text that cannot heal: the write is wrong, but another backend may still take it"
     STALE = "a remote write with samples that the backend has, or newer ones: another backend may still take it"
     NOT_NOW = "anything else: the backend is in trouble, and the same write may be taken later"
@@ -55,11 +59,22 @@ def judge(reply: Reply, kind: str = LINES) -> Verdict:
         return Verdict.TAKEN
     if kind == REMOTE_WRITE and is_stale(reply):
         return Verdict.STALE
+    if is_not_ready(reply):
+        return Verdict.NOT_READY
     if 400 <= status < 500 and status not in _NOT_NOW:
         return Verdict.MISDIRECTED if is_misdirected(reply) else Verdict.REFUSED
     if 500 <= status < 600 and _PERMANENT.search(reply.body):
         return Verdict.PERMANENT
     return Verdict.NOT_NOW
+
+
+def reason_of(reply: Reply, verdict: Verdict) -> str:
+    """Return why an answer means what it does: the text that has decided, as it is listed here, else the status."""
+    expression = {Verdict.STALE: _STALE, Verdict.PERMANENT: _PERMANENT}.get(verdict)
+    found = expression.search(reply.body) if expression is not None else None
+    if found is None:
+        return str(reply.status)
+    return found[0].decode("ascii", "replace").lower().replace("out-of-order", "out of order")
 
 
 def is_stale(reply: Reply) -> bool:
@@ -95,8 +110,10 @@ def is_misdirected(reply: Reply) -> bool:
 
     It comes from a proxy, from a path that takes no writes, or from a server without the output's organization: the
     queue should hold, and the backend's alarm be raised. InfluxDB 1.x repeats its errors in a header, 2.x and 3.x give
-    them a code and a message; anything else is not InfluxDB's.
+    them a code and a message; anything else is not InfluxDB's. The operator may have said so of other answers.
     """
+    if reply.held:
+        return True
     if reply.status not in (404, 405) or is_not_ready(reply):
         return False
     if not reply.complete or _NO_ORGANIZATION.search(reply.body):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import attrs
@@ -17,7 +18,7 @@ from influxrelay.delivery.backlog import Backlog
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry
 from influxrelay.delivery.dispatcher import Dispatcher
 from influxrelay.delivery.fate import Fate, ResentFate
-from influxrelay.delivery.responses import excerpt
+from influxrelay.delivery.responses import NOT_READY, excerpt
 from influxrelay.delivery.settings import SenderSettings
 from influxrelay.delivery.status import BackendStatus
 from influxrelay.lineprotocol.filters import Filter
@@ -87,9 +88,9 @@ class Sender:
         return self._dispatcher.settings.kinds
 
     @property
-    def stale(self) -> int:
-        """How many acknowledged remote writes had samples that the backend had already, or takes no more."""
-        return self._dispatcher.stale
+    def refused(self) -> Counter[tuple[str, str]]:
+        """How many acknowledged writes the backend has refused for good, by what that means and by reason."""
+        return self._dispatcher.refused
 
     @property
     def paused(self) -> bool:
@@ -149,7 +150,7 @@ class Sender:
         missing, creates_databases = queue.missing, dispatcher.settings.create_databases
         if missing is not None and dispatcher.is_kept(entry) and (missing.refusals > 1 or not creates_databases):
             detail = f"answered {excerpt(missing.reply)}"  # the write waits with the others, its client need not
-            self.clients.fail([entry], BackendFailure("not ready", detail, missing.reply))
+            self.clients.fail([entry], BackendFailure(NOT_READY, detail, missing.reply))
         elif entry.waits:
             self.clients.wait(entry)
         dispatcher.send_waiting(queue)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from influxrelay.core.write import LINES, REMOTE_WRITE
+from influxrelay.delivery.answer_rules import AnswerRule
 from influxrelay.lineprotocol.filters import Filter
 
 EVERYTHING = frozenset((LINES, REMOTE_WRITE))
@@ -26,6 +27,7 @@ class SenderSettings:
     :ivar filter: what the backend takes; None for everything. It is applied by whoever submits writes, and to what is
         read from a journal when it is read.
     :ivar kinds: the kinds of writes that the backend takes; the same holds for them. A filter is for lines.
+    :ivar answers: what the backend's answers mean; the first that is about an answer decides, before the defaults.
     """
 
     name: str
@@ -39,3 +41,4 @@ class SenderSettings:
     create_databases: bool = False
     filter: Filter | None = None
     kinds: frozenset[str] = EVERYTHING
+    answers: tuple[AnswerRule, ...] = ()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import TAKEN, UNABLE, json_error
 from influxrelay.core.write import Reply
-from influxrelay.delivery.responses import STALE, Verdict, is_presentable, judge
+from influxrelay.delivery.responses import NOT_READY, STALE, is_presentable
 from influxrelay.remotewrite.headers import has_counts, least, only_counts
 
-_REFUSALS = (Verdict.REFUSED, Verdict.MISDIRECTED)
+_REFUSALS = (STALE, NOT_READY)  # reasons of failures that stand for a 4xx
 
 
 class FirstAnswer:
@@ -70,12 +70,13 @@ class Count:
 
     def failed(self, backend: str, problem: BackendFailure) -> Reply | None:
         """Count a failure."""
-        return self._count_failure(f"{backend}: {problem.reason}", problem.reply, is_stale=problem.reason == STALE)
+        refusal = problem.reply if problem.reason in _REFUSALS else None
+        return self._count_failure(f"{backend}: {problem.reason}", refusal)
 
-    def _count_failure(self, text: str, reply: Reply | None, *, is_stale: bool = False) -> Reply | None:
+    def _count_failure(self, text: str, refusal: Reply | None) -> Reply | None:
         self._failed.append(text)
-        if reply is not None and (is_stale or judge(reply) in _REFUSALS):
-            self._refusals.append(reply)
+        if refusal is not None:
+            self._refusals.append(refusal)
         if len(self._failed) <= self._spare:
             return None
         if len(self._refusals) == len(self._failed):

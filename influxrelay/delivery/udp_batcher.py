@@ -105,7 +105,7 @@ class LineBatcher:
             self.lines_out += count
             return
         self.dropped[str(reply.status)] += count
-        if reply.status >= 500 or is_not_ready(reply):
+        if reply.status >= 500 or reply.held or is_not_ready(reply):
             self._on_lost(write)
 
     def _failed(self, failure: Failure, count: int) -> None:

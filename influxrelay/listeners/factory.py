@@ -8,6 +8,7 @@ from typing import Any
 
 from influxrelay.config.settings import HTTPOutputConfig, JournalConfig, ListenerConfig, UDPOutputConfig
 from influxrelay.core.write import LINES, REMOTE_WRITE, Destination
+from influxrelay.delivery.answer_rules import AnswerRule
 from influxrelay.delivery.backlog import Backlog, MemoryBacklog
 from influxrelay.delivery.http_backend import HTTPBackend
 from influxrelay.delivery.journal_backlog import JournalBacklog
@@ -111,6 +112,7 @@ def sender_settings(output: HTTPOutputConfig, listener: str) -> SenderSettings:
         create_databases=output.create_databases,
         filter=make_filter(output),
         kinds=kinds_taken(output),
+        answers=tuple(AnswerRule(each.means, each.status, each.text) for each in output.answers),
     )
 
 

@@ -113,7 +113,15 @@ def _row(listener: Listener, sender: Sender) -> Row:
     """Tell what is known without a look at the disk."""
     trouble = sender.status.problem
     reason = "" if trouble is None else f"{trouble.reason}: {trouble.detail.rstrip('.')}"
-    row = Row(listener=listener.name, backend=sender.name, state=sender.state, reason=reason, queue=sender.backlog.kind)
+    row = Row(
+        listener=listener.name,
+        backend=sender.name,
+        state=sender.state,
+        reason=reason,
+        queue=sender.backlog.kind,
+        answers=tuple((*each, number) for each, number in sorted(sender.requests.answers.items())),
+        refused=tuple((*each, number) for each, number in sorted(sender.refused.items())),
+    )
     if not sender.keeps:
         return attrs.evolve(row, drops=tuple(sender.backlog.losses()))
     row = attrs.evolve(row, missing=tuple(sorted(map(text, sender.queues.missing_databases()))))

@@ -20,6 +20,7 @@ from influxrelay import __version__
 from influxrelay.core.histogram import Histogram
 from influxrelay.core.timeouts import within
 from influxrelay.core.write import REMOTE_WRITE, Reply
+from influxrelay.delivery.answer_rules import DEAD_LETTER, STALE
 from influxrelay.delivery.changes import CHANGE_OUTCOMES
 from influxrelay.delivery.sender import STATES, Sender
 from influxrelay.delivery.udp_sender import DatagramSender
@@ -40,6 +41,7 @@ Listener = HTTPService | UDPService | TCPService
 PATIENCE = 1.0  # seconds that a scrape waits for what is counted in another thread
 _USUAL_ANSWERS = (204, 400, 500, 503)  # there from the start: Prometheus does not see how a new series has begun
 _USUAL_FAILURES = ("refused", "reset", "timeout")
+_USUAL_STALE = ("out of order", "too old", "out of bounds", "duplicate sample")
 _UDP_REASONS = ("mtu", "send", "unresolved")
 _BATCH_REASONS = ("400", "503")
 
@@ -266,8 +268,7 @@ def _add_sender(sheet: Sheet, labels: tuple[str, str], sender: Sender) -> None:
     sheet.add("influxrelay_backend_writes_total", labels, sender.writes)
     sheet.add("influxrelay_backend_sent_writes_total", labels, sender.requests.writes)
     sheet.add("influxrelay_backend_merged_writes_total", labels, sender.requests.merged)
-    if REMOTE_WRITE in sender.kinds:
-        sheet.add("influxrelay_backend_stale_writes_total", labels, sender.stale)
+    _add_answers(sheet, labels, sender)
     usual = dict.fromkeys(_USUAL_FAILURES, 0)
     sheet.add_each("influxrelay_backend_request_failures_total", labels, {**usual, **sender.requests.failures})
     sheet.add_each("influxrelay_backend_failed_writes_total", labels, {**usual, **sender.clients.failures})
@@ -275,6 +276,15 @@ def _add_sender(sheet: Sheet, labels: tuple[str, str], sender: Sender) -> None:
     sheet.add("influxrelay_backend_waiting_writes", labels, writes)
     sheet.add("influxrelay_backend_waiting_bytes", labels, size)
     sheet.add_histogram("influxrelay_backend_request_duration_seconds", labels, sender.requests.latency)
+
+
+def _add_answers(sheet: Sheet, labels: tuple[str, str], sender: Sender) -> None:
+    for (means, reason), count in sender.requests.answers.items():
+        sheet.add("influxrelay_backend_answers_total", (*labels, means, reason), count)
+    usual = {(STALE, each): 0 for each in _USUAL_STALE if REMOTE_WRITE in sender.kinds}
+    for (means, reason), count in {**usual, (DEAD_LETTER, "400"): 0, **sender.refused}.items():
+        outcome = "stale" if means == STALE else "refused"
+        sheet.add(f"influxrelay_backend_{outcome}_writes_total", (*labels, reason), count)
 
 
 def _add_drops(sheet: Sheet, labels: tuple[str, str], drops: Iterable[Drop]) -> None:

@@ -45,7 +45,20 @@ def queues(answer: dict[str, Any]) -> str:
     advice[:0] = [f"{each}: what it keeps is missing here" for each in silent]
     if not advice and answer["relay"] == "running":
         advice = ["Nothing is wrong."]
-    return "\n".join([*lines, *advice]).rstrip("\n")
+    answered = [line for row in rows if (line := _answered(row))]
+    return "\n".join([*lines, *advice, *[""] * bool(answered), *answered]).rstrip("\n")
+
+
+def _answered(row: dict[str, Any]) -> str:
+    """Say how a backend has answered, since the start, with anything but a 2xx; empty if it has not."""
+    requests, writes = (
+        ", ".join(f"{each['means']} ({each['reason']}): {each['count']}" for each in row[name])
+        for name in ("answers", "refused")
+    )
+    if not requests:
+        return ""
+    refused = f"; of acknowledged writes: {writes}" if writes else ""
+    return safe(f"{row['listener']}/{row['backend']}: answers other than 2xx: {requests}{refused}")
 
 
 def _known(value: Any, shown: Callable[[Any], str] = str) -> str:

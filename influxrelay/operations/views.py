@@ -108,6 +108,8 @@ class Row:
     :ivar writes: that wait, and their ``bytes``; None where it is not known, or where there is no queue.
     :ivar oldest: when the oldest of them was accepted.
     :ivar missing: databases that the backend does not have.
+    :ivar answers: how many requests were answered with anything but a 2xx, by what that means and by reason.
+    :ivar refused: how many acknowledged writes the backend has refused for good, in the same way.
     """
 
     listener: str
@@ -124,6 +126,8 @@ class Row:
     journal: str = ""
     journal_trouble: str = ""
     missing: tuple[str, ...] = ()
+    answers: tuple[tuple[str, str, int], ...] = ()
+    refused: tuple[tuple[str, str, int], ...] = ()
 
     @classmethod
     def parse(cls, shown: dict[str, Any]) -> Self:
@@ -141,7 +145,11 @@ class Row:
             for each in shown["drops"]
         )
         oldest = None if shown["oldest"] is None else _when(shown["oldest"])
-        return cls(**{**fields, "drops": tuple(drops), "oldest": oldest, "missing": tuple(shown["missing"])})
+        counts = {
+            name: tuple((each["means"], each["reason"], each["count"]) for each in shown[name])
+            for name in ("answers", "refused")
+        }
+        return cls(**{**fields, "drops": tuple(drops), "oldest": oldest, "missing": tuple(shown["missing"]), **counts})
 
     def show(self, now: float) -> dict[str, Any]:
         """Return it for JSON, with what is wrong in words; times are ISO 8601 in UTC, ages seconds."""
@@ -158,6 +166,8 @@ class Row:
             }
             for each in self.drops
         ]
+        for name, counts in (("answers", self.answers), ("refused", self.refused)):
+            shown[name] = [{"means": means, "reason": why, "count": number} for means, why, number in counts]
         shown["advice"] = list(self._advice())
         return shown
 

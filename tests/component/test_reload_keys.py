@@ -33,6 +33,7 @@ class Key:
 
 
 MB = 1024 * 1024
+RULES = ('[{status = 404, means = "retry"}]', '[{status = 404, means = "hold"}]')
 JOURNAL: dict[str, Key | str] = {
     "journal": "RestartTests.test_journal",
     "journal-max-mb": Key("7", "8", "listener.writer._limits.max_bytes", 7 * MB, 8 * MB),
@@ -67,6 +68,7 @@ HTTP: dict[str, Key | str] = {
     "query-credentials": Key('"client"', '"output"', "listener.readers.settings.own_credentials", False, True),
     "max-queries": Key("7", "8", "listener.readers.settings.limit", 7, 8),
     "slow-query": Key('"7s"', '"8s"', "listener.readers.settings.slow", 7.0, 8.0),
+    "answers": Key(*RULES, "meaning", "retry", "hold"),
     "read-only": Key("false", "true", "listener.readers.settings.read_only", False, True),
     **JOURNAL,
     "output": "OutputTests.test_come_and_go",
@@ -98,6 +100,7 @@ HTTP_OUTPUT: dict[str, Key | str] = {
     "max-in-flight": Key("1", "2", "sender.settings.max_in_flight", 1, 2),
     "max-connections": Key("7", "8", "output_config.max_connections", 7, 8),
     "max-waiting-mb": Key("7", "8", "sender.settings.max_waiting", 7 * MB, 8 * MB),
+    "answers": Key(*RULES, "meaning", "retry", "hold"),
 }
 ENDPOINTS: dict[str, Key | str] = {
     "write": Key('"a"', '"b"', "path", b"/a", b"/b"),
@@ -113,6 +116,7 @@ UDP: dict[str, Key | str] = {
     "batch-size": Key("7", "8", "batcher._batch_lines", 7, 8),
     "batch-kb": Key("7", "8", "batcher._batch_bytes", 7 * 1024, 8 * 1024),
     "batch-timeout": Key('"7s"', '"8s"', "batcher._interval", 7.0, 8.0),
+    "answers": Key(*RULES, "meaning", "retry", "hold"),
     **JOURNAL,
     "output": "UDPTests.test_outputs",
 }
@@ -129,6 +133,7 @@ TCP: dict[str, Key | str] = {
     "batch-size": Key("7", "8", "listener.batcher._batch_lines", 7, 8),
     "batch-kb": Key("7", "8", "listener.batcher._batch_bytes", 7 * 1024, 8 * 1024),
     "batch-timeout": Key('"7s"', '"8s"', "listener.batcher._interval", 7.0, 8.0),
+    "answers": Key(*RULES, "meaning", "retry", "hold"),
     **JOURNAL,
     "output": "test_tcp.TCPTests.test_reload",
 }
@@ -273,6 +278,10 @@ class KeyTests(ReloadCase):
         """Return what a client is told if a backend fails."""
         self.two.script[0] = answer(500)
         return (await self.submit()).status
+
+    async def see_meaning(self) -> Any:
+        """Return what the first rule makes of an answer."""
+        return self.sender.settings.answers[0].means
 
     async def see_ping(self) -> Any:
         """Return the answer to a ping."""

@@ -12,7 +12,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.write import Reply
-from influxrelay.delivery import requests as requests_module
+from influxrelay.delivery import answer_rules
+from influxrelay.delivery.answer_rules import Answer
 from influxrelay.delivery.back_off import BackOff
 from influxrelay.delivery.backlog import Backlog
 from influxrelay.delivery.clients import Clients
@@ -159,13 +160,13 @@ def expire_without_a_word(self: Clients, now: float) -> list[Entry]:
     return []
 
 
-def refuse_all(self: Dispatcher, verdict: Verdict, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
+def refuse_all(self: Dispatcher, answer: Answer, queue: DestinationQueue, entries: list[Entry]) -> None:
     """Let one bad write speak for all that travelled with it."""
-    if verdict is Verdict.REFUSED:
+    if answer.verdict is Verdict.REFUSED:
         self.send_waiting(queue)
-        self.clients.refuse(entries, reply)
+        self.clients.refuse(entries, answer.reply)
     else:
-        answered(self, verdict, reply, queue, entries)
+        answered(self, answer, queue, entries)
 
 
 def send_twice(
@@ -292,7 +293,7 @@ class MistakeTests(SynchronousTestCase):
 
     def test_takes_a_redirect_for_a_success(self) -> None:
         """A write that was acknowledged and not stored is noticed."""
-        self.check(requests_module, "judge", taken, "never said")
+        self.check(answer_rules, "judge", taken, "never said")
 
     def test_backend_that_lies(self) -> None:
         """A write that is answered 204 and stored nowhere is noticed."""

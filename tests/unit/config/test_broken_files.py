@@ -155,6 +155,7 @@ BROKEN: list[tuple[str, str, str, str]] = [
     (f"{HTTP}{OUTPUT}api = 'v4'", f"{B}.api", "'v4'", '"v1", "v2" or "v3"'),
     (f"{HTTP}{OUTPUT}org = 'o'", f"{B}.org", "set without", "add that, or remove it"),
     (f"{HTTP}{OUTPUT}buckets = {{ a = 1 }}", f"{B}.buckets", "the name for 'a'", "a table such as"),
+    (f"{HTTP}{OUTPUT}answers = 7", f"{B}.answers", "7", "an array of tables such as"),
     (f"{HTTP}{OUTPUT}max-connections = -1", f"{B}.max-connections", "-1", "an integer from 1"),
     (f"{HTTP}{OUTPUT}headers = '{SECRET}'", f"{B}.headers", "a string", "a table of HTTP headers"),
     (f"{HTTP}{OUTPUT}headers = {{ 'a b' = '{SECRET}' }}", f"{B}.headers", "a name that is none", "a table of HTTP"),

@@ -56,7 +56,7 @@ class ReferenceTests(ConfigTestCase):
             default = {field.name: field.default for field in attrs.fields(owner)}.get(name)
             with self.subTest(f"{table}.{key}"):
                 read = KEYS[table][key](value)
-                if value in ("", {}):
+                if value in ("", {}, []):
                     self.assertIn(default, (None, "", ()))
                 else:
                     self.assertIn(default, (value, None) if read is None else (read,))
