@@ -49,7 +49,7 @@ class OperatedCase(RelayTestCase):
         self.config.write_text("\n".join(['shutdown-timeout = "1s"', top, *listeners]))
         service = RelayService(load(self.config), reactor)
         if not self.pings:
-            self.patch(service.pinger, "start", lambda: None)
+            self.patch(service.prober, "start", lambda: None)
         service.privilegedStartService()
         service.startService()
         self.addCleanup(lambda: Deferred.fromCoroutine(self._end(service)))

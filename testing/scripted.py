@@ -533,7 +533,7 @@ class RelayTestCase(TestCase):
         listener = HTTPListenerConfig(name="test", bind_addr="test", endpoint=endpoint, outputs=made, **settings)
         service = RelayService(Config(path="test", shutdown_timeout=shutdown_timeout, http=(listener,)), reactor)
         if not self.pings:
-            self.patch(service.pinger, "start", lambda: None)
+            self.patch(service.prober, "start", lambda: None)
         service.privilegedStartService()
         service.startService()
         self.addCleanup(lambda: Deferred.fromCoroutine(self._end(service)))

@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.log_throttle import Throttle
 from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.delivery.line_collector import LineCollector, Submitter
 from influxrelay.delivery.responses import Verdict, excerpt, judge
-from influxrelay.delivery.udp_batcher import Submitter
 
 FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0  # seconds between two tries; each pause is twice the one before
 
@@ -48,13 +48,11 @@ class PatientBatcher:
         self._target = target
         self._reactor = reactor
         self._on_room = on_room
-        self._lines: list[bytes] = []
-        self._size = 0
+        self._collector = LineCollector(reactor, self._add)
         self._ready: deque[tuple[Write, int]] = deque()
         self._is_writing = self._is_closed = False
         self._retry_count = 0
         self._pause = FIRST_PAUSE
-        self._due: IDelayedCall | None = None
         self._retry: IDelayedCall | None = None
         self._waiters: list[Deferred[None]] = []
         self._trouble = Throttle(reactor)
@@ -64,12 +62,9 @@ class PatientBatcher:
         self, destination: Destination, query: bytes, *, batch_lines: int, batch_bytes: int, interval: float
     ) -> None:
         """Change the settings for the next lines; those that wait become a batch."""
-        self.flush()
-        self._destination = destination
-        self._query = query
-        self._batch_lines = batch_lines
-        self._batch_bytes = batch_bytes
-        self._interval = interval
+        self._collector.reconfigure(
+            destination, query, batch_lines=batch_lines, batch_bytes=batch_bytes, interval=interval
+        )
 
     @property
     def name(self) -> str:
@@ -83,24 +78,15 @@ class PatientBatcher:
 
     def send(self, lines: Sequence[bytes]) -> None:
         """Collect lines, whether there is room or not."""
-        for line in lines:
-            self._lines.append(line)
-            self._size += len(line) + 1
-            if len(self._lines) >= self._batch_lines or self._size >= self._batch_bytes:
-                self.flush()
-        if self._lines and self._due is None:
-            self._due = self._reactor.callLater(self._interval, self.flush)
+        self._collector.add(lines)
 
     def flush(self) -> None:
         """Make a batch of the lines that were collected."""
-        due, self._due = self._due, None
-        if due is not None and due.active():
-            due.cancel()
-        if self._lines:
-            lines, self._lines, self._size = self._lines, [], 0
-            write = Write(self._destination, self._query, b"", b"\n".join(lines) + b"\n")
-            self._ready.append((write, len(lines)))
-            self._go_on()
+        self._collector.flush()
+
+    def _add(self, write: Write, count: int) -> None:
+        self._ready.append((write, count))
+        self._go_on()
 
     def _go_on(self) -> None:
         """Write the next batch, if none is under way."""

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.delivery.line_collector import LineCollector, Submitter
 from influxrelay.delivery.responses import is_not_ready
-
-
-class Submitter(Protocol):
-    """A fan-out, to one backend or several.
-
-    :ivar lines_unwanted: how many lines no backend has taken because of filters.
-    """
-
-    name: str
-    lines_unwanted: int
-
-    def submit(self, write: Write) -> Deferred[Reply]:
-        """Write a batch."""
 
 
 class LineBatcher:
@@ -54,48 +40,28 @@ class LineBatcher:
         self.dropped: Counter[str] = Counter()
         self._target = target
         self._on_lost = on_lost
-        self._reactor = reactor
-        self._lines: list[bytes] = []
-        self._size = 0
-        self._timer: IDelayedCall | None = None
+        self._collector = LineCollector(reactor, self._submit)
         self.reconfigure(destination, query, batch_lines=batch_lines, batch_bytes=batch_bytes, interval=interval)
 
     def reconfigure(
         self, destination: Destination, query: bytes, *, batch_lines: int, batch_bytes: int, interval: float
     ) -> None:
         """Change the settings for the next lines; those that wait are written as a batch."""
-        self.flush()
+        self._collector.reconfigure(
+            destination, query, batch_lines=batch_lines, batch_bytes=batch_bytes, interval=interval
+        )
         self.name = self._target.name
-        self._destination = destination
-        self._query = query
-        self._batch_lines = batch_lines
-        self._batch_bytes = batch_bytes
-        self._interval = interval
 
     def send(self, lines: Sequence[bytes]) -> None:
         """Collect lines, and write what has become a batch."""
-        for line in lines:
-            self._lines.append(line)
-            self._size += len(line) + 1
-            if len(self._lines) >= self._batch_lines or self._size >= self._batch_bytes:
-                self.flush()
-        if self._lines and self._timer is None:
-            self._timer = self._reactor.callLater(self._interval, self._flush_late)
-
-    def _flush_late(self) -> None:
-        self._timer = None
-        self.flush()
+        self._collector.add(lines)
 
     def flush(self) -> None:
         """Write the lines that wait."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if not self._lines:
-            return
-        lines, self._lines, self._size = self._lines, [], 0
-        write = Write(self._destination, self._query, b"", b"\n".join(lines) + b"\n")
-        count, unwanted = len(lines), self._target.lines_unwanted
+        self._collector.flush()
+
+    def _submit(self, write: Write, count: int) -> None:
+        unwanted = self._target.lines_unwanted
         answered = self._target.submit(write)
         count -= self._target.lines_unwanted - unwanted
         answered.addCallbacks(self._answered, self._failed, callbackArgs=(count, write), errbackArgs=(count,))

@@ -62,10 +62,10 @@ class RemoteWriteResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, relay: FanOut, cooperator: Cooperator, *, names_database: bool) -> None:
+    def __init__(self, fan_out: FanOut, cooperator: Cooperator, *, names_database: bool) -> None:
         super().__init__()
         self.writes = self.bytes = 0
-        self._relay = relay
+        self._fan_out = fan_out
         self._cooperator = cooperator
         self._names_database = names_database
         self.reconfigure(
@@ -185,7 +185,7 @@ class RemoteWriteResource(Resource):
             body,
             mergeable=target.version == 1,
         )
-        answered = self._relay.submit(write, target.consistency)
+        answered = self._fan_out.submit(write, target.consistency)
         answered.addCallback(_present, request, target.version, counts)
         answered.addErrback(request.fail)
 

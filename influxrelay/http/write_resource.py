@@ -85,7 +85,7 @@ class WriteResource(Resource):
 
     def __init__(
         self,
-        relay: FanOut,
+        fan_out: FanOut,
         cooperator: Cooperator,
         *,
         default_retention_policy: str = "",
@@ -98,7 +98,7 @@ class WriteResource(Resource):
         self.writes = 0
         self.lines = 0
         self.bytes = 0
-        self._relay = relay
+        self._fan_out = fan_out
         self._cooperator = cooperator
         self._clock = clock
         self._keeps_gzip = keeps_gzip
@@ -146,7 +146,7 @@ class WriteResource(Resource):
         if (
             body
             and not head.encoding
-            and len(body) <= self._relay.at_once
+            and len(body) <= self._fan_out.at_once
             and body[:1] not in _MAY_BE_BLANK
             and is_finished(body, route.precision)
         ):
@@ -184,7 +184,7 @@ class WriteResource(Resource):
     def _prepare(self, request: Request, body: bytes, write: Write, route: _Route) -> Steps[_Prepared | None]:
         """Read a body, stamp its lines, and look at their names; return None if there are no lines."""
         encoding, precision = request.head.encoding, route.precision
-        if encoding and self._keeps_gzip and not route.guesses and not self._relay.filters and is_gzip(encoding):
+        if encoding and self._keeps_gzip and not route.guesses and not self._fan_out.filters and is_gzip(encoding):
             packed = yield from prepare_packed(body, precision, self._clock(), self._max_decoded_size)
             if packed is None:
                 return None
@@ -202,15 +202,15 @@ class WriteResource(Resource):
                 stamped = yield from convert_slowly(stamped, guess)
             prepared = attrs.evolve(write, body=stamped, mergeable=mergeable)
         division = None
-        if self._relay.filters and len(body) > self._relay.at_once:
-            division = yield from self._relay.divide_slowly(prepared)
+        if self._fan_out.filters and len(body) > self._fan_out.at_once:
+            division = yield from self._fan_out.divide_slowly(prepared)
         return _Prepared(prepared, count_lines(body), len(body), division)
 
     def _submit(self, request: Request, consistency: str, prepared: _Prepared) -> None:
         self.writes += 1
         self.lines += prepared.lines
         self.bytes += prepared.size
-        answered = self._relay.submit(prepared.write, consistency, prepared.division)
+        answered = self._fan_out.submit(prepared.write, consistency, prepared.division)
         answered.addCallback(_present, request)
         answered.addErrback(request.fail)
 

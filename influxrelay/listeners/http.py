@@ -38,22 +38,22 @@ class HTTPService(SiteService, Relaying):
         self._sockets = sockets
         self.check_endpoint()
         self._limiter: TokenBucket | None = None
-        self._relay = FanOut(config.name, self.senders, reactor, journal=self.writer, clock=time.time)
-        self.relays = [self._relay]
+        self._fan_out = FanOut(config.name, self.senders, reactor, journal=self.writer, clock=time.time)
+        self.fan_outs = [self._fan_out]
         self.root = Resource()
         self.site = RelaySite(config.name, self.root, reactor, max_body_size=config.max_body_size)
-        self.writes = WriteResource(self._relay, self.site.cooperator, keeps_gzip=config.journal is None)
+        self.writes = WriteResource(self._fan_out, self.site.cooperator, keeps_gzip=config.journal is None)
         self.root.putChild(b"write", self.writes)
         self.root.putChild(b"api/v2/write", self.writes.beside(read_v2, in_v2))
         self.root.putChild(b"api/v3/write_lp", self.writes.beside(read_v3, in_v3))
         self.remote_writes = [
-            RemoteWriteResource(self._relay, self.site.cooperator, names_database=path in NAMING_PATHS)
+            RemoteWriteResource(self._fan_out, self.site.cooperator, names_database=path in NAMING_PATHS)
             for path in REMOTE_WRITE_PATHS
         ]
         for path, resource in zip(REMOTE_WRITE_PATHS, self.remote_writes, strict=True):
             self.root.putChild(path, resource)
         self.readers = Readers(config.name, self._influxdbs(), QuerySettings(), reactor)
-        self.changes = Changes(config.name, self._relay, reactor)
+        self.changes = Changes(config.name, self._fan_out, reactor)
         queries = QueryResource(self.readers, self.changes)
         self._query_resources: dict[bytes, Resource] = {
             b"query": queries,
@@ -66,7 +66,7 @@ class HTTPService(SiteService, Relaying):
         """Let what is configured hold for the next request."""
         config = self.config
         refuse = config.journal is not None and config.journal.on_error == "refuse"
-        self._relay.reconfigure(config.name, self.senders, consistency=config.consistency, refuse_unjournaled=refuse)
+        self._fan_out.reconfigure(config.name, self.senders, consistency=config.consistency, refuse_unjournaled=refuse)
         limit = (config.rate_limit, config.burst_limit or 1)
         if not config.rate_limit:
             self._limiter = None

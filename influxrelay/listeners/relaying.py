@@ -30,7 +30,7 @@ class Relaying(PortService):
     :ivar leaving: the senders of outputs that are no longer configured, until they have finished what they have.
     """
 
-    relays: list[FanOut]
+    fan_outs: list[FanOut]
     _journal_open = False
 
     def __init__(self, config: ListenerConfig, reactor: Any) -> None:
@@ -55,7 +55,7 @@ class Relaying(PortService):
 
     def obstacle(self) -> str:
         """Tell why a write would be answered 5xx now; empty if it would not, as far as is known."""
-        obstacles = [relay.obstacle() for relay in self.relays]
+        obstacles = [each.obstacle() for each in self.fan_outs]
         return "" if "" in obstacles else "; ".join(obstacles)
 
     def outlook(self) -> Outlook | None:
@@ -64,7 +64,7 @@ class Relaying(PortService):
 
     def hand_over(self) -> Deferred[Any]:
         """Give what has been collected to the senders; fires when they have it."""
-        return DeferredList([relay.handed_out() for relay in self.relays])
+        return DeferredList([each.handed_out() for each in self.fan_outs])
 
     def counters(self) -> dict[str, Any]:
         """Return what has been counted since the start, for JSON."""
@@ -117,10 +117,10 @@ class Relaying(PortService):
             self._read_on(self.writer, backlogs)
 
     def _read_on(self, writer: JournalWriter, backlogs: Backlogs) -> None:
-        (relay,) = self.relays
+        (fan_out,) = self.fan_outs
         for sender in self.senders:
             if sender.name in backlogs:
-                sender.backlog.resume(backlogs[sender.name], writer.last_number, relay.decided())
+                sender.backlog.resume(backlogs[sender.name], writer.last_number, fan_out.decided())
 
     def _forget(self, destination: Destination, upto: int) -> None:
         for sender in (*self.senders, *self.leaving):

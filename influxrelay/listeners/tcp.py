@@ -33,7 +33,7 @@ class TCPService(StreamService, Relaying):
         self._sockets = sockets
         self.check_endpoint()
         self.server = LineServer(config.name, reactor)
-        self._relay = FanOut(
+        self._fan_out = FanOut(
             config.name,
             self.senders,
             reactor,
@@ -42,9 +42,11 @@ class TCPService(StreamService, Relaying):
             journal_first=self.writer is not None,
             clock=time.time,
         )
-        self.relays = [self._relay]
+        self.fan_outs = [self._fan_out]
         where, query = self._destination()
-        self.batcher = PatientBatcher(self._relay, reactor, where, query, **self._bounds(), on_room=self.server.resume)
+        self.batcher = PatientBatcher(
+            self._fan_out, reactor, where, query, **self._bounds(), on_room=self.server.resume
+        )
         self.furnish()
 
     @property
@@ -70,7 +72,7 @@ class TCPService(StreamService, Relaying):
     def furnish(self) -> None:
         """Let what is configured hold for the next line."""
         config = self.config
-        self._relay.reconfigure(config.name, self.senders, consistency="any")
+        self._fan_out.reconfigure(config.name, self.senders, consistency="any")
         where, query = self._destination()
         self.batcher.reconfigure(where, query, **self._bounds())
         filters = list(dict.fromkeys(map(make_filter, config.outputs)))
@@ -104,7 +106,7 @@ class TCPService(StreamService, Relaying):
         if self._port is not None:
             await self._port.stopListening()
         self.server.close()
-        await DeferredList([self.batcher.drained(), self._relay.handed_out()])
+        await DeferredList([self.batcher.drained(), self._fan_out.handed_out()])
 
     def abort(self) -> None:
         """Break what connections are left, and tell what became of the lines."""

@@ -32,7 +32,7 @@ class UDPService(Relaying):
         super().__init__(config, reactor)
         self._sockets = sockets
         self.outputs: list[LineBatcher | DatagramSender] = []
-        self.relays = []
+        self.fan_outs = []
         self._batchers: dict[Sender | None, tuple[FanOut, LineBatcher]] = {}
         self._datagram_outputs: dict[str, DatagramSender] = {}
         self.protocol = LineReceiver(config.name, reactor, (), precision=config.precision)
@@ -49,7 +49,7 @@ class UDPService(Relaying):
                 batchers[sender] = self._batcher(sender, output, output.name, [sender])
         self._batchers = batchers
         self._change_datagram_outputs()
-        self.relays = [relay for relay, _ in batchers.values()]
+        self.fan_outs = [fan_out for fan_out, _ in batchers.values()]
         of_senders = iter([batcher for _, batcher in batchers.values()])
         self.outputs = [
             self._datagram_outputs[each.name] if isinstance(each, UDPOutputConfig) else next(of_senders)
@@ -76,7 +76,7 @@ class UDPService(Relaying):
             "interval": config.batch_interval,
         }
         if key not in self._batchers:
-            relay = FanOut(
+            fan_out = FanOut(
                 name,
                 senders,
                 self._reactor,
@@ -86,12 +86,12 @@ class UDPService(Relaying):
                 clock=time.time,
             )
             on_lost = (lambda _: None) if key is None else partial(self._note_lost, key)
-            batcher = LineBatcher(relay, self._reactor, where, target.forwarded, **settings, on_lost=on_lost)
-            return relay, batcher
-        relay, batcher = self._batchers[key]
-        relay.reconfigure(name, senders, consistency="any")
+            batcher = LineBatcher(fan_out, self._reactor, where, target.forwarded, **settings, on_lost=on_lost)
+            return fan_out, batcher
+        fan_out, batcher = self._batchers[key]
+        fan_out.reconfigure(name, senders, consistency="any")
         batcher.reconfigure(where, target.forwarded, **settings)
-        return relay, batcher
+        return fan_out, batcher
 
     def _change_datagram_outputs(self) -> None:
         present, wanted = self._datagram_outputs, [e for e in self.config.outputs if isinstance(e, UDPOutputConfig)]

@@ -208,7 +208,7 @@ def _add_http(sheet: Sheet, listener: HTTPService) -> None:
     sheet.add("influxrelay_remote_write_bytes_total", labels, sum(each.bytes for each in remote))
     sheet.add("influxrelay_lines_total", labels, resource.lines)
     sheet.add("influxrelay_received_bytes_total", labels, resource.bytes)
-    sheet.add("influxrelay_unwanted_lines_total", labels, sum(each.lines_unwanted for each in listener.relays))
+    sheet.add("influxrelay_unwanted_lines_total", labels, sum(each.lines_unwanted for each in listener.fan_outs))
     answers = {**dict.fromkeys(_USUAL_ANSWERS, 0), **site.answers}
     sheet.add_each("influxrelay_http_answers_total", labels, answers)
     sheet.add_each("influxrelay_http_refused_total", labels, site.refused)

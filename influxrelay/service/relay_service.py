@@ -74,7 +74,7 @@ class RelayService(MultiService):
             self._set_admin(self._make_admin(config.admin))
         self._started = time.time()
         self._stopping = False
-        self.pinger = Prober(lambda: [sender for listener in self.listeners for sender in listener.senders], reactor)
+        self.prober = Prober(lambda: [sender for listener in self.listeners for sender in listener.senders], reactor)
         self._reloading = DeferredLock()
         self._leaving: set[Deferred[None]] = set()
         self._admin_socket = AdminSocket(socket_path(config), self.run, reactor)
@@ -115,7 +115,7 @@ class RelayService(MultiService):
             self._admin_socket.start()
         except (CannotListenError, OSError) as error:
             cannot_start(self.log, f"influxrelay: {_no_admin_socket(self._admin_socket.path, error)}")
-        self.pinger.start()
+        self.prober.start()
         self._share_files()
         for unused in self._sockets.unused():
             self.log.warn("no listener uses the inherited socket {unused}", unused=unused)
@@ -338,7 +338,7 @@ class RelayService(MultiService):
     async def _stop(self) -> None:
         self._stopping = True
         self._notifier.stopping(within=self.config.shutdown_timeout + _RESERVE)
-        self.pinger.stop()
+        self.prober.stop()
         no_socket = self._admin_socket.stop()
         await self._end(self.listeners)
         stopped: list[Deferred[Any]] = [no_socket, *self._leaving]

@@ -96,7 +96,7 @@ class AnswerRuleTests(RemoteWriteTestCase):
         outputs = (self.output(backend, query="db=db", answers=(AnswerConfig("hold", (range(403, 404),)),)),)
         listener = TCPListenerConfig("tcp", "test", f"tcp:0:interface={LOOPBACK}", batch_interval=0.01, outputs=outputs)
         service = RelayService(Config(path="test", shutdown_timeout=2.0, tcp=(listener,)), reactor)
-        self.patch(service.pinger, "start", lambda: None)
+        self.patch(service.prober, "start", lambda: None)
         service.privilegedStartService()
         service.startService()
         self.addCleanup(lambda: Deferred.fromCoroutine(self._end(service)))

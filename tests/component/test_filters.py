@@ -86,7 +86,7 @@ class HTTPTests(RelayTestCase):
         self.assertLess(len(before._takes), 500)
         other = attrs.evolve(sender.settings, filter=Filter(["^name0007$"], []))
         sender.reconfigure(sender.backend, other)
-        service._relay.reconfigure("test", service.senders, consistency="one")
+        service._fan_out.reconfigure("test", service.senders, consistency="one")
         self.assertEqual((await asked).status, 204)
         self.assertEqual([each.body for each in backend.requests], [b"name0007 v=1 1\n"])
 

@@ -192,7 +192,7 @@ class ConnectionTests(HTTPTestCase):
             return failed
 
         resource: Any = self.service.root.children[b"write"]
-        self.patch(resource._relay, "submit", submit)
+        self.patch(resource._fan_out, "submit", submit)
         self.assert_error(await self.asked(request()), 500, "internal error")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 

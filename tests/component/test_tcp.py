@@ -38,7 +38,7 @@ class TCPTests(RelayTestCase):
         settings.setdefault("batch_interval", 0.01)
         listener = TCPListenerConfig(name="tcp", bind_addr="test", endpoint=endpoint, outputs=outputs, **settings)
         service = RelayService(Config(path="test", shutdown_timeout=2.0, tcp=(listener,)), reactor)
-        self.patch(service.pinger, "start", lambda: None)
+        self.patch(service.prober, "start", lambda: None)
         service.privilegedStartService()
         service.startService()
         self.addCleanup(lambda: Deferred.fromCoroutine(self._end(service)))
