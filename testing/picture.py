@@ -57,13 +57,15 @@ max-delay-interval = "1s"
 class Picture:
     """All of it.
 
+    :param through_relays: whether queries, too, go to the relays, with ``etc/haproxy-relays.cfg`` and
+        ``etc/nginx-relays.conf``.
     :ivar servers: the InfluxDB servers, by name.
     :ivar relays: the relays, by name.
     :ivar places: the relays' names, by what an ``X-Served-By`` may say.
     :ivar admin: the relays' ports for operators, by name.
     """
 
-    def __init__(self, directory: str | Path) -> None:
+    def __init__(self, directory: str | Path, *, through_relays: bool = False) -> None:
         self.directory = Path(directory).resolve()
         self._stack = ExitStack()
         self.servers = {name: Influxd(self.directory / name) for name in SERVERS}
@@ -87,9 +89,16 @@ class Picture:
             http_places.append(f"{LOOPBACK}:{port}")
             self.places[http_places[-1]] = self.places[name] = name
             udp_places.append(f"{LOOPBACK}:{udp_port}")
-        server_places = [f"{LOOPBACK}:{server.http_port}" for server in self.servers.values()]
+        server_places = [] if through_relays else [f"{LOOPBACK}:{each.http_port}" for each in self.servers.values()]
         self.haproxy = HAProxy(self.directory / "haproxy", http_places, server_places)
-        self.nginx = Nginx(self.directory / "nginx", http_places, udp_places)
+        file = "nginx-relays.conf" if through_relays else "nginx.conf"
+        self.nginx = Nginx(self.directory / "nginx", http_places, udp_places, file)
+        if through_relays:
+            self._up = [f"{part}/{name}" for part in ("relays", "queries", "in_sync") for name in RELAYS]
+            self._down = []
+        else:
+            self._up = [*(f"relays/{name}" for name in RELAYS), *(f"influxdb/{name}" for name in SERVERS)]
+            self._down = [f"{server}_is_behind/{relay}" for relay in RELAYS for server in SERVERS]
 
     @property
     def parts(self) -> dict[str, Server]:
@@ -113,11 +122,9 @@ class Picture:
     def is_settled(self) -> bool:
         """Say whether HAProxy has all parts up, and every relay says that every server is in sync."""
         states = self.haproxy.states()
-        up = [*(f"relays/{name}" for name in RELAYS), *(f"influxdb/{name}" for name in SERVERS)]
-        down = [f"{server}_is_behind/{relay}" for relay in RELAYS for server in SERVERS]
         return (
-            all(states[each] == "UP" for each in up)
-            and all(states[each] == "DOWN" for each in down)
+            all(states[each] == "UP" for each in self._up)
+            and all(states[each] == "DOWN" for each in self._down)
             and all(self.in_sync(relay, server) for relay in RELAYS for server in SERVERS)
         )
 

@@ -1,15 +1,19 @@
 """Kill, or freeze, each part of the picture while two sites write and a dashboard asks; tell what anybody noticed.
 
-``python -m tests.soak.failures [--seed N] [--pairs N] [--signal KILL|STOP]``. Two influxd, two relays with journals,
-HAProxy and nginx run with the files of ``etc``. The sites write 200 lines a second, over HTTP and UDP, and queries are
-asked through HAProxy all the time. In each scenario one part is killed (``kill -9``, or SIGSTOP) and started again (or
-SIGCONT), and a second one: while the first is down, or soon after it is back. Two relays are never down at the same
-time, nor is the second one killed before HAProxy has seen the first come back: that is an outage, not a failure. At
-last each server lags, up and well, because the relays hold back its writes. What is checked:
+``python -m tests.soak.failures [--seed N] [--pairs N] [--signal KILL|STOP] [--through-relays]``. Two influxd, two
+relays with journals, HAProxy and nginx run with the files of ``etc``. The sites write 200 lines a second, over HTTP and
+UDP, and queries are asked through HAProxy all the time. In each scenario one part is killed (``kill -9``, or SIGSTOP)
+and started again (or SIGCONT), and a second one: while the first is down, or soon after it is back. Two relays are
+never down at the same time, nor is the second one killed before HAProxy has seen the first come back: that is an
+outage, not a failure. At last each server lags, up and well, because the relays hold back its writes. What is checked:
 
 - No HTTP write has failed for a client that repeats it once when its connection breaks.
 - No query is answered by a server that lacks an acknowledged point: one acknowledged :data:`GRACE` seconds before the
   query by a relay that has been alive since. What a dead relay still holds nobody can know; those answers are counted.
+- With ``--through-relays`` HAProxy sends queries to the relays. Then no answer lacks a point that the relay which has
+  passed it on has acknowledged, :data:`GRACE` seconds before, unless it says that its server is behind; none lacks a
+  point that its server had just before; and no large answer that looks complete is truncated, of those that somebody
+  reads slowly all the time.
 - In the end both servers have the same points: every acknowledged one, and of the datagrams the same ones. Datagrams
   that are lost, with the relay that held them, are counted.
 
@@ -19,27 +23,21 @@ The table that it prints is reStructuredText.
 from __future__ import annotations
 
 import argparse
-import http.client
 import itertools
-import json
 import random
 import shutil
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlencode
-
-import attrs
 
 from testing.picture import RELAYS, SERVERS, Picture
-from testing.servers import LOOPBACK
 from testing.sites import DATABASE, HTTPSender, Sites
+from tests.soak.dashboard import Dashboard, Tally, Voters, table
+from tests.soak.large_reads import LargeReads
 
 RATE = 200.0  # writes a second
 # HAProxy asks each relay every 0.5 s how a server is, and the relay takes up to a second to say that it is behind; the
@@ -47,158 +45,6 @@ RATE = 200.0  # writes a second
 GRACE = 2.0
 DASHBOARD = "127.9.0.1"
 SETTLE = 120.0  # seconds, for everything to be well again
-
-
-@attrs.define
-class Voters:
-    """Since when each relay has been alive; None while it is not."""
-
-    since: dict[str, float | None]
-
-    def counts_from(self, relay: str, acknowledged: float) -> float | None:
-        """Return from when on each answer has to have a point; None if nobody can know of it."""
-        since = self.since[relay]
-        return None if since is None else max(acknowledged, since)
-
-
-@attrs.define
-class Tally:
-    """What was noticed in a scenario."""
-
-    title: str
-    answers: Counter[str] = attrs.field(factory=Counter)  # by who gave them, or "503", or "broken"
-    old: list[str] = attrs.field(factory=list)
-    unknowable: int = 0
-    stalest: float = 0.0
-    failed: list[str] = attrs.field(factory=list)
-    repeated: int = 0
-    longest: float = 0.0
-    written: int = 0
-    datagrams: int = 0
-    lost: int = 0
-    problems: list[str] = attrs.field(factory=list)
-
-    def row(self) -> tuple[str, ...]:
-        """Return a row of the table."""
-        answered = sum(self.answers[name] for name in SERVERS)
-        return (
-            self.title,
-            str(self.written),
-            str(len(self.failed)),
-            str(self.repeated),
-            f"{self.longest:.1f} s",
-            str(answered),
-            str(self.answers["503"]),
-            str(self.answers["broken"]),
-            str(len(self.old)),
-            str(self.unknowable),
-            f"{self.stalest:.1f} s",
-            str(self.datagrams),
-            str(self.lost),
-            "no" if self.problems else "yes",
-        )
-
-
-HEAD = (
-    "parts",
-    "HTTP writes",
-    "failed",
-    "repeated",
-    "longest",
-    "answers",
-    "503",
-    "broken",
-    "old",
-    "unknown",
-    "stalest",
-    "datagrams",
-    "lost",
-    "equal",
-)
-
-
-class Dashboard(threading.Thread):
-    """Asks through HAProxy for what one sender after the other has written, and compares it with what that one knows.
-
-    :param grace: see :data:`GRACE`.
-    """
-
-    def __init__(self, port: int, senders: list[HTTPSender], voters: Voters, grace: float) -> None:
-        super().__init__(name="dashboard", daemon=True)
-        self.tally = Tally("")
-        self.since = 0  # nanoseconds: older points are not asked for
-        self.first: dict[str, int] = {}  # by sender: the first number that is asked for
-        self.over = threading.Event()
-        self.asking = threading.Lock()
-        self._port, self._senders, self._voters, self.grace = port, senders, voters, grace
-        self._connection: http.client.HTTPConnection | None = None
-
-    def begin(self, title: str) -> Tally:
-        """Count for another scenario from now on, and ask for what is written from now on."""
-        with self.asking:
-            self.tally = Tally(title)
-            self.since = time.time_ns()
-            self.first = {sender.source.name: sender.sent + 2 for sender in self._senders}
-            return self.tally
-
-    def run(self) -> None:
-        """Ask until told to end."""
-        for sender in itertools.cycle(self._senders):
-            if self.over.wait(0.1):
-                break
-            with self.asking:
-                self._ask(sender)
-
-    def _ask(self, sender: HTTPSender) -> None:
-        name, asked = sender.source.name, time.monotonic()
-        wanted = {  # what has to be there, whichever server answers
-            number: since
-            for number, (when, relay) in list(sender.acknowledged.items())
-            if number >= self.first[name] and when <= asked
-            for since in [self._voters.counts_from(relay, when)]
-            if since is not None
-        }
-        known = [number for number in list(sender.acknowledged) if number >= self.first[name]]
-        try:
-            status, who, there = self._query(name)
-        except (http.client.HTTPException, OSError):
-            status, who, there = 0, "", set()
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-        if status != 200:
-            self.tally.answers["503" if status == 503 else "broken"] += 1
-            return
-        self.tally.answers[who] += 1
-        missing = {number: since for number, since in wanted.items() if number not in there}
-        if missing:
-            age = asked - min(missing.values())
-            self.tally.stalest = max(self.tally.stalest, age)
-            if age > self.grace:
-                late = [number for number, since in missing.items() if asked - since > self.grace]
-                self.tally.old.append(f"{who} lacked {name}'s {late[:5]}, {age:.1f} s old")
-        elif any(number not in there and number not in wanted for number in known):
-            self.tally.unknowable += 1
-
-    def _query(self, name: str) -> tuple[int, str, set[int]]:
-        if self._connection is None:
-            self._connection = http.client.HTTPConnection(
-                LOOPBACK, self._port, timeout=15, source_address=(DASHBOARD, 0)
-            )
-        q = f"SELECT n FROM http WHERE sender = '{name}' AND time >= {self.since}"
-        self._connection.request("GET", f"/query?{urlencode({'db': DATABASE, 'q': q, 'epoch': 'ns'})}")
-        answer = self._connection.getresponse()
-        body = answer.read()
-        there = set()
-        if answer.status == 200:
-            for series in json.loads(body)["results"][0].get("series", ()):
-                there = {row[1] for row in series["values"]}
-        return answer.status, answer.getheader("X-Served-By", ""), there
-
-    def end(self) -> None:
-        """Let it end."""
-        self.over.set()
-        self.join()
 
 
 def wait_until(holds: Callable[[], object], what: str, limit: float = SETTLE) -> None:
@@ -218,23 +64,36 @@ class Run:
     """
 
     def __init__(
-        self, directory: str | Path, seed: int, *, signal: str = "KILL", grace: float = GRACE, pace: float = 1.0
+        self,
+        directory: str | Path,
+        seed: int,
+        *,
+        signal: str = "KILL",
+        grace: float = GRACE,
+        pace: float = 1.0,
+        through_relays: bool = False,
     ) -> None:
         self.signal = signal
         self._pace = pace
         self._rng = random.Random(f"{seed} {signal}")
-        self.picture = Picture(directory)
+        self.picture = Picture(directory, through_relays=through_relays)
         ports = {"haproxy": self.picture.haproxy.port, "nginx": self.picture.nginx.port}
         self.sites = Sites(ports, self.picture.nginx.udp_port, RATE)
         self.voters = Voters(dict.fromkeys(RELAYS, 0.0))
         for sender in self.sites.http:
             sender.names = self.picture.places
-        self.dashboard = Dashboard(self.picture.haproxy.port, self.sites.http, self.voters, grace)
+        servers = self.picture.servers if through_relays else {}
+        self.dashboard = Dashboard(self.picture.haproxy.port, self.sites.http, self.voters, grace, servers)
+        self.large = LargeReads(self.picture.haproxy.port, lambda: self.dashboard.tally) if through_relays else None
 
     def __enter__(self) -> Self:
         self.picture.__enter__()
         try:
             wait_until(self.picture.is_settled, "all is well")
+            if self.large is not None:
+                self.large.write()
+                wait_until(self.picture.is_settled, "the points of large answers are there")
+                self.large.start()
             self.dashboard.begin("start")
             self.sites.__enter__()
             self.dashboard.start()
@@ -245,6 +104,8 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.dashboard.end()
+        if self.large is not None:
+            self.large.end()
         self.sites.__exit__()
         self.picture.__exit__()
 
@@ -372,15 +233,6 @@ def pairs() -> list[tuple[str, str]]:
     return list(itertools.permutations((*RELAYS, *SERVERS), 2))
 
 
-def table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Yield the lines of a simple table in reStructuredText."""
-    rows = [HEAD, *rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    rule = "  ".join("=" * width for width in widths)
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    yield from (rule, lines[0], rule, *lines[1:], rule)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(
@@ -389,6 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=len(pairs()), help="how many ordered pairs (default: all 12)")
     parser.add_argument("--seed", type=int, default=None, help="default: a new one")
     parser.add_argument("--signal", choices=("KILL", "STOP"), default="KILL")
+    parser.add_argument("--through-relays", action="store_true", help="the relays answer queries")
     parser.add_argument("--keep", action="store_true", help="keep the directory even if all is well")
     options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
@@ -400,16 +253,16 @@ def main(arguments: list[str] | None = None) -> int:
         random.Random(seed).shuffle(chosen)
     tallies = []
     began = time.monotonic()
-    with Run(directory, seed, signal=options.signal) as run:
+    with Run(directory, seed, signal=options.signal, through_relays=options.through_relays) as run:
         scenarios = [partial(run.run_pair, *pair) for pair in itertools.islice(itertools.cycle(chosen), options.pairs)]
         for scenario in (*scenarios, *(partial(run.run_lag, server) for server in SERVERS)):
             tally = scenario()
             tallies.append(tally)
             out.write(f"{time.monotonic() - began:.0f} s: {' | '.join(tally.row())}\n")
-            out.writelines(f"  WRONG: {each}\n" for each in (*tally.failed, *tally.old, *tally.problems))
+            out.writelines(f"  WRONG: {each}\n" for each in (*tally.failed, *tally.old, *tally.problems, *tally.wrong))
             out.flush()
     out.writelines(f"{line}\n" for line in table(tally.row() for tally in tallies))
-    wrong = sum(len(tally.failed) + len(tally.old) + len(tally.problems) for tally in tallies)
+    wrong = sum(len(tally.failed) + len(tally.old) + len(tally.problems) + len(tally.wrong) for tally in tallies)
     if wrong:
         out.write(f"seed {seed}: {wrong} thing(s) wrong; see {directory}\n")
         return 1

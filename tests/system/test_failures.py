@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import time
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from testing.directories import short_directory
+from testing.picture import RELAYS
 from testing.sites import DATABASE
 from tests.soak import failures
-from tests.soak.failures import Run, Tally, Voters
+from tests.soak.dashboard import Tally, Voters, table
+from tests.soak.failures import Run
+from tests.soak.large_reads import ROWS, check
 
 
 class FailuresTests(SynchronousTestCase):
@@ -24,6 +30,17 @@ class FailuresTests(SynchronousTestCase):
                 self.assertGreater(tally.datagrams, tally.lost)
                 self.assertGreater(tally.answers["influx1"] + tally.answers["influx2"], 0)
             self.check_lag(run)
+
+    def test_through_relays(self) -> None:
+        """The same holds where the relays answer queries, and no large answer that looks complete is truncated."""
+        with Run(short_directory(self), 2, grace=20.0, pace=0.3, through_relays=True) as run:
+            for signal, first, second in (("KILL", "influx1", "relay2"), ("STOP", "relay1", "influx2")):
+                run.signal = signal
+                tally = run.run_pair(first, second)
+                found = (tally.failed, tally.old, tally.problems, tally.wrong)
+                self.assertEqual(found, ([], [], [], []), tally)
+                self.assertGreater(tally.answers["influx1"] + tally.answers["influx2"], 0)
+                self.assertGreater(sum(tally.large.values()), 0)
 
     def check_lag(self, run: Run) -> None:
         """Check that a server that lags gets no queries, and gets them again by itself when it does not."""
@@ -68,9 +85,30 @@ class NoticeTests(SynchronousTestCase):
         self.assertEqual([voters.counts_from("relay1", at) for at in (3.0, 7.0)], [5.0, 7.0])
         self.assertIsNone(voters.counts_from("relay2", 3.0))
 
+    def test_points_that_were_there(self) -> None:
+        """An answer without a point that its server had just before, and one without an acknowledged point, are old."""
+        with Run(short_directory(self), 1, grace=0.0, pace=0.3, through_relays=True) as run:
+            run.sites.pause()
+            tally = run.dashboard.begin("old")
+            sender = run.sites.http[0]
+            for relay in RELAYS:
+                sender.acknowledged[sender.sent + 2 + RELAYS.index(relay)] = time.monotonic(), relay
+            failures.wait_until(lambda: any("old" in each for each in tally.old), "an answer is old", 60)
+            had = frozenset({12345})
+            run.dashboard._ask_directly = lambda *_: had  # type: ignore[method-assign]
+            failures.wait_until(lambda: any("[12345], which it had" in each for each in tally.old), "it is noticed", 60)
+
+    def test_large(self) -> None:
+        """A large answer that is truncated is found, plain and packed."""
+        whole = b'{"results":[{"series":[{"values":[' + b"],[".join([b"1"] * ROWS) + b"]]}]}]}"
+        whole = whole.replace(b'"values":[1', b'"values":[[1')
+        self.assertEqual((check(whole, ""), check(gzip.compress(whole), "gzip")), ("", ""))
+        self.assertIn(f"has {ROWS - 1} of {ROWS}", check(whole[: whole.rindex(b"],[")], ""))
+        self.assertIn("cannot be unpacked", check(gzip.compress(whole)[:-10], "gzip"))
+
     def test_table(self) -> None:
         """The table is one of reStructuredText, with a row for each scenario."""
-        lines = list(failures.table([Tally("one then two").row()]))
+        lines = list(table([Tally("one then two").row()]))
         self.assertEqual((len(lines), lines[0], lines[2], lines[-1]), (5, lines[0], lines[0], lines[0]))
         self.assertTrue(lines[3].startswith("one then two"))
         self.assertEqual(len(failures.pairs()), 12)
