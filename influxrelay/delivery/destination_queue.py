@@ -10,7 +10,8 @@ from twisted.internet.interfaces import IDelayedCall
 
 from influxrelay.core.write import LINES, REMOTE_WRITE, Destination, Reply, Write
 from influxrelay.delivery.fate import Fate, State
-from influxrelay.remotewrite.bodies import halves
+from influxrelay.delivery.responses import comes_too_late
+from influxrelay.remotewrite.division import HALVES, QUARTERS, divide
 from influxrelay.remotewrite.snappy import pack, unpack
 
 ENTRY_BYTES = 500
@@ -26,7 +27,7 @@ class Entry:
     :ivar write: what the backend is to get, which may be a part of what the client sent.
     :ivar size: bytes that it takes in memory; a query and credentials are in its destination, too.
     :ivar waits: whether the fate has yet to be told an outcome at this backend.
-    :ivar is_part: whether it is a half of what the backend has refused, and counted already.
+    :ivar is_part: whether it is a part of what the backend has refused, and counted already.
     """
 
     __slots__ = ("fate", "is_part", "size", "waits", "write")
@@ -38,11 +39,13 @@ class Entry:
         self.waits = True
         self.is_part = False
 
-    def divided(self) -> list[Entry]:
-        """Return the halves of a remote write of 1.0, for which no client waits; nothing if it cannot be divided."""
-        is_divisible = self.write.destination.kind == REMOTE_WRITE and self.write.mergeable
-        divided = halves(unpack(self.write.body)) if is_divisible else None
-        parts = [Entry(attrs.evolve(self.write, body=pack(half)), self.fate) for half in divided or ()]
+    def divided(self, reply: Reply) -> list[Entry]:
+        """Return what is to be sent of a remote write of 1.0 that was refused so, for which no client waits."""
+        if self.write.destination.kind != REMOTE_WRITE or not self.write.mergeable:
+            return []
+        pieces = QUARTERS if self.is_part else HALVES
+        divided = divide(unpack(self.write.body), pieces, from_oldest=comes_too_late(reply))
+        parts = [Entry(attrs.evolve(self.write, body=pack(each)), self.fate) for each in divided]
         for part in parts:
             part.waits, part.is_part = False, True
         return parts

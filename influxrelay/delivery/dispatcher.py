@@ -169,11 +169,11 @@ class Dispatcher:
     def _stale(self, answer: Answer, queue: DestinationQueue, entry: Entry) -> None:
         """Let a write pass whose points the backend has, or newer ones.
 
-        One such sample may have cost all others of a remote write: then its halves are sent, down to the samples.
+        One such sample may have cost all others of a remote write: then its parts are sent, down to the samples.
         """
         if not entry.is_part:
             self._note_refusal(answer, queue, entry)
-        parts = entry.divided() if self.closed is None and rolls_back(answer.reply) else []
+        parts = entry.divided(answer.reply) if self.closed is None and rolls_back(answer.reply) else []
         queue.put_back(parts, alone=True)
         self.clients.fail([entry], answer.failure(STALE))
         self._found_database(queue)

@@ -28,6 +28,7 @@ _STALE = re.compile(
     rb"out[ -]of[ -]order|too old|out of bounds|duplicate sample|err-mimir-sample-",
     re.IGNORECASE,
 )
+_TOO_LATE = re.compile(rb"out[ -]of[ -]order|too old", re.IGNORECASE)
 _ROLLS_BACK_NOTHING = re.compile(rb"err-mimir-")
 
 
@@ -95,6 +96,14 @@ def rolls_back(reply: Reply) -> bool:
     That is Prometheus (``storage/remote/write_handler.go``); Mimir and Thanos take the rest.
     """
     return reply.status != 409 and _ROLLS_BACK_NOTHING.search(reply.body) is None
+
+
+def comes_too_late(reply: Reply) -> bool:
+    """Tell whether a stale answer speaks of a sample that is older than what the backend takes of its series.
+
+    The samples before that one are refused, too; a duplicate or a sample from the future says nothing of others.
+    """
+    return _TOO_LATE.search(reply.body) is not None
 
 
 def is_not_ready(reply: Reply) -> bool:

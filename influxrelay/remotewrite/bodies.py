@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable, Iterator
 import attrs
 
 from influxrelay.remotewrite.snappy import BodyError
-from influxrelay.remotewrite.wire import LENGTH_DELIMITED, VARINT, fields, tagged, varint
+from influxrelay.remotewrite.wire import LENGTH_DELIMITED, VARINT, fields, varint
 
 _SERIES_1, _METADATA_1 = 1, 3
 _LABELS_1, _SAMPLES_1, _EXEMPLARS_1, _HISTOGRAMS_1 = 1, 2, 3, 4
@@ -172,31 +172,6 @@ def without_series(message: bytes, *, version: int) -> bytes:
     """Return all of a request but its series: symbols, metadata, what is not known here."""
     series_field = _SERIES_1 if version == 1 else _SERIES_2
     return b"".join(message[begin:end] for number, _, begin, _, end in fields(message) if number != series_field)
-
-
-def halves(message: bytes) -> tuple[bytes, bytes] | None:
-    """Divide a request of version 1.0 into two that together say the same; None where it cannot be divided.
-
-    Whole series go to either side; a single series is divided between its samples, exemplars and histograms. Metadata
-    goes with the first half.
-    """
-    every = [message[begin:end] for number, _, begin, _, end in fields(message) if number == _SERIES_1]
-    rest = without_series(message, version=1)
-    if len(every) > 1:
-        middle = len(every) // 2
-        return rest + b"".join(every[:middle]), b"".join(every[middle:])
-    if not every:
-        return None
-    ((start, end),) = [(start, end) for number, _, _, start, end in fields(message) if number == _SERIES_1]
-    labels: list[bytes] = []
-    points: list[bytes] = []
-    for number, _, begin, _, stop in fields(message, start, end):
-        (labels if number == _LABELS_1 else points).append(message[begin:stop])
-    if len(points) < 2:
-        return None
-    middle = len(points) // 2
-    first, second = (tagged(_SERIES_1, b"".join((*labels, *some))) for some in (points[:middle], points[middle:]))
-    return rest + first, second
 
 
 def merged(messages: Iterable[bytes]) -> bytes:

@@ -6,7 +6,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.write import Reply
 from influxrelay.delivery import responses as answers
-from influxrelay.delivery.responses import MAX_RETRY_AFTER, Verdict, excerpt, is_presentable, judge, retry_after
+from influxrelay.delivery.responses import (
+    MAX_RETRY_AFTER,
+    Verdict,
+    comes_too_late,
+    excerpt,
+    is_presentable,
+    judge,
+    retry_after,
+)
 from testing.backends import BROKEN, retry_later
 
 PERMANENT_TEXTS = (
@@ -79,6 +87,18 @@ class AnswerTests(SynchronousTestCase):
             "Mon, 01 Jan 2024 00:00:00 +99999999999999999999",
         ):
             self.assertEqual(retry_after(retry_later(value)), 0, value)
+
+    def test_comes_too_late(self) -> None:
+        """A sample that is out of order, or too old, says that those before it are, too; other words do not."""
+        for text, expected in (
+            (b"out of order sample", True),
+            (b"Out-of-order", True),
+            (b"too old sample", True),
+            (b"out of bounds", False),
+            (b"duplicate sample for timestamp", False),
+            (b"", False),
+        ):
+            self.assertIs(comes_too_late(Reply(400, (), text)), expected, text)
 
     def test_excerpt(self) -> None:
         """An excerpt is the status and at most 200 bytes of the text, whatever they are."""

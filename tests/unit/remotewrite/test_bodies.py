@@ -6,17 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay.remotewrite.bodies import NAME, Counts, count, halves, merged, series, without_series
+from influxrelay.remotewrite.bodies import NAME, Counts, count, merged, series
 from influxrelay.remotewrite.snappy import BodyError, BodyTooLargeError, pack, unpack
 from influxrelay.remotewrite.wire import fields
 from testing.remote_write import Timeseries, version_1, version_2
-
-_TEXT = st.text(max_size=5).filter(lambda text: text.isprintable())
-_SAMPLES = st.lists(st.tuples(st.floats(allow_nan=False), st.integers(-(2**63), 2**63 - 1)), max_size=4)
-_SERIES = st.builds(
-    Timeseries, st.dictionaries(_TEXT, _TEXT, max_size=3), _SAMPLES, st.integers(0, 2), st.integers(0, 2)
-)
-_SOME = st.lists(_SERIES, max_size=5)
+from testing.remote_write_requests import SOME, points
 
 
 def totals(some: list[Timeseries]) -> Counts:
@@ -29,28 +23,16 @@ def totals(some: list[Timeseries]) -> Counts:
     )
 
 
-def points(*messages: bytes) -> list[tuple[object, bytes]]:
-    """Return every sample, exemplar and histogram with its series' labels, in order."""
-    found: list[tuple[object, bytes]] = []
-    for message in messages:
-        for each in series(message, version=1):
-            ((_, _, _, start, end),) = fields(each.field)
-            for number, _, begin, _, stop in fields(each.field, start, end):
-                if number != 1:
-                    found.append((each.labels, each.field[begin:stop]))
-    return found
-
-
 class CountTests(SynchronousTestCase):
     """What a request holds."""
 
-    @given(_SOME)
+    @given(SOME)
     def test_counts(self, some: list[Timeseries]) -> None:
         """Samples, histograms, exemplars and series are counted in both versions."""
         self.assertEqual(count(version_1(some, ["m"]), version=1), totals(some))
         self.assertEqual(count(version_2(some), version=2), totals(some))
 
-    @given(_SOME)
+    @given(SOME)
     def test_labels(self, some: list[Timeseries]) -> None:
         """Each series has its labels, in both versions."""
         wanted = [[(k.encode(), v.encode()) for k, v in each.labels.items()] for each in some]
@@ -77,7 +59,7 @@ class CountTests(SynchronousTestCase):
             except BodyError:
                 pass
 
-    @given(_SOME, st.data())
+    @given(SOME, st.data())
     def test_truncated(self, some: list[Timeseries], data: st.DataObject) -> None:
         """A request that is cut off within a field is refused."""
         message = version_1(some)
@@ -87,28 +69,10 @@ class CountTests(SynchronousTestCase):
             self.assertRaises(BodyError, count, message[:cut], version=1)
 
 
-class DivisionTests(SynchronousTestCase):
-    """Requests cut in two, and joined."""
+class MergeTests(SynchronousTestCase):
+    """Requests joined."""
 
-    @given(_SOME, st.lists(_TEXT, max_size=2))
-    def test_halves(self, some: list[Timeseries], metadata: list[str]) -> None:
-        """Two halves say together what the whole said, in order, and end with single points."""
-        waiting, single = [version_1(some, metadata)], []
-        rounds = 0
-        while waiting:
-            message = waiting.pop(0)
-            pair = halves(message)
-            if pair is None:
-                single.append(message)
-                self.assertLessEqual(len(points(message)), 1)
-            else:
-                waiting[:0] = pair
-            rounds += 1
-        self.assertEqual(points(*single), points(version_1(some, metadata)))
-        self.assertEqual(sum(without_series(each, version=1).count(b"\x1a") for each in single) > 0, bool(metadata))
-        self.assertLess(rounds, 200)
-
-    @given(_SOME, _SOME)
+    @given(SOME, SOME)
     def test_merged(self, some: list[Timeseries], others: list[Timeseries]) -> None:
         """One request of two has all that they had."""
         one, two = version_1(some, ["a"]), version_1(others)
