@@ -12,8 +12,9 @@ _REMOTE_WRITE = REMOTE_WRITE.encode()
 class Destination:
     """What makes two writes belong to one order: they go to the same place as the same user.
 
-    :ivar precision: as the backend will read it: ``ns`` for none given, ``n`` and ``ns``. Of remote writes it is
-        :data:`REMOTE_WRITE`, and behind it whatever headers keep tenants apart, each on a line.
+    :ivar precision: as the backend will read it: ``ns`` for none given, ``n`` and ``ns``; behind it, on a line, that no
+        part of the write may be stored alone, if that is so. Of remote writes it is :data:`REMOTE_WRITE`, and behind it
+        whatever headers keep tenants apart, each on a line.
     :ivar credentials: the client's own (``Authorization`` header, ``u`` and ``p``), opaque; shown by no ``repr``.
     """
 

@@ -8,7 +8,7 @@ from urllib.parse import quote_plus
 import attrs
 
 from influxrelay.lineprotocol.credentials import basic, user_of
-from influxrelay.lineprotocol.query_string import Target, parse, values_of
+from influxrelay.lineprotocol.query_string import Target, accepts_partial, parse
 
 _COARSE = {b"m": 60, b"h": 3600}
 _V2_PRECISIONS = {b"": b"ns", b"n": b"ns", b"ns": b"ns", b"u": b"us", b"ms": b"ms", b"s": b"s", b"m": b"s", b"h": b"s"}
@@ -79,7 +79,7 @@ class V3:
         target = parse(query)
         precision = _V3_PRECISIONS[_V2_PRECISIONS[target.precision]]
         pairs = [(b"db", _find_bucket(target, self.databases)), (b"precision", precision)]
-        if values_of(query).get(b"accept_partial") == b"false":
+        if not accepts_partial(query):
             pairs.append((b"accept_partial", b"false"))
         if target.username and target.password:
             authorization = basic(target.username, target.password)

@@ -26,7 +26,7 @@ from influxrelay.lineprotocol.body import decode_slowly, is_gzip
 from influxrelay.lineprotocol.credentials import canonical
 from influxrelay.lineprotocol.gzip_body import prepare_packed
 from influxrelay.lineprotocol.parser import count_lines, is_blank_slowly, is_finished, prepare_slowly
-from influxrelay.lineprotocol.query_string import flag
+from influxrelay.lineprotocol.query_string import destination_precision, flag
 from influxrelay.lineprotocol.scanner import Steps
 from influxrelay.lineprotocol.timestamps import convert_slowly, guess
 
@@ -38,7 +38,6 @@ _MEMORY = 4096  # destinations remembered, far more than a site has
 _MEMORY_LENGTH = 1024  # bytes of the longest query string among them
 _AT_ONCE = 4  # slices of the work for a body that is large or odd, which are done before all others
 _MAY_BE_BLANK = b"# \t\0\n"  # how a body begins that may have nothing in it
-_PRECISIONS = {b"": b"ns", b"n": b"ns"}
 
 
 @attrs.frozen
@@ -224,7 +223,7 @@ class WriteResource(Resource):
             destination = Destination(
                 target.database,
                 target.retention_policy,
-                _PRECISIONS.get(target.precision, target.precision),
+                destination_precision(target),
                 canonical(found.authorization, target.username, target.password),
             )
             known = _Route(

@@ -93,6 +93,17 @@ def parse(query: bytes, default_retention_policy: str = "") -> Target:
     )
 
 
+def accepts_partial(query: bytes) -> bool:
+    """Tell whether a part of the lines may be stored if others cannot be: 3.x' ``accept_partial``, by default true."""
+    return values_of(query).get(b"accept_partial") != b"false"
+
+
+def destination_precision(target: Target) -> bytes:
+    """Return the precision of a write's destination, and on another line whether all lines or none are to be stored."""
+    precision = b"ns" if target.precision in (b"", b"n") else target.precision
+    return precision if accepts_partial(target.forwarded) else precision + b"\naccept_partial: false"
+
+
 def flag(query: bytes, name: bytes) -> bool:
     """Tell whether a parameter is set to something that InfluxDB takes for yes (``handler.go``, ``servePing``)."""
     first = next((value for _, each, value in _pairs(query) if each == name), b"")

@@ -258,7 +258,7 @@ def summary(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
         "database": text(destination.database),
         "retention_policy": text(destination.retention_policy),
         "kind": destination.kind,
-        "precision": text(destination.precision) if is_text else "",
+        "precision": text(destination.precision.partition(b"\n")[0]) if is_text else "",
         "status": letter.status,
         "words": _without_secrets(_told(letter.words), letter.write),
         "bytes": len(letter.write.body),

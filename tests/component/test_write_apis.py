@@ -90,7 +90,7 @@ class InTests(RelayTestCase):
         clients[1].send(request(b"/write?db=db&rp=rp&u=u&p=p", b"cpu v=3 1700000000000000001\n"))
         clients[2].send(request(V3 + b"db/rp&precision=ns", b"cpu v=4 1700000000000000001\n", user))
         await until(lambda: relay.writes.writes == 4, "all writes")
-        self.assertEqual(len(backend.requests), 1)
+        self.assertEqual((len(backend.requests), len(relay.senders[0].queues)), (1, 1))
         held.release()
         answers = [await each.answer() for each in (client, *clients)]
         self.assertEqual([each.status for each in answers], [204] * 4)
@@ -258,6 +258,26 @@ class OutTests(RelayTestCase):
         relay = self.relay(self.to(three, "v3"))
         await self.ask(relay, request(V3 + b"db&precision=s&accept_partial=false&no_sync=true"))
         self.assertEqual(three.requests[-1].query, b"db=db&precision=second&accept_partial=false")
+
+    async def test_all_or_nothing_apart(self) -> None:
+        """Writes of which no part may be stored alone never travel together with others, nor wait for them."""
+        hold = Hold(answer(204))
+        three = self.backend(hold, answer(204))
+        relay = self.relay(self.to(three, "v3"))
+        clients = [await self.client(relay) for _ in range(4)]
+        for client, more in zip(clients, (b"", b"&accept_partial=true", b"", b"&accept_partial=false"), strict=True):
+            client.send(request(V3 + b"db&precision=ns" + more))
+        self.assertEqual((await clients[-1].answer()).status, 204)
+        await until(lambda: relay.writes.writes == 4, "all writes")
+        self.assertEqual(len(three.requests), 2)
+        hold.release()
+        for client in clients[:-1]:
+            self.assertEqual((await client.answer()).status, 204)
+        self.assertEqual(b"".join(each.lines for each in three.requests), LINE * 4)
+        alone = [each.lines for each in three.requests if b"accept_partial=false" in each.query]
+        self.assertEqual(alone, [LINE])
+        for client in clients:
+            await client.leave()
 
     async def test_partial_writes(self) -> None:
         """A partial write is a refusal, which is shown and not repeated, whatever its status."""

@@ -98,7 +98,7 @@ class DivisionTests(SynchronousTestCase):
 
     def test_cost_of_one(self) -> None:
         """One stale sample costs about as many requests as halving twice would, wherever it is."""
-        for place in range(500):
+        for place in range(0, 500, 37):
             receiver = Receiver([1 if n == place else 0 for n in range(500)])
             deliver(request([1] * 500), receiver)
             self.assertEqual(len(receiver.taken), 499)
