@@ -281,7 +281,7 @@ class RestartTests(ReloadCase):
         words = await self.refused(http(to(one, more="buffer-size-mb = 1"), listener='consistency = "all"'))
         key = "http[0].output[0].buffer-size-mb"
         self.assertEqual(words, f"{self.path}: {key}: to begin or end a buffer needs a restart")
-        self.assertEqual(self.listener.relays[0]._consistency, "one")
+        self.assertEqual(self.listener.fan_outs[0]._consistency, "one")
         self.assertEqual(self.service.config.http[0].consistency, "one")
         self.assertEqual(await self.reload(http(to(one), listener='consistency = "all"')), ["main: consistency"])
 
@@ -368,7 +368,7 @@ class ListenerTests(ReloadCase):
         main, before = self.listener, self.listener._port
         text = http(to(one), bind=f"{LOOPBACK}:{port}", listener=listener)
         self.assertEqual(await self.reload(text.replace("main", "new")), ["new: name"])
-        self.assertEqual((self.listener.name, self.listener.relays[0].name), ("new", "new"))
+        self.assertEqual((self.listener.name, self.listener.fan_outs[0].name), ("new", "new"))
         self.assertIs(self.listener._port, before)
         last = http(to(one), bind=f"{LOOPBACK}:{other}", listener=listener).replace("main", "last")
         self.assertEqual(await self.reload(last), ["last: bind-addr, name"])

@@ -40,7 +40,7 @@ JOURNAL: dict[str, Key | str] = {
     "journal-max-age": Key('"7s"', '"8s"', "listener.writer._limits.max_age", 7.0, 8.0),
     "journal-full": Key('"reject"', '"drop-oldest"', "listener.writer._limits.drop_oldest", False, True),
     "journal-sync": Key('"normal"', '"full"', "sync", 1, 2),
-    "journal-on-error": Key('"relay"', '"refuse"', "relay_of._refuse_unjournaled", False, True),
+    "journal-on-error": Key('"relay"', '"refuse"', "fan_out._refuse_unjournaled", False, True),
 }
 HTTP: dict[str, Key | str] = {
     "name": "ListenerTests.test_renamed",
@@ -55,11 +55,11 @@ HTTP: dict[str, Key | str] = {
     "max-decoded-size": Key("1000", "10", "status_of_gzip", 204, 413),
     "prometheus-database": Key('"a"', '"b"', "remote_write_query", b"db=a", b"db=b"),
     "cors-origins": Key('["*"]', "[]", "allowed_origin", b"http://page", None),
-    "max-connections": Key("7", "8", "guard.connections", 7, 8),
-    "max-in-flight-mb": Key("30", "31", "guard.in_flight", 30 * MB, 31 * MB),
-    "header-timeout": Key('"7s"', '"8s"', "guard.header_timeout", 7.0, 8.0),
-    "body-timeout": Key('"7s"', '"8s"', "guard.body_timeout", 7.0, 8.0),
-    "idle-timeout": Key('"7s"', '"8s"', "guard.idle_timeout", 7.0, 8.0),
+    "max-connections": Key("7", "8", "client_limits.connections", 7, 8),
+    "max-in-flight-mb": Key("30", "31", "client_limits.in_flight", 30 * MB, 31 * MB),
+    "header-timeout": Key('"7s"', '"8s"', "client_limits.header_timeout", 7.0, 8.0),
+    "body-timeout": Key('"7s"', '"8s"', "client_limits.body_timeout", 7.0, 8.0),
+    "idle-timeout": Key('"7s"', '"8s"', "client_limits.idle_timeout", 7.0, 8.0),
     "consistency": Key('"one"', '"all"', "status_with_a_failure", 204, 503),
     "access-log": Key("false", "true", "listener.site._access_log", False, True),
     "queries": Key("true", "false", "listener.config.queries", True, False),
@@ -113,9 +113,9 @@ UDP: dict[str, Key | str] = {
     "bind-addr": "UDPTests.test_moved",
     "precision": Key('"ns"', '"s"', "datagram_query", b"db=d&precision=ns", b"db=d&precision=s"),
     "read-buffer": Key("9000", "8000", "read_buffer", 9000, 8000),
-    "batch-size": Key("7", "8", "batcher._batch_lines", 7, 8),
-    "batch-kb": Key("7", "8", "batcher._batch_bytes", 7 * 1024, 8 * 1024),
-    "batch-timeout": Key('"7s"', '"8s"', "batcher._interval", 7.0, 8.0),
+    "batch-size": Key("7", "8", "batcher._collector._batch_lines", 7, 8),
+    "batch-kb": Key("7", "8", "batcher._collector._batch_bytes", 7 * 1024, 8 * 1024),
+    "batch-timeout": Key('"7s"', '"8s"', "batcher._collector._interval", 7.0, 8.0),
     "answers": Key(*RULES, "meaning", "retry", "hold"),
     **JOURNAL,
     "output": "UDPTests.test_outputs",
@@ -129,10 +129,10 @@ TCP: dict[str, Key | str] = {
     "name": "test_tcp.TCPTests.test_renamed",
     "bind-addr": "test_tcp.TCPTests.test_reload",
     "ssl-combined-pem": "test_tcp.TCPTests.test_other_certificate",
-    "precision": Key('"ns"', '"s"', "listener.batcher._query", b"db=d&precision=ns", b"db=d&precision=s"),
-    "batch-size": Key("7", "8", "listener.batcher._batch_lines", 7, 8),
-    "batch-kb": Key("7", "8", "listener.batcher._batch_bytes", 7 * 1024, 8 * 1024),
-    "batch-timeout": Key('"7s"', '"8s"', "listener.batcher._interval", 7.0, 8.0),
+    "precision": Key('"ns"', '"s"', "listener.batcher._collector._query", b"db=d&precision=ns", b"db=d&precision=s"),
+    "batch-size": Key("7", "8", "listener.batcher._collector._batch_lines", 7, 8),
+    "batch-kb": Key("7", "8", "listener.batcher._collector._batch_bytes", 7 * 1024, 8 * 1024),
+    "batch-timeout": Key('"7s"', '"8s"', "listener.batcher._collector._interval", 7.0, 8.0),
     "answers": Key(*RULES, "meaning", "retry", "hold"),
     **JOURNAL,
     "output": "test_tcp.TCPTests.test_reload",
@@ -199,12 +199,12 @@ class KeyTests(ReloadCase):
         return value.rpartition("/")[2] if what.startswith("output_config.") else value
 
     @property
-    def relay_of(self) -> Any:
-        """The first listener's relay."""
-        return self.listener.relays[0]
+    def fan_out(self) -> Any:
+        """The first listener's fan-out."""
+        return self.listener.fan_outs[0]
 
     @property
-    def guard(self) -> Any:
+    def client_limits(self) -> Any:
         """The bounds of the first listener's clients."""
         return self.listener.site.admission.limits
 

@@ -454,7 +454,7 @@ class SimulatedListener(Relaying):
         self.relay = FanOut(
             config.name, self.senders, reactor, journal=self.writer, journal_first=world.journal_first, clock=world.now
         )
-        self.relays = [self.relay]
+        self.fan_outs = [self.relay]
         self.furnish()
 
     def make_writer(self, config: Any) -> SimulatedWriter | None:
