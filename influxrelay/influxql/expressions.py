@@ -21,7 +21,7 @@ from influxrelay.influxql.scanner import Token
 from influxrelay.influxql.tokens import NestingError, QueryError, TokenReader
 
 MAX_DEPTH = 100  # of parentheses, signs and subqueries; InfluxDB has no bound, but Python's stack has
-_PRECEDENCE = {
+PRECEDENCE = {
     **dict.fromkeys(("OR",), 1),
     **dict.fromkeys(("AND",), 2),
     **dict.fromkeys(("=", "!=", "=~", "!~", "<", "<=", ">", ">="), 3),
@@ -58,8 +58,8 @@ class ExpressionParser(TokenReader):
         """Read an expression with its operators, the ones that bind stronger first."""
         operands: list[Expression] = [self.operand()]
         operators: list[str] = []
-        while (token := self.token()).kind in _PRECEDENCE:
-            while operators and _PRECEDENCE[operators[-1]] >= _PRECEDENCE[token.kind]:
+        while (token := self.token()).kind in PRECEDENCE:
+            while operators and PRECEDENCE[operators[-1]] >= PRECEDENCE[token.kind]:
                 self._join(operands, operators)
             operators.append(token.kind)
             if token.kind in ("=~", "!~"):
