@@ -1,4 +1,4 @@
-"""The small frozen values that travel through the relay."""
+"""The small values that travel through the relay; none is changed once it is made."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ class Destination:
         part of the write may be stored alone, if that is so. Of remote writes it is :data:`REMOTE_WRITE`, and behind it
         whatever headers keep tenants apart, each on a line.
     :ivar credentials: the client's own (``Authorization`` header, ``u`` and ``p``), opaque; shown by no ``repr``.
+    :ivar kind: what its writes are: :data:`LINES` or :data:`REMOTE_WRITE`.
     """
 
     database: bytes
     retention_policy: bytes
     precision: bytes
     credentials: tuple[bytes, bytes, bytes] = attrs.field(repr=False)
+    kind: str = attrs.field(init=False, eq=False, repr=False)
 
-    @property
-    def kind(self) -> str:
-        """What its writes are: :data:`LINES` or :data:`REMOTE_WRITE`."""
+    @kind.default
+    def _find_kind(self) -> str:
         return REMOTE_WRITE if self.precision.startswith(_REMOTE_WRITE) else LINES
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)  # not frozen: one is made for every request, and each attribute would take a call
 class Write:
     """One accepted HTTP request, or one batch of UDP lines.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -64,13 +65,13 @@ class FanOut:
         self._journal = journal
         self._journal_first = journal_first
         self._clock = clock
-        self._last_number = 0
         self._last_append: Deferred[None] = succeed(None)
         self._undecided: dict[int, None] = {}  # the numbers of what is in the journal, or on its way there
         self._backed_up: deque[tuple[Write, _Parts, str, Deferred[Reply]]] = deque()
         self._is_submitting = False
         self._held: frozenset[bytes] = frozenset()
         self._waiting: deque[tuple[Write, str, Division | None, Deferred[Reply]]] = deque()
+        self._next_number = journal.next_number if journal is not None else count(1).__next__
         self._on_settled = self._settled if journal is None else self._settled_beside_the_journal
         self.reconfigure(name, senders, consistency=consistency, refuse_unjournaled=refuse_unjournaled)
 
@@ -126,12 +127,15 @@ class FanOut:
         if not parts:
             return succeed(TAKEN)
         answer: Deferred[Reply] = Deferred()
-        self._backed_up.append((write, parts, consistency or self._consistency, answer))
-        if not self._is_submitting:  # else a client was told within this loop, and wrote again at once
-            self._is_submitting = True
-            while self._backed_up:
-                self._submit_next(*self._backed_up.popleft())
-            self._is_submitting = False
+        level = consistency or self._consistency
+        if self._is_submitting:  # a client was told within this call, and has written again at once
+            self._backed_up.append((write, parts, level, answer))
+            return answer
+        self._is_submitting = True
+        self._submit_next(write, parts, level, answer)
+        while self._backed_up:
+            self._submit_next(*self._backed_up.popleft())
+        self._is_submitting = False
         return answer
 
     def _submit_next(self, write: Write, parts: _Parts, consistency: str, answer: Deferred[Reply]) -> None:
@@ -157,21 +161,14 @@ class FanOut:
         if consistency == "any" and is_queued and all(sender.keeps for sender, _ in parts):
             fate.answered("", TAKEN)
 
-    def _next_number(self) -> int:
-        if self._journal is not None:
-            self._last_number = self._journal.next_number()
-        else:
-            self._last_number += 1
-        return self._last_number
-
     def _make_rule(self, parts: _Parts, consistency: str) -> Rule:
-        count = len(parts)
+        ways = len(parts)
         if consistency == "quorum":
-            return Count(count // 2 + 1, count)
+            return Count(ways // 2 + 1, ways)
         if consistency == "all":
-            return Count(count, count)
+            return Count(ways, ways)
         is_journals = consistency == "any" and self._journal is not None
-        return FirstAnswer(count + is_journals)
+        return FirstAnswer(ways + is_journals)
 
     def _give_out(self, parts: _Parts, fate: Fate) -> bool:
         """Give a write to its senders; return whether each of them has taken it."""

@@ -7,23 +7,22 @@ from influxrelay.http.head import Head, HeadCache, check_beginning, find_end, pa
 
 
 class RequestReader:
-    """Reads requests one after the other, and no further than it is asked to."""
+    """Reads requests one after the other, and no further than it is asked to.
+
+    :ivar pending: how many bytes have come and are not read.
+    """
 
     def __init__(self, heads: HeadCache) -> None:
         self._heads = heads
         self._data = b""
         self._position = 0  # what precedes it is done with
-
-    @property
-    def pending(self) -> int:
-        """How many bytes have come and are not read."""
-        return len(self._data) - self._position
+        self.pending = 0
 
     def feed(self, data: bytes) -> None:
         """Add what has come."""
-        if self._data:
+        if self.pending:
             data = self._data[self._position :] + data
-        self._data, self._position = data, 0
+        self._data, self._position, self.pending = data, 0, len(data)
 
     def discard(self) -> bytes:
         """Return what is not read, and forget it."""
@@ -32,10 +31,11 @@ class RequestReader:
         return rest
 
     def _move(self, position: int) -> None:
-        if position >= len(self._data):
-            self._data, self._position = b"", 0
-        else:
+        self.pending = len(self._data) - position
+        if self.pending > 0:
             self._position = position
+        else:
+            self._data, self._position, self.pending = b"", 0, 0
 
     def read_head(self) -> tuple[Head, int] | None:
         """Read the head of a request, if it is all there; return it, and the length of the body.
@@ -67,7 +67,7 @@ class RequestReader:
             return b""
         start = self._position
         end = start + length
-        if end > len(self._data):
+        if length > self.pending:
             return None
         body = self._data[start:end]
         self._move(end)

@@ -40,7 +40,7 @@ _AT_ONCE = 4  # slices of the work for a body that is large or odd, which are do
 _MAY_BE_BLANK = b"# \t\0\n"  # how a body begins that may have nothing in it
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class _Prepared:
     """A write that is ready for the backends.
 
@@ -210,8 +210,7 @@ class WriteResource(Resource):
         self.lines += prepared.lines
         self.bytes += prepared.size
         answered = self._fan_out.submit(prepared.write, consistency, prepared.division)
-        answered.addCallback(_present, request)
-        answered.addErrback(request.fail)
+        answered.addCallbacks(_present, request.fail, callbackArgs=(request,))
 
     def _route(self, query: bytes, authorization: bytes, read: Read) -> _Route:
         """Return where a request goes; clients send the same few again and again."""
