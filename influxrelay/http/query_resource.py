@@ -21,7 +21,7 @@ from influxrelay.core.write import Reply
 from influxrelay.delivery.changes import Changes
 from influxrelay.delivery.queries import PROMETHEUS_READ, Question, forwarded_headers
 from influxrelay.delivery.sender import Sender
-from influxrelay.delivery.standing import Outlook, outlook, standing, transport
+from influxrelay.delivery.standing import Outlook, outlook, standing
 from influxrelay.http.execution import Execution
 from influxrelay.http.query_counters import QueryCounters
 from influxrelay.http.query_request import Query, read_query
@@ -151,7 +151,7 @@ class Readers:
         return candidates
 
     def _candidate(self, sender: Sender, *, in_sync: bool) -> Candidate:
-        return Candidate(transport(sender), self.counters[sender.name], sender.objection, in_sync)
+        return Candidate(sender, self.counters[sender.name], in_sync)
 
     def _ended(self, connection: Any, shown: str, began: float, answered_by: str) -> None:
         self.active -= 1

@@ -19,12 +19,16 @@ from influxrelay.delivery.client import Response
 from influxrelay.delivery.http_backend import HTTPBackend
 from influxrelay.delivery.queries import Question
 from influxrelay.delivery.response_reader import MAX_ANSWER
+from influxrelay.delivery.sender import Sender
+from influxrelay.delivery.standing import standing, transport
 from influxrelay.http.query_counters import QueryCounters
 from influxrelay.http.request import Request
 
 BACKEND = b"X-Influxrelay-Backend"
 IN_SYNC = b"X-Influxrelay-In-Sync"
 _WATCH = 1.0  # seconds between two looks at whether a backend that has not answered is down
+_PATIENCE = 0.5  # seconds that a question waits for earlier writes ...
+_STEP = 0.002  # ... and between two looks
 _LEFT_OUT = frozenset(  # of each connection, or written by the relay itself
     (
         *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
@@ -37,28 +41,33 @@ _LEFT_OUT = frozenset(  # of each connection, or written by the relay itself
 class Candidate:
     """A backend that may be asked.
 
-    :ivar objection: tells why it would not answer, as far as is known; empty if it would.
-    :ivar in_sync: whether it has every acknowledged write.
+    :ivar in_sync: whether it has every acknowledged write, but for what is in flight.
     """
 
-    backend: HTTPBackend
+    sender: Sender
     counters: QueryCounters
-    objection: Callable[[], str]
     in_sync: bool = True
+
+    @property
+    def backend(self) -> HTTPBackend:
+        """The way there."""
+        return transport(self.sender)
 
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """What a response of this backend has beside its own headers."""
-        named = (BACKEND, self.backend.name.encode("utf-8"))
+        named = (BACKEND, self.sender.name.encode("utf-8"))
         return (named,) if self.in_sync else (named, (IN_SYNC, b"false"))
 
 
 class Read:
     """Has a question answered, and passes the response on while it comes.
 
-    A response is held back until the first byte of its body has come: InfluxDB sends its head before it has a result.
-    Up to then the next backend is asked where one does not answer, goes down, or answers 429 or 5xx. After that the
-    client's connection is broken if the rest does not come, so that nobody takes a part for the whole.
+    A backend in sync is asked when the writes before the question have reached it, so that clients read what they have
+    written; nobody waits for long. A response is held back until the first byte of its body has come: InfluxDB sends
+    its head before it has a result. Up to then the next backend is asked where one does not answer, goes down, or
+    answers 429 or 5xx. After that the client's connection is broken if the rest does not come, so that nobody takes a
+    part for the whole.
 
     :param candidates: the backends to ask, in order; read as far as is needed.
     :param timeout: seconds for everything; 0 is no limit.
@@ -107,7 +116,24 @@ class Read:
             self._give_up()
             return
         self._candidate, self._response, self._asked_at = candidate, None, self._reactor.seconds()
-        if not candidate.objection():
+        if candidate.in_sync:
+            self._ask_behind_writes(candidate, candidate.sender.barrier())
+        else:
+            self._ask(candidate)
+
+    def _ask_behind_writes(self, candidate: Candidate, has_them: Callable[[], bool]) -> None:
+        """Ask a backend as soon as it has the writes of until now; another one if it gets into trouble with them."""
+        self._watch = None
+        if has_them() or self._reactor.seconds() >= self._asked_at + _PATIENCE:
+            self._ask(candidate)
+        elif standing(candidate.sender).in_sync:
+            self._watch = self._reactor.callLater(_STEP, self._ask_behind_writes, candidate, has_them)
+        else:
+            self.unanswered(candidate, BackendFailure("behind", standing(candidate.sender).why_not))
+
+    def _ask(self, candidate: Candidate) -> None:
+        left = self._deadline - self._reactor.seconds() if self._timeout else None
+        if not candidate.sender.objection():
             self._watch = self._reactor.callLater(_WATCH, self._look, candidate)
         asking = candidate.backend.query(self._question, own_credentials=self._own_credentials, timeout=left)
         self._asking = asking.addCallback(self._take, candidate).addErrback(self._failed, candidate)
@@ -133,7 +159,7 @@ class Read:
 
     def _look(self, candidate: Candidate) -> None:
         """Wait no longer for a backend that has gone down meanwhile."""
-        objection = candidate.objection()
+        objection = candidate.sender.objection()
         if not objection:
             self._watch = self._reactor.callLater(_WATCH, self._look, candidate)
             return
@@ -155,14 +181,14 @@ class Read:
         """Ask the next backend: this one has not answered."""
         self._unwatch()
         candidate.counters.outcomes["unanswered"] += 1
-        self._problems.append(f"{candidate.backend.name}: {problem.reason}: {problem.detail}")
+        self._problems.append(f"{candidate.sender.name}: {problem.reason}: {problem.detail}")
         self._ask_next()
 
     def refused(self, candidate: Candidate, reply: Reply) -> None:
         """Ask the next backend: this one has answered 429 or 5xx, which is shown if no other answers better."""
         self._unwatch()
         candidate.counters.outcomes["unanswered"] += 1
-        self._problems.append(f"{candidate.backend.name}: it answered {reply.status}")
+        self._problems.append(f"{candidate.sender.name}: it answered {reply.status}")
         if self._refusal is None or (reply.status >= 500 > self._refusal[1].status):
             self._refusal = candidate, reply
         self._ask_next()
@@ -186,7 +212,7 @@ class Read:
             candidate.counters.outcomes["answered"] += 1
             candidate.counters.complete.observe(self._reactor.seconds() - self._asked_at)
             self._request.unregister_producer()
-            self._end(candidate.backend.name)
+            self._end(candidate.sender.name)
             self._request.finish()
 
     def cut(self, candidate: Candidate) -> None:

@@ -1,0 +1,66 @@
+"""Reads that come behind writes: the backend that is asked has them."""
+
+from __future__ import annotations
+
+from influxrelay.http import read
+from testing.scripted import LINE, Hold, RelayTestCase, answer, request, until
+
+ROWS = b'{"results":[{"statement_id":0,"series":[{"name":"m","columns":["time","v"],"values":[[1,2]]}]}]}\n'
+QUERY = request(b"/query?q=SELECT+v+FROM+m&db=db&backend=backend-1", b"", method=b"GET")
+WRITE = request(b"/write?db=db", LINE)
+TAKEN, RESULT = answer(204), answer(200, ROWS, (b"Content-Type", b"application/json"))
+
+
+class ReadYourWritesTests(RelayTestCase):
+    """One backend has a write at once, the other one later."""
+
+    async def test_waits(self) -> None:
+        """A read is asked of a backend when the write before it, which another one has acknowledged, is there too."""
+        held = Hold(TAKEN)
+        late = self.backend(held, RESULT)
+        relay = self.relay(self.backend(TAKEN), late)
+        self.assertEqual((await self.ask(relay, WRITE)).status, 204)
+        client = await self.client(relay)
+        client.send(QUERY)
+        await until(lambda: relay.readers.active, "the query")
+        self.assertEqual((await self.ask(relay, request(b"/ping", b"", method=b"GET"))).status, 204)
+        self.assertEqual([each.path for each in late.requests], [b"/write"])
+        held.release()
+        self.assertEqual((await client.answer()).body, ROWS)
+        self.assertEqual([each.path for each in late.requests], [b"/write", b"/query"])
+
+    async def test_trouble(self) -> None:
+        """If that backend does not take the write, it is not waited for, and another one answers."""
+        held = Hold(answer(503))
+        late = self.backend(held)
+        first = self.backend(TAKEN, RESULT)
+        relay = self.relay(self.output(first, "good", buffer_size_mb=1), self.output(late, "late", buffer_size_mb=1))
+        self.assertEqual((await self.ask(relay, WRITE)).status, 204)
+        clients = [await self.client(relay) for _ in range(2)]  # one of them would get the other backend
+        for client in clients:
+            client.send(QUERY.replace(b"&backend=backend-1", b""))
+        await until(lambda: relay.readers.active, "the one that waits")
+        held.release()
+        for client in clients:
+            self.assertEqual((await client.answer()).header("X-Influxrelay-Backend"), b"good")
+        self.assertNotIn(b"/query", [each.path for each in late.requests])
+
+    async def test_not_for_ever(self) -> None:
+        """A write that a backend does not answer holds a read up for a moment only."""
+        self.patch(read, "_PATIENCE", 0.05)
+        late = self.backend(Hold(TAKEN), RESULT)
+        relay = self.relay(self.backend(TAKEN), late)
+        self.assertEqual((await self.ask(relay, WRITE)).status, 204)
+        self.assertEqual((await self.ask(relay, QUERY)).body, ROWS)
+
+    async def test_client_leaves(self) -> None:
+        """A client that leaves meanwhile ends the waiting."""
+        late = self.backend(Hold(TAKEN), RESULT)
+        relay = self.relay(self.backend(TAKEN), late)
+        self.assertEqual((await self.ask(relay, WRITE)).status, 204)
+        client = await self.client(relay)
+        client.send(QUERY)
+        await until(lambda: relay.readers.active, "the query")
+        client.vanish()
+        await until(lambda: not relay.readers.active, "the end of the query")
+        self.assertEqual([each.path for each in late.requests], [b"/write"])
