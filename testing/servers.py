@@ -389,7 +389,8 @@ class Influxd(Server):
     def rows(self, q: str, db: str) -> list[list[Any]]:
         """Run a SELECT or a SHOW and return the values of all its series."""
         parsed = self.query(q, db)
-        return [row for result in parsed["results"] for series in result.get("series", ()) for row in series["values"]]
+        found = [series for result in parsed["results"] for series in result.get("series", ())]
+        return [row for series in found for row in series.get("values", ())]
 
     def write(self, lines: str | bytes, db: str, **parameters: str) -> int:
         """Write line protocol straight to this server and return the status of its answer."""

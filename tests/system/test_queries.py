@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import pty
 import subprocess
 import tempfile
 import urllib.parse
-from functools import cache
-from pathlib import Path
-from shutil import rmtree
+from collections.abc import Callable
 from typing import Any
 from unittest import TestCase
 
 from influxdb import InfluxDBClient
 from influxdb.exceptions import InfluxDBClientError
 
-from testing.servers import LOOPBACK, Influxd, Relay, find_program, free_port, send
-
-_CONFIG = """
-[[http]]
-name = "main"
-bind-addr = "{address}"
-slow-query = "1ns"
-output = [
-    {{ name = "a", location = "{a}/write" }},
-    {{ name = "b", location = "{b}/write" }},
-]
-"""
-
-
-@cache
-def system() -> tuple[tuple[Influxd, Influxd], Relay]:
-    """Return two servers and a relay that run; they are started once and end with this process."""
-    directory = Path(tempfile.mkdtemp(prefix="influxrelay-queries-"))
-    port = free_port()
-    servers = Influxd(directory / "a"), Influxd(directory / "b")
-    a, b = (each.url for each in servers)
-    relay = Relay(directory / "relay", _CONFIG.format(address=f"{LOOPBACK}:{port}", a=a, b=b), port)
-    atexit.register(rmtree, directory, ignore_errors=True)
-    for server in (*servers, relay):
-        server.start()
-        atexit.register(server.stop)
-    return servers, relay
+from testing.balancer_case import wait_until
+from testing.query_system import system
+from testing.servers import LOOPBACK, Influxd, find_program, send
 
 
 class QueryTests(TestCase):
@@ -68,6 +41,10 @@ class QueryTests(TestCase):
         status, body = send(method, f"{base}/query?{values}", b"")
         self.assertEqual(status, 200, body)
         return json.loads(body)
+
+    def wait_for(self, server: Influxd, q: str, database: str, holds: Callable[[Any], bool]) -> None:
+        """Wait until the rows that a server gives are right: the client waits for one of the servers."""
+        wait_until(lambda: holds(server.rows(q, database)), q)
 
     def run_in_terminal(self, *command: str, text: str) -> str:
         """Return what a program prints on a terminal on which somebody types this."""
@@ -96,7 +73,7 @@ class QueryTests(TestCase):
         client = self.client("library")
         client.create_database("library")
         for server in self.servers:
-            self.assertIn({"name": "library"}, InfluxDBClient(LOOPBACK, server.http_port).get_list_database())
+            self.wait_for(server, "SHOW DATABASES", "", lambda rows: ["library"] in rows)
         client.create_retention_policy("short", "1d", "1")
         lines = [f"m,host=h{number % 3} v={number}i {number}" for number in range(1, 25_001)]
         client.write_points(lines, protocol="line", batch_size=5000, consistency="all")
@@ -110,12 +87,12 @@ class QueryTests(TestCase):
         self.assertEqual(len(list(bound.get_points())), 8334)
         client.delete_series(tags={"host": "h1"})
         for server in self.servers:
-            self.assertEqual(server.rows("SELECT count(v) FROM m", "library"), [[0, 16_666]])
+            self.wait_for(server, "SELECT count(v) FROM m", "library", lambda rows: rows == [[0, 16_666]])
         with self.assertRaisesRegex(InfluxDBClientError, "error parsing query"):
             client.query("SELECT FROM")
         client.drop_database("library")
         for server in self.servers:
-            self.assertNotIn({"name": "library"}, InfluxDBClient(LOOPBACK, server.http_port).get_list_database())
+            self.wait_for(server, "SHOW DATABASES", "", lambda rows: ["library"] not in rows)
 
     def test_shell(self) -> None:
         """The influx shell works interactively, with -execute and with -import."""
