@@ -150,7 +150,7 @@ class SelectTests(SynchronousTestCase):
 class PropertyTests(SynchronousTestCase):
     """What holds for any text."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.integers(0, 2**32))
     def test_again(self, seed: int) -> None:
         """A statement cut out of its query says the same alone."""
@@ -162,7 +162,7 @@ class PropertyTests(SynchronousTestCase):
             for each in statements:
                 self.assertEqual(parse(query[slice(*each.span)]), (each,))
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.text(alphabet=st.sampled_from("SELECT FROMWHEabc01.,;:'\"/\\*()=~!<>$-+ \n\0µ\ud800")))
     def test_any_text(self, text: str) -> None:
         """Any text is understood or refused."""

@@ -6,7 +6,7 @@ import gzip
 import tracemalloc
 import zlib
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,13 +19,11 @@ _MB = 1_000_000
 class DecodeTests(SynchronousTestCase):
     """:func:`decode`."""
 
-    @settings(deadline=None)
     @given(st.binary(), st.sampled_from([b"", b"identity", b" IDENTITY ", b"UTF-8", b"utf-8, x", b"\xff", b"gzipped"]))
     def test_plain(self, body: bytes, encoding: bytes) -> None:
         """Without an encoding, or with words that name none, the body is what was sent."""
         self.assertIs(decode(body, encoding, 0), body)
 
-    @settings(deadline=None)
     @given(st.lists(st.binary(), min_size=1), st.sampled_from([b"gzip", b" GZip ", b"identity, gzip", b"utf-8,gzip,"]))
     def test_packed(self, members: list[bytes], encoding: bytes) -> None:
         """The body is what gzip members hold together."""
@@ -47,7 +45,6 @@ class DecodeTests(SynchronousTestCase):
 class GunzipTests(SynchronousTestCase):
     """:func:`gunzip`."""
 
-    @settings(deadline=None)
     @given(st.lists(st.binary(max_size=50), min_size=1, max_size=5), st.integers(1, 200))
     def test_limit(self, members: list[bytes], limit: int) -> None:
         """The limit is for all members together, and exact."""
@@ -58,7 +55,6 @@ class GunzipTests(SynchronousTestCase):
             error = self.assertRaises(InvalidRequest, gunzip, packed, limit)
             self.assertEqual(error.status, 413)
 
-    @settings(deadline=None)
     @given(st.binary(), st.data())
     def test_truncated(self, body: bytes, data: st.DataObject) -> None:
         """Wherever a body breaks off, it is refused."""
@@ -68,7 +64,6 @@ class GunzipTests(SynchronousTestCase):
             error = self.assertRaises(InvalidRequest, gunzip, packed[:end], limit)
             self.assertEqual(error.status, 400)
 
-    @settings(deadline=None)
     @given(st.binary())
     def test_any_bytes(self, data: bytes) -> None:
         """Bytes that are no gzip are refused with 400 and nothing else."""

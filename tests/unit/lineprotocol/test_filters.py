@@ -77,7 +77,7 @@ class SeriesTests(SynchronousTestCase):
             lines, series = split_lines(body)
             self.assertEqual([*zip(lines, series, strict=True)], expected, body)
 
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     @given(RUBBISH)
     def test_agrees_with_influxdb(self, body: bytes) -> None:
         """Whatever the bytes, lines and series are those that InfluxDB reads, and nothing is lost."""
@@ -186,7 +186,7 @@ class DivideTests(SynchronousTestCase):
         divide(b"a" * 2000 + b" v=1 1", [each])
         self.assertEqual(each._takes, {})
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.lists(st.sampled_from([*ALL, b"a v=1", b"b,t=1 v=1", b'c s="x\ny"', b" a,u=2 v=1 5"]), max_size=12))
     def test_all_lines(self, parts: list[bytes]) -> None:
         """What is left and what is taken out are all the lines, each with its bytes, and in order."""
@@ -203,7 +203,7 @@ class DivideTests(SynchronousTestCase):
             for name, verdict in zip(series, taken, strict=True):
                 self.assertTrue(verdict or read_series(name) is not None)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.lists(st.sampled_from([*ALL, b"a v=1", b"b,t=1 v=1", b'c s="x\ny"', b" a,u=2 v=1 5"]), max_size=12))
     def test_bit_by_bit(self, parts: list[bytes]) -> None:
         """What is left does not depend on how much of a body is looked at in one go."""

@@ -68,7 +68,7 @@ class PrepareTests(SynchronousTestCase):
         for lines in (b"", b"\n", b"# comment\n" * 100_000, b" \t\n#"):
             self.assertIsNone(_prepare(gzip.compress(lines)), lines[:20])
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.one_of(RUBBISH, st.lists(st.sampled_from(ALL), max_size=8).map(b"\n".join)), st.integers(2, 60))
     @example(b'cpu s="ends in one\\\\"', 4)
     def test_blocks(self, lines: bytes, size: int) -> None:

@@ -225,7 +225,6 @@ class SimpleTests(SynchronousTestCase):
 class PropertyTests(SynchronousTestCase):
     """Hypothesis."""
 
-    @settings(deadline=None)
     @given(BODIES)
     def test_valid_bodies(self, body: tuple[bytes, bytes]) -> None:
         """Of all kinds of lines, those without a timestamp get it and nothing else changes."""
@@ -236,7 +235,7 @@ class PropertyTests(SynchronousTestCase):
             self.assertTrue(mergeable)
         self.assertIs(stamp(after, b"ns", NOW + 1), after)
 
-    @settings(max_examples=1000, deadline=None)
+    @settings(max_examples=1000)
     @given(RUBBISH)
     @example(b' a="b v=1 \n')
     @example(b' a="b v=1 \nfoo"\n')
@@ -258,7 +257,7 @@ class PropertyTests(SynchronousTestCase):
                 self.assertIn(b"\n", old.text)
         self.assertEqual(stamp(stamped, b"ns", NOW + 1), stamped)
 
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     @given(st.one_of(RUBBISH, BODIES.map(lambda body: body[0])), st.integers(1, 30), st.integers(0, 40))
     @example(b'cpu s="ends in one\\\\"', 1, 0)
     @example(b'cpu v= 1\ncpu s="ends in one\\\\"', 30, 40)
@@ -270,7 +269,7 @@ class PropertyTests(SynchronousTestCase):
         self.assertEqual(found[0], expected[0])
         self.assertEqual(found[1] and body[:1] in b"# \t\0\n", expected[1])
 
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     @given(RUBBISH, RUBBISH)
     def test_merge_agrees_with_influxdb(self, first: bytes, second: bytes) -> None:
         """InfluxDB reads two bodies joined by a newline as it reads them one after the other."""
@@ -283,7 +282,7 @@ class PropertyTests(SynchronousTestCase):
                 [*influx_grammar.read(first), *influx_grammar.read(second)],
             )
 
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     @given(RUBBISH)
     def test_split_agrees_with_influxdb(self, data: bytes) -> None:
         """Each line UDP keeps is accepted, also with all the others in one datagram; the others are counted."""

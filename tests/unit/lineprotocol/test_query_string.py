@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote_from_bytes, quote_plus
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -22,7 +22,6 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(error.status, 400)
         return str(error.message)
 
-    @settings(deadline=None)
     @given(st.binary(min_size=1, max_size=12), _VALUES, _VALUES, _VALUES)
     def test_values(self, database: bytes, policy: bytes, username: bytes, password: bytes) -> None:
         """Escaped values of any bytes are read back, and the query is forwarded as it was."""
@@ -102,7 +101,6 @@ class ParseTests(SynchronousTestCase):
         """User and password are in no repr."""
         self.assertNotIn("secret", repr(parse(b"db=a&u=secret&p=secret")))
 
-    @settings(deadline=None)
     @given(st.binary(max_size=60))
     def test_any_bytes(self, query: bytes) -> None:
         """Any bytes are either read or refused with 400, and what is forwarded is read the same."""
@@ -114,7 +112,6 @@ class ParseTests(SynchronousTestCase):
             again = parse(target.forwarded)
             self.assertEqual((again.database, again.retention_policy), (target.database, target.retention_policy))
 
-    @settings(deadline=None)
     @given(st.binary(max_size=60))
     def test_stable(self, rest: bytes) -> None:
         """What is forwarded is printable ASCII, and is forwarded unchanged the next time."""
@@ -132,7 +129,6 @@ class WithoutTests(SynchronousTestCase):
         self.assertEqual(without(b"u=a", b"u"), b"")
         self.assertEqual(without(b"", b"u"), b"")
 
-    @settings(deadline=None)
     @given(st.dictionaries(st.binary(min_size=1, max_size=3), _VALUES, max_size=6), st.binary(min_size=1, max_size=3))
     def test_only_the_named(self, pairs: dict[bytes, bytes], name: bytes) -> None:
         """Exactly the pairs of the name are removed."""
