@@ -141,6 +141,7 @@ TCP: Keys = {
     "name": readers.string,
     "bind-addr": readers.bind_address_or_endpoint,
     "ssl-combined-pem": readers.certificate_and_key,
+    "max-connections": readers.integer(1, zero_is_default=True),
     "precision": readers.precision,
     "batch-size": readers.integer(1),
     "batch-kb": readers.scaled(readers.integer(1), 1024),

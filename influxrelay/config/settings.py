@@ -244,6 +244,7 @@ class TCPListenerConfig:
 
     :ivar bind_addr: as written.
     :ivar endpoint: the same as an endpoint string of Twisted.
+    :ivar max_connections: of senders, at least 1; fewer if the process may not open so many files.
     :ivar precision: of timestamps: ``ns``, ``u``, ``ms``, ``s``, ``m`` or ``h``.
     :ivar batch_lines: lines in a full batch, at least 1.
     :ivar batch_bytes: bytes in a full batch, at least 1024.
@@ -254,6 +255,7 @@ class TCPListenerConfig:
     name: str
     bind_addr: str
     endpoint: str
+    max_connections: int = 1000
     precision: str = "ns"
     batch_lines: int = 5000
     batch_bytes: int = 512 * 1024

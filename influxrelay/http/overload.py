@@ -121,6 +121,15 @@ class AdmissionControl:
         self.name = name
         self.limits = limits
 
+    @property
+    def max_connections(self) -> int:
+        """How many connections there may be."""
+        return self.limits.connections
+
+    def limit_connections(self, number: int) -> None:
+        """Let there be so many, as :meth:`reconfigure` does."""
+        self.limits = attrs.evolve(self.limits, connections=number)
+
     # -- connections
 
     @property

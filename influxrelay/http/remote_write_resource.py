@@ -57,20 +57,26 @@ class RemoteWriteResource(Resource):
 
     :param cooperator: does the work for large bodies, beside everything else.
     :param names_database: whether clients have to name a database, as at InfluxDB's path.
-    :ivar writes: that were given to the backends, with their ``bytes`` as they came, unpacked.
+    :ivar writes_of: how many of each version were given to the backends, with their ``bytes`` as they came, unpacked.
     """
 
     isLeaf = True
 
     def __init__(self, fan_out: FanOut, cooperator: Cooperator, *, names_database: bool) -> None:
         super().__init__()
-        self.writes = self.bytes = 0
+        self.writes_of = {1: 0, 2: 0}
+        self.bytes = 0
         self._fan_out = fan_out
         self._cooperator = cooperator
         self._names_database = names_database
         self.reconfigure(
             database="", default_retention_policy="", max_decoded_size=0, versions=(1, 2), limiter=None, consistency=""
         )
+
+    @property
+    def writes(self) -> int:
+        """How many were given to the backends."""
+        return sum(self.writes_of.values())
 
     def reconfigure(
         self,
@@ -176,7 +182,7 @@ class RemoteWriteResource(Resource):
         if not size:
             request.respond(Reply(204, written(counts) if target.version == 2 else ()))
             return
-        self.writes += 1
+        self.writes_of[target.version] += 1
         self.bytes += size
         write = Write(
             target.destination,

@@ -54,6 +54,15 @@ class _Prepared:
     division: Division | None = None
 
 
+class _Tally:
+    """How many writes came in one API."""
+
+    __slots__ = ("writes",)
+
+    def __init__(self) -> None:
+        self.writes = 0
+
+
 @attrs.frozen
 class _Route:
     """What requests with one query string and one user have in common.
@@ -68,6 +77,7 @@ class _Route:
     authorization: bytes = attrs.field(repr=False)
     consistency: str
     guesses: bool
+    tally: _Tally
 
 
 class WriteResource(Resource):
@@ -76,7 +86,7 @@ class WriteResource(Resource):
     :param cooperator: does the work for large bodies, beside everything else.
     :param keeps_gzip: whether a body that came compressed stays so.
     :param clock: returns nanoseconds since the epoch; what lines without a timestamp get.
-    :ivar writes: that were given to the backends, with their ``lines`` and ``bytes`` as they came, decoded.
+    :ivar lines: of the writes that were given to the backends, with their ``bytes``, as they came, decoded.
     """
 
     isLeaf = True
@@ -94,13 +104,13 @@ class WriteResource(Resource):
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         super().__init__()
-        self.writes = 0
         self.lines = 0
         self.bytes = 0
         self._fan_out = fan_out
         self._cooperator = cooperator
         self._clock = clock
         self._keeps_gzip = keeps_gzip
+        self._tallies: dict[Read, _Tally] = {read_v1: _Tally()}
         self.reconfigure(
             default_retention_policy=default_retention_policy, max_decoded_size=max_decoded_size, limiter=limiter
         )
@@ -112,8 +122,18 @@ class WriteResource(Resource):
         self._limiter = limiter
         self._routes: dict[tuple[bytes, bytes, Read], _Route] = {}
 
+    @property
+    def writes(self) -> int:
+        """How many were given to the backends, in any API."""
+        return sum(each.writes for each in self._tallies.values())
+
+    def writes_in(self, read: Read) -> int:
+        """Return how many of them came in one API."""
+        return self._tallies[read].writes
+
     def beside(self, read: Read, error_form: ErrorForm) -> WriteAPIResource:
         """Return a resource for writes in another API, which shares settings and counters with this one."""
+        self._tallies[read] = _Tally()
         return WriteAPIResource(self, read, error_form)
 
     def render(self, request: Request) -> None:
@@ -149,7 +169,7 @@ class WriteResource(Resource):
             and body[:1] not in _MAY_BE_BLANK
             and is_finished(body, route.precision)
         ):
-            self._submit(request, route.consistency, _Prepared(write, count_lines(body), len(body)))
+            self._submit(request, route, _Prepared(write, count_lines(body), len(body)))
             return
         work = self._read(request, body, write, route)
         for _ in range(_AT_ONCE):
@@ -174,7 +194,7 @@ class WriteResource(Resource):
             if end.value is None:
                 request.respond(NO_CONTENT)
             else:
-                self._submit(request, route.consistency, end.value)
+                self._submit(request, route, end.value)
         except InvalidRequest as error:
             request.refuse(json_error(error.status, error.message))
         except Exception:  # noqa: BLE001 (one request's trouble must not be that of others)
@@ -205,11 +225,11 @@ class WriteResource(Resource):
             division = yield from self._fan_out.divide_slowly(prepared)
         return _Prepared(prepared, count_lines(body), len(body), division)
 
-    def _submit(self, request: Request, consistency: str, prepared: _Prepared) -> None:
-        self.writes += 1
+    def _submit(self, request: Request, route: _Route, prepared: _Prepared) -> None:
+        route.tally.writes += 1
         self.lines += prepared.lines
         self.bytes += prepared.size
-        answered = self._fan_out.submit(prepared.write, consistency, prepared.division)
+        answered = self._fan_out.submit(prepared.write, route.consistency, prepared.division)
         answered.addCallbacks(_present, request.fail, callbackArgs=(request,))
 
     def _route(self, query: bytes, authorization: bytes, read: Read) -> _Route:
@@ -232,6 +252,7 @@ class WriteResource(Resource):
                 found.authorization,
                 target.consistency,
                 found.guesses,
+                self._tallies[read],
             )
             if len(self._routes) >= _MEMORY:
                 self._routes.clear()

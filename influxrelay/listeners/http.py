@@ -20,13 +20,14 @@ from influxrelay.http.query_resource import PrometheusReadResource, QueryResourc
 from influxrelay.http.remote_write_resource import RemoteWriteResource
 from influxrelay.http.site import RelaySite
 from influxrelay.http.write_resource import PingResource, WriteResource
-from influxrelay.lineprotocol.api_queries import read_v2, read_v3
+from influxrelay.lineprotocol.api_queries import read_v1, read_v2, read_v3
 from influxrelay.listeners.factory import remote_write_versions
 from influxrelay.listeners.port_service import SiteService
 from influxrelay.listeners.relaying import Relaying
 from influxrelay.transport.sockets import Sockets
 
 NAMING_PATHS = (b"api/v1/prom/write",)  # InfluxDB's: a client names the database
+_APIS = {"v1": read_v1, "v2": read_v2, "v3": read_v3}
 REMOTE_WRITE_PATHS = (*NAMING_PATHS, b"api/v1/write")
 
 
@@ -125,6 +126,14 @@ class HTTPService(SiteService, Relaying):
     def outlook(self) -> Outlook | None:
         """Tell what would become of a read; None if there are no queries here."""
         return self.readers.outlook() if self.config.queries and self.readers.senders else None
+
+    def writes_by_api(self) -> dict[str, int]:
+        """Return how many writes were given to the backends, by the API in which they came."""
+        of_lines = {name: self.writes.writes_in(read) for name, read in _APIS.items()}
+        of_prometheus = {
+            f"prometheus-{version}": sum(each.writes_of[version] for each in self.remote_writes) for version in (1, 2)
+        }
+        return {**of_lines, **of_prometheus}
 
     def _influxdbs(self) -> list[Sender]:
         """Return the senders to backends that answer queries: Prometheus does not."""

@@ -77,6 +77,7 @@ class TCPService(StreamService, Relaying):
         self.batcher.reconfigure(where, query, **self._bounds())
         filters = list(dict.fromkeys(map(make_filter, config.outputs)))
         wanted = [] if None in filters else [each for each in filters if each is not None]
+        self.server.limit_connections(config.max_connections)
         self.server.reconfigure(config.name, self.batcher, precision=config.precision, filters=wanted)
 
     def _backends(self) -> str:
@@ -92,6 +93,7 @@ class TCPService(StreamService, Relaying):
         return {
             **super().counters(),
             "connections": len(self.server.connections),
+            "refused_connections": self.server.refused,
             "reading": not self.server.is_paused,
             "lines": self.server.lines_in,
             "dropped": dict(self.server.dropped + self.batcher.dropped),

@@ -39,7 +39,7 @@ class LineServer(Factory):
 
     :param precision: of the timestamps, in and out.
     :param clock: returns nanoseconds since the epoch.
-    :ivar accepted: connections so far.
+    :ivar accepted: connections so far, with those that were ``refused`` because there were ``max_connections``.
     :ivar lines_in: lines received, less comments and blank ones, with ``bytes_in``.
     :ivar dropped: lines dropped here, by reason: ``invalid``, ``too long``, ``incomplete`` (the connection broke).
     :ivar filters: all outputs', if each has one: they tell what nobody wants.
@@ -50,7 +50,8 @@ class LineServer(Factory):
     _log = Logger()
 
     def __init__(self, name: str, reactor: Any, *, clock: Callable[[], int] = time.time_ns) -> None:
-        self.accepted = self.bytes_in = self.lines_in = self.lines_unwanted = 0
+        self.accepted = self.refused = self.bytes_in = self.lines_in = self.lines_unwanted = 0
+        self.max_connections = 1000
         self.dropped: Counter[str] = Counter()
         self.filters: Sequence[Filter] = ()
         self.connections: dict[LineConnection, None] = {}
@@ -60,15 +61,36 @@ class LineServer(Factory):
         self._output: Output | None = None
         self._clock = clock
         self._rubbish = Throttle(reactor)
+        self._crowd = Throttle(reactor)
 
     def reconfigure(self, name: str, output: Output, *, precision: str, filters: Sequence[Filter]) -> None:
         """Let other settings hold for the next lines."""
         self._name, self._output, self._precision, self.filters = name, output, precision.encode(), filters
 
+    def limit_connections(self, number: int) -> None:
+        """Let there be so many connections at a time, from the next one on."""
+        self.max_connections = number
+
     def buildProtocol(self, addr: object) -> LineConnection:  # noqa: ARG002 (the interface's)
         """Take a connection."""
         self.accepted += 1
         return LineConnection(self)
+
+    def admit(self, connection: LineConnection) -> bool:
+        """Let a connection join the others, unless there are too many; a sender that is not let in tries again."""
+        if len(self.connections) < self.max_connections:
+            self.connections[connection] = None
+            return True
+        self.refused += 1
+        count = self._crowd.admit()
+        if count:
+            self._log.warn(
+                "{relay}: refused {count} connection(s), there are {limit} (max-connections)",
+                relay=self._name,
+                count=count,
+                limit=len(self.connections),
+            )
+        return False
 
     def take(self, data: bytes) -> None:
         """Stamp whole lines, and hand them on; stop reading if they are one too many."""
@@ -146,15 +168,20 @@ class LineConnection(StreamProtocol):
         self._server = server
         self._rest = bytearray()
         self._is_skipping = False  # the rest of a line that is too long
+        self._is_refused = False
 
     def connectionMade(self) -> None:
-        """Join the others."""
-        self._server.connections[self] = None
-        if self._server.is_paused:
+        """Join the others, or be closed at once."""
+        self._is_refused = not self._server.admit(self)
+        if self._is_refused:
+            self.transport.abortConnection()
+        elif self._server.is_paused:
             self.pause()
 
     def dataReceived(self, data: bytes) -> None:
         """Take whole lines, and keep the beginning of the next one."""
+        if self._is_refused:
+            return
         end = data.rfind(b"\n") + 1
         if end:
             begin = 0

@@ -39,6 +39,12 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     # -- clients
     ("influxrelay_writes_total", "counter", _LISTENER, "Writes received over HTTP and passed to the backends."),
     (
+        "influxrelay_api_writes_total",
+        "counter",
+        (*_LISTENER, "api"),
+        "The same writes by the API in which they came: v1, v2, v3, prometheus-1, prometheus-2.",
+    ),
+    (
         "influxrelay_remote_writes_total",
         "counter",
         _LISTENER,
@@ -126,6 +132,12 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ),
     ("influxrelay_tcp_connections", "gauge", _LISTENER, "Open connections of a TCP listener."),
     ("influxrelay_tcp_accepted_connections_total", "counter", _LISTENER, "Accepted connections of a TCP listener."),
+    (
+        "influxrelay_tcp_refused_connections_total",
+        "counter",
+        _LISTENER,
+        "Connections of a TCP listener that were closed at once because there were max-connections.",
+    ),
     (
         "influxrelay_tcp_reading",
         "gauge",

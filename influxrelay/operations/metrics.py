@@ -204,6 +204,7 @@ def _add_http(sheet: Sheet, listener: HTTPService) -> None:
     resource, site = listener.writes, listener.site
     remote = listener.remote_writes
     sheet.add("influxrelay_writes_total", labels, resource.writes + sum(each.writes for each in remote))
+    sheet.add_each("influxrelay_api_writes_total", labels, listener.writes_by_api())
     sheet.add("influxrelay_remote_writes_total", labels, sum(each.writes for each in remote))
     sheet.add("influxrelay_remote_write_bytes_total", labels, sum(each.bytes for each in remote))
     sheet.add("influxrelay_lines_total", labels, resource.lines)
@@ -225,6 +226,7 @@ def _add_tcp(sheet: Sheet, listener: TCPService) -> None:
     sheet.add("influxrelay_unwanted_lines_total", labels, server.lines_unwanted)
     sheet.add("influxrelay_tcp_connections", labels, len(server.connections))
     sheet.add("influxrelay_tcp_accepted_connections_total", labels, server.accepted)
+    sheet.add("influxrelay_tcp_refused_connections_total", labels, server.refused)
     sheet.add("influxrelay_tcp_reading", labels, not server.is_paused)
     dropped = server.dropped + batcher.dropped
     usual = dict.fromkeys(("invalid", "too long", "incomplete", "400"), 0)

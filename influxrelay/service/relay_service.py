@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import attrs
 from prometheus_client.core import Metric
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, maybeDeferred
@@ -23,11 +22,12 @@ from influxrelay.core.text import count, iso, size
 from influxrelay.core.timeouts import within
 from influxrelay.delivery.prober import Prober
 from influxrelay.delivery.sender import Sender
-from influxrelay.http.site import RelaySite
+from influxrelay.http.overload import AdmissionControl
 from influxrelay.listeners.factory import http_outputs
 from influxrelay.listeners.http import HTTPService
 from influxrelay.listeners.port_service import AdminService, SiteService, cannot_start
 from influxrelay.listeners.tcp import TCPService
+from influxrelay.listeners.tcp_protocol import LineServer
 from influxrelay.listeners.transaction import Transaction
 from influxrelay.listeners.udp import UDPService
 from influxrelay.operations.admin_socket import AdminSocket
@@ -155,16 +155,17 @@ class RelayService(MultiService):
 
     def _share_files(self) -> None:
         """Let clients have no more connections than there are files for them."""
-        sites = [each.site for each in (*self.listeners, self.admin) if isinstance(each, SiteService)]
-        admissions = [site.admission for site in sites if isinstance(site, RelaySite)]
-        wanted = [each.limits.connections for each in admissions]
+        sites = [each.site.admission for each in (*self.listeners, self.admin) if isinstance(each, SiteService)]
+        servers = [each.server for each in self.listeners if isinstance(each, TCPService)]
+        limited: list[AdmissionControl | LineServer] = [*sites, *servers]
+        wanted = [each.max_connections for each in limited]
         files = file_limit()
         outputs = [output for listener in self.config.listeners for output in http_outputs(listener)]
         to_backends = sum(output.max_connections for output in outputs)
         to_backends += sum(each.max_queries for each in self.config.http if each.queries)
         granted = share_files(files, to_backends, wanted)
-        for each, number in zip(admissions, granted, strict=True):
-            each.reconfigure(each.name, attrs.evolve(each.limits, connections=number))
+        for each, number in zip(limited, granted, strict=True):
+            each.limit_connections(number)
         if granted != wanted:
             self.log.warn(
                 "the process may open {files} files: clients get {granted} connections, not {wanted}",

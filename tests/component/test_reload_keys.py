@@ -129,6 +129,7 @@ TCP: dict[str, Key | str] = {
     "name": "test_tcp.TCPTests.test_renamed",
     "bind-addr": "test_tcp.TCPTests.test_reload",
     "ssl-combined-pem": "test_tcp.TCPTests.test_other_certificate",
+    "max-connections": Key("7", "8", "listener.server.max_connections", 7, 8),
     "precision": Key('"ns"', '"s"', "listener.batcher._collector._query", b"db=d&precision=ns", b"db=d&precision=s"),
     "batch-size": Key("7", "8", "listener.batcher._collector._batch_lines", 7, 8),
     "batch-kb": Key("7", "8", "listener.batcher._collector._batch_bytes", 7 * 1024, 8 * 1024),

@@ -15,6 +15,7 @@ from influxrelay.config.settings import Config, HTTPOutputConfig, JournalConfig,
 from influxrelay.listeners.tcp import TCPService
 from influxrelay.service.relay_service import RelayService
 from testing.certificates import Authority
+from testing.logs import watch_events
 from testing.scripted import LOOPBACK, Client, RelayTestCase, ScriptedBackend, answer, reactor, until
 from testing.servers import free_port
 
@@ -190,6 +191,35 @@ class TCPTests(RelayTestCase):
         await until(lambda: relay.batcher.lines_out == 1)
         client.transport.loseConnection()
         await until(lambda: self.received(backend) == line(1) + line(2))
+
+    async def test_too_many_connections(self) -> None:
+        """A connection too many is closed at once, logged and counted; when another has ended there is room again."""
+        events = watch_events(self)
+        pem = Authority(self.mktemp()).issue()
+        for options, endpoint in (
+            ({}, ENDPOINT),
+            ({"tls": CertificateOptions()}, f"ssl:0:interface={LOOPBACK}:privateKey={pem}:certKey={pem}"),
+        ):
+            backend = self.backend()
+            relay = self.tcp(backend, endpoint=endpoint, max_connections=2)
+            clients = []
+            for count in (1, 2):
+                clients.append(await self.connect(relay, **options))
+                await until(lambda count=count: len(relay.server.connections) == count)  # type: ignore[misc]
+            for count in (1, 2, 3):
+                refused = await self.connect(relay, **options)
+                refused.send(line(9))
+                await refused.end()
+                self.assertEqual(relay.server.refused, count)
+            told = [each for each in events if "max-connections" in str(each.get("log_format"))]
+            self.assertEqual([(each["count"], each["limit"]) for each in told], [(1, 2)])
+            events.clear()
+            clients[0].transport.loseConnection()
+            await until(lambda: len(relay.server.connections) == 1)
+            late = await self.connect(relay, **options)
+            late.send(line(1))
+            await until(lambda: self.received(backend) == line(1))
+            self.assertEqual(relay.server.dropped.total(), 0)
 
     async def test_stop(self) -> None:
         """What has come is written before the relay ends."""
