@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import attrs
 
@@ -52,22 +52,23 @@ class AnswerRule:
         return self._expression is None or self._expression.search(reply.body) is not None
 
 
-class Answer(NamedTuple):
-    """An answer that was understood; a tuple, since one is made for every request.
+@attrs.frozen
+class Answer:
+    """An answer that was understood, and is no 2xx.
 
     :ivar reply: what a client may be shown.
     :ivar status: the backend's own.
     :ivar detail: that with the backend's words, for the log.
-    :ivar means: one of :data:`MEANINGS`, for counters; empty for a 2xx.
+    :ivar means: one of :data:`MEANINGS`, for counters.
     :ivar reason: the text that decided, else the status.
     """
 
     verdict: Verdict
     reply: Reply
-    status: int = 0
-    detail: str = ""
-    means: str = ""
-    reason: str = ""
+    status: int
+    detail: str
+    means: str
+    reason: str
 
     def failure(self, reason: str = "") -> BackendFailure:
         """Return what it is to a client whose write it does not settle; the reason is the status by default."""
@@ -75,13 +76,11 @@ class Answer(NamedTuple):
 
 
 def classify(reply: Reply, kind: str = LINES, rules: Sequence[AnswerRule] = ()) -> Answer:
-    """Find out what an answer to a write of this kind means: the first rule that is about it decides.
+    """Find out what an answer means that is no 2xx, to a write of this kind: the first rule that is about it decides.
 
     A rule never makes an answer settle a write that would not settle it by default.
     """
     default = judge(reply, kind)
-    if default is Verdict.TAKEN:
-        return Answer(default, reply)
     rule = next((each for each in rules if each.holds_for(reply)), None)
     if rule is None:
         return Answer(default, reply, reply.status, excerpt(reply), _MEANS[default], reason_of(reply, default))

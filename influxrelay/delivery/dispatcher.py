@@ -127,18 +127,19 @@ class Dispatcher:
 
     # -- answers
 
+    def taken(self, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
+        """Take a 2xx."""
+        self._found_database(queue)
+        self._go_on_after(queue)  # before any client is told, so that its next write cannot overtake
+        self.clients.answer(entries, reply)
+
     def answered(self, answer: Answer, queue: DestinationQueue, entries: list[Entry]) -> None:
-        """Take an answer that shows that the backend is well."""
-        verdict = answer.verdict
-        if verdict is Verdict.TAKEN:
-            self._found_database(queue)
-            self._go_on_after(queue)  # before any client is told, so that its next write cannot overtake
-            self.clients.answer(entries, answer.reply)
-        elif self.backlog.keeps and verdict is Verdict.NOT_READY:
+        """Take another answer that shows that the backend is well."""
+        if answer.verdict is Verdict.NOT_READY and self.backlog.keeps:
             self._not_ready(answer.reply, queue, entries)
         elif len(entries) > 1:  # one bad write must not speak for the others
             self._unmerge(queue, entries)
-        elif verdict is Verdict.STALE:
+        elif answer.verdict is Verdict.STALE:
             self._stale(answer, queue, entries[0])
         else:
             self._refused(answer, queue, entries[0])

@@ -23,8 +23,11 @@ from influxrelay.delivery.responses import Verdict, retry_after
 class Outcomes(Protocol):
     """Who is told what has become of a request, once its queue has been told that it has landed."""
 
+    def taken(self, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
+        """Take a 2xx."""
+
     def answered(self, answer: Answer, queue: DestinationQueue, entries: list[Entry]) -> None:
-        """Take an answer that shows that the backend is well."""
+        """Take another answer that shows that the backend is well."""
 
     def failed(
         self,
@@ -98,10 +101,14 @@ class Requests:
 
     def _answered(self, reply: Reply, queue: DestinationQueue, entries: list[Entry], began: float) -> None:
         self.latency.observe(perf_counter() - began)
+        if 200 <= reply.status < 300:
+            self.in_flight -= 1
+            queue.land(entries)
+            self._outcomes.taken(reply, queue, entries)
+            return
         answer = classify(reply, queue.destination.kind, self._rules)
         verdict = answer.verdict
-        if verdict is not Verdict.TAKEN:
-            self.answers[answer.means, answer.reason] += 1
+        self.answers[answer.means, answer.reason] += 1
         if verdict is Verdict.NOT_NOW or verdict is Verdict.MISDIRECTED:
             is_answer = verdict is Verdict.MISDIRECTED
             self._failed(answer.failure(), retry_after(reply), queue, entries, is_answer=is_answer)

@@ -12,7 +12,6 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.write import Reply
-from influxrelay.delivery import answer_rules
 from influxrelay.delivery.answer_rules import Answer
 from influxrelay.delivery.back_off import BackOff
 from influxrelay.delivery.backlog import Backlog
@@ -21,7 +20,8 @@ from influxrelay.delivery.destination_queue import DestinationQueue, Entry
 from influxrelay.delivery.dispatcher import Dispatcher
 from influxrelay.delivery.fate import State
 from influxrelay.delivery.queues import Queues
-from influxrelay.delivery.responses import Verdict, judge
+from influxrelay.delivery.requests import Requests
+from influxrelay.delivery.responses import Verdict
 from influxrelay.delivery.settle import FirstAnswer
 from tests.simulation import settle as simulation
 
@@ -31,6 +31,7 @@ ENOUGH = 400  # schedules in which each mistake must be noticed
 # As they are without a mistake.
 put_back, take = DestinationQueue.put_back, DestinationQueue.take
 answered, failed = Dispatcher.answered, Dispatcher.failed
+requests_answered = Requests._answered
 expired = Clients.expired
 lost = Backlog.lost
 
@@ -211,9 +212,9 @@ def miss_always(self: Backlog, entry: Entry, reason: str) -> None:
     self._losses.count(reason, 0.0, 1)
 
 
-def taken(reply: Reply, *more: Any) -> Verdict:
+def take_redirect(self: Requests, reply: Reply, *more: Any) -> None:
     """Take a redirect for a success."""
-    return Verdict.TAKEN if reply.status == 301 else judge(reply, *more)
+    requests_answered(self, Reply(204) if reply.status == 301 else reply, *more)
 
 
 class MistakeTests(SynchronousTestCase):
@@ -293,7 +294,7 @@ class MistakeTests(SynchronousTestCase):
 
     def test_takes_a_redirect_for_a_success(self) -> None:
         """A write that was acknowledged and not stored is noticed."""
-        self.check(answer_rules, "judge", taken, "never said")
+        self.check(Requests, "_answered", take_redirect, "never said")
 
     def test_backend_that_lies(self) -> None:
         """A write that is answered 204 and stored nowhere is noticed."""

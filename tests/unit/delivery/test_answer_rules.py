@@ -11,7 +11,7 @@ from influxrelay.delivery.back_off import PROBE_GAP
 from influxrelay.delivery.fate import State
 from influxrelay.delivery.responses import Verdict
 from influxrelay.delivery.settle import Count, present
-from testing.backends import BAD, BROKEN, OK, destination, retry_later
+from testing.backends import BAD, BROKEN, destination, retry_later
 from testing.remote_write import Timeseries, version_1
 from testing.remote_write_case import packed
 from testing.sender_case import JournalCase, MemoryCase
@@ -47,7 +47,6 @@ class ClassifyTests(SynchronousTestCase):
         ):
             answer = classify(reply, kind)
             self.assertEqual((answer.means, answer.reason, answer.reply), (means, reason, reply))
-        self.assertEqual(classify(OK, rules=[rule("hold", text="")])[:2], (Verdict.TAKEN, OK))
 
     def test_matches(self) -> None:
         """A rule is about its statuses, its text in upper or lower case, or both; the first that matches decides."""
