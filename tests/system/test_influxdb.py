@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import gzip
-import json
-import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import count
-from pathlib import Path
 from random import Random
-from shutil import rmtree
 from socket import SOCK_DGRAM, socket
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote
 
-from influxdb import InfluxDBClient
-from influxdb_client.client.influxdb_client import InfluxDBClient as InfluxDB2Client
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from influxrelay import __version__
 from influxrelay.config.settings import Config, HTTPOutputConfig, UDPListenerConfig, UDPOutputConfig
 from influxrelay.lineprotocol.parser import PRECISIONS
-from influxrelay.listeners.http import HTTPService
 from influxrelay.service.relay_service import RelayService
+from testing.influxdb_case import NOW, InfluxDBTestCase, pair
 from testing.line_protocol_cases import random_line
-from testing.scripted import LOOPBACK, Answer, RelayTestCase, reactor, request
-from testing.servers import Influxd, send
+from testing.scripted import LOOPBACK, reactor, request
 
-NOW = 1_700_000_000_123_456_789  # nanoseconds
 PRECISION_NAMES = ("ns", "u", "ms", "s", "m", "h")
-_databases = count()
-
 # Every type of a field, and what is hard to read in strings, names and tags.
 HARD = r"""types f=1,f2=-2.5e-3,i=42i,i2=-9223372036854775808i,b=true,b2=F,s="text"
 strings s="a \"quoted\" word",s2="back\\slash",s3="",s4="a,b=c d 5"
@@ -52,109 +36,7 @@ unicode,host=zürich temperature="21 °C"
 last,a=1,b=2 v=1""".encode()
 
 
-@cache
-def pair(udp_precision: str = "ns") -> tuple[Influxd, Influxd]:
-    """Return two servers that run, with UDP ports of a precision; they are started once and end with this process."""
-    directory = Path(tempfile.mkdtemp(prefix="influxrelay-influxdb-"))
-    servers = [
-        Influxd(directory / name, udp_database="udp", udp_precision="n" if udp_precision == "ns" else udp_precision)
-        for name in "ab"
-    ]
-
-    def stop() -> None:
-        for server in servers:
-            server.kill()
-        rmtree(directory, ignore_errors=True)
-
-    atexit.register(stop)
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(Influxd.start, servers))
-    return servers[0], servers[1]
-
-
-class _Case(RelayTestCase):
-    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
-        """Have the servers, and a database of this test's own on both."""
-        self.a, self.b = self.servers = pair()
-        self.db = await self.new_database()
-
-    async def new_database(self) -> str:
-        """Create a database on both servers."""
-        name = f"db{next(_databases)}"
-        for server in self.servers:
-            await deferToThread(server.create_database, name)
-        return name
-
-    def output_to(self, server: Influxd, **settings: Any) -> HTTPOutputConfig:
-        """Return the output that leads to a server."""
-        url = f"{server.url}/write"
-        settings.setdefault("name", f"influxd-{server.http_port}")
-        return HTTPOutputConfig(location=url, write_url=url, ping_url=f"{server.url}/ping", **settings)
-
-    def relay_to_both(self, **settings: Any) -> HTTPService:
-        """Start a relay in front of both servers."""
-        return self.relay(*(self.output_to(server, **settings) for server in self.servers))
-
-    def url(self, relay: HTTPService, **parameters: str) -> bytes:
-        """Return the target of a write to this test's database."""
-        pairs = {"db": self.db, **parameters}.items()
-        return b"/write?" + "&".join(f"{name}={quote(value)}" for name, value in pairs).encode()
-
-    async def write(self, relay: HTTPService, body: bytes, *headers: bytes, **parameters: str) -> Answer:
-        """Write through the relay."""
-        return await self.ask(relay, request(self.url(relay, **parameters), body, *headers))
-
-    async def points(self, server: Influxd, db: str = "") -> dict[tuple[str, tuple[Any, ...]], list[dict[str, Any]]]:
-        """Return all points of a database: by measurement and tags the fields, with the time in nanoseconds."""
-        query = quote("SELECT * FROM /.*/ GROUP BY *")
-        url = f"{server.url}/query?epoch=ns&db={db or self.db}&q={query}"
-        status, body = await deferToThread(send, "GET", url)
-        self.assertEqual(status, 200, body)
-        (result,) = json.loads(body)["results"]
-        self.assertNotIn("error", result)
-        return {
-            (series["name"], tuple(sorted(tag for tag in series.get("tags", {}).items() if tag[1]))): [
-                {key: value for key, value in zip(series["columns"], row, strict=True) if value is not None}
-                for row in series["values"]
-            ]
-            for series in result.get("series", ())
-        }
-
-    async def total(self, server: Influxd, db: str = "") -> int:
-        """Return the number of points in a database."""
-        return sum(map(len, (await self.points(server, db)).values()))
-
-    async def both(self, count_: int, db: str = "") -> Any:
-        """Wait until both servers have that many points, check that they are the same, and return them."""
-        deadline = reactor.seconds() + 20
-        for server in self.servers:
-            while (found := await self.total(server, db)) != count_:
-                self.assertLess(reactor.seconds(), deadline, f"{found} points instead of {count_} on {server.url}")
-                await deferLater(reactor, 0.02)
-        first, second = [await self.points(server, db) for server in self.servers]
-        self.assertEqual(first, second)
-        return first
-
-    async def reference(self, body: bytes, precision: str) -> Any:
-        """Write straight to the first server, into another database, and return what is in it then."""
-        name = await self.new_database()
-        url = f"{self.a.url}/write?db={name}&precision={precision}"
-        status, answer = await deferToThread(send, "POST", url, body)
-        self.assertEqual(status, 204, answer)
-        return await self.points(self.a, name)
-
-    def times(self, points: Any) -> set[int]:
-        """Return the times that points have."""
-        return {row["time"] for rows in points.values() for row in rows}
-
-    def timestamped(self, precision: str) -> bytes:
-        """Return lines of every kind, each with a timestamp of its own in a precision."""
-        random = Random(precision)
-        start = NOW // PRECISIONS[precision.encode()]
-        return b"\n".join(random_line(random, start + number) for number in range(100))
-
-
-class HTTPTests(_Case):
+class HTTPTests(InfluxDBTestCase):
     """Writes over HTTP."""
 
     async def test_with_timestamps(self) -> None:
@@ -264,7 +146,7 @@ class HTTPTests(_Case):
             points = await self.both(1)
 
 
-class ErrorTests(_Case):
+class ErrorTests(InfluxDBTestCase):
     """What a client is told when a server refuses its write."""
 
     async def test_same_as_a_direct_write(self) -> None:
@@ -300,7 +182,7 @@ class ErrorTests(_Case):
         await self.both(2)
 
 
-class UDPTests(_Case):
+class UDPTests(InfluxDBTestCase):
     """Writes over UDP."""
 
     async def relay_udp(
@@ -378,7 +260,7 @@ class UDPTests(_Case):
                     await deferToThread(server.kill)
 
 
-class OutageTests(_Case):
+class OutageTests(InfluxDBTestCase):
     """One server fails."""
 
     async def test_one_dies_and_returns(self) -> None:
@@ -408,90 +290,3 @@ class OutageTests(_Case):
             await deferToThread(server.kill)
             self.addCleanup(deferToThread, server.start)
         self.assert_unable(await self.write(relay, b"m v=1 1"))
-
-
-class ClientTests(_Case):
-    """Clients that people use, unchanged."""
-
-    def port(self, relay: HTTPService) -> int:
-        """Return where a relay listens."""
-        port: int = relay.address().port
-        return port
-
-    async def test_influxdb(self) -> None:
-        """The influxdb package's client pings and writes points, plain and compressed, in its precisions."""
-        relay = self.relay_to_both()
-        points: list[dict[str, Any]] = [
-            {
-                "measurement": "cpu load",
-                "tags": {"host": "a b", "region": "eu,west"},
-                "time": 1_700_000_000 + number,
-                "fields": {"f": 0.5, "i": number, "b": True, "s": 'say "hi" there \\ 5'},
-            }
-            for number in range(50)
-        ]
-        for compressed in (False, True):
-            self.db = await self.new_database()
-            client = InfluxDBClient(LOOPBACK, self.port(relay), database=self.db, gzip=compressed)
-            self.addCleanup(client.close)
-            self.assertEqual(await deferToThread(client.ping), f"relay-{__version__}")
-            written = await deferToThread(client.write_points, points, time_precision="s", batch_size=20)
-            self.assertTrue(written)
-            found = await self.both(50)
-            ((key, rows),) = found.items()
-            self.assertEqual(key, ("cpu load", (("host", "a b"), ("region", "eu,west"))))
-            self.assertEqual([row["time"] for row in rows], [point["time"] * 10**9 for point in points])
-            self.assertEqual({name: rows[7][name] for name in "fibs"}, points[7]["fields"])
-
-    async def test_influxdb_without_time(self) -> None:
-        """Points without a time, and plain lines, get the same one on both servers."""
-        client = InfluxDBClient(LOOPBACK, self.port(self.relay_to_both()), database=self.db)
-        self.addCleanup(client.close)
-        await deferToThread(client.write_points, [{"measurement": "m", "fields": {"v": 1.0}}])
-        await deferToThread(client.write_points, ["n v=1", "o v=2 5"], protocol="line")
-        await self.both(3)
-
-    async def test_influxdb_retention_policy(self) -> None:
-        """The client's retention policy is used."""
-        for server in self.servers:
-            await deferToThread(server.query, f"CREATE RETENTION POLICY weekly ON {self.db} DURATION INF REPLICATION 1")
-        client = InfluxDBClient(LOOPBACK, self.port(self.relay_to_both()), database=self.db)
-        self.addCleanup(client.close)
-        point = {"measurement": "m", "fields": {"v": 1.0}, "time": 1}
-        await deferToThread(client.write_points, [point], retention_policy="weekly")
-        for server in self.servers:
-            while not await deferToThread(server.rows, f"SELECT v FROM {self.db}.weekly.m", self.db):
-                await deferLater(reactor, 0.01)  # the test's timeout ends this
-            self.assertEqual(await self.total(server), 0)
-
-    async def test_influxdb_error(self) -> None:
-        """The client raises the error that a server gave, with its text."""
-        client = InfluxDBClient(LOOPBACK, self.port(self.relay_to_both()), database="nosuchdatabase")
-        self.addCleanup(client.close)
-        try:
-            await deferToThread(client.write_points, [{"measurement": "m", "fields": {"v": 1.0}}])
-        except Exception as error:  # noqa: BLE001 (the client's class is none of our business)
-            self.assertIn('database not found: \\"nosuchdatabase\\"', str(error))
-        else:
-            self.fail("no error")
-
-    async def test_influxdb_client(self) -> None:
-        """The influxdb-client package writes lines to /write with its own HTTP machinery and a 1.x token."""
-        relay = self.relay_to_both()
-
-        def write() -> int:
-            url = f"http://{LOOPBACK}:{self.port(relay)}"
-            with InfluxDB2Client(url=url, token="me:secret", org="-") as client:
-                _, status, _ = client.api_client.call_api(
-                    "/write",
-                    "POST",
-                    query_params=[("db", self.db), ("precision", "s")],
-                    header_params={"Content-Type": "text/plain; charset=utf-8"},
-                    body=b"a,x=1 v=1\nb v=2 1700000000",
-                    _return_http_data_only=False,
-                )
-                return int(status)
-
-        self.assertEqual(await deferToThread(write), 204)
-        points = await self.both(2)
-        self.assertEqual(points["b", ()][0]["time"], 1_700_000_000 * 10**9)
