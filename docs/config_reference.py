@@ -24,7 +24,16 @@ from influxrelay.core.errors import ConfigError
 
 EXAMPLE = Path(__file__).parent.parent / "etc" / "relay.toml"
 _KEY = re.compile(r"(# )?([a-z_-]+) = (.+)")
-_STRUCTURE = {"admin", "http", "udp", "tcp", "filter", "output"}  # keys that are tables of their own in the file
+_STRUCTURE = {
+    "admin",
+    "http",
+    "udp",
+    "tcp",
+    "filter",
+    "output",
+    "shard",
+    "epoch",
+}  # keys that are tables of their own in the file
 
 
 @attrs.define

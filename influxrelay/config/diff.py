@@ -8,7 +8,14 @@ from typing import Any
 import attrs
 
 from influxrelay.config.schema import ATTRIBUTES
-from influxrelay.config.settings import Config, HTTPOutputConfig, ListenerConfig, UDPOutputConfig
+from influxrelay.config.settings import (
+    Config,
+    HTTPListenerConfig,
+    HTTPOutputConfig,
+    ListenerConfig,
+    ShardConfig,
+    UDPOutputConfig,
+)
 from influxrelay.core.errors import ConfigError
 from influxrelay.core.matching import find_again
 
@@ -41,12 +48,13 @@ def compare(old: Config, new: Config) -> Plan:
     changes = list(_keys(old, new, ("http", "udp", "tcp", "admin", "warnings")))
     if old.admin != new.admin:
         changes.append(f"admin: {_change_of(old.admin, new.admin)}")
-    kinds: tuple[tuple[str, Sequence[Listener], Sequence[Listener]], ...] = (
-        ("http", old.http, new.http),
-        ("udp", old.udp, new.udp),
-        ("tcp", old.tcp, new.tcp),
+    kinds: tuple[tuple[list[str], Sequence[Listener], Sequence[Listener]], ...] = (
+        (_places("http", new.http), old.http, new.http),
+        (_places_of_shards(new), old.shards, new.shards),
+        (_places("udp", new.udp), old.udp, new.udp),
+        (_places("tcp", new.tcp), old.tcp, new.tcp),
     )
-    for kind, before, after in kinds:
+    for places, before, after in kinds:
         present = {each.name: each for each in before}
         names = _same_listeners(before, after)
         for index, listener in enumerate(after):
@@ -55,12 +63,22 @@ def compare(old: Config, new: Config) -> Plan:
                 changes.append(f"{listener.name}: added")
                 continue
             was = present.pop(names[listener.name])
-            _refuse_what_needs_a_restart(f"{new.path}: {kind}[{index}]", was, listener)
+            _refuse_what_needs_a_restart(f"{new.path}: {places[index]}", was, listener)
             kept.append((was, listener))
             changes += _differences(was, listener)
         removed += present.values()
         changes += [f"{name}: removed" for name in present]
     return Plan(tuple(kept), tuple(added), tuple(removed), tuple(changes))
+
+
+def _places(kind: str, listeners: Sequence[Listener]) -> list[str]:
+    return [f"{kind}[{index}]" for index in range(len(listeners))]
+
+
+def _places_of_shards(config: Config) -> list[str]:
+    return [
+        f"http[{index}].{place}" for index, each in enumerate(config.http) for place in _places("shard", each.shards)
+    ]
 
 
 def _change_of(old: object, new: object) -> str:
@@ -84,6 +102,8 @@ def _refuse_what_needs_a_restart(place: str, old: Listener, new: Listener) -> No
 
     :raises ConfigError: with the key.
     """
+    if isinstance(new, HTTPListenerConfig) and bool(new.shards) != bool(getattr(old, "shards", ())):
+        raise ConfigError(f"{place}.shard: to begin or end with shards needs a restart")
     if (old.journal and old.journal.directory) != (new.journal and new.journal.directory):
         raise ConfigError(f"{place}.journal: another journal, or to begin or end one, needs a restart")
     before = pair_outputs(old, new)
@@ -121,7 +141,8 @@ def _place_of(output: Output) -> str:
 
 def _differences(old: Listener, new: Listener) -> Iterator[str]:
     """Yield the changes of a listener, by place and key."""
-    keys = [*_keys(old, new, ("journal", "outputs")), *(f"journal-{key}" for key in _keys(old.journal, new.journal))]
+    unsaid = ("journal", "outputs", "shards", *(("bind_addr", "consistency") if isinstance(new, ShardConfig) else ()))
+    keys = [*_keys(old, new, unsaid), *(f"journal-{key}" for key in _keys(old.journal, new.journal))]
     if keys:
         yield f"{new.name}: {', '.join(keys)}"
     before = pair_outputs(old, new)
@@ -144,6 +165,7 @@ _KEYS = {
     **{attribute: key for key, attribute in ATTRIBUTES.items()},
     "max_bytes": "max-mb",
     "endpoint": "ssl-combined-pem",
+    "epochs": "epoch",
 }
 _ENDPOINTS = ("write_url", "write_prom_url", "ping_url", "query_url", "query")
 

@@ -35,6 +35,8 @@ from influxrelay.config.settings import (
     UDPListenerConfig,
     UDPOutputConfig,
 )
+from influxrelay.config.shard_tables import is_sharded, read_shards
+from influxrelay.config.shard_tables import warnings as warnings_of
 
 _Listener = TypeVar("_Listener", bound=ListenerConfig)
 _Output = TypeVar("_Output", bound=HTTPOutputConfig | UDPOutputConfig)
@@ -59,7 +61,8 @@ def load(path: str | Path, environment: Mapping[str, str] = os.environ, *, secre
     fields["admin"] = admin = _admin(place / "admin", fields["admin"]) if "admin" in fields else None
     _refuse_clashes(place, http, udp, tcp, admin)
     if "filter" in fields:
-        listeners: list[ListenerConfig] = [*http, *udp, *tcp]
+        shards = [shard for listener in http for shard in listener.shards]
+        listeners: list[ListenerConfig] = [*http, *shards, *udp, *tcp]
         outputs = [output.name for listener in listeners for output in listener.outputs]
         filters = read_each(place / "filter", fields.pop("filter"), lambda at, table: _filter(at, table, outputs))
         http, udp, tcp = _with_filters(http, filters), _with_filters(udp, filters), _with_filters(tcp, filters)
@@ -67,7 +70,8 @@ def load(path: str | Path, environment: Mapping[str, str] = os.environ, *, secre
     http, http_warnings = tell_apart(place / "http", http)
     udp, udp_warnings = tell_apart(place / "udp", udp)
     tcp, tcp_warnings = tell_apart(place / "tcp", tcp)
-    warnings = (*http_warnings, *udp_warnings, *tcp_warnings)
+    shard_warnings = [line for index, each in enumerate(http) for line in warnings_of((place / "http")[index], each)]
+    warnings = (*http_warnings, *shard_warnings, *udp_warnings, *tcp_warnings)
     return Config(path=str(path), http=http, udp=udp, tcp=tcp, warnings=warnings, **fields)
 
 
@@ -80,9 +84,10 @@ def _refuse_clashes(
 ) -> None:
     """Refuse listeners that share a name, an address or a journal."""
     with_http = [((place / "http")[index], each) for index, each in enumerate(http)]
+    with_shards = [((at / "shard")[index], shard) for at, each in with_http for index, shard in enumerate(each.shards)]
     with_udp = [((place / "udp")[index], each) for index, each in enumerate(udp)]
     with_tcp = [((place / "tcp")[index], each) for index, each in enumerate(tcp)]
-    listeners: list[tuple[Place, ListenerConfig]] = [*with_http, *with_udp, *with_tcp]
+    listeners: list[tuple[Place, ListenerConfig]] = [*with_http, *with_shards, *with_udp, *with_tcp]
     refuse_duplicates("name", "names must be unique", [(at, each.name, each.name) for at, each in listeners])
     ports: list[tuple[Place, HTTPListenerConfig | TCPListenerConfig | AdminConfig]] = [*with_http, *with_tcp]
     if admin is not None:
@@ -124,10 +129,19 @@ def _http_listener(place: Place, table: Table) -> HTTPListenerConfig:
     default_name = bound if isinstance(bound, str) else f"http{'s' if pem else ''}://{table['bind-addr']}"
     fields["name"] = fields.get("name", default_name)
     fields["journal"] = journal = _choose_journal(place, table, fields)
-    fields["outputs"] = _outputs(place, fields, _http_output, journal)
-    listener = HTTPListenerConfig(bind_addr=table["bind-addr"], endpoint=_endpoint(bound, pem), **fields)
-    outputs = tuple(attrs.evolve(each, health_timeout=listener.health_timeout) for each in listener.outputs)
-    return attrs.evolve(listener, outputs=outputs)
+    answers = fields.pop("answers", ())
+    read_answers(place / "answers", answers)  # an error is found here, and not in a shard
+    timeout = {"health_timeout": fields["health_timeout"]} if "health_timeout" in fields else {}
+
+    def read_outputs(at: Place, its: Table, journal: JournalConfig | None) -> tuple[HTTPOutputConfig, ...]:
+        its["answers"] = answers
+        return tuple(attrs.evolve(each, **timeout) for each in _outputs(at, its, _http_output, journal))
+
+    if is_sharded(fields):
+        read_shards(place, table["bind-addr"], fields, read_outputs)
+    else:
+        fields["outputs"] = read_outputs(place, fields, journal)
+    return HTTPListenerConfig(bind_addr=table["bind-addr"], endpoint=_endpoint(bound, pem), **fields)
 
 
 def _refuse_two_certificates(place: Place, bound: str | tuple[str, int], pem: str) -> None:
@@ -242,6 +256,8 @@ def _with_filters(listeners: tuple[_Listener, ...], filters: Sequence[FilterConf
             attrs.evolve(output, filters=tuple(each for each in filters if output.name in each.outputs))
             for output in listener.outputs
         )
+        if isinstance(listener, HTTPListenerConfig):
+            return attrs.evolve(listener, outputs=outputs, shards=_with_filters(listener.shards, filters))
         return attrs.evolve(listener, outputs=outputs)
 
     return tuple(map(filtered, listeners))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from influxrelay.config import readers, urls
+from influxrelay.config import readers, sharding, urls
 
 Keys = dict[str, Callable[[object], Any]]
 
@@ -16,6 +16,7 @@ ATTRIBUTES = {
     "health-timeout-ms": "health_timeout",
     "journal-max-mb": "journal_max_bytes",
     "max-in-flight-mb": "max_in_flight",
+    "pin": "pins",
 }
 """Attributes that are not named after their keys."""
 
@@ -79,6 +80,20 @@ HTTP: Keys = {
     "answers": readers.rules,
     **JOURNAL,
     "output": readers.tables,
+    "shard-key": sharding.key,
+    "default-shard": readers.string,
+    "shard": readers.tables,
+    "epoch": readers.tables,
+}
+HTTP_SHARD: Keys = {
+    "name": sharding.name,
+    "weight": sharding.weight,
+    "output": readers.tables,
+}
+HTTP_EPOCH: Keys = {
+    "since": sharding.time,
+    "shards": readers.names,
+    "pin": sharding.pins,
 }
 HTTP_OUTPUT: Keys = {
     "name": readers.string,

@@ -149,6 +149,42 @@ class UDPOutputConfig:
 
 
 @attrs.frozen
+class ShardConfig:
+    """A shard of an HTTP listener: a set of replicas, which for queues, journal and health is a listener of its own.
+
+    :ivar name: the listener's, a slash and the shard's own.
+    :ivar shard: its own name: letters, digits, ``.``, ``_`` and ``-``.
+    :ivar bind_addr: the listener's and its own name: what it is known by after its listener has another name.
+    :ivar weight: its part of the keys in relation to other shards', above 0.
+    :ivar consistency: the listener's.
+    :ivar journal: with the listener's settings, in the directory of the shard's name within the listener's.
+    :ivar outputs: at least one; names are unique within the listener.
+    """
+
+    name: str
+    shard: str
+    bind_addr: str
+    weight: float = 1.0
+    consistency: str = "one"
+    journal: JournalConfig | None = None
+    outputs: tuple[HTTPOutputConfig, ...] = ()
+
+
+@attrs.frozen
+class EpochConfig:
+    """Which shards hold a span of data time.
+
+    :ivar since: nanoseconds since 1970; None for the beginning of time.
+    :ivar shards: names of shards, at least one.
+    :ivar pins: values of the key that have a fixed place, each with one of these shards.
+    """
+
+    since: int | None = None
+    shards: tuple[str, ...] = ()
+    pins: tuple[tuple[str, str], ...] = ()
+
+
+@attrs.frozen
 class HTTPListenerConfig:
     """An HTTP listener and its backends.
 
@@ -178,7 +214,11 @@ class HTTPListenerConfig:
     :ivar max_queries: queries at a time, at least 1.
     :ivar slow_query: seconds from which on a query is logged; None logs none.
     :ivar read_only: whether statements that change something are refused; writes are not.
-    :ivar outputs: at least one, names unique.
+    :ivar outputs: at least one, names unique; none if there are shards.
+    :ivar shard_key: ``measurement`` or ``tag:NAME``, if there are shards; else empty.
+    :ivar default_shard: the shard of what lacks the tag; None refuses such writes.
+    :ivar shards: instead of outputs.
+    :ivar epochs: at least one if there are shards, the earliest first.
     """
 
     name: str
@@ -209,6 +249,10 @@ class HTTPListenerConfig:
     read_only: bool = False
     journal: JournalConfig | None = None
     outputs: tuple[HTTPOutputConfig, ...] = ()
+    shard_key: str = ""
+    default_shard: str | None = None
+    shards: tuple[ShardConfig, ...] = ()
+    epochs: tuple[EpochConfig, ...] = ()
 
 
 @attrs.frozen
@@ -264,7 +308,7 @@ class TCPListenerConfig:
     outputs: tuple[HTTPOutputConfig, ...] = ()
 
 
-ListenerConfig = HTTPListenerConfig | UDPListenerConfig | TCPListenerConfig
+ListenerConfig = HTTPListenerConfig | ShardConfig | UDPListenerConfig | TCPListenerConfig
 
 
 @attrs.frozen
@@ -302,6 +346,11 @@ class Config:
     warnings: tuple[str, ...] = ()
 
     @property
+    def shards(self) -> tuple[ShardConfig, ...]:
+        """All shards of all listeners."""
+        return tuple(shard for listener in self.http for shard in listener.shards)
+
+    @property
     def listeners(self) -> tuple[ListenerConfig, ...]:
-        """All listeners."""
-        return (*self.http, *self.udp, *self.tcp)
+        """All listeners, and all shards as listeners of their own."""
+        return (*self.http, *self.shards, *self.udp, *self.tcp)

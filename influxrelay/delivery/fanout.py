@@ -46,6 +46,7 @@ class FanOut:
     :ivar lines_unwanted: lines that no backend's filter takes.
     """
 
+    divides_series = False
     _log = Logger()
 
     def __init__(
@@ -188,6 +189,11 @@ class FanOut:
         fate.tell(reply)
 
     # -- filters
+
+    @property
+    def divides_lines(self) -> bool:
+        """Whether there are filters."""
+        return bool(self.filters)
 
     def divide_slowly(self, write: Write) -> Steps[Division]:
         """Find out bit by bit what the filters leave of a write: it may take long, whatever they are."""

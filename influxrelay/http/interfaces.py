@@ -5,12 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.web.resource import Resource
 
+from influxrelay.core.write import Reply, Write
 from influxrelay.http.head import Head, HeadCache
 from influxrelay.http.overload import Client
 from influxrelay.http.request import Host, Request
+from influxrelay.lineprotocol.scanner import Steps
+
+
+class AnyFanOut(Protocol):
+    """Whoever gives writes to backends: a fan-out, or one for each of several shards."""
+
+    @property
+    def at_once(self) -> int:
+        """Up to how many bytes a body of lines may have to be submitted without being divided."""
+
+    @property
+    def divides_lines(self) -> bool:
+        """Whether backends may get different lines."""
+
+    @property
+    def divides_series(self) -> bool:
+        """Whether backends may get different series of a remote write."""
+
+    def divide_slowly(self, write: Write) -> Steps[Any]:
+        """Find out bit by bit who gets what of a write.
+
+        :raises InvalidRequest: something of it can be for nobody.
+        """
+
+    def submit(self, write: Write, consistency: str = "", division: Any = None) -> Deferred[Reply]:
+        """Give a write to the backends, and fire with the answer for the client. Never fails.
+
+        :param division: what :meth:`divide_slowly` has found.
+        """
 
 
 class Site(Host, Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote_plus
 
 import attrs
@@ -14,8 +15,8 @@ from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.replies import json_error
 from influxrelay.core.token_bucket import TokenBucket
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.fanout import FanOut
 from influxrelay.http.head import Head
+from influxrelay.http.interfaces import AnyFanOut
 from influxrelay.http.refusals import TOO_MUCH, method_not_allowed, rate_limited
 from influxrelay.http.request import Request
 from influxrelay.lineprotocol.query_string import parse, without
@@ -52,6 +53,21 @@ class _Target:
     version: int
 
 
+@attrs.frozen
+class _Prepared:
+    """A write that is ready for the backends.
+
+    :ivar size: bytes, unpacked.
+    :ivar counts: what is in it, if nobody else may tell the client.
+    :ivar division: who gets what of it, if not all get all.
+    """
+
+    write: Write
+    size: int
+    counts: Counts
+    division: Any
+
+
 class RemoteWriteResource(Resource):
     """Takes Prometheus' remote writes, 1.0 and 2.0, for the backends.
 
@@ -62,7 +78,7 @@ class RemoteWriteResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, fan_out: FanOut, cooperator: Cooperator, *, names_database: bool) -> None:
+    def __init__(self, fan_out: AnyFanOut, cooperator: Cooperator, *, names_database: bool) -> None:
         super().__init__()
         self.writes_of = {1: 0, 2: 0}
         self.bytes = 0
@@ -169,6 +185,18 @@ class RemoteWriteResource(Resource):
             if target.version == 2 and (target.consistency or self._consistency) == "any":
                 counts = yield from count_slowly(message)  # nobody else may tell the client
             del message
+            write = Write(
+                target.destination,
+                target.query,
+                target.destination.credentials[0],
+                body,
+                mergeable=target.version == 1,
+            )
+            division = (
+                (yield from self._fan_out.divide_slowly(write)) if size and self._fan_out.divides_series else None
+            )
+        except InvalidRequest as error:
+            request.refuse(json_error(error.status, error.message))
         except BodyTooLargeError:
             request.refuse(json_error(413, "Request Entity Too Large"))
         except BodyError as error:
@@ -176,23 +204,16 @@ class RemoteWriteResource(Resource):
         except Exception:  # noqa: BLE001 (one request's trouble must not be that of others)
             request.fail(Failure())
         else:
-            self._submit(request, body, size, target, counts)
+            self._submit(request, target, _Prepared(write, size, counts, division))
 
-    def _submit(self, request: Request, body: bytes, size: int, target: _Target, counts: Counts) -> None:
-        if not size:
-            request.respond(Reply(204, written(counts) if target.version == 2 else ()))
+    def _submit(self, request: Request, target: _Target, prepared: _Prepared) -> None:
+        if not prepared.size:
+            request.respond(Reply(204, written(prepared.counts) if target.version == 2 else ()))
             return
         self.writes_of[target.version] += 1
-        self.bytes += size
-        write = Write(
-            target.destination,
-            target.query,
-            target.destination.credentials[0],
-            body,
-            mergeable=target.version == 1,
-        )
-        answered = self._fan_out.submit(write, target.consistency)
-        answered.addCallback(_present, request, target.version, counts)
+        self.bytes += prepared.size
+        answered = self._fan_out.submit(prepared.write, target.consistency, prepared.division)
+        answered.addCallback(_present, request, target.version, prepared.counts)
         answered.addErrback(request.fail)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 from twisted.internet.task import Cooperator
@@ -15,9 +16,9 @@ from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.replies import json_error
 from influxrelay.core.token_bucket import TokenBucket
 from influxrelay.core.write import Destination, Reply, Write
-from influxrelay.delivery.fanout import AT_ONCE, FanOut
-from influxrelay.delivery.parts import Division
+from influxrelay.delivery.fanout import AT_ONCE
 from influxrelay.http.error_forms import ErrorForm, in_v1
+from influxrelay.http.interfaces import AnyFanOut
 from influxrelay.http.refusals import TOO_MUCH, method_not_allowed, rate_limited
 from influxrelay.http.request import Request
 from influxrelay.http.responses import VERSION
@@ -51,7 +52,7 @@ class _Prepared:
     write: Write
     lines: int
     size: int
-    division: Division | None = None
+    division: Any = None
 
 
 class _Tally:
@@ -94,7 +95,7 @@ class WriteResource(Resource):
 
     def __init__(
         self,
-        fan_out: FanOut,
+        fan_out: AnyFanOut,
         cooperator: Cooperator,
         *,
         default_retention_policy: str = "",
@@ -203,7 +204,13 @@ class WriteResource(Resource):
     def _prepare(self, request: Request, body: bytes, write: Write, route: _Route) -> Steps[_Prepared | None]:
         """Read a body, stamp its lines, and look at their names; return None if there are no lines."""
         encoding, precision = request.head.encoding, route.precision
-        if encoding and self._keeps_gzip and not route.guesses and not self._fan_out.filters and is_gzip(encoding):
+        if (
+            encoding
+            and self._keeps_gzip
+            and not route.guesses
+            and not self._fan_out.divides_lines
+            and is_gzip(encoding)
+        ):
             packed = yield from prepare_packed(body, precision, self._clock(), self._max_decoded_size)
             if packed is None:
                 return None
@@ -221,7 +228,7 @@ class WriteResource(Resource):
                 stamped = yield from convert_slowly(stamped, guess)
             prepared = attrs.evolve(write, body=stamped, mergeable=mergeable)
         division = None
-        if self._fan_out.filters and len(body) > self._fan_out.at_once:
+        if self._fan_out.divides_lines and len(body) > self._fan_out.at_once:
             division = yield from self._fan_out.divide_slowly(prepared)
         return _Prepared(prepared, count_lines(body), len(body), division)
 
@@ -280,6 +287,20 @@ class WriteAPIResource(Resource):
 def _present(reply: Reply, request: Request) -> None:
     """Show a backend's answer: any 2xx as the 204 that InfluxDB gives, everything else as it is."""
     request.respond(NO_CONTENT if reply.status < 300 else reply)
+
+
+class NotHereResource(Resource):
+    """Answers 400 with the reason."""
+
+    isLeaf = True
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self._reply = json_error(400, reason)
+
+    def render(self, request: Request) -> None:
+        """Refuse a request of any method."""
+        request.refuse(self._reply)
 
 
 class PingResource(Resource):

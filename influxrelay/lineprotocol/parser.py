@@ -27,9 +27,9 @@ _SAMPLE = 2048  # bytes of each sample of a larger one
 
 # Where a body without quotes and backslashes has a line that does not end in a timestamp of today's usual width. The
 # search for a pattern that starts with one literal byte is several times as fast as a match of all lines.
-_WIDTHS = {b"": 19, b"n": 19, b"ns": 19, b"u": 16, b"ms": 13, b"s": 10, b"m": 8, b"h": 6}
-_GAP = {precision: re.compile(rb"\n(?<! [0-9]{%d}\n)" % width) for precision, width in _WIDTHS.items()}
-_LAST = {precision: re.compile(rb" [0-9]{%d}\Z" % width) for precision, width in _WIDTHS.items()}
+WIDTHS: Final = {b"": 19, b"n": 19, b"ns": 19, b"u": 16, b"ms": 13, b"s": 10, b"m": 8, b"h": 6}
+_GAP = {precision: re.compile(rb"\n(?<! [0-9]{%d}\n)" % width) for precision, width in WIDTHS.items()}
+_LAST = {precision: re.compile(rb" [0-9]{%d}\Z" % width) for precision, width in WIDTHS.items()}
 
 
 def timestamp(precision: bytes, now: int) -> bytes:

@@ -79,10 +79,32 @@ def read_series(series: bytes) -> tuple[bytes, list[bytes]] | None:
 
     The fork's filters see the same names (``Name()`` and ``Tags()`` in ``models/points.go``).
     """
-    if series.startswith(b"#") or len(series) > MAX_SERIES or not _WHOLE.fullmatch(series):
+    if not _is_whole(series):
         return None
     measurement, *tags = _UNESCAPED_COMMA.split(series)
     keys = [_UNESCAPED_EQUALS.split(tag, 1)[0] for tag in tags]
     if b"\\" not in series:
         return measurement, keys
     return _ESCAPE_IN_NAME.sub(rb"\1", measurement), [_ESCAPE_IN_KEY.sub(rb"\1", key) for key in keys]
+
+
+def read_tag(series: bytes, tag: bytes | None) -> bytes | None:
+    """Read the value of a tag, or the measurement, as InfluxDB shows it; None if InfluxDB would refuse the series.
+
+    :param tag: as InfluxDB shows it; None for the measurement.
+    :return: empty if there is no such tag.
+    """
+    if not _is_whole(series):
+        return None
+    measurement, *tags = _UNESCAPED_COMMA.split(series)
+    if tag is None:
+        return _ESCAPE_IN_NAME.sub(rb"\1", measurement)
+    for each in tags:
+        key, value = (_ESCAPE_IN_KEY.sub(rb"\1", part) for part in _UNESCAPED_EQUALS.split(each, 1))
+        if key == tag:
+            return value
+    return b""
+
+
+def _is_whole(series: bytes) -> bool:
+    return not series.startswith(b"#") and len(series) <= MAX_SERIES and _WHOLE.fullmatch(series) is not None

@@ -6,7 +6,13 @@ from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from influxrelay.config.settings import HTTPOutputConfig, JournalConfig, ListenerConfig, UDPOutputConfig
+from influxrelay.config.settings import (
+    HTTPListenerConfig,
+    HTTPOutputConfig,
+    JournalConfig,
+    ListenerConfig,
+    UDPOutputConfig,
+)
 from influxrelay.core.write import LINES, REMOTE_WRITE, Destination
 from influxrelay.delivery.answer_rules import AnswerRule
 from influxrelay.delivery.backlog import Backlog, MemoryBacklog
@@ -19,6 +25,7 @@ from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import JournalLimits
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.lineprotocol.filters import Filter
+from influxrelay.sharding.placement import Epoch, ShardKey, ShardMap
 from influxrelay.transport.tls import ClientTLS
 
 _KB = 1024
@@ -114,6 +121,18 @@ def sender_settings(output: HTTPOutputConfig, listener: str) -> SenderSettings:
         kinds=kinds_taken(output),
         answers=tuple(AnswerRule(each.means, each.status, each.text) for each in output.answers),
     )
+
+
+def make_shard_map(config: HTTPListenerConfig) -> ShardMap:
+    """Return where the keys of a listener with shards belong."""
+    weights = {each.shard: each.weight for each in config.shards}
+    epochs = [
+        Epoch(
+            each.since, [(name, weights[name]) for name in each.shards], {key.encode(): name for key, name in each.pins}
+        )
+        for each in config.epochs
+    ]
+    return ShardMap(ShardKey.read(config.shard_key), epochs, config.default_shard)
 
 
 def make_sender(output: HTTPOutputConfig, listener: str, reactor: Any, journal: Journal | None) -> Sender:

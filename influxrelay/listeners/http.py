@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.web.resource import Resource
@@ -19,16 +20,25 @@ from influxrelay.http.overload import ClientLimits
 from influxrelay.http.query_resource import PrometheusReadResource, QueryResource, QuerySettings, Readers
 from influxrelay.http.remote_write_resource import RemoteWriteResource
 from influxrelay.http.site import RelaySite
-from influxrelay.http.write_resource import PingResource, WriteResource
+from influxrelay.http.write_resource import NotHereResource, PingResource, WriteResource
 from influxrelay.lineprotocol.api_queries import read_v1, read_v2, read_v3
-from influxrelay.listeners.factory import remote_write_versions
-from influxrelay.listeners.port_service import SiteService
+from influxrelay.listeners.factory import make_shard_map, remote_write_versions
+from influxrelay.listeners.port_service import PortService, SiteService
 from influxrelay.listeners.relaying import Relaying
+from influxrelay.listeners.shard import ShardService
+from influxrelay.listeners.transaction import Transaction
+from influxrelay.sharding.fanout import ShardedFanOut
 from influxrelay.transport.sockets import Sockets
 
 NAMING_PATHS = (b"api/v1/prom/write",)  # InfluxDB's: a client names the database
 _APIS = {"v1": read_v1, "v2": read_v2, "v3": read_v3}
 REMOTE_WRITE_PATHS = (*NAMING_PATHS, b"api/v1/write")
+
+
+MOVED = (
+    "points that are written already belong to other shards now: queries do not find them until they are copied there;"
+    " to move nothing, let the change begin with a new epoch in the future"
+)
 
 
 class HTTPService(SiteService, Relaying):
@@ -41,25 +51,31 @@ class HTTPService(SiteService, Relaying):
         self._limiter: TokenBucket | None = None
         self._fan_out = FanOut(config.name, self.senders, reactor, journal=self.writer, clock=time.time)
         self.fan_outs = [self._fan_out]
+        self.shards: list[ShardService] = []
+        self._sharded = ShardedFanOut(make_shard_map(config), {}) if config.shards else None
+        fan_out = self._sharded or self._fan_out
         self.root = Resource()
         self.site = RelaySite(config.name, self.root, reactor, max_body_size=config.max_body_size)
-        self.writes = WriteResource(self._fan_out, self.site.cooperator, keeps_gzip=config.journal is None)
+        self.writes = WriteResource(fan_out, self.site.cooperator, keeps_gzip=config.journal is None)
         self.root.putChild(b"write", self.writes)
         self.root.putChild(b"api/v2/write", self.writes.beside(read_v2, in_v2))
         self.root.putChild(b"api/v3/write_lp", self.writes.beside(read_v3, in_v3))
         self.remote_writes = [
-            RemoteWriteResource(self._fan_out, self.site.cooperator, names_database=path in NAMING_PATHS)
+            RemoteWriteResource(fan_out, self.site.cooperator, names_database=path in NAMING_PATHS)
             for path in REMOTE_WRITE_PATHS
         ]
         for path, resource in zip(REMOTE_WRITE_PATHS, self.remote_writes, strict=True):
             self.root.putChild(path, resource)
         self.readers = Readers(config.name, self._influxdbs(), QuerySettings(), reactor)
         self.changes = Changes(config.name, self._fan_out, reactor)
-        queries = QueryResource(self.readers, self.changes)
+        queries: Resource = QueryResource(self.readers, self.changes)
+        reads: Resource = PrometheusReadResource(self.readers)
+        if config.shards:
+            queries = reads = NotHereResource("a listener with shards cannot answer queries: ask the shard's backends")
         self._query_resources: dict[bytes, Resource] = {
             b"query": queries,
             b"admin": queries,  # of the Veepee fork
-            b"api/v1/prom/read": PrometheusReadResource(self.readers),
+            b"api/v1/prom/read": reads,
         }
         self.furnish()
 
@@ -86,7 +102,9 @@ class HTTPService(SiteService, Relaying):
                 database=config.prometheus_database,
                 default_retention_policy=config.default_retention_policy,
                 max_decoded_size=config.max_decoded_size,
-                versions=remote_write_versions(config.outputs),
+                versions=remote_write_versions(
+                    [*config.outputs, *(each for shard in config.shards for each in shard.outputs)]
+                ),
                 consistency=config.consistency,
                 limiter=self._limiter,
             )
@@ -105,6 +123,25 @@ class HTTPService(SiteService, Relaying):
             cors_origins=config.cors_origins,
             access_log=config.access_log,
         )
+
+    async def prepare(self, config: HTTPListenerConfig, steps: Transaction) -> None:
+        """Check what can fail of another configuration, but for the port, and tell whether points lose their place.
+
+        :raises ConfigError: a PEM file cannot be used.
+        :raises JournalError: the journal does not tell where a backend that returns has stopped.
+        """
+        before = self._sharded.shards if self._sharded is not None else None
+        if before is not None and not before.agrees_until(time.time_ns(), make_shard_map(config)):
+            steps.tell(f"{config.name}: {MOVED}")
+        await super().prepare(config, steps)
+
+    def connect(self, shards: Sequence[ShardService]) -> None:
+        """Let these shards get the writes; they are those of the configuration."""
+        self.shards = list(shards)
+        if self._sharded is not None:
+            self.fan_outs = [shard.fan_out for shard in shards]
+            fan_outs = {shard.config.shard: shard.fan_out for shard in shards}
+            self._sharded.reconfigure(make_shard_map(self.config), fan_outs)
 
     def _furnish_queries(self) -> None:
         config = self.config
@@ -140,4 +177,13 @@ class HTTPService(SiteService, Relaying):
         return [sender for sender in self.senders if LINES in sender.kinds]
 
     def _backends(self) -> str:
-        return ", ".join(sender.name for sender in self.senders)
+        return ", ".join(sender.name for each in (self, *self.shards) for sender in each.senders)
+
+
+def connect_shards(listeners: Iterable[PortService]) -> None:
+    """Give each of some listeners its shards, which are among them."""
+    every = list(listeners)
+    shards = {each.name: each for each in every if isinstance(each, ShardService)}
+    for each in every:
+        if isinstance(each, HTTPService):
+            each.connect([shards[shard.name] for shard in each.config.shards])

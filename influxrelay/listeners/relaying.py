@@ -30,6 +30,7 @@ class Relaying(PortService):
     :ivar leaving: the senders of outputs that are no longer configured, until they have finished what they have.
     """
 
+    is_shard = False
     fan_outs: list[FanOut]
     _journal_open = False
 

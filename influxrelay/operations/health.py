@@ -129,6 +129,10 @@ class Listener(Protocol):
     senders: list[Sender]
 
     @property
+    def is_shard(self) -> bool:
+        """Whether it is a part of another listener, which takes writes as long as one of its shards does."""
+
+    @property
     def writer(self) -> Journal | None:
         """Its journal, if it has one."""
 
@@ -163,7 +167,12 @@ class LocalExaminer:
         checks = [_outline(listener, sender) for listener in listeners for sender in listener.senders]
         obstacles = [(each.name, each.obstacle() if each.is_ready else NOT_READY) for each in listeners]
         words = "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles if obstacle)
-        return Health(NAME, not words, words or "ready for writes", tuple(checks), self._reads())
+        passed = not any(
+            obstacle for each, (_, obstacle) in zip(listeners, obstacles, strict=True) if not each.is_shard
+        )
+        if passed and words:
+            words = f"ready for writes, but not to all shards: {words}"
+        return Health(NAME, passed, words or "ready for writes", tuple(checks), self._reads())
 
     def _look_at_disk(self, writer: Journal) -> Deferred[bool]:
         """Find out whether a journal's trouble is over: while no writes come, nobody else does."""

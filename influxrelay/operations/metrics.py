@@ -29,6 +29,7 @@ from influxrelay.journal.records import Drop
 from influxrelay.journal.statistics import JournalCounts
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.http import HTTPService
+from influxrelay.listeners.shard import ShardService
 from influxrelay.listeners.tcp import TCPService
 from influxrelay.listeners.udp import UDPService
 from influxrelay.operations.metric_families import FAMILIES, Family
@@ -36,8 +37,8 @@ from influxrelay.operations.reactor_lag import ReactorLag
 from influxrelay.operations.resources import QuestionResource
 from influxrelay.operations.views import DROP_REASONS
 
-_KINDS: dict[type, str] = {HTTPService: "http", UDPService: "udp", TCPService: "tcp"}
-Listener = HTTPService | UDPService | TCPService
+_KINDS: dict[type, str] = {HTTPService: "http", ShardService: "shard", UDPService: "udp", TCPService: "tcp"}
+Listener = HTTPService | ShardService | UDPService | TCPService
 PATIENCE = 1.0  # seconds that a scrape waits for what is counted in another thread
 _USUAL_ANSWERS = (204, 400, 500, 503)  # there from the start: Prometheus does not see how a new series has begun
 _USUAL_FAILURES = ("refused", "reset", "timeout")
@@ -151,7 +152,7 @@ class Metrics(Service):
             _add_queries(sheet, listener)
         elif isinstance(listener, TCPService):
             _add_tcp(sheet, listener)
-        else:
+        elif isinstance(listener, UDPService):
             _add_udp(sheet, listener)
         for sender in listener.senders:
             _add_sender(sheet, (name, sender.name), sender)

@@ -94,5 +94,11 @@ def least(one: Headers, other: Headers) -> Headers:
     return tuple((name, min(_number(first.get(name)), _number(second.get(name)), key=int)) for name in WRITTEN)
 
 
+def total(answers: Sequence[Headers]) -> Headers:
+    """Return the sum for each count of several answers, each about another part of a write."""
+    known = [dict(each) for each in answers]
+    return tuple((name, b"%d" % sum(int(_number(each.get(name))) for each in known)) for name in WRITTEN)
+
+
 def _number(value: bytes | None) -> bytes:
     return value if value is not None and value.isdigit() else b"0"

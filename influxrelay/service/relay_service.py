@@ -16,7 +16,14 @@ from twisted.logger import Logger
 from influxrelay import __version__
 from influxrelay.config.diff import compare
 from influxrelay.config.loader import load
-from influxrelay.config.settings import AdminConfig, Config, HTTPListenerConfig, ListenerConfig, TCPListenerConfig
+from influxrelay.config.settings import (
+    AdminConfig,
+    Config,
+    HTTPListenerConfig,
+    ListenerConfig,
+    ShardConfig,
+    TCPListenerConfig,
+)
 from influxrelay.core.errors import ConfigError, JournalError, ListenError
 from influxrelay.core.text import count, iso, size
 from influxrelay.core.timeouts import within
@@ -24,8 +31,9 @@ from influxrelay.delivery.prober import Prober
 from influxrelay.delivery.sender import Sender
 from influxrelay.http.overload import AdmissionControl
 from influxrelay.listeners.factory import http_outputs
-from influxrelay.listeners.http import HTTPService
+from influxrelay.listeners.http import HTTPService, connect_shards
 from influxrelay.listeners.port_service import AdminService, SiteService, cannot_start
+from influxrelay.listeners.shard import ShardService
 from influxrelay.listeners.tcp import TCPService
 from influxrelay.listeners.tcp_protocol import LineServer
 from influxrelay.listeners.transaction import Transaction
@@ -43,7 +51,7 @@ from influxrelay.transport.sockets import Sockets
 
 _RESERVE = 10.0  # seconds that the end may take after the shutdown timeout, on a busy machine or a slow disk
 _LAST_WORDS = 0.5  # seconds of the shutdown timeout that are kept for answering whoever still waits
-Listener = HTTPService | UDPService | TCPService
+Listener = HTTPService | ShardService | UDPService | TCPService
 
 
 class RelayService(MultiService):
@@ -68,6 +76,7 @@ class RelayService(MultiService):
         self.listeners = [self._make_listener(each) for each in config.listeners]
         for listener in self.listeners:
             listener.setServiceParent(self)
+        connect_shards(self.listeners)
         self._metrics = Metrics(lambda: self.listeners, reactor, path=config.path)
         self.admin: AdminService | None = None
         if config.admin is not None:
@@ -82,8 +91,12 @@ class RelayService(MultiService):
     def _make_listener(self, config: ListenerConfig) -> Listener:
         if isinstance(config, HTTPListenerConfig):
             listener = HTTPService(config, self._reactor, self._sockets)
-            serve_health(listener.site, listener.root, LocalExaminer(lambda: [listener], self._reactor))
+            serve_health(
+                listener.site, listener.root, LocalExaminer(lambda: [listener, *listener.shards], self._reactor)
+            )
             return listener
+        if isinstance(config, ShardConfig):
+            return ShardService(config, self._reactor)
         if isinstance(config, TCPListenerConfig):
             return TCPService(config, self._reactor, self._sockets)
         return UDPService(config, self._reactor, self._sockets)
@@ -296,6 +309,7 @@ class RelayService(MultiService):
         before = list(self.listeners)
         self.config = config
         self.listeners[:] = [after[each.name] for each in config.listeners]
+        connect_shards(self.listeners)
         for listener in self.listeners:
             if listener not in before:
                 listener.setServiceParent(self)

@@ -9,6 +9,7 @@ each relay with the same configuration finds the same place.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from math import log
@@ -141,10 +142,11 @@ class ShardMap:
 
     def epoch_at(self, time_ns: int) -> Epoch:
         """Return the epoch of a time."""
-        for index, border in enumerate(self.borders):
-            if time_ns < border:
-                return self.epochs[index]
-        return self.epochs[-1]
+        return self.epochs[self.number_at(time_ns)]
+
+    def number_at(self, time_ns: int) -> int:
+        """Return the index of the epoch of a time."""
+        return bisect_right(self.borders, time_ns)
 
     def epochs_between(self, since_ns: int | None, until_ns: int | None) -> Sequence[Epoch]:
         """Return the epochs that a range of time touches, the earliest first; both bounds belong to it.
@@ -157,6 +159,15 @@ class ShardMap:
             if (until_ns is None or begin is None or begin <= until_ns)
             and (since_ns is None or end is None or since_ns < end)
         ]
+
+    def agrees_until(self, time_ns: int, other: ShardMap) -> bool:
+        """Tell whether another map has the same places for all time before this."""
+        if (self.key, self.default) != (other.key, other.default):
+            return False
+        begins = [each for each in (*self.borders, *other.borders) if each < time_ns]
+        return all(
+            self.epoch_at(each).has_places_of(other.epoch_at(each)) for each in (min(begins, default=0) - 1, *begins)
+        )
 
     def shards_between(self, since_ns: int | None, until_ns: int | None) -> tuple[str, ...]:
         """Return the names of the shards that may have something in a range of time, sorted."""

@@ -72,7 +72,19 @@ HTTP: dict[str, Key | str] = {
     "read-only": Key("false", "true", "listener.readers.settings.read_only", False, True),
     **JOURNAL,
     "output": "OutputTests.test_come_and_go",
+    "shard-key": "test_shards.ReloadTests.test_key_and_default",
+    "default-shard": "test_shards.ReloadTests.test_key_and_default",
+    "shard": "test_shards.EpochTests.test_added_by_a_reload",
+    "epoch": "test_shards.EpochTests.test_added_by_a_reload",
 }
+HTTP_SHARD: dict[str, Key | str] = {
+    "name": "test_shards.EpochTests.test_added_by_a_reload",
+    "weight": "test_shards.ReloadTests.test_weight",
+    "output": "test_shards.ReloadTests.test_outputs",
+}
+HTTP_EPOCH: dict[str, Key | str] = dict.fromkeys(
+    config_keys.HTTP_EPOCH, "test_shards.EpochTests.test_added_by_a_reload"
+)
 HTTP_OUTPUT: dict[str, Key | str] = {
     "name": "OutputTests.test_renamed_and_swapped",
     "location": "OutputTests.test_moved",
@@ -159,7 +171,19 @@ class KeyTests(ReloadCase):
 
     def test_every_key(self) -> None:
         """What a reload does with each key is decided, and tested."""
-        tables = ("CONFIG", "ADMIN", "FILTER", "HTTP", "HTTP_OUTPUT", "ENDPOINTS", "UDP", "UDP_OUTPUT", "TCP")
+        tables = (
+            "CONFIG",
+            "ADMIN",
+            "FILTER",
+            "HTTP",
+            "HTTP_SHARD",
+            "HTTP_EPOCH",
+            "HTTP_OUTPUT",
+            "ENDPOINTS",
+            "UDP",
+            "UDP_OUTPUT",
+            "TCP",
+        )
         for table in tables:
             decided: dict[str, Key | str] = globals()[table]
             self.assertEqual(sorted(decided), sorted(getattr(config_keys, table)), table)

@@ -42,6 +42,7 @@ class FakeListener:
 
     name = "simulation"
     is_ready = True
+    is_shard = False
     writer = None
 
     def __init__(

@@ -13,10 +13,12 @@ from influxrelay.config import loader as config
 from influxrelay.config import schema as config_keys
 from influxrelay.config.settings import (
     Config,
+    EpochConfig,
     FilterConfig,
     HTTPListenerConfig,
     HTTPOutputConfig,
     JournalConfig,
+    ShardConfig,
     TCPListenerConfig,
     UDPListenerConfig,
     UDPOutputConfig,
@@ -67,8 +69,9 @@ class ReferenceTests(ConfigTestCase):
         shown: dict[str, set[str]] = {table: set() for table in KEYS}
         for table, key, _ in self.shown_defaults(DEFAULT_KEY.sub(r"# \1 = \2", re.sub(r"(?m)^(?=[a-z])", "# ", text))):
             shown[table].add(key)
+        tables = {"admin", "http", "udp", "tcp", "filter", "output", "shard", "epoch"}
         for table, keys in KEYS.items():
-            self.assertEqual(keys.keys() - {"admin", "http", "udp", "tcp", "filter", "output"}, shown[table])
+            self.assertEqual(keys.keys() - tables, shown[table] - tables)
         for key in config_keys.ENDPOINTS:
             self.assertIn(f"\n#     {key} ", text)
 
@@ -88,6 +91,8 @@ OWNERS: dict[str, Any] = {
     "filter": FilterConfig,
     "http": HTTPListenerConfig,
     "http.output": HTTPOutputConfig,
+    "http.shard": ShardConfig,
+    "http.epoch": EpochConfig,
     "udp": UDPListenerConfig,
     "udp.output": UDPOutputConfig,
     "tcp": TCPListenerConfig,
@@ -99,6 +104,8 @@ KEYS = {
     "filter": config_keys.FILTER,
     "http": config_keys.HTTP,
     "http.output": config_keys.HTTP_OUTPUT,
+    "http.shard": config_keys.HTTP_SHARD,
+    "http.epoch": config_keys.HTTP_EPOCH,
     "udp": config_keys.UDP,
     "udp.output": config_keys.UDP_OUTPUT,
     "tcp": config_keys.TCP,
