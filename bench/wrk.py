@@ -38,7 +38,7 @@ request = function()
 end
 """
 
-_TAIL = """\
+TAIL = """\
 done = function(summary, latency)
     local errors = summary.errors
     io.write("bench ", table.concat({
@@ -67,18 +67,19 @@ class Load:
         return self.requests - self.errors.get("non-2xx", 0)
 
 
-def _literal(data: bytes) -> str:
+def literal(data: bytes) -> str:
+    """Return bytes as Lua writes them."""
     return '"' + "".join(f"\\{byte:03}" for byte in data) + '"'
 
 
 def script(scenario: Scenario) -> str:
     """Return the Lua script for a scenario."""
     if scenario.backends == "influxd":
-        pieces = ", ".join(_literal(piece) for piece in scenario.body.split(REQUEST_DIGITS.encode()))
+        pieces = ", ".join(literal(piece) for piece in scenario.body.split(REQUEST_DIGITS.encode()))
         digits = len(REQUEST_DIGITS)
-        return _HEAD + _FRESH.format(pieces=pieces, digits=digits, range=10**digits // _THREADS) + _TAIL
+        return _HEAD + _FRESH.format(pieces=pieces, digits=digits, range=10**digits // _THREADS) + TAIL
     encoding = 'wrk.headers["Content-Encoding"] = "gzip"\n' if scenario.gzip else ""
-    return f"{_HEAD}{encoding}wrk.body = {_literal(scenario.body)}\n{_TAIL}"
+    return f"{_HEAD}{encoding}wrk.body = {literal(scenario.body)}\n{TAIL}"
 
 
 def parse(output: str) -> Load:
@@ -93,10 +94,15 @@ def parse(output: str) -> Load:
 
 def run(scenario: Scenario, url: str, seconds: float, directory: Path) -> Load:
     """Write to a URL for some whole seconds."""
-    file = directory / f"{scenario.name.replace(' ', '-')}.lua"
-    file.write_text(script(scenario))
-    threads = min(_THREADS, scenario.clients)
-    options = [f"-t{threads}", f"-c{scenario.clients}", f"-d{seconds:.0f}s", f"--timeout={_TIMEOUT}s", f"-s{file}", url]
+    return run_script(script(scenario), scenario.name, scenario.clients, url, seconds, directory)
+
+
+def run_script(lua: str, name: str, clients: int, url: str, seconds: float, directory: Path) -> Load:  # noqa: PLR0917
+    """Do what a script says for some whole seconds; at its end it prints what :data:`TAIL` prints."""
+    file = directory / f"{name.replace(' ', '-')}.lua"
+    file.write_text(lua)
+    threads = min(_THREADS, clients)
+    options = [f"-t{threads}", f"-c{clients}", f"-d{seconds:.0f}s", f"--timeout={_TIMEOUT}s", f"-s{file}", url]
     before = _cpu_of_children()
     done = subprocess.run([find_program("wrk", "wrk"), *options], capture_output=True, text=True, check=False)
     cpu = _cpu_of_children() - before

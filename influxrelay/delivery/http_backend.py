@@ -25,9 +25,8 @@ from influxrelay.delivery.responses import excerpt, lacks_organization
 from influxrelay.delivery.write_apis import V1, V2, WriteAPI
 from influxrelay.lineprotocol.query_string import without
 from influxrelay.lineprotocol.timestamps import rescale
-from influxrelay.remotewrite.bodies import merged
 from influxrelay.remotewrite.headers import OWN_PARAMETERS, has_counts, is_version_2, request_headers
-from influxrelay.remotewrite.snappy import pack, unpack
+from influxrelay.remotewrite.snappy import joined
 from influxrelay.transport.client import ClientEndpoint
 from influxrelay.transport.tls import ClientTLS
 
@@ -149,7 +148,7 @@ class HTTPBackend:
     def _post_remote(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
         body = body_parts[0]
         if len(body_parts) > 1:
-            body = pack(merged(map(unpack, body_parts)))
+            body = joined(body_parts)
         beginning, counts = self._remote_head_of(write.query, write.authorization, write.destination.precision)
         head = b"%b%d\r\n\r\n" % (beginning, len(body))
         posted = self._exchanges.post((head, body), wants_headers=counts)

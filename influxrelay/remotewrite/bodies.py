@@ -8,7 +8,7 @@ them unpacked. Two requests of 1.0 are joined by concatenation, as all messages 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 
 import attrs
 
@@ -34,7 +34,9 @@ class Counts:
 
 
 _SLICE = 2048  # fields that are looked at in one go
+_SLICE_BYTES = 256 * 1024  # the same where fields are skipped
 _STEP = 1  # what a slice yields
+_TAGS = frozenset(number << 3 | LENGTH_DELIMITED for number in range(1, 16))  # of messages and strings, in one byte
 
 
 def check_slowly(message: bytes) -> Generator[int, None, None]:
@@ -42,22 +44,22 @@ def check_slowly(message: bytes) -> Generator[int, None, None]:
 
     :raises BodyError: it is not.
     """
-    position, end, seen = 0, len(message), 0
+    position, end, tags = 0, len(message), _TAGS
     while position < end:
-        first = message[position]
-        if first & 7 == LENGTH_DELIMITED and 8 <= first < 0x80 and position + 2 < end:  # nearly all are like this
-            length, more = message[position + 1], message[position + 2]
-            if length < 0x80:
+        stop = min(position + _SLICE_BYTES, end - 2)
+        while position < stop:  # nearly all fields have a length of one byte or two
+            length = message[position + 1]
+            if message[position] not in tags:
+                position = _skip(message, position, end)
+            elif length < 0x80:
                 position += 2 + length
-            elif more < 0x80:
-                position += 3 + (length & 0x7F | more << 7)
+            elif (more := message[position + 2]) < 0x80:
+                position += length + (more << 7) - 0x7D  # 3 + (length & 0x7F | more << 7)
             else:
                 position = _skip(message, position, end)
-        else:
+        if end - 2 <= position < end:
             position = _skip(message, position, end)
-        seen += 1
-        if not seen % _SLICE:
-            yield _STEP
+        yield _STEP
     if position > end:
         raise BodyError("its last field is cut off")
 
@@ -172,8 +174,3 @@ def without_series(message: bytes, *, version: int) -> bytes:
     """Return all of a request but its series: symbols, metadata, what is not known here."""
     series_field = _SERIES_1 if version == 1 else _SERIES_2
     return b"".join(message[begin:end] for number, _, begin, _, end in fields(message) if number != series_field)
-
-
-def merged(messages: Iterable[bytes]) -> bytes:
-    """Return several requests of version 1.0 as one."""
-    return b"".join(messages)

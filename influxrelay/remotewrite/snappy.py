@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import cramjam
 
 _MAX_LENGTH_BYTES = 5  # of the number that a block begins with: the length of what is in it
@@ -21,14 +23,45 @@ def unpacked_size(body: bytes, limit: int = 0) -> int:
     :param limit: bytes that it may hold; 0 for no limit.
     :raises BodyError: it does not say, and :class:`BodyTooLargeError`: it holds too much.
     """
-    length = 0
+    size, _ = _read_size(body)
+    if 0 < limit < size:
+        raise BodyTooLargeError(f"the body holds {size} bytes, allowed: {limit}")
+    return size
+
+
+def _read_size(body: bytes) -> tuple[int, int]:
+    """Return how many bytes a block says that it holds, and where it says what they are."""
+    size = 0
     for index, byte in enumerate(body[:_MAX_LENGTH_BYTES]):
-        length |= (byte & 0x7F) << 7 * index
+        size |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
-            if 0 < limit < length:
-                raise BodyTooLargeError(f"the body holds {length} bytes, allowed: {limit}")
-            return length
+            return size, index + 1
     raise BodyError("it does not begin with its length")
+
+
+def joined(blocks: Iterable[bytes]) -> bytes:
+    """Return a block that holds what several hold, one behind the other, without unpacking them.
+
+    A block is its length and then literals and copies, and a copy tells how far behind itself its source is
+    (``format_description.txt``): those of several blocks one behind the other are a block again.
+    """
+    total, parts = 0, [b""]
+    for block in blocks:
+        size, begin = _read_size(block)
+        total += size
+        parts.append(block[begin:])
+    parts[0] = encoded(total)
+    return b"".join(parts)
+
+
+def encoded(number: int) -> bytes:
+    """Return a number as snappy and protocol buffers write it: seven bits in each byte, the lowest first."""
+    written = bytearray()
+    while number >= 0x80:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
 
 
 def unpack(body: bytes, limit: int = 0) -> bytes:

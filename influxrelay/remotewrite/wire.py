@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from influxrelay.remotewrite.snappy import BodyError
+from influxrelay.remotewrite.snappy import BodyError, encoded
 
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 _FIXED = {FIXED64: 8, FIXED32: 4}
@@ -61,13 +61,4 @@ def varint(data: bytes, position: int, end: int) -> tuple[int, int]:
 
 def tagged(number: int, value: bytes) -> bytes:
     """Return a field with a message or a string as its value."""
-    return _encoded(number << 3 | LENGTH_DELIMITED) + _encoded(len(value)) + value
-
-
-def _encoded(number: int) -> bytes:
-    encoded = bytearray()
-    while number >= 0x80:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
+    return encoded(number << 3 | LENGTH_DELIMITED) + encoded(len(value)) + value

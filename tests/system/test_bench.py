@@ -51,3 +51,12 @@ class BenchTests(SynchronousTestCase):
         done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=60, check=False)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertRegex(done.stdout, r"(?m)^ *[\d/]+ .*fanout\.py:\d+\(\w+\)$")
+
+    def test_remote_write(self) -> None:
+        """Remote writes are measured beside vmagent."""
+        words = ["--seconds", "1", "--rounds", "1", "--connections", "4", "--samples", "10"]
+        command = [sys.executable, "-m", "bench.remote_write", *words, "--first-port", str(free_ports(11))]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=120, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertRegex(done.stdout, r"(?m)^influxrelay +[\d,]+ +[\d,]+$")
+        self.assertRegex(done.stdout, r"(?m)^vmagent +[\d,]+ +[\d,]+$")

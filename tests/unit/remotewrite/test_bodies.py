@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay.remotewrite.bodies import NAME, Counts, count, merged, series
-from influxrelay.remotewrite.snappy import BodyError, BodyTooLargeError, pack, unpack
+from influxrelay.remotewrite.bodies import NAME, Counts, check_slowly, count, series
+from influxrelay.remotewrite.snappy import BodyError, BodyTooLargeError, joined, pack, unpack
 from influxrelay.remotewrite.wire import fields
 from testing.remote_write import Timeseries, version_1, version_2
-from testing.remote_write_requests import SOME, points
+from testing.remote_write_requests import SOME, TEXT, points
 
 
 def totals(some: list[Timeseries]) -> Counts:
@@ -69,6 +69,37 @@ class CountTests(SynchronousTestCase):
             self.assertRaises(BodyError, count, message[:cut], version=1)
 
 
+class CheckTests(SynchronousTestCase):
+    """Whether another request can be joined."""
+
+    def check(self, message: bytes) -> bool:
+        """Tell whether a request is made of whole fields."""
+        try:
+            list(check_slowly(message))
+        except BodyError:
+            return False
+        return True
+
+    @given(SOME, st.lists(TEXT, max_size=2), st.integers(0, 20_000), st.data())
+    def test_cut(self, some: list[Timeseries], metadata: list[str], size: int, data: st.DataObject) -> None:
+        """A request is made of whole fields as long as it is cut between two of them, whatever their length."""
+        long = Timeseries({"__name__": "x" * size})
+        message = version_1([*some, long, *some], metadata)
+        ends = {0, *(end for _, _, _, _, end in fields(message))}
+        cut = data.draw(st.integers(0, len(message)) | st.sampled_from(sorted(ends)))
+        self.assertEqual(self.check(message[:cut]), cut in ends)
+
+    @given(st.binary(max_size=40))
+    def test_garbage(self, data: bytes) -> None:
+        """Any bytes are taken or refused as they are when read field by field."""
+        try:
+            list(fields(data))
+            expected = True
+        except BodyError:
+            expected = False
+        self.assertEqual(self.check(data), expected)
+
+
 class MergeTests(SynchronousTestCase):
     """Requests joined."""
 
@@ -76,8 +107,10 @@ class MergeTests(SynchronousTestCase):
     def test_merged(self, some: list[Timeseries], others: list[Timeseries]) -> None:
         """One request of two has all that they had."""
         one, two = version_1(some, ["a"]), version_1(others)
-        self.assertEqual(points(merged((one, two))), points(one, two))
-        self.assertEqual(count(merged((one, two)), version=1).series, len(some) + len(others))
+        both = unpack(joined((pack(one), pack(two))))
+        self.assertEqual(both, one + two)
+        self.assertEqual(points(both), points(one, two))
+        self.assertEqual(count(both, version=1).series, len(some) + len(others))
 
 
 class SnappyTests(SynchronousTestCase):
@@ -87,6 +120,11 @@ class SnappyTests(SynchronousTestCase):
     def test_round(self, data: bytes) -> None:
         """What was packed is unpacked again."""
         self.assertEqual(unpack(pack(data)), data)
+
+    @given(st.lists(st.binary(max_size=2000) | st.binary(max_size=3).map(lambda data: 40_000 * data), max_size=5))
+    def test_joined(self, data: list[bytes]) -> None:
+        """Blocks that are joined without unpacking hold together what each of them holds."""
+        self.assertEqual(unpack(joined(map(pack, data))), b"".join(data))
 
     def test_limit(self) -> None:
         """A block that holds too much is refused, whatever it really holds."""
