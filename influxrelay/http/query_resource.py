@@ -26,6 +26,7 @@ from influxrelay.http.execution import Execution
 from influxrelay.http.query_counters import QueryCounters
 from influxrelay.http.query_request import Query, read_query
 from influxrelay.http.read import Candidate, Read
+from influxrelay.http.recipient import Recipient
 from influxrelay.http.refusals import method_not_allowed
 from influxrelay.http.request import Request
 from influxrelay.influxql.ast import Class
@@ -84,7 +85,7 @@ class Readers:
         """Tell what would become of a read."""
         return outlook(self.senders, serves_old=self.settings.when_behind == "serve")
 
-    def answer(self, request: Request, question: Question, backend: str, shown: str) -> None:
+    def answer(self, request: Recipient, question: Question, backend: str, shown: str) -> None:
         """Have a backend answer.
 
         :param backend: the one that is to answer; empty for any.
@@ -127,7 +128,7 @@ class Readers:
         done.addCallbacks(request.respond, request.fail)
         done.addBoth(lambda _: self._ended(None, shown, began, "every backend"))
 
-    def _has_room(self, request: Request) -> bool:
+    def _has_room(self, request: Recipient) -> bool:
         limit = self.settings.limit
         if self.active < limit:
             return True
@@ -201,23 +202,27 @@ class QueryResource(Resource):
         reading = deferToThreadPool(reactor, reactor.getThreadPool(), read_query, request)
         reading.addCallback(self._answer, request).addErrback(_not_answered, request)
 
-    def _answer(self, query: Query, request: Request) -> None:
-        statements, readers = query.statements or (), self._readers
+    def refusal(self, query: Query) -> Reply | None:
+        """Return the answer to what no backend is asked; None if one may be."""
+        statements = query.statements or ()
         classes = {each.klass for each in statements}
-        if classes - {Class.READ}:
-            if readers.settings.read_only:
-                request.refuse(json_error(403, "this listener is read-only (read-only)"))
-                return
-            if Class.ONE_SERVER in classes and not query.backend:
-                kind = next(each.kind for each in statements if each.klass is Class.ONE_SERVER)
-                message = f"{kind} concerns one server: choose it with backend=NAME in the query string"
-                request.refuse(json_error(400, message))
-                return
-        if Class.CHANGE not in classes:
-            readers.answer(request, query.question, query.backend, query.shown)
-        elif query.backend:
+        if classes - {Class.READ} and self._readers.settings.read_only:
+            return json_error(403, "this listener is read-only (read-only)")
+        if Class.ONE_SERVER in classes and not query.backend:
+            kind = next(each.kind for each in statements if each.klass is Class.ONE_SERVER)
+            return json_error(400, f"{kind} concerns one server: choose it with backend=NAME in the query string")
+        if Class.CHANGE in classes and query.backend:
             message = "what changes something is for every backend: leave out backend=NAME, or ask that server itself"
-            request.refuse(json_error(400, message))
+            return json_error(400, message)
+        return None
+
+    def _answer(self, query: Query, request: Request) -> None:
+        readers = self._readers
+        refusal = self.refusal(query)
+        if refusal is not None:
+            request.refuse(refusal)
+        elif all(each.klass is not Class.CHANGE for each in query.statements or ()):
+            readers.answer(request, query.question, query.backend, query.shown)
         else:
             readers.execute(request, Execution(query, self._changes, readers.senders, readers.reactor), query.shown)
 

@@ -22,7 +22,7 @@ from influxrelay.delivery.response_reader import MAX_ANSWER
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.standing import standing, transport
 from influxrelay.http.query_counters import QueryCounters
-from influxrelay.http.request import Request
+from influxrelay.http.recipient import Recipient
 
 BACKEND = b"X-Influxrelay-Backend"
 IN_SYNC = b"X-Influxrelay-In-Sync"
@@ -76,7 +76,7 @@ class Read:
 
     def __init__(
         self,
-        request: Request,
+        request: Recipient,
         question: Question,
         candidates: Iterator[Candidate],
         reactor: IReactorTime,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from influxrelay.influxql.ast import Span, Statement
 
@@ -17,22 +17,28 @@ _PASSWORDS = re.compile(
 
 def replaced(text: str, spans: Iterable[Span], replacement: str) -> str:
     """Return a text with something else in these places."""
+    return _edited(text, [(start, end, replacement) for start, end in spans])
+
+
+def _edited(text: str, edits: Iterable[tuple[int, int, str]]) -> str:
     pieces, end = [], 0
-    for start, stop in sorted(spans):
+    for start, stop, replacement in sorted(edits):
         pieces += [text[end:start], replacement]
         end = stop
     return "".join([*pieces, text[end:]])
 
 
-def statement_text(text: str, statement: Statement, now: int | None = None) -> str:
+def statement_text(text: str, statement: Statement, now: int | None = None, without: Container[str] = ()) -> str:
     """Return one statement of a query.
 
     :param now: nanoseconds since the epoch, to stand in the place of ``now()``: as a duration literal, which InfluxDB
         takes for a time wherever it takes ``now()``.
+    :param without: names of clauses that are left out.
     """
     start, end = statement.span
-    spans = [(first - start, last - start) for first, last in statement.nows] if now is not None else []
-    return replaced(text[start:end], spans, f"{now}ns")
+    edits = [(first - start, last - start, f"{now}ns") for first, last in statement.nows] if now is not None else []
+    edits += [(first - start, last - start, "") for name, (first, last) in statement.clauses.items() if name in without]
+    return _edited(text[start:end], edits)
 
 
 def redacted(text: str, statements: Iterable[Statement] | None = None) -> str:

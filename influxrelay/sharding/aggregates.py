@@ -22,6 +22,7 @@ from influxrelay.influxql.unparsing import Writer
 from influxrelay.sharding.columns import column_names, without_time
 from influxrelay.sharding.evaluation import ARITHMETIC
 from influxrelay.sharding.outcomes import Refused
+from influxrelay.sharding.schema import Schema
 
 SELECTORS = frozenset(("min", "max", "first", "last"))
 MERGED = SELECTORS | {"count", "sum", "mean", "spread"}
@@ -75,11 +76,10 @@ def parts_of(call: Call) -> tuple[Part, ...]:
     return tuple((name, reference) for name in _PARTS.get(call.name, (call.name,)))
 
 
-def aggregate(select: Select, fields: dict[str, str], writer: Writer) -> Aggregate:
+def aggregate(select: Select, schema: Schema, writer: Writer) -> Aggregate:
     """Return how a SELECT of functions is answered from those of shards.
 
     :param select: with types, and without wildcards.
-    :param fields: the types of the fields.
     :raises Refused: it is not known to be possible.
     """
     shown = without_time(select.fields)
@@ -88,7 +88,7 @@ def aggregate(select: Select, fields: dict[str, str], writer: Writer) -> Aggrega
         _check(field.expression)
         for each in walk(field.expression):
             if isinstance(each, Call):
-                calls[each] = _type_of(each, fields)
+                calls[each] = _type_of(each, schema)
     is_selector = len(calls) == 1 and next(iter(calls)).name in SELECTORS and not select.interval()
     known = [call for call, kind in calls.items() if kind]
     return Aggregate(
@@ -119,11 +119,15 @@ def _check(expression: Expression) -> None:
         raise Refused(f"functions beside fields and tags cannot be merged over shards: {_WOULD_DO}")
 
 
-def _type_of(call: Call, fields: dict[str, str]) -> str:
+def _type_of(call: Call, schema: Schema) -> str:
     """Return the type of a function's result; empty if InfluxDB does not know it."""
     (reference,) = call.arguments
-    kind = fields.get(reference.name, "") if isinstance(reference, Reference) else ""
-    if isinstance(reference, Reference) and kind and reference.type != kind:
+    if not isinstance(reference, Reference):
+        raise TypeError(call)
+    kind = schema.fields.get(reference.name, "")
+    if not kind and reference.name in schema.tags:
+        raise Refused(f'"{reference.name}" is a tag: {call.name}() over several shards takes fields')
+    if kind and reference.type != kind:
         raise Refused(f'"{reference.name}" has the type {kind}, and is not merged over shards as another')
     if kind == "unsigned":
         raise Refused("unsigned integers are not merged over shards")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -44,7 +44,7 @@ class Together:
     :ivar zone: of the times, where they are shown as text.
     """
 
-    blocks: Callable[[], AsyncIterator[Block]]
+    blocks: Callable[[], AsyncGenerator[Block, None]]
     has_times: bool = False
     zone: str = ""
 
@@ -77,9 +77,18 @@ class Planner:
             return Alone(next(iter(how.everywhere)), text)
         return Together(lambda: self._shown(how, bare))
 
+    async def alone(self, how: Alone) -> AsyncGenerator[Block, None]:
+        """Yield what one shard says."""
+        answer = self._ask[how.shard].ask(how.text)
+        try:
+            async for block in _blocks(answer):
+                yield block
+        finally:
+            answer.close()
+
     # -- SHOW
 
-    async def _shown(self, how: Show, text: str) -> AsyncIterator[Block]:
+    async def _shown(self, how: Show, text: str) -> AsyncGenerator[Block, None]:
         for block in how.merged(await self._all(sorted(how.everywhere), text)):
             yield block
 
@@ -87,7 +96,10 @@ class Planner:
         """Return everything that shards say to one statement."""
 
         async def collect(answer: Answer) -> list[Block]:
-            return [block async for _, blocks in answer for block in blocks]
+            try:
+                return [block async for _, blocks in answer for block in blocks]
+            finally:
+                answer.close()
 
         return await together(collect(self._ask[name].ask(text)) for name in names)
 
@@ -111,7 +123,12 @@ class Planner:
                 f"{statement.kind} of what several shards have: fix the shard key by WHERE, or use backend=NAME"
             )
         plan.check()
-        schema = await self._learn(plan, self._shards.shards if plan.has_wildcards else everywhere, text)
+        schema = await self._learn(plan, everywhere, text)
+        if plan.has_wildcards or plan.names_unknown(schema):
+            others = [each for each in self._shards.shards if each not in everywhere]
+            asked = question(plan.measurements, plan.range)
+            schema = Schema.union([schema, *await together(self._schema(name, asked) for name in others)])
+            plan.check_key(schema)
         how = plan.over(schema)
         if isinstance(how, Rows):
             return Together(lambda: self._rows(how, everywhere), has_times=True, zone=select.zone)
@@ -157,11 +174,15 @@ class Planner:
 
     async def _schema(self, name: str, asked: str) -> Schema:
         found: dict[int, list[Block]] = {}
-        async for number, blocks in self._ask[name].ask(asked):
-            found.setdefault(number, []).extend(blocks)
+        answer = self._ask[name].ask(asked)
+        try:
+            async for number, blocks in answer:
+                found.setdefault(number, []).extend(blocks)
+        finally:
+            answer.close()
         return Schema.read(found)
 
-    async def _rows(self, how: Rows, names: Iterable[str]) -> AsyncIterator[Block]:
+    async def _rows(self, how: Rows, names: Iterable[str]) -> AsyncGenerator[Block, None]:
         answers = [self._ask[name].ask(how.text) for name in names]
         try:
             merged = merge_rows(
@@ -173,7 +194,7 @@ class Planner:
             for answer in answers:
                 answer.close()
 
-    async def _groups(self, how: Aggregate, names: Iterable[str]) -> AsyncIterator[Block]:
+    async def _groups(self, how: Aggregate, names: Iterable[str]) -> AsyncGenerator[Block, None]:
         whole = bounded_range(how.select, self._now)
         select = how.select
         zone = ZoneInfo(select.zone) if select.zone not in ("", "UTC") else None
@@ -182,9 +203,12 @@ class Planner:
         text = "; ".join(each.text for each in how.questions)
 
         async def collect(answer: Answer) -> None:
-            async for number, blocks in answer:
-                for block in blocks:
-                    groups.add(how.questions[number], block)
+            try:
+                async for number, blocks in answer:
+                    for block in blocks:
+                        groups.add(how.questions[number], block)
+            finally:
+                answer.close()
 
         if how.questions:
             await together(collect(self._ask[name].ask(text)) for name in names)
@@ -192,7 +216,7 @@ class Planner:
             yield block
 
 
-async def _blocks(answer: Answer) -> AsyncIterator[Block]:
+async def _blocks(answer: Answer) -> AsyncGenerator[Block, None]:
     async for _, blocks in answer:
         for block in blocks:
             yield block

@@ -111,8 +111,9 @@ class GroupTests(SynchronousTestCase):
         """Return the rows that come of what each shard says to each question."""
         (statement,) = parse(text)
         assert statement.select is not None
-        select = rewritten(statement.select, Schema(FIELDS, frozenset(("host",))))
-        plan = aggregate(select, FIELDS, Writer(0))
+        schema = Schema(FIELDS, frozenset(("host",)))
+        select = rewritten(statement.select, schema)
+        plan = aggregate(select, schema, Writer(0))
         groups = Groups(plan, Windows(select.interval(), 0, 0, until), most)
         for answers in shards:
             for question, blocks in zip(plan.questions, answers, strict=True):
@@ -147,5 +148,14 @@ class GroupTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """What cannot be merged is refused with the function's name."""
-        for call in ("median(v)", "count(distinct(v))", "max(v), host", "mean(v) % 2", "sum(s)", "min(s)", "mean(b)"):
+        for call in (
+            "median(v)",
+            "count(distinct(v))",
+            "max(v), host",
+            "mean(v) % 2",
+            "sum(s)",
+            "min(s)",
+            "mean(b)",
+            "count(host)",
+        ):
             self.assertRaises(Refused, self.result, f"SELECT {call} FROM m")
