@@ -75,6 +75,7 @@ HTTP: Keys = {
     "query-timeout": readers.duration,
     "query-credentials": readers.word("client", "output"),
     "max-queries": readers.integer(1, zero_is_default=True),
+    "max-merge-points": readers.integer(1, zero_is_default=True),
     "slow-query": readers.duration,
     "read-only": readers.boolean,
     "answers": readers.rules,

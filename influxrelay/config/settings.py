@@ -212,6 +212,7 @@ class HTTPListenerConfig:
     :ivar query_timeout: seconds for a read, to the last byte of its response; None is no limit.
     :ivar query_credentials: ``client`` or ``output``: whose credentials queries have.
     :ivar max_queries: queries at a time, at least 1.
+    :ivar max_merge_points: how many points of several shards one statement may read to compute windows; at least 1.
     :ivar slow_query: seconds from which on a query is logged; None logs none.
     :ivar read_only: whether statements that change something are refused; writes are not.
     :ivar outputs: at least one, names unique; none if there are shards.
@@ -245,6 +246,7 @@ class HTTPListenerConfig:
     query_timeout: float | None = None
     query_credentials: str = "client"
     max_queries: int = 100
+    max_merge_points: int = 1_000_000
     slow_query: float | None = None
     read_only: bool = False
     journal: JournalConfig | None = None

@@ -10,15 +10,15 @@ from twisted.web.resource import Resource
 
 from influxrelay.config.settings import HTTPListenerConfig
 from influxrelay.core.token_bucket import TokenBucket
-from influxrelay.core.write import LINES
 from influxrelay.delivery.changes import Changes
 from influxrelay.delivery.fanout import FanOut
-from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.standing import Outlook
 from influxrelay.http.error_forms import in_v2, in_v3
 from influxrelay.http.overload import ClientLimits
 from influxrelay.http.query_resource import PrometheusReadResource, QueryResource, QuerySettings, Readers
 from influxrelay.http.remote_write_resource import RemoteWriteResource
+from influxrelay.http.sharded_execution import ShardEntrance
+from influxrelay.http.sharded_query_resource import ShardedQueryResource
 from influxrelay.http.site import RelaySite
 from influxrelay.http.write_resource import NotHereResource, PingResource, WriteResource
 from influxrelay.lineprotocol.api_queries import read_v1, read_v2, read_v3
@@ -68,10 +68,12 @@ class HTTPService(SiteService, Relaying):
             self.root.putChild(path, resource)
         self.readers = Readers(config.name, self._influxdbs(), QuerySettings(), reactor)
         self.changes = Changes(config.name, self._fan_out, reactor)
+        self._sharded_queries: ShardedQueryResource | None = None
         queries: Resource = QueryResource(self.readers, self.changes)
         reads: Resource = PrometheusReadResource(self.readers)
         if config.shards:
-            queries = reads = NotHereResource("a listener with shards cannot answer queries: ask the shard's backends")
+            queries = self._sharded_queries = ShardedQueryResource(self.readers, self.changes, make_shard_map(config))
+            reads = NotHereResource("a listener with shards answers no remote reads: ask the shard's backends")
         self._query_resources: dict[bytes, Resource] = {
             b"query": queries,
             b"admin": queries,  # of the Veepee fork
@@ -142,10 +144,16 @@ class HTTPService(SiteService, Relaying):
             self.fan_outs = [shard.fan_out for shard in shards]
             fan_outs = {shard.config.shard: shard.fan_out for shard in shards}
             self._sharded.reconfigure(make_shard_map(self.config), fan_outs)
+        if self._sharded_queries is not None:
+            for shard in shards:
+                shard.furnish_queries(self._query_settings(), has_queries=self.config.queries)
+            entrances = {shard.config.shard: ShardEntrance(shard.readers, shard.changes) for shard in shards}
+            points = self.config.max_merge_points
+            self._sharded_queries.connect(make_shard_map(self.config), entrances, max_points=points)
 
-    def _furnish_queries(self) -> None:
+    def _query_settings(self) -> QuerySettings:
         config = self.config
-        settings = QuerySettings(
+        return QuerySettings(
             when_behind=config.queries_when_behind,
             timeout=config.query_timeout or 0.0,
             own_credentials=config.query_credentials == "output",
@@ -153,6 +161,9 @@ class HTTPService(SiteService, Relaying):
             slow=config.slow_query or 0.0,
             read_only=config.read_only,
         )
+
+    def _furnish_queries(self) -> None:
+        config, settings = self.config, self._query_settings()
         self.changes.reconfigure(config.name, own_credentials=settings.own_credentials)
         self.readers.reconfigure(config.name, self._influxdbs(), settings)
         for path, resource in self._query_resources.items():
@@ -171,10 +182,6 @@ class HTTPService(SiteService, Relaying):
             f"prometheus-{version}": sum(each.writes_of[version] for each in self.remote_writes) for version in (1, 2)
         }
         return {**of_lines, **of_prometheus}
-
-    def _influxdbs(self) -> list[Sender]:
-        """Return the senders to backends that answer queries: Prometheus does not."""
-        return [sender for sender in self.senders if LINES in sender.kinds]
 
     def _backends(self) -> str:
         return ", ".join(sender.name for each in (self, *self.shards) for sender in each.senders)

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from influxrelay.config.settings import HTTPOutputConfig, ListenerConfig
 from influxrelay.core.errors import JournalError
-from influxrelay.core.write import Destination
+from influxrelay.core.write import LINES, Destination
 from influxrelay.delivery.backend import Backend
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.sender import Sender
@@ -62,6 +62,10 @@ class Relaying(PortService):
     def outlook(self) -> Outlook | None:
         """Tell what would become of a read; None if there are no queries here."""
         return None
+
+    def _influxdbs(self) -> list[Sender]:
+        """Return the senders to backends that answer queries: Prometheus does not."""
+        return [sender for sender in self.senders if LINES in sender.kinds]
 
     def hand_over(self) -> Deferred[Any]:
         """Give what has been collected to the senders; fires when they have it."""

@@ -150,6 +150,8 @@ class Metrics(Service):
         if isinstance(listener, HTTPService):
             _add_http(sheet, listener)
             _add_queries(sheet, listener)
+        elif isinstance(listener, ShardService):
+            _add_queries(sheet, listener)
         elif isinstance(listener, TCPService):
             _add_tcp(sheet, listener)
         elif isinstance(listener, UDPService):
@@ -234,7 +236,7 @@ def _add_tcp(sheet: Sheet, listener: TCPService) -> None:
     sheet.add_each("influxrelay_tcp_dropped_lines_total", labels, {**usual, **dropped})
 
 
-def _add_queries(sheet: Sheet, listener: HTTPService) -> None:
+def _add_queries(sheet: Sheet, listener: HTTPService | ShardService) -> None:
     sheet.add("influxrelay_queries_in_flight", (listener.name,), listener.readers.active)
     sheet.add("influxrelay_refused_queries_total", (listener.name,), listener.readers.refused)
     known = listener.readers.counters

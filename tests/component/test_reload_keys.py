@@ -67,6 +67,7 @@ HTTP: dict[str, Key | str] = {
     "query-timeout": Key('"7s"', '"8s"', "listener.readers.settings.timeout", 7.0, 8.0),
     "query-credentials": Key('"client"', '"output"', "listener.readers.settings.own_credentials", False, True),
     "max-queries": Key("7", "8", "listener.readers.settings.limit", 7, 8),
+    "max-merge-points": Key("7", "8", "listener.config.max_merge_points", 7, 8),
     "slow-query": Key('"7s"', '"8s"', "listener.readers.settings.slow", 7.0, 8.0),
     "answers": Key(*RULES, "meaning", "retry", "hold"),
     "read-only": Key("false", "true", "listener.readers.settings.read_only", False, True),
