@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -206,14 +207,16 @@ class ChunkWriter(ResultWriter):
         """Write rows."""
         head, pieces = _head(block), []
         rows = list(self._rows(block, self._format.unit))
+        is_select = self._has_times  # else series are neither divided nor marked
+        size = self._format.chunk if is_select else sys.maxsize
         while True:
             held = self._held
             is_same = held is not None and {k: v for k, v in held.items() if k != "values"} == head
-            if held is None or not is_same or (rows and len(held["values"]) >= self._format.chunk):
+            if held is None or not is_same or (rows and len(held["values"]) >= size):
                 if held is not None:
-                    pieces.append(self._document({**held, "partial": True} if is_same else held, partial=True))
+                    pieces.append(self._document({**held, "partial": True} if is_same else held, partial=is_select))
                 held = self._held = {**head, "values": []}
-            room = self._format.chunk - len(held["values"])
+            room = size - len(held["values"])
             held["values"] += rows[:room]
             rows = rows[room:]
             if not rows:

@@ -26,10 +26,6 @@ def check_change(statement: Statement, shards: ShardMap, now: int) -> None:
         found = list(leaves(select, now))
     except ValueError:
         return  # InfluxDB says why
-    if statement.kind == "SELECT" and not all(is_one_epoch(shards, each.range) for each in found):
-        raise Refused(
-            "INTO over a range of time with several epochs: write the part of each epoch by a statement of its own"
-        )
     tag = shards.key.tag
     if tag is None:
         if select.target is not None and select.target.name:
@@ -41,6 +37,8 @@ def check_change(statement: Statement, shards: ShardMap, now: int) -> None:
         name = tag.decode("utf-8", "surrogateescape")
         if not all(any(_is_of(each, name) for each in level.dimensions) for level in select.selects()):
             raise Refused(f'INTO over several shards has to be grouped by the shard key: GROUP BY "{name}" or *')
+    if statement.kind == "SELECT" and not all(is_one_epoch(shards, each.range) for each in found):
+        raise Refused("INTO over several epochs: write the part of each epoch by a statement of its own")
     for level in select.selects():
         _check_condition(level)
 

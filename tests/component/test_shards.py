@@ -293,9 +293,9 @@ class AnswerTests(ShardCase):
 class QueryTests(ShardCase):
     """Queries."""
 
-    async def test_refused(self) -> None:
-        """A query is refused with the reason, and no backend is asked."""
+    async def test_remote_reads(self) -> None:
+        """A remote read of Prometheus is refused with the reason, and no backend is asked."""
         self.begin()
-        found = await self.ask(self.listener, request(b"/query?db=db&q=SELECT+1", method=b"GET"))
+        found = await self.ask(self.listener, request(b"/api/v1/prom/read?db=db", method=b"POST"))
         self.assertEqual(found.status, 400)
         self.assertIn(b"shards", found.body)

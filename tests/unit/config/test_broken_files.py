@@ -200,6 +200,7 @@ BROKEN: list[tuple[str, str, str, str]] = [
     (f"{HTTP}queries-when-behind = 'ask'\n{OUTPUT}", f"{L}.queries-when-behind", "'ask'", '"serve" or "refuse"'),
     (f"{HTTP}query-timeout = '0s'\n{OUTPUT}", f"{L}.query-timeout", "'0s'", "a duration above 0"),
     (f"{HTTP}query-credentials = 'own'\n{OUTPUT}", f"{L}.query-credentials", "'own'", '"client" or "output"'),
+    (f"{HTTP}max-merge-points = -1\n{OUTPUT}", f"{L}.max-merge-points", "-1", "an integer from 1"),
     (f"{HTTP}max-queries = -1\n{OUTPUT}", f"{L}.max-queries", "-1", "an integer from 1"),
     (f"{HTTP}slow-query = '0s'\n{OUTPUT}", f"{L}.slow-query", "'0s'", "a duration above 0"),
     (f"{HTTP}read-only = 'yes'\n{OUTPUT}", f"{L}.read-only", "'yes'", "true or false"),
