@@ -14,6 +14,7 @@ from influxrelay import __version__
 from influxrelay.config.loader import load
 from influxrelay.config.settings import Config, HTTPOutputConfig, JournalConfig, UDPOutputConfig
 from influxrelay.core.errors import ConfigError
+from influxrelay.core.text import count
 from influxrelay.lineprotocol.query_string import without
 from influxrelay.service.process_limits import collect_less_garbage, raise_file_limit
 from influxrelay.service.relay_service import RelayService
@@ -111,6 +112,8 @@ def _describe_output(output: HTTPOutputConfig, journal: JournalConfig | None) ->
         queue += ", creates databases"
     if output.type == "prometheus":
         queue += ", takes Prometheus' remote writes only"
+    if output.answers:
+        queue += f", {count(len(output.answers), 'rule')} for answers"
     told = f"{output.write_url}{query}, {user}, timeout {output.timeout:g} s{queue}{_describe_filters(output)}"
     return f"{output.name}: {told}"
 

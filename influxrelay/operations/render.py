@@ -115,7 +115,7 @@ def letters(answer: dict[str, Any]) -> str:
 def _destination(letter: dict[str, Any]) -> str:
     """Return database, retention policy if one was given, and precision."""
     policy = f".{letter['retention_policy']}" if letter["retention_policy"] else ""
-    return f"{letter['database']}{policy} ({letter['precision']})"
+    return f"{letter['database']}{policy} ({letter['precision'] or letter['kind']})"
 
 
 def letter(answer: dict[str, Any]) -> str:
@@ -127,7 +127,7 @@ def letter(answer: dict[str, Any]) -> str:
         "backend": answer["backend"],
         "database": answer["database"],
         "retention policy": answer["retention_policy"] or "(the default)",
-        "precision": answer["precision"],
+        "precision": answer["precision"] or f"- ({answer['kind']})",
         "query": answer["query"],
         "status": str(answer["status"]),
         "words": answer["words"],

@@ -24,6 +24,8 @@ from influxrelay.core.write import LINES, Write
 from influxrelay.journal.records import DeadLetter, Drop
 from influxrelay.lineprotocol.gzip_body import decoded_body
 from influxrelay.lineprotocol.query_string import without
+from influxrelay.remotewrite.exposition import lines as remote_write_lines
+from influxrelay.remotewrite.headers import is_version_2
 
 T = TypeVar("T")
 
@@ -246,10 +248,9 @@ def only(found: list[tuple[str, T]], what: str, listener: str, known: Iterable[s
 
 def summary(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
     """Return one line of the list of dead letters, without credentials."""
-    destination, first = letter.write.destination, b""
+    destination = letter.write.destination
     is_text = destination.kind == LINES
-    if is_text:
-        first = next((line for line in decoded_body(letter.write).splitlines() if line.strip()), b"")
+    first = next((line for line in _lines(letter.write) if line.strip()), "")
     return {
         "id": number,
         "time": iso(letter.time),
@@ -262,18 +263,30 @@ def summary(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
         "status": letter.status,
         "words": _without_secrets(_told(letter.words), letter.write),
         "bytes": len(letter.write.body),
-        "first_line": shortened(text(first), _FIRST_LINE),
+        "first_line": shortened(first, _FIRST_LINE),
     }
 
 
+def _lines(write: Write) -> Iterable[str]:
+    """Return what a write says, line by line; of a remote write in Prometheus' text format."""
+    if write.destination.kind == LINES:
+        return map(text, decoded_body(write).splitlines())
+    return remote_write_lines(write.body, 2 if is_version_2(write.query) else 1)
+
+
 def whole(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
-    """Return a dead letter with its lines, without credentials; ``base64`` is there if the lines are not UTF-8."""
-    body = decoded_body(letter.write)
+    """Return a dead letter with its lines, without credentials; ``base64`` is there if these do not say all."""
     shown = summary(listener, number, letter)
     del shown["first_line"]
     shown["query"] = text(without(letter.write.query, b"u", b"p"))
-    shown["lines"] = text(body)
-    if "\\x" in shown["lines"] and shown["lines"].encode() != body:
+    if letter.write.destination.kind == LINES:
+        body = decoded_body(letter.write)
+        shown["lines"] = text(body)
+        is_whole = "\\x" not in shown["lines"] or shown["lines"].encode() == body
+    else:
+        body, is_whole = letter.write.body, False
+        shown["lines"] = "\n".join(_lines(letter.write))
+    if not is_whole:
         shown["base64"] = base64.b64encode(body).decode()
     return shown
 

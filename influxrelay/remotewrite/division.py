@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from influxrelay.remotewrite.bodies import without_series
-from influxrelay.remotewrite.wire import VARINT, fields, tagged, varint
+from influxrelay.remotewrite.exposition import time_of
+from influxrelay.remotewrite.wire import fields, tagged
 
 _SERIES = 1
 _LABELS, _SAMPLES, _EXEMPLARS = 1, 2, 3
-_TIMESTAMP = 2
-_SIGN = 1 << 63
 HALVES, QUARTERS = 2, 4
 
 
@@ -49,7 +48,7 @@ def _divide_series(message: bytes, start: int, end: int, *, from_oldest: bool) -
             labels += message[begin:stop]
         elif number == _SAMPLES:
             samples.append(message[begin:stop])
-            times.append(_time(message, value, stop))
+            times.append(time_of(message, value, stop))
         else:
             others.append(message[begin:stop])
             is_plain = is_plain and number == _EXEMPLARS  # a histogram is a sample, too
@@ -57,15 +56,6 @@ def _divide_series(message: bytes, start: int, end: int, *, from_oldest: bool) -
         return [tagged(_SERIES, b"".join((labels, *samples[1:], *others)))] if samples[1:] else []
     points = [*samples, *others]
     return [tagged(_SERIES, labels + some) for some in _deal(points, HALVES)] if len(points) > 1 else []
-
-
-def _time(message: bytes, start: int, end: int) -> int:
-    """Return the timestamp of a sample, in milliseconds."""
-    for number, kind, _, value, _ in fields(message, start, end):
-        if number == _TIMESTAMP and kind == VARINT:
-            time, _ = varint(message, value, end)
-            return time - 2 * _SIGN if time >= _SIGN else time
-    return 0
 
 
 def _deal(items: Sequence[bytes], pieces: int) -> list[bytes]:

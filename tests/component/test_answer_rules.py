@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from influxrelay.config.settings import AnswerConfig, Config, TCPListenerConfig
+from influxrelay.config.settings import AnswerConfig, Config, HTTPListenerConfig, HTTPOutputConfig, TCPListenerConfig
 from influxrelay.listeners.tcp import TCPService
 from influxrelay.operations import render
 from influxrelay.service.relay_service import RelayService
+from influxrelay.tap import describe
 from testing.remote_write_case import RemoteWriteTestCase, one_series, post
 from testing.scripted import LINE, LOOPBACK, answer, reactor, request, until
 
@@ -89,6 +90,12 @@ class AnswerRuleTests(RemoteWriteTestCase):
             " of acknowledged writes: dead-letter (400): 1, stale (403): 1",
             render.queues({"relay": "running", "queues": told["queues"]}),
         )
+
+    def test_described(self) -> None:
+        """``--check`` tells how many rules each output has."""
+        output = HTTPOutputConfig("a", "x", "http://h/write", "http://h/ping", answers=(AnswerConfig("stale"),) * 2)
+        listener = HTTPListenerConfig("main", ":9096", "tcp:9096", outputs=(output,))
+        self.assertIn(", 2 rules for answers", describe(Config(path="test", http=(listener,))))
 
     async def test_lines_over_tcp(self) -> None:
         """Lines without a client that could be told wait behind an answer that means "hold"; they are not dropped."""
