@@ -16,7 +16,6 @@ from influxrelay.config.loader import load
 from influxrelay.config.settings import Config
 from influxrelay.core.errors import ConfigError
 from influxrelay.core.text import count, size
-from influxrelay.operations import offline as stopped
 from influxrelay.operations import render as show
 from influxrelay.operations.views import Refused, Request, socket_path
 
@@ -27,7 +26,7 @@ PATIENCE = 120.0  # seconds that the relay has for its next line
 _SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "queues": show.queues,
     "queues drop": show.dropped_queue,
-    "queues repaired": show.repaired,
+    "queues mark-repaired": show.marked_repaired,
     "queues pause": show.paused,
     "queues resume": show.paused,
     "dead-letters list": show.letters,
@@ -116,7 +115,7 @@ def _parser() -> _Parser:
     actions = queues.add_subparsers(metavar="ACTION")
     for command, words in (
         ("queues drop", "give up what waits for a backend, or forget a backend that is no longer configured."),
-        ("queues repaired", "say that what a backend has lost was copied there: it counts as in sync again."),
+        ("queues mark-repaired", "mark a backend as repaired, once what it had lost was copied there."),
         ("queues pause", "send nothing from a backend's queue, until it is resumed or the relay is restarted."),
         ("queues resume", "let a backend's queue go on."),
     ):
@@ -203,7 +202,9 @@ def _ask_at(options: argparse.Namespace, request: Request, config: Config | None
     except NoRelay as problem:
         if config is None and not os.path.exists(options.config):  # noqa: PTH110 (a name, not a path of ours)
             raise
-        return stopped.run(config or load(options.config, secrets=False), request, str(problem))
+        from influxrelay.operations import offline  # noqa: PLC0415 (it needs Twisted, which takes its time to load)
+
+        return offline.run(config or load(options.config, secrets=False), request, str(problem))
 
 
 def _lines(path: str, request: Request) -> Generator[dict[str, Any], None, None]:

@@ -16,10 +16,11 @@ from twisted.logger import LogLevel, formatEvent
 from influxrelay.config.settings import Config, HTTPListenerConfig, JournalConfig
 from influxrelay.core.errors import StartError
 from influxrelay.core.write import Destination, Write
+from influxrelay.journal.ledger import FILE
 from influxrelay.journal.records import Record
-from influxrelay.journal.store import FILE, Store
 from influxrelay.listeners.http import HTTPService
 from influxrelay.service.relay_service import RelayService
+from testing.kept_journal import KeptJournal
 from testing.logs import watch_events
 from testing.scripted import LOOPBACK, RelayTestCase, ScriptedBackend, reactor, request
 
@@ -75,27 +76,20 @@ class JournalTestCase(RelayTestCase):
         return (await self.ask(relay, request(b"/write?" + QUERY, line(number, size)))).status
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[Store]:
+    def opened(self, backends: dict[str, str] | None = None) -> Iterator[KeptJournal]:
         """Open the journal that no relay has open."""
-        journal = Store(self.directory)
+        journal = KeptJournal(self.directory, backends)
         try:
             yield journal
         finally:
             journal.close()
 
-    def fill(self, backends: dict[str, str], count: int = 200) -> bytes:
-        """Make a journal in which writes wait for all these backends, and return the file's bytes."""
-        with self.opened() as journal:
-            journal.begin()
-            journal.register(backends)
-            journal.append(
-                Record(
-                    number, time.time(), Write(DESTINATION, QUERY, b"", line(number, 5000 if number % 9 == 0 else 50))
-                )
-                for number in range(1, count + 1)
-            )
-            journal.commit()
-        return (self.directory / FILE).read_bytes()
+    def fill(self, backends: dict[str, str], count: int = 200) -> None:
+        """Make a journal in which writes wait for all these backends."""
+        with self.opened(backends) as journal:
+            for number in range(1, count + 1):
+                body = line(number, 5000 if number % 9 == 0 else 50)
+                journal.append(Record(number, time.time(), Write(DESTINATION, QUERY, b"", body)))
 
     def names(self, *backends: ScriptedBackend) -> dict[str, str]:
         """Return what :meth:`relay` makes of backends, as name to location."""

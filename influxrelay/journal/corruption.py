@@ -6,7 +6,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from influxrelay.journal.store import FILE
+from influxrelay.journal.ledger import FILE
 
 _NOT_DAMAGE = frozenset(
     (
@@ -25,7 +25,7 @@ _NOT_DAMAGE = frozenset(
 def is_corrupt(error: Exception) -> bool:
     """Tell whether what is in the files makes no sense; a disk that is full or fails is no damage."""
     code = getattr(error, "sqlite_errorcode", None)
-    if isinstance(error, UnicodeDecodeError):
+    if isinstance(error, ValueError):
         return True
     if isinstance(error, sqlite3.ProgrammingError) or not isinstance(error, sqlite3.DatabaseError):
         return False

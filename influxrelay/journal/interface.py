@@ -23,13 +23,19 @@ class Journal(Protocol):
     Each write has a number, and numbers only rise. Nothing here blocks, and nothing is assumed to be quick: the log may
     be on a slow disk or on another machine. Every Deferred fails with
     :class:`influxrelay.core.errors.JournalError` if the log does not answer, or refuses.
-
-    :ivar trouble: what is wrong, as long as it is; empty if all is well.
-    :ivar used: bytes that the journal takes.
     """
 
-    trouble: str
-    used: int
+    @property
+    def place(self) -> str:
+        """Where the log is, for people."""
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong, as long as it is; empty if all is well."""
+
+    @property
+    def used(self) -> int:
+        """Bytes that the journal takes."""
 
     @property
     def last_number(self) -> int:
@@ -49,7 +55,7 @@ class Journal(Protocol):
         """Return the number for the next write; it is to be appended before another number is asked for."""
 
     def append(self, record: Record) -> Deferred[None]:
-        """Add a write; fires when it is kept."""
+        """Add a write; fires when it is kept, and does not fail before this method has returned."""
 
     def strike(self, number: int) -> Deferred[None]:
         """Take back a write that no client was told was taken; fires when it can no longer be delivered."""

@@ -42,7 +42,7 @@ class DeadLetter:
     time: float
     backend: str
     status: int
-    words: str
+    message: str
     write: Write
 
 

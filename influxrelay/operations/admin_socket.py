@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.errors import JournalError
 from influxrelay.listeners.transaction import Transaction
-from influxrelay.operations.commands import Progress
+from influxrelay.operations.targets import Progress
 from influxrelay.operations.views import Refused, Request
 
 MAX_LINE = 1024 * 1024  # bytes of a request

@@ -1,42 +1,29 @@
-"""What the operator can do with a relay that runs: each command is a function over its listeners."""
+"""What operators can do, with a running relay or a stopped one: each command is a function over listeners.
+
+A stopped relay's listeners have a journal and nothing else (:mod:`influxrelay.operations.offline`).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import attrs
 
-from influxrelay.core.errors import BackendFailure, JournalError
+from influxrelay.core.errors import JournalError
 from influxrelay.core.text import text
-from influxrelay.delivery.responses import excerpt
 from influxrelay.delivery.sender import Sender
-from influxrelay.journal.records import Contents, DeadLetter, Depth
-from influxrelay.journal.writer import JournalWriter
-from influxrelay.operations.views import Refused, Request, Row, only, summary, whole
-
-PAGE = 16  # dead letters that are read at once; each may be as large as a write
-CHUNK = 500  # dead letters that are dropped at once
-Progress = Callable[[int, int], None]
-"""Is told how many are done, of how many; raises if the work need not go on."""
-
-
-class Listener(Protocol):
-    """What the commands need of a listener."""
-
-    name: str
-    writer: JournalWriter | None
-    senders: list[Sender]
-
-
-# -- which listener, which backend
+from influxrelay.journal.records import Contents, Depth
+from influxrelay.operations import dead_letters
+from influxrelay.operations.targets import Listener, Progress
+from influxrelay.operations.views import Refused, Request, Row, only
 
 
 def chosen(listeners: Sequence[Listener], name: str) -> list[Listener]:
-    """Return the listener of this name, or all.
+    """Return the listener of this name, or all listeners if the name is empty.
 
-    :raises Refused: there is none.
+    :raises Refused: there is no such listener.
     """
     found = [each for each in listeners if name in ("", each.name)]
     if not found:
@@ -45,11 +32,12 @@ def chosen(listeners: Sequence[Listener], name: str) -> list[Listener]:
 
 
 async def _find(listeners: Sequence[Listener], request: Request) -> tuple[Listener, Sender | None]:
-    """Return the one backend of this name; its sender is None if it is no longer configured."""
+    """Return the one backend of this name; its sender is None if it is not configured, or the relay is stopped."""
     known: list[str] = []
     found: list[tuple[str, tuple[Listener, Sender | None]]] = []
     for listener in listeners:
-        senders: dict[str, Sender | None] = dict.fromkeys(await _depths(listener))
+        depths = {} if listener.writer is None else (await listener.writer.contents()).depths
+        senders: dict[str, Sender | None] = dict.fromkeys(depths)
         senders.update({sender.name: sender for sender in listener.senders})
         known += senders
         if request.backend in senders:
@@ -57,47 +45,45 @@ async def _find(listeners: Sequence[Listener], request: Request) -> tuple[Listen
     return only(found, f"backend {request.backend}", request.listener, known)
 
 
-async def _depths(listener: Listener) -> dict[str, Depth]:
-    return {} if listener.writer is None else (await listener.writer.contents()).depths
-
-
 # -- queues
 
 
 async def list_queues(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
-    """Tell how each backend is, and what waits for it."""
+    """Show the state of each backend, and what waits for it."""
     del request
     rows = [row for listener in listeners for row in await _rows(listener)]
     now = time.time()
-    return {"relay": "running", "queues": [row.show(now) for row in rows]}
+    relay = "running" if any(each.running for each in listeners) else "stopped"
+    return {"relay": relay, "queues": [row.show(now) for row in rows]}
 
 
 async def _rows(listener: Listener) -> list[Row]:
-    writer = listener.writer
-    if writer is None:
-        return [_row(listener, sender) for sender in listener.senders]
+    rows = {sender.name: _row(listener, sender) for sender in listener.senders}
+    journal = listener.writer
+    if journal is None:
+        return list(rows.values())
     contents: Contents | None = None
     trouble = ""
     try:
-        contents = await writer.contents()
-    except JournalError as error:  # the disk does not even let us look
+        contents = await journal.contents()
+    except JournalError as error:
         trouble = str(error)
-    depths = contents.depths if contents is not None else {}
-    drops = contents.drops if contents is not None else ()
-    rows = {sender.name: _row(listener, sender) for sender in listener.senders}
-    rows.update(
-        (name, Row(listener=listener.name, backend=name, state="removed", queue="journal", writes=0, bytes=0))
-        for name, depth in depths.items()
-        if name not in rows
-    )
+    for name, depth in contents.depths.items() if contents is not None else ():
+        if name not in rows:
+            state = "stopped" if depth.active and not listener.running else "removed"
+            rows[name] = Row(listener=listener.name, backend=name, state=state, queue="journal", writes=0, bytes=0)
+    rows = {
+        name: attrs.evolve(row, journal=journal.place, journal_trouble=journal.trouble or trouble)
+        for name, row in rows.items()
+    }
+    if contents is None:
+        return list(rows.values())
     return [
         attrs.evolve(
             row,
-            journal=str(writer.directory),
-            journal_trouble=writer.trouble or trouble,
-            dead_letters=contents.dead_letters.get(name, 0) if contents is not None else None,
-            drops=tuple(each for each in drops if each.backend == name),
-            **_of_depth(depths.get(name)),
+            dead_letters=contents.dead_letters.get(name, 0),
+            drops=tuple(each for each in contents.drops if each.backend == name),
+            **_of_depth(contents.depths.get(name)),
         )
         for name, row in rows.items()
     ]
@@ -110,7 +96,7 @@ def _of_depth(depth: Depth | None) -> dict[str, Any]:
 
 
 def _row(listener: Listener, sender: Sender) -> Row:
-    """Tell what is known without a look at the disk."""
+    """Return what is known of a backend without its journal."""
     trouble = sender.status.problem
     reason = "" if trouble is None else f"{trouble.reason}: {trouble.detail.rstrip('.')}"
     row = Row(
@@ -139,29 +125,30 @@ def _row(listener: Listener, sender: Sender) -> Row:
 
 
 async def drop_queue(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
-    """Give up what waits for a backend, or forget one that is no longer configured."""
+    """Discard the writes queued for a backend, or remove a backend that is no longer configured."""
     listener, sender = await _find(listeners, request)
     if sender is not None and not sender.keeps:
         raise Refused(f"backend {sender.name} has no queue")
-    writes, waiting = sender.queues.waiting() if sender is not None else (0, 0)
+    depth: Depth | None = None
     if listener.writer is not None:
         depth, upto = await listener.writer.discard(request.backend)
-        writes, waiting = (depth.writes, depth.bytes) if depth is not None else (0, 0)
         if sender is not None:
             sender.give_up(upto)
     elif sender is not None:
+        writes, waiting = sender.queues.waiting()
+        depth = Depth(sender.name, "", True, writes, waiting, None)
         sender.give_up()
     return {
         "listener": listener.name,
         "backend": request.backend,
-        "writes": writes,
-        "bytes": waiting,
-        "forgotten": sender is None,
+        "writes": depth.writes if depth is not None else 0,
+        "bytes": depth.bytes if depth is not None else 0,
+        "removed": sender is None and not (depth is not None and depth.active),
     }
 
 
-async def repaired(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
-    """Count from zero what a backend has lost: somebody has copied it there, so that the backend is in sync again."""
+async def mark_repaired(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
+    """Mark a backend as repaired: what it had lost was copied there, so its losses are counted from zero again."""
     listener, sender = await _find(listeners, request)
     drops = [] if sender is None else sender.backlog.losses()
     if listener.writer is not None:
@@ -177,12 +164,12 @@ async def repaired(listeners: Sequence[Listener], request: Request, _: Progress)
 
 
 async def pause(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
-    """Let a backend's queue wait, until :func:`resume` or the end of the process."""
+    """Stop sending to a backend until :func:`resume`, or until the relay is restarted."""
     return await _set_paused(listeners, request, paused=True)
 
 
 async def resume(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
-    """Let it go on."""
+    """Go on sending to a backend."""
     return await _set_paused(listeners, request, paused=False)
 
 
@@ -197,167 +184,24 @@ async def _set_paused(listeners: Sequence[Listener], request: Request, *, paused
     return {"listener": listener.name, "backend": sender.name, "paused": paused}
 
 
-# -- dead letters
-
-
-@attrs.frozen
-class _Letter:
-    """A dead letter, and where it is.
-
-    :ivar id: its number in the journal, or ``BACKEND:NUMBER`` where it is in memory.
-    """
-
-    listener: Listener
-    id: str
-    letter: DeadLetter
-
-    async def remove(self) -> None:
-        if self.listener.writer is not None:
-            await self.listener.writer.drop_dead_letters([self.letter.id])
-            return
-        for sender in self.listener.senders:
-            if sender.name == self.letter.backend:
-                sender.backlog.drop_dead_letter(self.letter.id)
-
-
-async def _page(listener: Listener, after: int, limit: int) -> list[_Letter]:
-    """Return the next dead letters of a listener; of those in memory all at once."""
-    if listener.writer is not None:
-        page = await listener.writer.dead_letters(after, limit)
-        return [_Letter(listener, str(each.id), each) for each in page]
-    letters = [letter for sender in listener.senders for letter in sender.backlog.dead_letters()]
-    return [_Letter(listener, f"{each.backend}:{each.id}", each) for each in letters] if after == 0 else []
-
-
-async def _look_up(listener: Listener, number: str) -> _Letter | None:
-    if listener.writer is None:
-        return next((each for each in await _page(listener, 0, 0) if each.id == number), None)
-    if not (number.isascii() and number.isdigit() and 0 < int(number[:19]) < 2**62):
-        return None
-    found = await _page(listener, int(number) - 1, 1)
-    return found[0] if found and found[0].id == number else None
-
-
-async def _wanted(listeners: Sequence[Listener], request: Request) -> list[tuple[Listener, str]]:
-    """Return which dead letters a request is about: the ids it gives, or all, of a backend if it names one."""
-    if request.all:
-        return [(each.listener, each.id) async for each in _each(listeners, request)]
-    return [((await _one(listeners, request, each)).listener, each) for each in dict.fromkeys(request.ids)]
-
-
-async def _each(listeners: Sequence[Listener], request: Request) -> AsyncIterator[_Letter]:
-    for listener in listeners:
-        after = 0
-        while page := await _page(listener, after, PAGE):
-            for each in page:
-                if request.backend in ("", each.letter.backend):
-                    yield each
-            after = page[-1].letter.id
-
-
-async def _one(listeners: Sequence[Listener], request: Request, number: str) -> _Letter:
-    looked_up = [(each.name, await _look_up(each, number)) for each in listeners]
-    found = [(name, letter) for name, letter in looked_up if letter is not None]
-    return only(found, f"dead letter {number}", request.listener)
-
-
-async def list_letters(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
-    """List the dead letters."""
-    letters = [summary(each.listener.name, each.id, each.letter) async for each in _each(listeners, request)]
-    return {"dead_letters": letters}
-
-
-async def show_letter(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
-    """Show a dead letter with all its lines."""
-    if len(request.ids) != 1:
-        raise Refused("one dead letter can be shown at a time")
-    found = await _one(listeners, request, request.ids[0])
-    return whole(found.listener.name, found.id, found.letter)
-
-
-async def replay(listeners: Sequence[Listener], request: Request, progress: Progress) -> dict[str, Any]:
-    """Send dead letters once more, one by one, the oldest first, and remove those that are taken.
-
-    A backend that is in trouble is not asked again for the rest.
-    """
-    wanted = await _wanted(listeners, request)
-    replayed: list[str] = []
-    failed: list[dict[str, str]] = []
-    down: dict[tuple[str, str], str] = {}
-    for number, (listener, each) in enumerate(wanted):
-        progress(number, len(wanted))
-        found = await _look_up(listener, each)
-        if found is None:
-            continue  # somebody else was quicker
-        key = listener.name, found.letter.backend
-        problem = down.get(key)
-        if problem is None:
-            problem, is_down = await _send_again(found)
-            if is_down:
-                down[key] = problem
-        if problem:
-            failed.append({"id": each, "listener": listener.name, "backend": found.letter.backend, "reason": problem})
-        else:
-            await found.remove()
-            replayed.append(each)
-    return {"replayed": replayed, "failed": failed}
-
-
-async def _send_again(found: _Letter) -> tuple[str, bool]:
-    """Return what is wrong, or ``""``; and whether that holds for the backend's other letters, too."""
-    sender = next((sender for sender in found.listener.senders if sender.name == found.letter.backend), None)
-    if sender is None:
-        return "the backend is no longer configured", True
-    if sender.paused:
-        return "the backend is paused", True
-    try:  # alone: what is wrong with it must not spoil others
-        reply = await sender.resend(attrs.evolve(found.letter.write, mergeable=False))
-    except BackendFailure as failure:
-        trouble = sender.status.trouble
-        problem = failure if trouble is None or failure.reply is not None else trouble
-        return f"{problem.reason}: {problem.detail.rstrip('.')}", failure.reply is None or trouble is not None
-    return ("", False) if reply.status < 300 else (f"refused again: {excerpt(reply)}", False)
-
-
-async def drop_letters(listeners: Sequence[Listener], request: Request, progress: Progress) -> dict[str, Any]:
-    """Remove dead letters."""
-    wanted = await _wanted(listeners, request)
-    dropped = 0
-    for listener in listeners:
-        ids = [each for owner, each in wanted if owner is listener]
-        for start in range(0, len(ids), CHUNK):
-            progress(dropped, len(wanted))
-            await _drop_chunk(listener, ids[start : start + CHUNK])
-            dropped += len(ids[start : start + CHUNK])
-    return {"dropped": dropped}
-
-
-async def _drop_chunk(listener: Listener, ids: list[str]) -> None:
-    if listener.writer is not None:
-        await listener.writer.drop_dead_letters(map(int, ids))
-        return
-    for each in await _page(listener, 0, 0):
-        if each.id in ids:
-            await each.remove()
-
-
-COMMANDS: dict[str, Callable[[Sequence[Listener], Request, Progress], Awaitable[dict[str, Any]]]] = {
+COMMANDS: dict[str, Callable[[Sequence[Listener], Request, Progress], Coroutine[Any, Any, dict[str, Any]]]] = {
     "queues": list_queues,
     "queues drop": drop_queue,
-    "queues repaired": repaired,
+    "queues mark-repaired": mark_repaired,
     "queues pause": pause,
     "queues resume": resume,
-    "dead-letters list": list_letters,
-    "dead-letters show": show_letter,
-    "dead-letters replay": replay,
-    "dead-letters drop": drop_letters,
+    "dead-letters list": dead_letters.list_letters,
+    "dead-letters show": dead_letters.show_letter,
+    "dead-letters replay": dead_letters.replay,
+    "dead-letters drop": dead_letters.drop_letters,
 }
+NEED_A_RELAY = frozenset({"queues pause", "queues resume", "dead-letters replay"})
 
 
 async def run(listeners: Sequence[Listener], request: Request, progress: Progress) -> dict[str, Any]:
-    """Do what is asked.
+    """Run a command.
 
-    :raises Refused: that cannot be done.
+    :raises Refused: it cannot be done.
     """
     command = COMMANDS.get(request.command)
     if command is None:

@@ -250,7 +250,7 @@ def missed(listener: Listener, sender: Sender) -> str:
         return ""
     first, last = min(each.first for each in losses), max(each.last for each in losses)
     lost = count(sum(each.writes for each in losses), "write")
-    command = f"influxrelay queues repaired {shlex.quote(sender.name)} --listener {shlex.quote(listener.name)}"
+    command = f"influxrelay queues mark-repaired {shlex.quote(sender.name)} --listener {shlex.quote(listener.name)}"
     return (
         f"misses {lost} ({size(sum(each.bytes for each in losses))}) accepted from {iso(first)} to {iso(last)}"
         f" ({', '.join(each.reason for each in losses)}): copy that time from another backend, then: {command}"

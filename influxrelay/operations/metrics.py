@@ -118,17 +118,13 @@ class Metrics(Service):
         """End what is under way."""
         super().stopService()
         self.lag.stopService()
-        for journal in self._journals.values():
-            journal.interrupt()
 
     async def collect(self) -> list[Metric]:
         """Return all that is known now; of what is in a journal, all that is known within a second."""
         listeners = self._listeners()
         writers = [each.writer for each in listeners if each.writer is not None]
         known = self._journals
-        self._journals = {
-            each: known.get(each) or JournalCounts(each.directory, self._reactor, self._monotonic) for each in writers
-        }
+        self._journals = {each: known.get(each) or JournalCounts(each, self._monotonic) for each in writers}
         counted = DeferredList([each.refresh() for each in self._journals.values()])
         await within(PATIENCE, counted, self._reactor)
         sheet = Sheet(FAMILIES)
@@ -144,7 +140,7 @@ class Metrics(Service):
     def _add_listener(self, sheet: Sheet, listener: Listener) -> None:
         name, writer = listener.name, listener.writer
         kind = _KINDS[type(listener)]
-        directory = "" if writer is None else str(writer.directory)
+        directory = "" if writer is None else writer.place
         sheet.add("influxrelay_healthy", (name,), listener.is_ready and not listener.obstacle())
         sheet.add("influxrelay_listener_info", (name, kind, listener.bind_addr, directory), 1)
         if isinstance(listener, HTTPService):

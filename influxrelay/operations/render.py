@@ -21,9 +21,8 @@ def queues(answer: dict[str, Any]) -> str:
     """Show the queues as a table, and below it what is wrong and what to do."""
     rows = answer["queues"]
     lines = ["The relay does not run; this is what its journals hold."] if answer["relay"] == "stopped" else []
-    silent = answer.get("silent", [])
     if not rows:
-        return "\n".join([*lines, *silent, "There are no queues."])
+        return "\n".join([*lines, "There are no queues."])
     table = [("LISTENER", "BACKEND", "STATE", "QUEUE", "WRITES", "SIZE", "OLDEST", "DROPPED", "DEAD LETTERS")]
     for row in rows:
         writes, dropped = sum(each["writes"] for each in row["drops"]), sum(each["bytes"] for each in row["drops"])
@@ -42,7 +41,6 @@ def queues(answer: dict[str, Any]) -> str:
         )
     lines += [*_aligned(table), ""]
     advice = [f"{row['listener']}/{row['backend']}: {each}" for row in rows for each in row["advice"]]
-    advice[:0] = [f"{each}: what it keeps is missing here" for each in silent]
     if not advice and answer["relay"] == "running":
         advice = ["Nothing is wrong."]
     answered = [line for row in rows if (line := _answered(row))]
@@ -74,12 +72,12 @@ def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
 def dropped_queue(answer: dict[str, Any]) -> str:
     """Say what was dropped."""
     name = f"{answer['listener']}/{answer['backend']}"
-    if answer["forgotten"]:
-        return f"{name}: forgotten"
+    if answer["removed"]:
+        return f"{name}: removed"
     return f"{name}: {count(answer['writes'], 'write')} dropped ({size(answer['bytes'])})"
 
 
-def repaired(answer: dict[str, Any]) -> str:
+def marked_repaired(answer: dict[str, Any]) -> str:
     """Say what is forgiven."""
     lost = f"{count(answer['writes'], 'write')} ({size(answer['bytes'])})"
     return f"{answer['listener']}/{answer['backend']}: {lost} no longer counted as lost"
@@ -95,7 +93,7 @@ def letters(answer: dict[str, Any]) -> str:
     """Show the dead letters as a table."""
     if not answer["dead_letters"]:
         return "There are no dead letters."
-    table = [("ID", "TIME", "LISTENER", "BACKEND", "DESTINATION", "STATUS", "WORDS", "FIRST LINE")]
+    table = [("ID", "TIME", "LISTENER", "BACKEND", "DESTINATION", "STATUS", "MESSAGE", "FIRST LINE")]
     table += [
         (
             each["id"],
@@ -104,7 +102,7 @@ def letters(answer: dict[str, Any]) -> str:
             each["backend"],
             _destination(each),
             str(each["status"]),
-            shortened(each["words"], _WORDS),
+            shortened(each["message"], _WORDS),
             shortened(each["first_line"], _WORDS),
         )
         for each in answer["dead_letters"]
@@ -130,7 +128,7 @@ def letter(answer: dict[str, Any]) -> str:
         "precision": answer["precision"] or f"- ({answer['kind']})",
         "query": answer["query"],
         "status": str(answer["status"]),
-        "words": answer["words"],
+        "message": answer["message"],
         "size": size(answer["bytes"]),
     }
     return "\n".join(

@@ -205,7 +205,7 @@ class Row:
             yield (
                 f"{count(each.writes, 'write')} ({size(each.bytes)}) will never get there, because {why}; accepted"
                 f" from {iso(each.first)} to {iso(each.last)}: copy that time from another backend, then:"
-                f" {self._command('queues repaired')}"
+                f" {self._command('queues mark-repaired')}"
             )
         if self.dead_letters:
             yield (
@@ -261,7 +261,7 @@ def summary(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
         "kind": destination.kind,
         "precision": text(destination.precision.partition(b"\n")[0]) if is_text else "",
         "status": letter.status,
-        "words": _without_secrets(_told(letter.words), letter.write),
+        "message": _without_secrets(_message(letter.message), letter.write),
         "bytes": len(letter.write.body),
         "first_line": shortened(first, _FIRST_LINE),
     }
@@ -291,22 +291,22 @@ def whole(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
     return shown
 
 
-def _told(words: str) -> str:
-    """Return the text in InfluxDB's JSON, or all the words of another server."""
+def _message(body: str) -> str:
+    """Return the error in InfluxDB's JSON, or the whole body if it is something else."""
     try:
-        error = json.loads(words)["error"]
+        error = json.loads(body)["error"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        return words
-    return error if isinstance(error, str) else words
+        return body
+    return error if isinstance(error, str) else body
 
 
-def _without_secrets(words: str, write: Write) -> str:
-    """Remove the client's secrets from a text in which a server may have repeated them."""
+def _without_secrets(message: str, write: Write) -> str:
+    """Replace the client's secrets in a message: a server may have repeated them there."""
     authorization, _, password = (text(each) for each in write.destination.credentials)
     for secret in (authorization, authorization.rpartition(" ")[2], password):
         for spelling in (secret, quote(secret), quote_plus(secret)) if secret else ():
-            words = words.replace(spelling, "***")
-    return words
+            message = message.replace(spelling, "***")
+    return message
 
 
 # -- words

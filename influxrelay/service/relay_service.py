@@ -39,10 +39,11 @@ from influxrelay.listeners.tcp_protocol import LineServer
 from influxrelay.listeners.transaction import Transaction
 from influxrelay.listeners.udp import UDPService
 from influxrelay.operations.admin_socket import AdminSocket
-from influxrelay.operations.commands import Progress, list_queues, run
+from influxrelay.operations.commands import list_queues, run
 from influxrelay.operations.health import Examiner, LocalExaminer
 from influxrelay.operations.metrics import Metrics, serve_metrics
 from influxrelay.operations.resources import serve_health, serve_status
+from influxrelay.operations.targets import Progress
 from influxrelay.operations.views import Refused, Request, socket_path
 from influxrelay.service.process_limits import file_limit, share_files
 from influxrelay.service.systemd import Notifier

@@ -19,7 +19,7 @@ from influxrelay.core.text import age, iso, shortened, size
 from influxrelay.core.write import Destination, Write
 from influxrelay.journal.records import DeadLetter, Drop
 from influxrelay.operations import admin_socket as admin
-from influxrelay.operations import commands
+from influxrelay.operations import dead_letters
 from influxrelay.operations.views import Row, socket_path, summary, whole
 from influxrelay.service.relay_service import RelayService
 from testing.admin import BAD, HEADER, REFUSAL, SECRET, OperatedCase
@@ -210,7 +210,7 @@ class QueueTests(OperatedCase):
         service, bad = await self.outage(journal=journal)
         await until(lambda: not self.http(service).senders[1].requests.in_flight)
         found = await self.order("queues drop", backend="two")
-        expected = {"listener": "main", "backend": "two", "writes": 3, "bytes": 3 * len(LINE), "forgotten": False}
+        expected = {"listener": "main", "backend": "two", "writes": 3, "bytes": 3 * len(LINE), "removed": False}
         self.assertEqual(found, expected)
         row = await self.row("two")
         self.assertEqual(row["writes"], 0)
@@ -239,7 +239,7 @@ class QueueTests(OperatedCase):
         self.assertEqual((row["state"], row["writes"]), ("removed", 0))
         self.assertIn("influxrelay queues drop two", row["advice"][0])
         self.assertEqual(await self.order("queues pause", backend="two"), "backend two has no queue")
-        self.assertTrue((await self.order("queues drop", backend="two"))["forgotten"])
+        self.assertTrue((await self.order("queues drop", backend="two"))["removed"])
         self.assertEqual([each["backend"] for each in (await self.order("queues"))["queues"]], ["one"])
 
     async def test_names(self) -> None:
@@ -292,7 +292,7 @@ class LetterTests(OperatedCase):
         self.assertEqual(shown["lines"], BAD.decode())
         self.assertEqual((shown["database"], shown["retention_policy"], shown["precision"]), ("db", "week", "s"))
         self.assertEqual((shown["status"], shown["backend"]), (500, "two"))
-        self.assertEqual(shown["words"], "unable to parse 'cpu value=oops': invalid boolean")
+        self.assertEqual(shown["message"], "unable to parse 'cpu value=oops': invalid boolean")
         self.assertNotIn("SECRET", json.dumps([found, shown]))
         before = len(bad.requests)
         again = await self.order("dead-letters replay", ids=[first])
@@ -330,7 +330,7 @@ class LetterTests(OperatedCase):
 
     async def test_many(self) -> None:
         """More than a page of them are replayed in order, with progress."""
-        self.patch(commands, "PAGE", 2)
+        self.patch(dead_letters, "PAGE", 2)
         _, bad = await self.with_letters(5)
         bad.script.clear()
         bad.script.append(answer(204))
@@ -392,7 +392,7 @@ class WordsTests(RelayTestCase):
         write = Write(destination, b"db=db&u=me&p=SECRET+word/", b"Basic SECRET==", b"\n\nx v=1 1\n")
         words = "no: Basic SECRET== (SECRET==) SECRET word/ SECRET%20word/ SECRET+word%2F", '{"error": 5}', "[]", ""
         found = [summary("m", "1", DeadLetter(1, 0.0, "b", 400, each, write)) for each in words]
-        self.assertEqual([each["words"] for each in found], ["no: *** (***) *** *** ***", *words[1:]])
+        self.assertEqual([each["message"] for each in found], ["no: *** (***) *** *** ***", *words[1:]])
         self.assertEqual(found[0]["first_line"], "x v=1 1")
         self.assertEqual(whole("m", "1", DeadLetter(1, 0.0, "b", 400, "", write))["query"], "db=db")
 

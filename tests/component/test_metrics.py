@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import socket
-import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -25,8 +24,9 @@ from influxrelay.config.settings import (
     UDPListenerConfig,
     UDPOutputConfig,
 )
+from influxrelay.core.errors import JournalError
 from influxrelay.journal import statistics as journal_counts
-from influxrelay.journal.statistics import JournalCounts
+from influxrelay.journal.store import Store
 from influxrelay.listeners.http import HTTPService
 from influxrelay.listeners.udp import UDPService
 from influxrelay.operations import metrics
@@ -34,6 +34,7 @@ from influxrelay.operations.metric_families import FAMILIES
 from influxrelay.operations.metrics import Metrics
 from influxrelay.service.relay_service import RelayService
 from influxrelay.transport.sockets import Sockets
+from testing.failing_disk import break_disk
 from testing.scripted import LINE, LOOPBACK, Hold, RelayTestCase, answer, in_chunks, reactor, request, reset, until
 
 NOT_READY = answer(404, b'{"error":"database not found: \\"db\\""}\n')
@@ -304,16 +305,17 @@ class JournalTests(_Case):
         await self.ask(self.service, request())
         await self.assert_figure("influxrelay_journal_trouble", {})
         self.assertEqual(await self.figures("influxrelay_dead_letters"), {("test", "one"): 0})
-        assert self.service.writer is not None
-        self.service.writer.trouble = "disk on fire"
-        (Path(self.directory) / "journal.sqlite").rename(Path(self.directory) / "gone")
+        writer = self.service.writer
+        assert writer is not None
+        broken = break_disk(self)
+        await self.assertFailure(writer.probe(), JournalError)
         await self.assert_figure("influxrelay_journal_trouble", {("test",): 1})
         ages: list[float] = []
         while len(ages) < 3 or ages[-1] < 2:
             ages.append((await self.figures("influxrelay_journal_counts_age_seconds"))[("test",)])
             await deferLater(reactor, 0.2)
         self.assertEqual(ages, sorted(ages))
-        (Path(self.directory) / "gone").rename(Path(self.directory) / "journal.sqlite")
+        broken.restore()
 
     async def test_slow_disk(self) -> None:
         """A scrape waits for a second at most; meanwhile writes are journaled, and what was known is told."""
@@ -324,9 +326,9 @@ class JournalTests(_Case):
 
         def hang(*_: object) -> None:
             go_on.wait(60)
-            raise sqlite3.OperationalError("disk I/O error")
+            raise OSError(errno.EIO, "Input/output error")
 
-        self.patch(JournalCounts, "_read", hang)
+        self.patch(Store, "count_letters", hang)
         self.patch(journal_counts, "FRESH", 0.0)
         self.metrics._journals[self.service.writer]._next = 0.0  # type: ignore[index]
         for _ in range(3):
@@ -336,19 +338,6 @@ class JournalTests(_Case):
         go_on.set()
         (counts,) = self.metrics._journals.values()
         await until(lambda: not counts._waiting, "the end of the count")
-
-    async def test_interrupted(self) -> None:
-        """A stop ends what is being counted, however long it would take."""
-        self.patch(metrics, "PATIENCE", 0.1)
-        endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
-        self.patch(journal_counts, "_DEPTHS", endless)
-        self.begin(self.output(self.backend(), "one"))
-        self.assertEqual(await self.figures("influxrelay_dead_letters"), {})
-        (counts,) = self.metrics._journals.values()
-        await until(lambda: counts._connection is not None, "the begin")
-        counts.interrupt()
-        await until(lambda: not counts._waiting, "the end")
-        self.assertIsNone(counts.known)
 
 
 class UDPTests(_Case):

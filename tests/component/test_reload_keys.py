@@ -39,7 +39,7 @@ JOURNAL: dict[str, Key | str] = {
     "journal-max-mb": Key("7", "8", "listener.writer._limits.max_bytes", 7 * MB, 8 * MB),
     "journal-max-age": Key('"7s"', '"8s"', "listener.writer._limits.max_age", 7.0, 8.0),
     "journal-full": Key('"reject"', '"drop-oldest"', "listener.writer._limits.drop_oldest", False, True),
-    "journal-sync": Key('"normal"', '"full"', "sync", 1, 2),
+    "journal-sync": Key('"normal"', '"full"', "listener.writer._tail.sync", False, True),
     "journal-on-error": Key('"relay"', '"refuse"', "fan_out._refuse_unjournaled", False, True),
 }
 HTTP: dict[str, Key | str] = {
@@ -312,11 +312,6 @@ class KeyTests(ReloadCase):
     async def see_ping(self) -> Any:
         """Return the answer to a ping."""
         return (await self.ask(self.listener, PING)).status
-
-    async def see_sync(self) -> Any:
-        """Return what a commit survives, in SQLite's terms."""
-        found = await self.listener.writer._call(lambda journal: journal._db.execute("PRAGMA synchronous").fetchone())
-        return found[0]
 
     async def see_datagram_query(self) -> Any:
         """Return what the next datagram's write asks for."""

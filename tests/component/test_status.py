@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,9 +11,9 @@ from twisted.internet.threads import deferToThread
 from influxrelay import __version__
 from influxrelay.config.loader import load
 from influxrelay.config.settings import HTTPOutputConfig, JournalConfig
-from influxrelay.core.errors import BackendFailure
+from influxrelay.core.errors import BackendFailure, JournalError
 from influxrelay.delivery import prober as pinger
-from influxrelay.journal.store import Store
+from influxrelay.journal.records import JournalLimits
 from influxrelay.listeners.port_service import AdminService
 from influxrelay.listeners.udp import UDPService
 from influxrelay.operations import offline as stopped
@@ -22,6 +21,7 @@ from influxrelay.operations.health import Health
 from influxrelay.operations.views import Request
 from influxrelay.service.relay_service import RelayService
 from testing.admin import OperatedCase
+from testing.failing_disk import break_disk
 from testing.scripted import LINE, LOOPBACK, Answer, Hold, answer, hang, reactor, request, until
 from testing.servers import Influxd
 
@@ -355,7 +355,8 @@ class LossTests(HealthCase):
         self.assertEqual(await self.write(service), 204)
         writer = self.http(service).writer
         if writer is not None:
-            await writer._call(lambda journal: journal.expire(time.time() + 1))
+            writer.reconfigure(JournalLimits(max_age=0.001), full_sync=False)
+            await Deferred.fromCoroutine(writer._house._expire())
             await self.order("queues resume", backend="two")
         sender = self.http(service).senders[1]
         await until(sender.backlog.losses)
@@ -372,13 +373,13 @@ class LossTests(HealthCase):
         self.assertRegex(
             words,
             rf"^misses 1 write \({len(LINE)} B\) accepted from 20.*Z to 20.*Z \(unqueued\): copy that time from another"
-            " backend, then: influxrelay queues repaired two --listener main$",
+            " backend, then: influxrelay queues mark-repaired two --listener main$",
         )
         row = await self.row("two")
         self.assertEqual([(each["reason"], each["writes"]) for each in row["drops"]], [("unqueued", 1)])
         self.assertIn("and has no queue; accepted from", row["advice"][-1])
         repaired = {"listener": "main", "backend": "two", "writes": 1, "bytes": len(LINE)}
-        self.assertEqual(await self.order("queues repaired", backend="two"), repaired)
+        self.assertEqual(await self.order("queues mark-repaired", backend="two"), repaired)
         self.assertEqual((await self.get(self.http(service), b"/health/backends/two")).status, 200)
         self.assertEqual((await self.row("two"))["drops"], [])
 
@@ -392,7 +393,7 @@ class LossTests(HealthCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(self._end(service)))
         status, shown = await self.told(self.http(service), b"/health/backends/two")
         self.assertEqual((status, shown["message"]), (503, words))
-        self.assertEqual((await self.order("queues repaired", backend="two"))["writes"], 1)
+        self.assertEqual((await self.order("queues mark-repaired", backend="two"))["writes"], 1)
         self.assertEqual((await self.get(self.http(service), b"/health/backends/two")).status, 200)
         await service.stopService()
         self.assertEqual(stopped.run(load(self.config), Request("queues"), "")["queues"][1]["drops"], [])
@@ -401,7 +402,7 @@ class LossTests(HealthCase):
         """It may be said while the relay is stopped."""
         service, _ = await self.missing(journal=True)
         await service.stopService()
-        asked = Request("queues repaired", backend="two")
+        asked = Request("queues mark-repaired", backend="two")
         self.assertEqual(stopped.run(load(self.config), asked, "")["writes"], 1)
         self.assertEqual(stopped.run(load(self.config), asked, "")["writes"], 0)
 
@@ -412,12 +413,12 @@ class LossTests(HealthCase):
         relay = self.http(service)
         writer = relay.writer
         assert writer is not None
-        writer.trouble = "disk full"
-        failing = self.patch(Store, "touch", lambda journal: journal._db.execute("INSERT INTO nowhere VALUES (1)"))
+        broken = break_disk(self)
+        await self.assertFailure(writer.probe(), JournalError)
         status, shown = await self.told(relay, b"/health")
         self.assertEqual(status, 503)
         self.assertRegex(shown["message"], "^main: the journal does not work: ")
-        failing.restore()
+        broken.restore()
         self.assertEqual((await self.told(relay, b"/health"))[0], 200)
 
 

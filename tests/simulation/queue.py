@@ -14,19 +14,17 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
-import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
 from influxrelay.config.settings import FilterConfig as FilterSettings
@@ -44,13 +42,12 @@ from influxrelay.delivery.journal_backlog import JournalBacklog
 from influxrelay.delivery.responses import is_not_ready
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.settings import SenderSettings
-from influxrelay.journal.interface import Key, Positions
-from influxrelay.journal.records import Drop, JournalLimits, Record
-from influxrelay.journal.store import FILE, Store
-from influxrelay.journal.writer import JournalWriter, _Batch
+from influxrelay.journal.records import Drop, JournalLimits
+from influxrelay.journal.store import Store
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.listeners.factory import make_filter
 from influxrelay.listeners.relaying import Relaying
+from tests.simulation.disk import TIMEOUT, SimulatedWriter
 from tests.simulation.settle import (
     DESTINATIONS,
     EPSILON,
@@ -68,8 +65,6 @@ MAX_COMMIT = 0.2  # seconds that a transaction takes at the most
 MISSING = Reply(404, (), b'{"error":"database not found: \\"a\\""}\n')
 SHM = Path("/dev/shm")
 CONSISTENCIES = ("any", "one", "one", "quorum", "all")
-CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY)
-FAULTS = ("begin", "append", "strike", "advance", "sweep", "commit", "commit")
 
 
 def sequence_of(body: bytes) -> int:
@@ -255,7 +250,7 @@ class ProcessClock:
     def __init__(self, world: World) -> None:
         self._world = world
         self._calls: list[IDelayedCall] = []
-        self._dead = False
+        self.is_dead = False
 
     def seconds(self) -> float:
         """Return the time."""
@@ -263,7 +258,7 @@ class ProcessClock:
 
     def callLater(self, when: float, what: Callable[..., object], *a: object, **kw: object) -> IDelayedCall:
         """Set a timer."""
-        if self._dead:
+        if self.is_dead:
             self._world.broken(f"{what} is to be called in a process that is gone")
         call = self._world.clock.callLater(when, what, *a, **kw)
         self._calls.append(call)
@@ -271,7 +266,7 @@ class ProcessClock:
 
     def kill(self) -> None:
         """End all."""
-        self._dead = True
+        self.is_dead = True
         for call in self._calls:
             if call.active():
                 call.cancel()
@@ -299,126 +294,10 @@ class WatchedSender(Sender):
             self.world.broken(f"{self.name} told twice of write {story.sequence}")
         story.outcomes[self.number] = outcome
         waited = self.world.clock.seconds() - story.submitted
-        limit = 2 * self.backend.timeout + (4 * self.world.commit_delay if self.world.journal_first else 0)
+        limit = 2 * self.backend.timeout
+        limit += 4 * self.world.commit_delay + 2 * TIMEOUT if self.world.journal_first else 0
         if waited > limit + EPSILON and not story.answers:
             self.world.broken(f"write {story.sequence} waited {waited:g} s at {self.name}, not {limit:g}")
-
-
-class _NoThread:
-    def join(self) -> None:
-        """Be joined."""
-
-
-class SimulatedWriter(JournalWriter):
-    """A JournalWriter whose thread is a timer, and whose disk fails when the world says so."""
-
-    _log = Logger(observer=cast("ILogObserver", lambda _: None))
-    world: World
-    _fault = ""
-    under_way: tuple[_Batch, IDelayedCall] | None = None
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._appended: list[Deferred[None]] = []
-
-    def open(self, backends: Mapping[Key, tuple[str, str]]) -> dict[Key, Positions]:
-        """Open the journal, and put faults into it."""
-        positions = super().open(backends)
-        for name in FAULTS:
-            setattr(self._journal, name, self._faulty(name, getattr(Store, name).__get__(self._journal)))
-        return positions
-
-    def _faulty(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            result = None if name in ("begin", "commit") and self._fault == name else method(*arguments)
-            if self._fault == name:
-                error = sqlite3.OperationalError("simulated")
-                error.sqlite_errorcode = self.world.rng.choice(CODES)
-                raise error
-            return result
-
-        return call
-
-    def start(self) -> None:
-        """Begin to work."""
-        self._thread = _NoThread()  # type: ignore[assignment]
-
-    def append(self, record: Record) -> Deferred[None]:
-        """Add a write, and remember its number."""
-        self.world.writes[record.write].seq = record.seq
-        committed = super().append(record)
-        self._appended.append(committed)
-        return committed
-
-    def _hand_over(self) -> None:
-        super()._hand_over()
-        if not self._work.empty():
-            batch = self._work.get_nowait()
-            if batch is not None:
-                delay = self.world.rng.random() * self.world.commit_delay
-                self.under_way = (batch, self._reactor.callLater(delay, self._execute, batch))
-
-    def _execute(self, batch: _Batch) -> None:
-        self.under_way = None
-        if self.world.disk_is_bad and self.world.rng.random() < 0.9:
-            self._fault = self.world.rng.choice(FAULTS)
-        results: list[tuple[Deferred[Any], Any]] = []
-        undone: _Batch | None = None
-        trouble = ""
-        appended = [self.world.writes[record.write] for record, _ in batch.appends]
-        struck = [seq for seq, _ in batch.strikes]
-        try:
-            results = self._do(batch)
-        except sqlite3.Error as error:
-            trouble, undone = str(error), batch
-            results = self._undo(batch, error)
-            taken = [False] * len(appended)
-        else:
-            told = dict(results)
-            taken = [told[deferred] is None for _, deferred in batch.appends]
-        self._fault = ""
-        for story, good in zip(appended, taken, strict=True):
-            story.committed, story.unjournaled = good, not good
-        for seq in struck:
-            story = self.world.by_seq(seq)
-            story.unstruck = bool(trouble) and story.committed
-        if self.world.trace is not None:
-            self.world.note(
-                f"disk: {'fails' if trouble else 'commits'} +{[each.sequence for each in appended]}"
-                f" {'' if all(taken) else 'refused '}-{[self.world.by_seq(seq).sequence for seq in struck]}"
-                f" passed {[(name, seq) for (name, _), seq in batch.passed.items()]}"
-                f" insisted {len(batch.insisted)} calls {len(batch.calls)}"
-            )
-        self._done(results, undone, trouble)
-
-    def _try(self, function: Callable[[Store], Any]) -> Any:
-        try:
-            return function(self._journal)
-        except (sqlite3.Error, OSError):
-            raise
-        except Exception:
-            self.world.broken(f"in the journal: {Failure().getTraceback()}")
-            raise
-
-    def kill(self) -> None:
-        """End as a process does that is killed, perhaps in the middle of a transaction."""
-        if self.under_way is not None:
-            batch, _ = self.under_way
-            how_far = self.world.rng.randrange(3)
-            self._fault = ("begin", "commit", "")[how_far]
-            try:
-                self._do(batch)
-            except sqlite3.Error:
-                pass
-            else:
-                for record, _ in batch.appends:
-                    self.world.writes[record.write].committed = True
-            self.world.note(
-                f"the process ends in a transaction: {('before it', 'before its commit', 'behind it')[how_far]}"
-            )
-        for committed in self._appended:
-            committed.addErrback(lambda _: None)  # whoever would have heard of it is gone
-        self._journal.close()
 
 
 class Transport:
@@ -462,9 +341,7 @@ class SimulatedListener(Relaying):
         if config.journal is None:
             return None
         world, directory = self.world, config.journal.directory
-        writer = SimulatedWriter(self._reactor, directory, world.limits, on_drop=self._forget, clock=world.now)
-        writer.world = self.world
-        return writer
+        return SimulatedWriter(world, self._reactor, directory, world.limits, on_drop=self._forget, clock=world.now)
 
     def make_sender(self, output: HTTPOutputConfig, name: str) -> WatchedSender:
         """Return a sender that is watched."""
@@ -533,7 +410,7 @@ class World:
         self.max_batch = rng.choice((60, 200, 20_000))
         self.max_in_flight = rng.choice((1, 1, 1, 1, 1, 2, 3))
         self.on_disk = rng.random() < 0.7
-        self.disk_is_bad = False
+        self.disk_is_bad = self.disk_hangs = False
         self.commit_delay = rng.choice((0.002, 0.02, MAX_COMMIT))
         self.refuse_unjournaled = rng.random() < 0.5
         self.journal_first = self.on_disk and random.Random(f"{seed} journal first").random() < 0.3
@@ -631,7 +508,7 @@ class World:
         backlogs = listener.open_journal()
         writer = self.process.writer
         if writer is not None and ((self._limit and not self.limits.max_bytes) or self._max_age):
-            most = writer.used + self._limit * 16384 if self._limit else 0
+            most = writer.used + self._limit * 8192 if self._limit else 0
             self.limits = JournalLimits(self.limits.max_bytes or most, self._max_age, self.drop_oldest)
             writer.reconfigure(self.limits, full_sync=False)
         listener.resume(backlogs)
@@ -678,6 +555,8 @@ class World:
             if not (story.answers or story.gone):
                 self.broken(f"the client of write {story.sequence} got no answer before the end")
         process.reactor.kill()
+        if process.writer is not None:
+            process.writer.end()
         for server in self.servers:
             server.forget()
         self._bury(process)
@@ -761,7 +640,7 @@ class World:
             self._run()
         finally:
             if self.process is not None and self.process.writer is not None:
-                self.process.writer._journal.close()
+                self.process.writer._store.close()
             shutil.rmtree(self._directory)
 
     def _run(self) -> None:
@@ -777,7 +656,7 @@ class World:
         if self.on_disk:
             for _ in range(rng.choice((0, 0, 1, 2))):
                 begin = rng.random() * length
-                self.clock.callLater(begin, self._break_disk)
+                self.clock.callLater(begin, rng.choice((self._break_disk, self._break_disk, self._freeze_disk)))
                 self.clock.callLater(begin + rng.random() * rng.choice((0.1, 2.0)), self._mend_disk)
         self.plan(length)
         self.clock.callLater(length + 4, self._heal)
@@ -791,13 +670,17 @@ class World:
         self.note("the disk fails")
         self.disk_is_bad = True
 
+    def _freeze_disk(self) -> None:
+        self.note("the disk hangs")
+        self.disk_hangs = True
+
     def _mend_disk(self) -> None:
         self.note("the disk works")
-        self.disk_is_bad = False
+        self.disk_is_bad = self.disk_hangs = False
 
     def _heal(self) -> None:
         self.note("all is well")
-        self.disk_is_bad = False
+        self.disk_is_bad = self.disk_hangs = False
         for server in self.servers:
             server.heal()
 
@@ -863,7 +746,7 @@ class World:
         waited = self.clock.seconds() - story.submitted
         limit = 2 * max(server.timeout for server in servers)
         if self.on_disk:
-            limit += 4 * self.commit_delay
+            limit += 4 * self.commit_delay + 2 * TIMEOUT
         if waited > limit + EPSILON:
             self.broken(f"{name} after {waited:g} s, not {limit:g}")
         if self.on_disk and not (story.committed or story.unjournaled):
@@ -906,20 +789,25 @@ class World:
         ]
 
     def _check_file(self) -> None:
-        """Check that the journal's file, as a process has left it, holds all that is needed."""
-        db = sqlite3.connect(Path(self._directory) / FILE)
+        """Check that the journal's files, as a process has left them, hold all that is needed."""
+        store = Store(self._directory, now=self.now())
         try:
-            log = {
-                sequence_of(body): (seq, number)
-                for seq, number, body in db.execute("SELECT seq, destination, body FROM log")
-            }
-            names = {location: name for name, location in db.execute("SELECT name, location FROM backends")}
-            since = dict(db.execute("SELECT name, since FROM backends").fetchall())
-            cursors = {(name, number): seq for name, number, seq in db.execute("SELECT * FROM cursors")}
-            letters = {(name, sequence_of(body)) for name, body in db.execute("SELECT backend, body FROM dead_letters")}
-            drops = [Drop(*row) for row in db.execute("SELECT * FROM drops")]
+            ledger = store.ledger
+            log: dict[int, tuple[int, Destination]] = {}
+            for where in ledger.last_numbers():
+                page = store.read(where, 0, sys.maxsize, [], {})
+                if page.damaged or page.upto is not None:
+                    self.broken(f"of the journal {page.damaged} are damaged")
+                log.update((sequence_of(each.write.body), (each.seq, where)) for each in page.records)
+            names = {each.location: each.name for each in store.findings.backends}
+            ids = {each.name: each.id for each in store.findings.backends}
+            floors = store.findings.floors
+            cursors = {each: ledger.cursors(each) for each in floors}
+            letters = {(each.backend, sequence_of(each.write.body)) for each in ledger.letters(0, 1_000_000)}
+            found = {each: name for name, each in ids.items()}
+            drops = [Drop(found[each.backend], *attrs.astuple(each)[1:]) for each in ledger.losses()]
         finally:
-            db.close()
+            store.close()
         for sequence in log:
             story = self.stories[sequence]
             if story.refused and not story.unstruck:
@@ -930,8 +818,9 @@ class World:
             for story in self._must(server):
                 if server.has(story) or (name, story.sequence) in letters:
                     continue
-                seq, number = log.get(story.sequence, (0, 0))
-                if seq <= cursors.get((name, number), since.get(name, sys.maxsize)):
+                seq, where = log.get(story.sequence, (0, story.write.destination))
+                backend = ids.get(name, 0)
+                if seq <= cursors.get(backend, {}).get(where, floors.get(backend, sys.maxsize)):
                     lost.append(story)
             self._check_lost(name, lost, [drop for drop in drops if drop.backend == name])
 
@@ -954,14 +843,7 @@ class World:
         drops: list[Drop] = []
         letters: set[tuple[str, int]] = set()
         if process.writer is not None:
-            journal = process.writer._journal
-            drops = journal.drops()
-            letters = {(each.backend, sequence_of(each.write.body)) for each in journal.dead_letters(0, 1_000_000)}
-            left = [(seq, sequence_of(body)) for seq, body in journal._db.execute("SELECT seq, body FROM log")]
-            if left:
-                self.broken(f"the log has something left, as (seq, write): {left}")
-            if process.writer.trouble or process.writer._busy:
-                self.broken(f"the writer is not at rest: {process.writer.trouble}")
+            drops, letters = self._check_rest(process.writer)
         for sender in process.senders:
             server = self.servers[sender.number]
             self._collect(sender.backlog, server)
@@ -977,6 +859,18 @@ class World:
             )
         if self.problems:
             raise self.problems[0]
+
+    def _check_rest(self, writer: SimulatedWriter) -> tuple[list[Drop], set[tuple[str, int]]]:
+        """Check that a journal keeps nothing more, and return what it has counted, and its dead letters."""
+        house, ledger = writer._house, writer._store.ledger
+        drops = [drop for each in house.registry.backends for drop in house.accounts.losses(each.id, each.name)]
+        letters = {(each.backend, sequence_of(each.write.body)) for each in ledger.letters(0, 1_000_000)}
+        left = [each.name for each in Path(self._directory).glob("*.log")]
+        if left or house.cursors.behind:
+            self.broken(f"the log has something left: {left}, {house.cursors.lowest()}")
+        if writer.trouble or not writer._tail.is_idle:
+            self.broken(f"the journal is not at rest: {writer.trouble}")
+        return drops, letters
 
     def _check_server(self, name: str, server: Server, drops: list[Drop], letters: set[int]) -> None:
         must = self._must(server)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -15,10 +15,13 @@ from influxrelay.delivery.backlog import MemoryBacklog
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.journal_backlog import JournalBacklog
+from influxrelay.journal import cleaning
+from influxrelay.journal.housekeeping import Housekeeper
 from influxrelay.journal.interface import Positions
-from influxrelay.journal.store import Store
+from influxrelay.journal.tail import Tail
 from influxrelay.journal.writer import JournalWriter
 from tests.simulation import queue as queue_simulation
+from tests.simulation.disk import SimulatedWriter
 from tests.simulation.settle import Violation
 
 SCHEDULES = 600
@@ -168,7 +171,7 @@ class MistakeTests(SynchronousTestCase):
                 return
         self.fail(f"{pattern!r} was not noticed, but {sorted(set(seen))[:5]}")
 
-    def check(self, owner: Any, name: str, mistake: Callable[..., Any], pattern: str) -> None:
+    def check(self, owner: Any, name: str, mistake: Any, pattern: str) -> None:
         """Make a mistake and check that it is noticed, in these words."""
         self.patch(owner, name, mistake)
         self.assert_noticed(pattern)
@@ -179,7 +182,7 @@ class MistakeTests(SynchronousTestCase):
 
     def test_strike_forgotten(self) -> None:
         """A write that stays in the journal although its client was told 4xx or 5xx is noticed."""
-        self.check(queue_simulation.SimulatedWriter, "strike", strike_nothing, "and is in the journal")
+        self.check(SimulatedWriter, "strike", strike_nothing, "and is in the journal")
 
     def test_put_back_at_the_tail(self) -> None:
         """Writes that come back behind newer ones are noticed."""
@@ -202,9 +205,15 @@ class MistakeTests(SynchronousTestCase):
         """A write that a backend has before the journal, where that may not be, is noticed."""
         self.check(queue_simulation, "FanOut", send_at_once, "before the journal")
 
-    def test_sweep_nothing(self) -> None:
+    def test_delete_nothing(self) -> None:
         """A log that keeps what all backends have passed is noticed."""
-        self.check(Store, "sweep", lambda _: None, "the log has something left")
+        self.patch(cleaning, "clean", lambda *_, **__: ())
+        self.check(Housekeeper, "is_passed", lambda *_: False, "the log has something left")
+
+    def test_read_too_early(self) -> None:
+        """A page of the log that holds what is not written yet is noticed."""
+        self.patch(Tail, "wait", lambda _: succeed(None))
+        self.check(Tail, "settled", property(lambda self: self._appended), "is lost at")
 
     def test_trim_and_forget(self) -> None:
         """A backlog that is left to the journal and never read again is noticed."""

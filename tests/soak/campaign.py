@@ -28,13 +28,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import enum
 import http.client
 import random
 import re
 import shutil
-import sqlite3
 import sys
 import tempfile
 import threading
@@ -46,8 +44,8 @@ from urllib.parse import urlencode
 
 import attrs
 
-from influxrelay.journal.store import FILE, Store
-from testing.servers import LOOPBACK, Influxd, Relay, free_port
+from testing.kept_journal import KeptJournal
+from testing.servers import LOOPBACK, Influxd, Relay, free_port, send
 
 PATIENCE = 15.0  # seconds for one answer; the backends' timeout is a second
 DRAIN = 60.0  # seconds
@@ -469,7 +467,7 @@ class Campaign:
             if writer.unanswered
         ]
         if not self._drained():
-            problems.append(f"the journal has not drained within {DRAIN:g} s: {self._rows()} write(s) are left")
+            problems.append(f"the journal has not drained within {DRAIN:g} s: {self._behind()}")
         self.relay.stop()
         dead = self._check_journal(problems)
         for name, server in self.servers.items():
@@ -477,14 +475,14 @@ class Campaign:
                 self._check_writer(name, server, writer, dead, problems)
         return problems
 
-    def _rows(self) -> int:
-        with contextlib.closing(sqlite3.connect(f"file:{self.journal / FILE}?mode=ro", uri=True)) as db:
-            (count,) = db.execute("SELECT COUNT(*) FROM log").fetchone()
-        return int(count)
+    def _behind(self) -> list[str]:
+        """Return what the relay says of the backends that are not in sync."""
+        answers = [send("GET", f"{self.relay.url}/health/backends/{name}") for name in NAMES]
+        return [body.decode().strip() for status, body in answers if status != 200]
 
     def _drained(self) -> bool:
         deadline = time.monotonic() + DRAIN
-        while self._rows():
+        while self._behind():
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.1)
@@ -492,7 +490,7 @@ class Campaign:
 
     def _check_journal(self, problems: list[str]) -> set[tuple[int, int]]:
         """Look at what the relay has left; return the dead letters, as writer and number."""
-        journal = Store(self.journal)
+        journal = KeptJournal(self.journal)
         try:
             problems += [f"waiting: {depth}" for depth in journal.depths() if depth.writes or not depth.active]
             problems += [f"dropped: {drop}" for drop in journal.drops()]
@@ -501,7 +499,7 @@ class Campaign:
                 found = re.match(rb"own,w=(\d+) v=(\d+)i", letter.write.body)
                 if found is None or b"poison" not in letter.write.body or letter.backend != POISONED:
                     problems.append(f"a dead letter that should be none: {letter}")
-                elif letter.status != 400 or "unable to parse: poison" not in letter.words:
+                elif letter.status != 400 or "unable to parse: poison" not in letter.message:
                     problems.append(f"a dead letter with other words than the backend's: {letter}")
                 else:
                     dead[int(found[1]), int(found[2])] += 1

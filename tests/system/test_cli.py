@@ -6,22 +6,21 @@ import io
 import json
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.threads import deferToThread
 
 from influxrelay import __version__, cli
-from influxrelay.journal.store import Store
-from influxrelay.operations import offline as stopped
+from influxrelay.journal import opening
+from influxrelay.journal.records import Contents
 from influxrelay.operations import render as show
 from testing.admin import BAD, HEADER, REFUSAL, SECRET, OperatedCase
+from testing.kept_journal import KeptJournal
 from testing.scripted import LINE, answer, until
 from testing.servers import PROJECT
 
@@ -101,6 +100,7 @@ class RunningTests(CLICase):
             {
                 *("listener", "backend", "state", "reason", "queue", "location", "writes", "bytes", "oldest"),
                 *("oldest_age", "drops", "dead_letters", "journal", "journal_trouble", "missing", "advice"),
+                *("answers", "refused"),
             },
         )
         self.assertEqual(len((await self.json("queues", "--listener", "main"))["queues"]), 2)
@@ -126,8 +126,10 @@ class RunningTests(CLICase):
         self.assertEqual(await self.good("queues", "drop", "two"), "main/two: 0 writes dropped (0 B)\n")
         self.assertIn("1 (39 B)", await self.good("queues"))
         repaired = "main/two: 1 write (39 B) no longer counted as lost\n"
-        self.assertEqual(await self.good("queues", "repaired", "two"), repaired)
-        self.assertEqual(await self.refused("queues", "repaired", "x"), "there is no backend x; there is: one, two")
+        self.assertEqual(await self.good("queues", "mark-repaired", "two"), repaired)
+        self.assertEqual(
+            await self.refused("queues", "mark-repaired", "x"), "there is no backend x; there is: one, two"
+        )
         self.assertEqual(await self.good("queues", "resume", "two"), "main/two: resumed\n")
         self.assertEqual(await self.refused("queues", "pause", "x"), "there is no backend x; there is: one, two")
 
@@ -210,16 +212,19 @@ class StoppedTests(CLICase):
         await service.stopService()
         (self.directory / "new" / "journal.sqlite").unlink()
 
-    def rows(self) -> dict[str, list[Any]]:
+    def kept(self) -> tuple[Contents, list[tuple[int, str, bytes]]]:
         """Return all that is in the journal."""
-        with sqlite3.connect(self.directory / "main" / "journal.sqlite") as database:
-            tables = ["log", "backends", "cursors", "dead_letters", "drops", "destinations"]
-            return {each: database.execute(f"SELECT * FROM {each}").fetchall() for each in tables}
+        journal = KeptJournal(self.directory / "main")
+        try:
+            letters = [(each.id, each.backend, each.write.body) for each in journal.dead_letters()]
+            return journal.contents(), letters
+        finally:
+            journal.close()
 
     async def test_looking(self) -> None:
         """Its journals are read instead, and looking at them changes nothing."""
         await self.stopped_relay()
-        before = self.rows()
+        before = self.kept()
         first, head, one, two, *advice = (await self.good("queues")).splitlines()
         self.assertEqual(first, "The relay does not run; this is what its journals hold.")
         self.assertEqual(head.split()[0], "LISTENER")
@@ -230,7 +235,7 @@ class StoppedTests(CLICase):
         self.assertEqual(len((await self.good("dead-letters", "list")).splitlines()), 3)
         self.assertIn("cpu value=oops", await self.good("dead-letters", "show", "2"))
         self.assertEqual(await self.good("queues", "--listener", "new"), f"{first}\nThere are no queues.\n")
-        self.assertEqual(self.rows(), before)
+        self.assertEqual(self.kept(), before)
         self.assertEqual([each.name for each in (self.directory / "new").iterdir()], ["lock"])
 
     async def test_dropping(self) -> None:
@@ -239,12 +244,12 @@ class StoppedTests(CLICase):
         self.patch(sys, "stdin", _Terminal())
         self.assertIn("two will never get the 2 writes (78 B)", await self.refused("queues", "drop", "two"))
         self.assertEqual(await self.good("queues", "drop", "two", "--yes"), "main/two: 2 writes dropped (78 B)\n")
-        self.assertEqual(self.rows()["log"], [])
+        self.assertEqual([each.writes for each in self.kept()[0].depths.values()], [0, 0])
         (row,) = [each for each in (await self.json("queues"))["queues"] if each["backend"] == "two"]
         self.assertEqual((row["writes"], row["drops"][0]["reason"], row["drops"][0]["writes"]), (0, "operator", 2))
         repaired = "main/two: 2 writes (78 B) no longer counted as lost\n"
-        self.assertEqual(await self.good("queues", "repaired", "two"), repaired)
-        self.assertEqual(self.rows()["drops"], [])
+        self.assertEqual(await self.good("queues", "mark-repaired", "two"), repaired)
+        self.assertEqual(self.kept()[0].drops, ())
         self.assertEqual(await self.good("dead-letters", "drop", "1"), "1 dead letter dropped\n")
         self.assertEqual(await self.refused("dead-letters", "drop", "1", "2"), "there is no dead letter 1")
         self.assertEqual(await self.good("dead-letters", "drop", "--all", "--yes"), "1 dead letter dropped\n")
@@ -252,7 +257,7 @@ class StoppedTests(CLICase):
         service = self.operate(self.listener(self.backend()))
         await service.stopService()
         self.assertIn("main/two: it is no longer in the configuration", await self.good("queues"))
-        self.assertEqual(await self.good("queues", "drop", "two", "--yes"), "main/two: forgotten\n")
+        self.assertEqual(await self.good("queues", "drop", "two", "--yes"), "main/two: removed\n")
         self.assertEqual((await self.good("queues")).splitlines()[-1].split()[:3], ["main", "one", "stopped"])
 
     async def test_refusals(self) -> None:
@@ -260,22 +265,23 @@ class StoppedTests(CLICase):
         await self.stopped_relay()
         no_relay = f"no relay answers at {self.socket}"
         for words in (["queues", "pause", "two"], ["queues", "resume", "two"], ["dead-letters", "replay", "--all"]):
-            self.assertEqual(await self.refused(*words), f"{no_relay}; this needs a relay that runs")
+            self.assertEqual(await self.refused(*words), f"{no_relay}; this needs a running relay")
         self.assertEqual(await self.refused("queues", "--listener", "x"), "there is no listener x; there is: main, new")
-        journal = Store(self.directory / "main")
+        journal = KeptJournal(self.directory / "main")
         try:
             taken = f"{no_relay}; {self.directory / 'main'}: another relay is using this journal"
             self.assertEqual(await self.refused("queues"), taken)
         finally:
             journal.close()
         (self.directory / "main" / "journal.sqlite").write_bytes(b"rubbish" * 1000)
-        self.assertEqual(await self.refused("queues"), f"{self.directory / 'main'}: file is not a database")
+        unreadable = f"{no_relay}; {self.directory / 'main'}: "
+        self.assertEqual(await self.refused("queues"), f"{unreadable}file is not a database")
 
-        def denied(_: Path) -> None:
+        def denied(*_: object, **__: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        self.patch(stopped, "Store", denied)
-        self.assertEqual(await self.refused("queues"), f"{self.directory / 'main'}: Permission denied")
+        self.patch(opening, "Store", denied)
+        self.assertEqual(await self.refused("queues"), f"{unreadable}Permission denied")
 
     async def test_no_journal(self) -> None:
         """Without a journal and a socket there is nothing to look at, and the line says what to set."""

@@ -1,563 +1,480 @@
-"""The journal's thread: batches, their order, and what happens when the disk fails."""
+"""A journal on disk, as the rest of the relay sees it."""
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import random
+import errno
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, formatEvent, globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.errors import JournalError
-from influxrelay.journal import writer as keeper
-from influxrelay.journal.records import Drop, JournalLimits, Record
-from influxrelay.journal.store import FILE, Store
-from influxrelay.journal.writer import CHECK_AGE, LAZY, JournalFullError, JournalWriter
-from testing.journal_cases import OTHER, PLACE, record, write
+from influxrelay.journal.housekeeping import CHECK_AGE, JournalFullError
+from influxrelay.journal.interface import Journal
+from influxrelay.journal.ledger import FILE
+from influxrelay.journal.records import JournalLimits, Record
+from influxrelay.journal.worker import InlineWorker
+from influxrelay.journal.writer import JournalWriter
+from testing.journal_cases import OTHER, PLACE, JournalCase, place, record, write
 
-DISK_FULL = (sqlite3.OperationalError, sqlite3.SQLITE_FULL, "database or disk is full")
-CORRUPT = (sqlite3.DatabaseError, sqlite3.SQLITE_CORRUPT, "database disk image is malformed")
-
-
-class FakeReactor(Clock):
-    """A Clock, and the calls from the journal's thread, which are made when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reports: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-
-    def callFromThread(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Keep a call."""
-        self.reports.put((function, *arguments))
-
-    def pump(self) -> None:
-        """Wait for the end of a batch, and hear of it."""
-        function = None
-        while function is None or function.__name__ == "_fire":  # of which there may be one before the end
-            function, *arguments = self.reports.get(timeout=10)
-            function(*arguments)
+MB = 1024 * 1024
 
 
-def failing(kind: tuple[type[sqlite3.DatabaseError], int, str]) -> sqlite3.DatabaseError:
-    """Return an error as SQLite raises it."""
-    error = kind[0](kind[2])
-    error.sqlite_errorcode = kind[1]
-    return error
+class WriteTests(JournalCase):
+    """Appending, striking, passing, reading."""
 
+    def test_interface(self) -> None:
+        """It is what delivery and the commands ask for."""
+        journal: Journal = self.journal
+        self.assertEqual((journal.place, journal.trouble, journal.obstacle), (str(self.directory), "", ""))
 
-class KeeperCase(SynchronousTestCase):
-    """A keeper on a journal in a new directory."""
+    def test_read(self) -> None:
+        """What was appended is read, by destination and in order; what every backend has passed may be gone."""
+        self.append(record(1), record(2, OTHER), record(3))
+        records, upto = self.result(self.journal.read(PLACE, 0, 1000))
+        self.assertEqual(([each.seq for each in records], upto), ([1, 3], 3))
+        got = records[0].write
+        self.assertEqual(
+            (got.body, got.query, got.destination, got.authorization), (b"1\n", b"db=db", PLACE, b"Token t")
+        )
+        self.assertEqual((self.numbers(OTHER), self.numbers(place(1)), self.numbers(after=1)), ([2], [], [3]))
 
-    def setUp(self) -> None:
-        """Start the default one."""
-        self.directory = Path(self.mktemp())
-        self.now = 1000.0
-        self.logged: list[tuple[LogLevel, str]] = []
-        observer = self.logged_event
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
-        self.keeper: Any = None
-        self.addCleanup(self.stop)
-        self.start()
+    def test_pages(self) -> None:
+        """A page ends with the write that makes it large enough, and says so, in whatever segments they are."""
+        for number in range(1, 10):
+            self.append(record(number, body=b"x" * 100))
+            if number % 3 == 0:
+                self.seal()
+        for size, numbers in ((1, [1]), (100, [1]), (101, [1, 2]), (350, [1, 2, 3, 4])):
+            records, upto = self.result(self.journal.read(PLACE, 0, size))
+            self.assertEqual(([each.seq for each in records], upto), (numbers, numbers[-1]))
+        after, pages = 0, []
+        while True:
+            records, after = self.result(self.journal.read(PLACE, after, 250))
+            if not records:
+                break
+            pages += [each.seq for each in records]
+        self.assertEqual((pages, after), (list(range(1, 10)), 9))
 
-    def logged_event(self, event: Any) -> None:
-        """Note what the keeper logs."""
-        if event.get("log_namespace") == "influxrelay.journal.writer.JournalWriter":
-            self.logged.append((event["log_level"], formatEvent(event)))
+    def test_strike(self) -> None:
+        """A struck write is not read, whether its segment is sealed or not, nor after a restart or a crash."""
+        self.append(*(record(number) for number in range(1, 6)))
+        self.strike(2)
+        self.seal()
+        self.strike(4)
+        self.strike(99)
+        self.append(record(6), record(7))
+        self.strike(7)
+        for leave in (lambda: None, self.kill, self.close):
+            leave()
+            if not self.is_open:
+                self.open()
+            self.assertEqual(self.numbers(), [1, 3, 5, 6])
 
-    def start(self, **limits: Any) -> Store:
-        """Start a keeper with other limits, in place of the one before."""
-        self.stop()
-        self.reactor = FakeReactor()
-        self.keeper = JournalWriter(self.reactor, self.directory, JournalLimits(**limits), clock=lambda: self.now)
-        self.positions = self.keeper.open({"a": ("a", "http://a")})
-        self.journal: Store = self.keeper._journal
-        self.keeper.start()
-        return self.journal
+    def test_restart(self) -> None:
+        """A restart, in order or not, reads on from the cursors, and goes on with the numbers."""
+        for leave in (self.close, self.kill):
+            self.directory = Path(self.mktemp())
+            self.open()
+            self.append(record(1), record(2, OTHER), record(3))
+            self.advance(1)
+            self.advance(3, keys="b")
+            self.advance(2, OTHER)
+            self.lazily()
+            leave()
+            self.assertEqual(self.open(), {"a": {PLACE: 1}, "b": {}})
+            self.assertEqual((self.journal.last_number, self.journal.next_number()), (3, 4))
 
-    def stop(self) -> None:
-        """Stop it, and wait for that."""
-        if self.keeper is not None and self.keeper._stopped is None:
-            stopped = self.keeper.stop()
-            while not stopped.called:
-                self.reactor.pump()
+    def test_crash_before_the_ledger(self) -> None:
+        """What the ledger does not know yet when the process dies is read from the log."""
+        self.append(record(1))
+        self.kill()
+        self.assertEqual(self.open(), {"a": {PLACE: 0}, "b": {PLACE: 0}})
+        self.advance(1)
+        self.kill()
+        self.assertEqual(self.open(), {"a": {PLACE: 0}, "b": {PLACE: 0}})  # they get it once more
 
-    def wait(self, deferred: Deferred[Any]) -> Any:
-        """Return what a Deferred fires with."""
-        while not deferred.called:
-            self.reactor.pump()
-        return self.successResultOf(deferred)
+    def test_nothing_left(self) -> None:
+        """When everybody has passed everything nothing is left on disk, at the latest after a while, or at the stop."""
+        self.append(record(1), record(2, OTHER))
+        self.advance(1)
+        self.advance(2, OTHER)
+        self.later()
+        self.assertEqual((self.files(), self.journal.used), ([], 0))
+        self.append(record(3))
+        self.advance(3)
+        self.close()
+        self.assertEqual(self.files(), [])
 
-    def hold(self) -> Deferred[None]:
-        """Make the keeper busy, so that what comes next is one batch."""
-        return self.keeper._call(lambda _: None)  # type: ignore[no-any-return]
+    def test_modes(self) -> None:
+        """Nobody else may read the files, for clients' credentials are in them."""
+        self.append(record(1))
+        self.assertEqual(self.directory.stat().st_mode & 0o777, 0o700)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in self.directory.iterdir()}
+        self.assertEqual(set(modes.values()), {0o600}, modes)
 
-    def append(self, *seqs: int) -> None:
-        """Append and wait."""
-        for seq in seqs:
-            while self.keeper.last_number < seq:
-                self.keeper.next_number()
-            self.wait(self.keeper.append(record(seq)))
-
-    def seqs(self) -> list[int]:
-        """Return what is in the log."""
-        read = self.keeper._call(lambda journal: [each.seq for each in journal.read(PLACE, 0, 1 << 30)[0]])
-        return self.wait(read)  # type: ignore[no-any-return]
-
-    def break_journal(self, name: str, *problems: BaseException) -> None:
-        """Let a method of the journal fail so many times."""
-        method = getattr(Store, name)
-        left = list(problems)
-
-        def fail(journal: Store, *arguments: Any) -> Any:
-            if left:
-                raise left.pop(0)
-            return method(journal, *arguments)
-
-        self.patch(Store, name, fail)
-
-    def lines(self, level: LogLevel) -> list[str]:
-        """Return what was logged at a level."""
-        return [text for each, text in self.logged if each is level]
-
-
-class BatchTests(KeeperCase):
-    """What is done together, and in which order."""
-
-    def test_group_commit(self) -> None:
-        """What comes while a batch is under way is one transaction, and each is told when it is committed."""
-        held = self.hold()
-        appended = [self.keeper.append(record(seq)) for seq in range(1, 51)]
-        self.wait(held)
-        self.assertEqual(self.keeper.commits.count, 1)
-        for each in appended:
-            self.assertNoResult(each)
-        self.wait(appended[-1])
-        self.assertEqual(self.keeper.commits.count, 2)
-        self.assertTrue(all(each.called for each in appended))
-        second = sqlite3.connect(self.directory / FILE)
-        self.addCleanup(second.close)
-        self.assertEqual(second.execute("SELECT COUNT(*) FROM log").fetchone(), (50,))
-        self.assertGreater(self.keeper.used, 0)
-        self.assertGreater(self.keeper.commits.sum, 0)
-
-    def test_order(self) -> None:
-        """In a batch: appends, strikes, what is insisted on, cursors, calls."""
-        held = self.hold()
-        seen: list[Any] = []
-        called = self.keeper._call(lambda journal: (journal.drops(), len(journal.backlog("a")), list(seen)))
-        self.keeper.advance("a", PLACE, 3)
-        self.keeper._insist(lambda journal: journal.count_drop("a", "full", 1.0, 5))
-        self.keeper._insist(lambda journal: seen.extend(each.seq for each in journal.read(PLACE, 0, 1 << 20)[0]))
-        struck = self.keeper.strike(2)
-        appended = [self.keeper.append(record(seq)) for seq in (1, 2, 3)]
-        self.wait(held)
-        self.assertEqual(self.wait(called), ([Drop("a", "full", 1, 5, 1.0, 1.0)], 0, [1, 3]))
-        for each in (struck, *appended):
-            self.successResultOf(each)
-
-    def test_lazy_cursors(self) -> None:
-        """Cursors alone are written after a while, all at once."""
-        self.append(1, 2)
-        self.keeper.advance("a", PLACE, 1)
-        self.keeper.advance("a", PLACE, 2)
-        self.reactor.advance(LAZY - 0.01)
-        self.assertTrue(self.reactor.reports.empty())
-        self.reactor.advance(0.01)
-        self.reactor.pump()
-        self.assertEqual((self.keeper.commits.count, self.seqs()), (3, []))
-
-    def test_cursors_while_busy(self) -> None:
-        """Cursors that move while a batch is under way are written after a while as well."""
-        self.append(1)
-        held = self.hold()
-        self.keeper.advance("a", PLACE, 1)
-        self.wait(held)
-        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
-        self.reactor.advance(LAZY)
-        self.reactor.pump()
-        self.assertEqual(self.seqs(), [])
-
-    def test_cursors_with_the_next_write(self) -> None:
-        """Cursors are written with the next write."""
-        self.append(1)
-        self.keeper.advance("a", PLACE, 1)
-        self.append(2)
-        self.assertEqual((self.reactor.getDelayedCalls(), self.seqs()), ([], [2]))
-
-    def test_stop(self) -> None:
-        """At the stop all that was given is done, cursors too, and the files are closed."""
-        self.append(1, 2)
-        self.keeper.advance("a", PLACE, 1)
-        appended = self.keeper.append(record(3))
-        self.keeper.advance("a", PLACE, 2)
-        self.stop()
-        self.successResultOf(appended)
-        self.start()
-        self.assertEqual(self.keeper.last_number, 3)
-        self.assertEqual(self.seqs(), [3])
-
-    def test_strike_at_the_stop(self) -> None:
-        """What the last commits lead to is done before the stop as well."""
-        struck: list[Any] = []
-
-        def strike(_: None) -> None:
-            self.keeper.strike(1).addCallback(struck.append)
-
-        self.keeper.append(record(1)).addCallback(strike)
-        self.stop()
-        self.assertEqual(struck, [None])
-        self.start()
-        self.assertEqual(self.seqs(), [])
-
-    def test_stop_before_start(self) -> None:
-        """A keeper that was never started is stopped at once."""
-        keeper = JournalWriter(self.reactor, self.mktemp(), JournalLimits())
-        self.successResultOf(keeper.stop())
-
-
-class RegisterTests(KeeperCase):
-    """Backends that change while the journal works."""
-
-    def register(self, **backends: str) -> None:
-        """Say which backends there are, each at a location of its key's name."""
-        self.keeper.register({key: (name, f"http://{key}") for key, name in backends.items()})
-
-    def backlogs(self, *names: str) -> dict[str, list[int]]:
-        """Return up to where each backend has what is in the log."""
-        call = self.keeper._call(lambda journal: {name: [seq for _, seq in journal.backlog(name)] for name in names})
-        return self.wait(call)  # type: ignore[no-any-return]
-
-    def test_new(self) -> None:
-        """A new backend gets what comes later, also in the same transaction, and nothing from before."""
-        self.append(1)
-        held = self.hold()
-        self.register(a="a", b="b")
-        appended = self.keeper.append(record(2))
-        self.wait(held)
-        self.wait(appended)
-        self.assertEqual(self.backlogs("a", "b"), {"a": [0], "b": [1]})
-
-    def test_renamed(self) -> None:
-        """What was noted under the old name, before and in the same transaction, is found under the new one."""
-        self.append(1, 2, 3)
-        self.register(a="a", b="b")
-        held = self.hold()
-        self.keeper.advance("a", PLACE, 2)
-        self.register(a="b", b="a")
-        self.keeper.advance("a", PLACE, 3)
-        self.wait(held)
-        self.assertEqual(self.backlogs("a", "b"), {"a": [], "b": []})
-        depths = self.wait(self.keeper._call(Store.depths))
-        self.assertEqual({each.backend: each.location for each in depths}, {"b": "http://a", "a": "http://b"})
-
-    def test_tried_again(self) -> None:
-        """While the disk does not take it the old names hold, and then the new ones."""
-        self.append(1, 2)
-        self.break_journal("commit", *[failing(DISK_FULL)] * 2)
-        self.keeper.advance("a", PLACE, 1)
-        self.register(a="new")
-        for _ in range(2):
-            self.reactor.pump()
-            self.assertEqual(self.keeper._names, {"a": "a"})
-            self.reactor.advance(LAZY)
-        self.assertEqual(self.backlogs("new"), {"new": [1]})
-        self.assertEqual(self.keeper._names, {"a": "new"})
+    def test_dead_letters(self) -> None:
+        """Dead letters are kept with the cursors that pass them, and can be dropped."""
+        self.append(record(1), record(2))
+        self.journal.bury("a", 10.0, write(b"bad\n"), 400, "no")
+        self.advance(2)
+        self.lazily()
+        self.kill()
+        self.open()
+        (letter,) = self.result(self.journal.dead_letters(0, 10))
+        self.assertEqual((letter.backend, letter.time, letter.status, letter.message), ("a", 10.0, 400, "no"))
+        self.assertEqual((letter.write.body, letter.write.destination), (b"bad\n", PLACE))
+        self.assertEqual(self.contents().dead_letters, {"a": 1})
+        self.assertEqual(self.result(self.journal.dead_letters(letter.id, 10)), [])
+        self.assertEqual(self.result(self.journal.drop_dead_letters([letter.id, 77])), 1)
+        self.assertEqual(self.contents().dead_letters, {})
 
     def test_losses(self) -> None:
-        """What was lost is told of the right backend also while two of them exchange their names."""
-        seen: list[dict[str, int]] = []
-        commit = Store.commit
+        """Losses add up, over restarts, until they are forgotten."""
+        self.journal.count_loss("a", "full", 5.0, 7)
+        self.journal.count_loss("a", "full", 3.0, 1)
+        self.lazily()
+        self.kill()
+        self.open()
+        self.journal.count_loss("a", "full", 9.0, 1)
+        self.journal.count_loss("b", "age", 1.0, 2)
+        (drop,) = self.journal.losses("a")
+        self.assertEqual((drop.backend, drop.reason, drop.writes, drop.bytes), ("a", "full", 3, 9))
+        self.assertEqual((drop.first, drop.last), (3.0, 9.0))
+        self.assertEqual(self.drops(), [("a", "full", 3, 9), ("b", "age", 1, 2)])
+        self.assertEqual(self.result(self.journal.forget_losses("a")), [drop])
+        self.assertEqual((self.journal.losses("a"), self.result(self.journal.forget_losses("x"))), ([], []))
+        self.kill()
+        self.open()
+        self.assertEqual(self.drops(), [("b", "age", 1, 2)])
 
-        def losses() -> dict[str, int]:
-            return {key: len(self.keeper.losses(key)) for key in ("a", "b")}
+    def test_not_a_backend(self) -> None:
+        """What is told of something that stands for no backend is ignored."""
+        self.append(record(1))
+        self.advance(1, keys="x")
+        self.journal.bury("x", 1.0, write(), 400, "no")
+        self.journal.count_loss("x", "full", 1.0, 1)
+        self.assertEqual((self.journal.losses("x"), self.drops(), self.depths()), ([], [], {"a": (1, 2), "b": (1, 2)}))
 
-        def look_and_commit(journal: Store) -> None:
-            seen.append(losses())
-            commit(journal)
 
-        self.register(a="a", b="b")
-        self.wait(self.keeper._call(lambda journal: journal.count_drop("a", "full", 1.0, 5)))
-        self.patch(Store, "commit", look_and_commit)
-        self.register(a="b", b="a")
-        self.wait(self.hold())
-        self.assertEqual([*seen, losses()], [{"a": 1, "b": 0}] * (len(seen) + 1))
+class ForeverTests(JournalCase):
+    """Nothing that clients can name or send makes a journal grow without bound."""
+
+    def test_destinations(self) -> None:
+        """A destination that has nothing in the log is in no table and no memory, however many there were."""
+        for number in range(1, 2001):
+            self.append(record(number, place(number)))
+            self.advance(number, place(number))
+        self.lazily()
+        house = self.journal._house
+        self.assertEqual((house.cursors.behind, house.cursors._written, self.rows("cursors")), ({}, set(), []))
+        self.later()
+        self.assertEqual((self.rows("entries"), self.files(), self.journal._tail.segments), ([], [], []))
+        self.close()
+        self.open()
+        self.assertEqual((house.cursors.behind, self.rows("cursors")), ({}, []))
+
+    def test_refused_writes(self) -> None:
+        """Writes that are struck leave nothing behind, also where their destination is never heard of again."""
+        for number in range(1, 501):
+            self.append(record(number, place(number)))
+            self.strike(number)
+        self.later()
+        self.assertEqual((self.journal._house.cursors.behind, self.rows("cursors"), self.files()), ({}, [], []))
+
+    def test_statements(self) -> None:
+        """What is written down for a destination that moves does not depend on how many others there ever were."""
+        counts = []
+        for _ in range(2):
+            statements: list[str] = []
+            self.append(record(self.journal.last_number + 1))
+            self.advance(self.journal.last_number)
+            self.journal._store.ledger._db.set_trace_callback(statements.append)
+            self.lazily()
+            self.journal._store.ledger._db.set_trace_callback(None)
+            counts.append(len(statements))
+            for number in range(self.journal.last_number + 1, self.journal.last_number + 500):
+                self.append(record(number, place(number)))
+                self.advance(number, place(number))
+            self.lazily()
+        self.assertEqual(counts[0], counts[1])
+
+    def test_one_that_waits(self) -> None:
+        """A destination that waits holds its own writes and nothing else, in the log and in the ledger."""
+        self.open(max_bytes=MB)
+        self.append(record(1, OTHER))
+        for number in range(2, 400):
+            self.append(record(number, body=b"x" * 10_000))
+            self.advance(number)
+            self.lazily()
+        self.later()
+        self.assertLess(self.journal.used, 2000)
+        self.assertEqual((self.numbers(OTHER), len(self.rows("entries"))), ([1], 1))
+        self.assertEqual(self.depths(), {"a": (1, 2), "b": (1, 2)})
+
+    def test_dead_letters(self) -> None:
+        """Dead letters take no more than their share; the oldest make way, and are counted."""
+        self.open(max_bytes=MB)
+        for number in range(1, 101):
+            self.journal.bury("a", float(number), write(b"x" * 10_000), 400, "no")
+        self.lazily()
+        letters = self.result(self.journal.dead_letters(0, 1000))
+        self.assertEqual([each.time for each in letters], [float(number) for number in range(101 - len(letters), 101)])
+        self.assertLessEqual(len(letters) * 10_000, MB // 4)
+        self.assertEqual(self.drops(), [("a", "full", 100 - len(letters), (100 - len(letters)) * 10_000)])
+        self.append(record(1))
+
+    def test_dead_letters_without_a_disk(self) -> None:
+        """Dead letters that the disk does not take are kept in memory up to a number, and counted beyond it."""
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise OSError(errno.ENOSPC, "disk full")
+
+        self.patch(self.journal._store, "save", refuse)
+        for number in range(1, 1011):
+            self.journal.bury("a", float(number), write(b"x"), 400, "no")
+        self.lazily()
+        self.assertEqual(len(self.journal._house.accounts.letters), 1000)
+        self.assertEqual(self.drops(), [("a", "full", 10, 10)])
+
+
+class BackendTests(JournalCase):
+    """Backends that change while the journal works, and between two processes."""
+
+    def test_new(self) -> None:
+        """A new backend gets what comes later, and nothing from before."""
+        self.append(record(1))
+        self.journal.register({"a": ("a", "http://a"), "b": ("b", "http://b"), "c": ("c", "http://c")})
+        self.append(record(2))
+        self.assertEqual(self.depths(), {"a": (2, 4), "b": (2, 4), "c": (1, 2)})
+        self.kill()
+        self.assertEqual(self.open({"c": ("c", "http://c")}), {"c": {PLACE: 1}})
+
+    def test_first(self) -> None:
+        """The backends that there are when the journal is made get everything, also after a crash right then."""
+        self.kill()
+        self.open()
+        self.append(record(1))
+        self.kill()
+        self.assertEqual(self.open(), {"a": {PLACE: 0}, "b": {PLACE: 0}})
+
+    def test_renamed(self) -> None:
+        """What waits, what was lost and the dead letters go with a backend that is renamed."""
+        self.append(record(1), record(2))
+        self.advance(1, keys="a")
+        self.journal.count_loss("a", "full", 1.0, 1)
+        self.journal.bury("a", 1.0, write(), 400, "no")
+        self.journal.register({"a": ("b", "http://a"), "b": ("a", "http://b")})
+        self.assertEqual((self.depths(), self.drops()), ({"a": (2, 4), "b": (1, 2)}, [("b", "full", 1, 1)]))
+        self.advance(2, keys="a")
+        self.lazily()
+        (letter,) = self.result(self.journal.dead_letters(0, 9))
+        self.assertEqual((letter.backend, [each.backend for each in self.journal.losses("a")]), ("b", ["b"]))
+        self.kill()
+        self.assertEqual(self.open({1: ("new", "http://a"), 2: ("a", "http://b")}), {1: {}, 2: {PLACE: 0}})
+        self.assertEqual(self.drops(), [("new", "full", 1, 1)])
 
     def test_removed(self) -> None:
         """A backend that is removed holds nothing back, and what comes of it is ignored."""
-        self.append(1)
-        self.register(a="a", b="b")
-        self.append(2)
-        self.register(b="b")
-        self.keeper.advance("a", PLACE, 2)
-        self.keeper.advance("b", PLACE, 2)
-        self.append(3)
-        self.assertEqual((self.keeper._names, self.seqs()), ({"b": "b"}, [3]))
+        self.append(record(1))
+        self.journal.register({"b": ("b", "http://b")})
+        self.advance(1)
+        self.later()
+        self.assertEqual(self.files(), [])
+        self.assertEqual({name: each.active for name, each in self.contents().depths.items()}, {"a": False, "b": True})
 
     def test_returns(self) -> None:
-        """A backend that returns, perhaps by another name, goes on where it was."""
-        self.append(1)
-        self.register(a="a", b="b")
-        self.append(2)
-        self.register(a="a")
-        self.append(3)
+        """A backend that returns, perhaps by another name, goes on where it was, with what is left."""
+        both, one = {"a": ("a", "http://a"), "b": ("b", "http://b")}, {"a": ("a", "http://a")}
+        self.append(record(1), record(2, OTHER))
+        self.advance(1, keys="b")
+        self.journal.register(one)
+        self.append(record(3))
         locations = {"a": "http://a", "again": "http://b", "other": "http://other"}
-        passed = self.keeper.returning(locations, {"a": "a"})
-        self.assertEqual(self.wait(passed), {"again": [(PLACE, 1)]})
-        self.register(a="a", b="again", other="other")
-        self.assertEqual(self.backlogs("again", "other"), {"again": [1], "other": []})
+        positions = self.result(self.journal.returning(locations, {"a": "a"}))
+        self.assertEqual({name: dict(found) for name, found in positions.items()}, {"again": {PLACE: 2, OTHER: 1}})
+        self.assertEqual(self.result(self.journal.returning({"a": "http://a"}, {"a": "a"})), {})
+        self.journal.register({**one, "new": ("again", "http://b")})
+        self.assertEqual(self.depths(), {"a": (3, 6), "again": (2, 4)})
+        self.kill()
+        self.assertEqual(self.open(both), {"a": {PLACE: 0, OTHER: 1}, "b": {PLACE: 2, OTHER: 1}})
 
-    def test_sync(self) -> None:
-        """What a commit survives can change between two of them."""
-        self.keeper.reconfigure(JournalLimits(), full_sync=True)
-        pragma = "PRAGMA synchronous"
-        self.assertEqual(self.wait(self.keeper._call(lambda journal: journal._db.execute(pragma).fetchone())), (2,))
-        self.keeper.reconfigure(JournalLimits(), full_sync=False)
-        self.assertEqual(self.wait(self.keeper._call(lambda journal: journal._db.execute(pragma).fetchone())), (1,))
+    def test_discard(self) -> None:
+        """What waits for a backend can be given up: it is counted, and nothing that comes later is."""
+        self.append(record(1), record(2, OTHER), record(3))
+        self.advance(1, keys="a")
+        depth, upto = self.result(self.journal.discard("a"))
+        assert depth is not None
+        self.assertEqual((depth.writes, depth.bytes, depth.oldest, depth.active, upto), (2, 4, 20.0, True, 3))
+        self.append(record(4))
+        self.assertEqual((self.depths(), self.drops()), ({"a": (1, 2), "b": (4, 8)}, [("a", "operator", 2, 4)]))
+        self.kill()
+        self.assertEqual(self.open(), {"a": {PLACE: 3}, "b": {PLACE: 0, OTHER: 1}})
+        self.assertEqual(self.result(self.journal.discard("x"))[0], None)
 
-    def test_never_started(self) -> None:
-        """A journal that was only tried is closed, and another can have it."""
-        self.stop()
-        for _ in range(2):
-            keeper = JournalWriter(self.reactor, self.directory, JournalLimits())
-            keeper.open({"a": ("a", "http://a")})
-            self.successResultOf(keeper.stop())
+    def test_forget(self) -> None:
+        """A backend that is not configured any more is forgotten, with its losses; its dead letters stay."""
+        self.journal.bury("a", 1.0, write(), 400, "no")
+        self.journal.count_loss("a", "full", 1.0, 1)
+        self.lazily()
+        self.journal.register({"b": ("b", "http://b")})
+        self.result(self.journal.discard("a"))
+        self.assertEqual((list(self.depths()), self.drops()), (["b"], []))
+        self.journal.register({"b": ("b", "http://b"), "c": ("c", "http://c")})
+        (letter,) = self.result(self.journal.dead_letters(0, 9))
+        self.assertEqual((letter.backend, self.contents().dead_letters), ("a", {"a": 1}))
 
-
-class TroubleTests(KeeperCase):
-    """When the disk fails."""
-
-    def test_appends_fail(self) -> None:
-        """Who waits for a failed commit is told, and the trouble is logged once when it begins and when it ends."""
-        self.break_journal("append", *[failing(DISK_FULL)] * 3)
-        held = self.hold()
-        called = self.keeper._call(lambda _: 1)
-        appended = [self.keeper.append(record(seq)) for seq in (1, 2)]
-        self.wait(held)
-        self.reactor.pump()
-        for each in (*appended, called):
-            error = self.failureResultOf(each, JournalError).value
-            self.assertEqual(str(error), f"{self.directory}: database or disk is full")
-        for seq in (3, 4):
-            again = self.keeper.append(record(seq))
-            self.reactor.pump()
-            self.failureResultOf(again, JournalError)
-        self.assertEqual(self.keeper.trouble, "OperationalError: database or disk is full")
-        self.append(5)
-        self.assertEqual((self.keeper.trouble, self.seqs()), ("", [5]))
-        self.assertEqual(
-            self.lines(LogLevel.critical),
-            [f"the journal in {self.directory}: OperationalError: database or disk is full"],
-        )
-        self.assertEqual(self.lines(LogLevel.info), [f"the journal in {self.directory} works again"])
-
-    def test_tried_again(self) -> None:
-        """Strikes, cursors and what is insisted on are tried again until they arrive, after a while each time."""
-        self.append(1, 2, 3)
-        self.break_journal("commit", *[failing(DISK_FULL)] * 3)
-        held = self.hold()
-        struck = self.keeper.strike(2)
-        self.keeper.advance("a", PLACE, 1)
-        self.keeper._insist(lambda journal: journal.count_drop("a", "full", 1.0, 5))
-        for _ in range(2):
-            self.reactor.pump()
-            self.reactor.advance(LAZY)
-        self.failureResultOf(held, JournalError)
-        self.failureResultOf(struck, JournalError)
-        self.keeper.advance("a", PLACE, 1)
-        for _ in range(2):
-            self.reactor.pump()
-            self.reactor.advance(LAZY)
-        self.assertEqual(self.seqs(), [3])
-        self.assertEqual(self.wait(self.keeper._call(Store.drops)), [Drop("a", "full", 1, 5, 1.0, 1.0)])
-        self.assertEqual(len(self.lines(LogLevel.critical)), 1)
-
-    def test_newer_cursor_wins(self) -> None:
-        """A cursor that is tried again does not undo a newer one."""
-        self.append(1, 2, 3)
-        self.break_journal("commit", failing(DISK_FULL))
-        self.keeper.advance("a", PLACE, 1)
-        self.reactor.advance(LAZY)
-        self.keeper.advance("a", PLACE, 3)
-        self.reactor.pump()
-        self.reactor.advance(LAZY)
-        self.reactor.pump()
-        self.assertEqual(self.seqs(), [])
-
-    def test_cannot_be_undone(self) -> None:
-        """Where not even the undoing works, who waits is told all the same."""
-        self.break_journal("commit", failing(DISK_FULL))
-        self.break_journal("rollback", failing(DISK_FULL))
-        appended = self.keeper.append(record(1))
-        self.reactor.pump()
-        self.failureResultOf(appended, JournalError)
-        self.keeper._journal._db.execute("ROLLBACK")
-        self.append(2)
-        self.assertEqual(self.seqs(), [2])
-
-    def test_trouble_at_the_stop(self) -> None:
-        """A disk that fails does not hold up the stop."""
-        self.append(1)
-        self.break_journal("commit", *[failing(DISK_FULL)] * 100)
-        self.keeper.advance("a", PLACE, 1)
-        struck = self.keeper.strike(1)
-        self.stop()
-        self.failureResultOf(struck, JournalError)
-
-    def test_full_disk(self) -> None:
-        """A disk that is really full fails what is appended, and is well again when there is room."""
-        journal = self.journal
-        (pages,) = journal._db.execute("PRAGMA page_count").fetchone()
-        journal._db.execute(f"PRAGMA max_page_count = {pages + 8}")
-        self.append(1)
-        large = self.keeper.append(Record(2, 1.0, write(bytes(1_000_000))))
-        self.reactor.pump()
-        self.assertIn("database or disk is full", str(self.failureResultOf(large, JournalError).value))
-        self.assertIn("database or disk is full", self.keeper.trouble)
-        self.append(3)
-        self.assertEqual((self.keeper.trouble, self.seqs()), ("", [1, 3]))
-
-    def test_corruption_at_run_time(self) -> None:
-        """A journal that turns out to be corrupt is moved aside, and a new one goes on where the numbers were."""
-        self.append(1, 2)
-        self.break_journal("append", failing(CORRUPT))
-        appended = self.keeper.append(record(3))
-        self.keeper._insist(lambda journal: journal.count_drop("a", "full", 1.0, 5))
-        self.reactor.pump()
-        self.failureResultOf(appended, JournalError)
-        self.append(4)
-        self.assertEqual((self.keeper.trouble, self.seqs()), ("", [4]))
-        (aside,) = [path for path in self.directory.iterdir() if path.name.endswith(".corrupt-19700101T001640")]
-        self.assertEqual(aside.stat().st_mode & 0o777, 0o600)
-        self.assertIn("is damaged (database disk image is malformed)", self.lines(LogLevel.critical)[0])
-        self.assertIn(aside.name, self.lines(LogLevel.critical)[0])
-        counted = [(drop.backend, drop.reason, drop.writes, drop.bytes) for drop in self.keeper.losses("a")]
-        self.assertEqual(counted, [("a", "damaged", 1, 0), ("a", "full", 1, 5)])
-
-    def test_no_new_journal(self) -> None:
-        """Where a new journal cannot be begun at once, that is tried again with each batch until it can.
-
-        What was moved aside stays as it was.
-        """
-        self.append(1)
-        self.break_journal("append", failing(CORRUPT))
-        self.break_journal("register", failing(DISK_FULL), failing(DISK_FULL))
-        for seq in (2, 3):
-            appended = self.keeper.append(record(seq))
-            self.reactor.pump()
-            self.failureResultOf(appended, JournalError)
-        self.assertNotEqual(self.keeper.trouble, "")
-        self.append(4)
-        self.assertEqual((self.keeper.trouble, self.seqs()), ("", [4]))
-        (aside,) = self.directory.glob(f"{FILE}.corrupt-*[0-9]")
-        with contextlib.closing(sqlite3.connect(aside)) as db:
-            self.assertEqual(db.execute("SELECT seq FROM log").fetchall(), [(1,)])
-
-    def test_stop_without_a_journal(self) -> None:
-        """A keeper that could not begin a new journal can be stopped."""
-        self.break_journal("append", failing(CORRUPT))
-        self.break_journal("register", failing(DISK_FULL))
-        appended = self.keeper.append(record(1))
-        self.reactor.pump()
-        self.failureResultOf(appended, JournalError)
-        self.stop()
+    def test_depths(self) -> None:
+        """What waits is counted exactly, in and between segments, with the time of the oldest."""
+        for number in range(1, 11):
+            self.append(record(number, body=b"x" * number))
+            if number in (4, 7):
+                self.seal()
+        for passed in range(11):
+            if passed:
+                self.advance(passed, keys="a")
+            depth = self.contents().depths["a"]
+            left = range(passed + 1, 11)
+            self.assertEqual((depth.writes, depth.bytes), (len(left), sum(left)))
+            self.assertEqual(depth.oldest, left[0] * 10.0 if left else None)
 
 
-class LimitTests(KeeperCase):
+class LimitTests(JournalCase):
     """How much is kept."""
 
+    def fill(self, count: int, *, first: int = 1) -> list[int]:
+        """Append writes of 10 KB, and return the numbers of those that were taken."""
+        taken = []
+        for number in range(first, first + count):
+            self.journal.next_number()
+            done = self.journal.append(record(number, body=b"x" * 10_000))
+            done.addCallbacks(
+                lambda _, number=number: taken.append(number), lambda failure: failure.trap(JournalFullError)
+            )
+            self.clock.advance(0)
+        return taken
+
     def test_reject(self) -> None:
-        """A full journal refuses new writes, and takes them again when there is room; that is no trouble."""
-        used = self.keeper.used
-        self.start(max_bytes=used + 50_000)
-        self.wait(self.keeper.append(Record(1, 1.0, write(bytes(100_000)))))
-        refused = self.keeper.append(record(2))
-        struck = self.keeper.strike(7)
-        self.reactor.pump()
-        error = self.failureResultOf(refused, JournalFullError).value
-        self.assertEqual(str(error), f"{self.directory}: the journal is full ({used + 50_000} bytes)")
-        self.wait(struck)
-        self.assertEqual(self.keeper.trouble, "")
-        self.keeper.advance("a", PLACE, 1)
-        self.reactor.advance(LAZY)
-        self.reactor.pump()
-        self.append(3)
-        self.assertEqual(self.seqs(), [3])
+        """A full journal refuses writes, says so, and takes them again when there is room; that is no trouble."""
+        self.open(max_bytes=MB)
+        taken = self.fill(200)
+        self.assertEqual(taken, list(range(1, len(taken) + 1)))
+        self.assertGreater(len(taken), 95)
+        self.assertLess(self.journal.used, 1.05 * MB)
+        self.assertIn(f"the journal is full ({MB} bytes)", self.journal.obstacle)
+        self.assertEqual((self.journal.trouble, self.drops(), self.journal.max_bytes), ("", [], MB))
+        self.advance(len(taken) // 2)
+        self.lazily()
+        self.lazily()
+        self.assertEqual(self.journal.obstacle, "")
+        self.assertEqual(self.fill(1, first=201), [201])
+
+    def test_full_of_what_is_passed(self) -> None:
+        """What everybody has passed makes way at once, whenever it is looked at the next time."""
+        self.open(max_bytes=MB)
+        for number in range(1, 400):
+            self.assertEqual(self.fill(1, first=number), [number])
+            self.advance(number)
+
+    def test_full_at_the_start(self) -> None:
+        """A journal that is full when it is opened says so before the first write."""
+        self.open(max_bytes=MB)
+        self.fill(200)
+        self.close()
+        self.open(max_bytes=MB)
+        self.assertIn("is full", self.journal.obstacle)
+        self.journal.reconfigure(JournalLimits(2 * MB), full_sync=False)
+        self.assertEqual((self.journal.obstacle, self.fill(1, first=201)), ("", [201]))
 
     def test_drop_oldest(self) -> None:
-        """A full journal drops its oldest writes, counts them, and keeps the new ones."""
-        limit = self.keeper.used + 100_000
-        self.start(max_bytes=limit, drop_oldest=True)
-        for seq in range(1, 11):
-            self.wait(self.keeper.append(Record(seq, seq, write(bytes(20_000), OTHER))))
-        self.assertLessEqual(self.keeper.used, limit)
-        seqs = self.wait(self.keeper._call(lambda journal: [each.seq for each in journal.read(OTHER, 0, 1 << 20)[0]]))
-        self.assertEqual(seqs, list(range(seqs[0], 11)))
-        self.assertGreaterEqual(len(seqs), 3)
-        (drop,) = self.wait(self.keeper._call(Store.drops))
-        self.assertEqual((drop.reason, drop.writes, drop.first, drop.last), ("full", 10 - len(seqs), 1, 10 - len(seqs)))
+        """The oldest make way; each is counted for who lacked it, with its time, and delivery hears of it."""
+        self.open(max_bytes=MB, drop_oldest=True)
+        self.fill(50)
+        self.advance(30, keys="a")
+        self.fill(150, first=51)
+        left = self.numbers()
+        self.assertEqual(left, list(range(201 - len(left), 201)))
+        self.assertGreater(len(left) * 10_000, MB * 3 // 4)
+        gone = 200 - len(left)
+        self.assertEqual(self.dropped[-1], (PLACE, gone))
+        losses = {each.backend: each for each in self.contents().drops}
+        self.assertEqual([losses[name].writes for name in "ab"], [gone - 30, gone])
+        self.assertEqual([losses[name].bytes for name in "ab"], [(gone - 30) * 10_000, gone * 10_000])
+        self.assertEqual((losses["a"].first, losses["b"].first, losses["b"].last), (310.0, 10.0, gone * 10.0))
+        self.kill()
+        self.assertEqual(self.open(max_bytes=MB, drop_oldest=True)["a"][PLACE], gone)
 
     def test_age(self) -> None:
-        """What is too old is dropped, at the next commit after a look is due."""
-        self.start(max_age=100.0)
-        self.append(95, 96)  # accepted at 950 and 960
-        self.now += CHECK_AGE - 1
-        self.assertEqual(self.seqs(), [95, 96])
-        self.now = 1055.0
-        self.wait(self.hold())
-        self.assertEqual(self.seqs(), [96])
-        self.assertEqual(self.wait(self.keeper._call(Store.drops)), [Drop("a", "age", 1, 3, 950.0, 950.0)])
+        """What is too old is dropped and counted, exactly, and what is younger is not."""
+        self.open(max_age=950.0)
+        self.append(*(record(number) for number in range(1, 11)), record(11, OTHER))
+        self.advance(2, keys="a")
+        self.lazily()
+        self.clock.advance(CHECK_AGE)  # it is 1010.25 now: 1 to 6 are older than that
+        self.assertEqual((self.depths(), self.dropped), ({"a": (5, 12), "b": (5, 12)}, [(PLACE, 6)]))
+        self.assertEqual(self.drops(), [("a", "age", 4, 8), ("b", "age", 6, 12)])
+        self.assertEqual(self.numbers(after=6), [7, 8, 9, 10])
+
+    def test_other_settings(self) -> None:
+        """Limits and durability change while the journal works."""
+        self.journal.reconfigure(JournalLimits(5, 6.0, drop_oldest=True), full_sync=True, timeout=9.0)
+        self.append(record(1))
+        self.assertEqual((self.journal.max_bytes, self.journal._tail.sync), (5, True))
 
 
-class OpenTests(KeeperCase):
-    """How a keeper begins."""
+class OpenTests(JournalCase):
+    """How a journal is opened."""
 
-    def open(self) -> Store:
-        """Open the journal with a new keeper, which is not started."""
-        self.keeper = None
-        keeper = JournalWriter(self.reactor, self.directory, JournalLimits(), clock=lambda: self.now)
-        keeper.open({"a": ("a", "http://a")})
-        self.addCleanup(keeper._journal.close)
-        return keeper._journal
+    def another(self) -> JournalWriter:
+        """Return another writer for the same directory."""
+        return JournalWriter(Clock(), self.directory, JournalLimits(), make_worker=InlineWorker)
 
     def test_in_use(self) -> None:
-        """A journal in use is refused."""
-        keeper = self.keeper
-        self.assertIn("another relay", str(self.assertRaises(JournalError, self.open)))
-        self.keeper = keeper
+        """A journal in use is refused, and free as soon as it is closed."""
+        self.assertIn("another relay is using", str(self.assertRaises(JournalError, self.another().open, {})))
+        self.close()
+        other = self.another()
+        other.open({"a": ("a", "http://a")})
+        self.successResultOf(other.stop())
 
-    def test_damaged(self) -> None:
-        """Files that are damaged, wherever it shows, are moved aside, and a new journal is begun."""
-        self.append(*range(1, 30))
-        self.stop()
-        path = self.directory / FILE
-        whole = path.read_bytes()
-        wild = bytearray(whole)
-        for page in range(1, len(whole) // 4096):
-            wild[page * 4096 : page * 4096 + 8] = b"\xff" * 8
-        for content in (random.Random(2).randbytes(5000), whole[:4096], bytes(wild)):
-            path.write_bytes(content)
-            self.now += 1
-            journal = self.open()
-            self.assertEqual(journal.backlog("a"), [])
-            journal.close()
-        self.assertEqual(len(self.lines(LogLevel.critical)), 3)
-        self.assertEqual(len([each for each in self.directory.iterdir() if "corrupt" in each.name]), 3)
+    def test_never_opened(self) -> None:
+        """One that was never opened knows nothing, and is stopped at once."""
+        journal = self.another()
+        self.assertEqual((journal.used, journal.trouble, journal.obstacle, journal.losses("a")), (0, "", "", []))
+        journal.reconfigure(JournalLimits(7), full_sync=False)
+        self.successResultOf(journal.stop())
+
+    def test_later_version(self) -> None:
+        """A journal of a later version is refused, and left as it is."""
+        self.close()
+        with sqlite3.connect(self.directory / FILE) as database:
+            database.execute("PRAGMA user_version = 99")
+        database.close()
+        self.assertIn("of version 99; allowed: up to 2", str(self.assertRaises(JournalError, self.open)))
 
     def test_impossible(self) -> None:
-        """A journal that cannot be opened is refused with one line: no directory, no room, no way aside."""
-        self.stop()
-        self.break_journal("register", failing(DISK_FULL))
-        self.assertIn("database or disk is full", str(self.assertRaises(JournalError, self.open)))
-        self.break_journal("register", failing(CORRUPT))
-        self.patch(keeper, "move_aside", lambda *_: (self.directory / "missing").rename(self.directory / "x"))
-        self.assertIn("No such file", str(self.assertRaises(JournalError, self.open)))
+        """A directory that cannot be made, or is a file, is refused in one line."""
+        self.close()
         self.directory = self.directory / FILE
-        self.assertIn("exists", str(self.assertRaises(JournalError, self.open)))
+        error = str(self.assertRaises(JournalError, self.open))
+        self.assertIn(str(self.directory), error)
+        self.assertNotIn("\n", error)
+
+    def test_look_only(self) -> None:
+        """To look at a journal registers no backend and changes no cursor."""
+        self.append(record(1), record(2))
+        self.advance(1, keys="a")
+        self.close()
+        self.open(None)
+        self.assertEqual(self.depths(), {"a": (1, 2), "b": (2, 4)})
+        self.close()
+        self.assertEqual(self.open(), {"a": {PLACE: 1}, "b": {PLACE: 0}})
+
+    def test_numbers(self) -> None:
+        """Numbers only rise, also where everything has left the log."""
+        self.append(Record(self.journal.next_number(), 1.0, write()))
+        self.advance(1)
+        self.close()
+        self.open()
+        self.assertEqual(self.journal.next_number(), 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sqlite3
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay.core.errors import BackendFailure
+from influxrelay.core.errors import BackendFailure, JournalError
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.back_off import FORGIVENESS
 from influxrelay.delivery.backlog import Backlog, MemoryBacklog
@@ -24,10 +23,12 @@ from influxrelay.delivery.journal_backlog import JournalBacklog
 from influxrelay.delivery.prober import INTERVAL, Prober
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.settings import SenderSettings
-from influxrelay.journal.records import JournalLimits
+from influxrelay.journal.records import JournalLimits, Record
+from influxrelay.journal.worker import InlineWorker
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.operations.health import PATIENCE, Check, Health, LocalExaminer
 from testing.backends import FakeBackend, destination, write
+from testing.failing_disk import break_disk
 from testing.sender_case import Client, room
 from tests.simulation.health import FakeListener
 
@@ -152,7 +153,7 @@ class ExamineTests(SynchronousTestCase):
         self.assertEqual(
             self.message(),
             "misses 1 write (8 B) accepted from 1970-01-01T00:01:00Z to 1970-01-01T00:01:00Z (full): copy that time"
-            " from another backend, then: influxrelay queues repaired fake --listener simulation",
+            " from another backend, then: influxrelay queues mark-repaired fake --listener simulation",
         )
         backlog.forget_losses()
         self.assertEqual(self.message(), "up and in sync")
@@ -353,31 +354,6 @@ class PingTests(PingCase):
 # -- whether the relay can take writes
 
 
-class InlineWriter(JournalWriter):
-    """A JournalWriter without a thread, with a disk that fails when told."""
-
-    broken = False
-
-    def start(self) -> None:
-        """Begin to work."""
-        self._thread = self  # type: ignore[assignment]
-
-    def join(self) -> None:
-        """Be joined."""
-
-    def _hand_over(self) -> None:
-        super()._hand_over()
-        while not self._work.empty() and (batch := self._work.get_nowait()) is not None:
-            try:
-                if self.broken:
-                    error = sqlite3.OperationalError("disk full")
-                    error.sqlite_errorcode = sqlite3.SQLITE_FULL
-                    raise error
-                self._done(self._do(batch), None, "")
-            except sqlite3.Error as error:
-                self._done(self._undo(batch, error), batch, str(error))
-
-
 class StateBackend:
     """A backend that is up or down, or hangs."""
 
@@ -403,18 +379,18 @@ class AbleTests(SynchronousTestCase):
         writer = None
         if queue == "journal":
             limits = JournalLimits(max_bytes=1 if disk == "full" else 0)
-            writer = InlineWriter(self.clock, self.mktemp(), limits)
-            writer.open({})
-            self.addCleanup(writer._journal.close)
+            writer = JournalWriter(self.clock, self.mktemp(), limits, make_worker=InlineWorker)
+            writer.open({"removed": ("removed", "http://removed")})
+            self.addCleanup(writer.stop)
             writer.start()
+            if disk == "full":
+                self.successResultOf(writer.append(Record(writer.next_number(), 0.0, write(LINE))))
+            elif disk == "broken":
+                break_disk(self)
+                self.failureResultOf(writer.probe(), JournalError)
         senders = [self.sender(f"b{number}", state, queue, writer) for number, state in enumerate(states)]
         refuses = on_error == "refuse"
-        relay = FanOut("test", senders, self.clock, journal=writer, consistency=consistency, refuse_unjournaled=refuses)
-        if writer is not None and disk == "broken":
-            writer.broken = True
-            writer.probe().addErrback(lambda _: None)
-            self.assertNotEqual(writer.trouble, "")
-        return relay
+        return FanOut("test", senders, self.clock, journal=writer, consistency=consistency, refuse_unjournaled=refuses)
 
     def sender(self, name: str, state: str, queue: str, writer: JournalWriter | None) -> Sender:
         """Build a sender whose backend is in this state."""
@@ -477,3 +453,4 @@ class AbleTests(SynchronousTestCase):
             ((("up",), "journal", "one", "full", "refuse"), "the journal is full (1 bytes)"),
         ):
             self.assertEqual(self.relay(*case).obstacle(), words)
+            self.doCleanups()

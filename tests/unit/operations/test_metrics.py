@@ -2,47 +2,92 @@
 
 from __future__ import annotations
 
-import random
 import re
+from typing import cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from influxrelay.core.errors import JournalError
 from influxrelay.core.histogram import Histogram
-from influxrelay.journal.statistics import JournalCounts
+from influxrelay.journal.interface import Journal
+from influxrelay.journal.records import Contents
+from influxrelay.journal.statistics import FRESH, SHARE, JournalCounts
 from influxrelay.operations.metric_families import FAMILIES
 from influxrelay.operations.reactor_lag import INTERVAL, ReactorLag
-from testing.journal_cases import OTHER, PLACE, JournalCase, record, write
 from testing.servers import PROJECT
 
 
-class JournalCountsTests(JournalCase):
-    """The second way to count what a journal holds."""
+class CountedJournal:
+    """Remembers who asks what is in it."""
 
-    def test_same_as_the_journal(self) -> None:
-        """Whatever was written, passed, dropped or buried: both count the same, for removed backends, too."""
-        rng = random.Random(3)
-        counts = JournalCounts(self.directory, None, Clock().seconds)
-        seq = 0
-        for _ in range(60):
-            seq += rng.randint(1, 3)
-            where = rng.choice((PLACE, OTHER))
-            self.append(record(seq, where))
-            with self.transaction() as journal:
-                step = rng.randint(0, 6)
-                if step < 3:
-                    journal.advance({(rng.choice("ab"), where): rng.randint(max(0, seq - 6), seq)})
-                    journal.sweep()
-                elif step == 3:
-                    journal.add_dead_letter(rng.choice("ab"), 1.5, write(), 400, "no")
-                elif step == 4:
-                    journal.expire(max(0, seq - 20) * 10.0)
-                elif step == 5:
-                    journal.register({name: f"http://{name}" for name in rng.choice(("a", "ab", "abc"))})
-            found = counts._count()
-            self.assertEqual(list(found.depths.values()), self.journal.depths())
-            self.assertEqual(list(found.drops), self.journal.drops())
-            self.assertEqual(found.dead_letters, self.journal.count_dead_letters())
+    def __init__(self) -> None:
+        self.asked: list[Deferred[Contents]] = []
+
+    def contents(self) -> Deferred[Contents]:
+        """Return what is in the journal, when the test says so."""
+        asked: Deferred[Contents] = Deferred()
+        self.asked.append(asked)
+        return asked
+
+
+class JournalCountsTests(SynchronousTestCase):
+    """What is known of what a journal holds."""
+
+    def setUp(self) -> None:
+        """Know nothing."""
+        self.clock = Clock()
+        self.journal = CountedJournal()
+        self.counts = JournalCounts(cast("Journal", self.journal), self.clock.seconds)
+
+    def count(self, letters: int, seconds: float = 0.0) -> None:
+        """Let a count take so long, and find so many dead letters."""
+        refreshed = self.counts.refresh()
+        self.clock.advance(seconds)
+        self.journal.asked.pop().callback(Contents({}, (), {"a": letters}))
+        self.successResultOf(refreshed)
+
+    def found(self) -> dict[str, int]:
+        """Return the dead letters that are known."""
+        return self.counts.known.dead_letters if self.counts.known is not None else {}
+
+    def test_fresh(self) -> None:
+        """What is new enough is not counted again."""
+        self.count(1)
+        self.successResultOf(self.counts.refresh())
+        self.assertEqual((self.journal.asked, self.found()), ([], {"a": 1}))
+        self.clock.advance(FRESH)
+        self.count(2)
+        self.assertEqual(self.found(), {"a": 2})
+
+    def test_shared(self) -> None:
+        """Who asks while it is being counted gets the same answer."""
+        first, second = self.counts.refresh(), self.counts.refresh()
+        self.assertEqual(len(self.journal.asked), 1)
+        self.assertNoResult(second)
+        self.journal.asked[0].callback(Contents({}, (), {}))
+        self.successResultOf(first)
+        self.successResultOf(second)
+
+    def test_slow(self) -> None:
+        """A count that takes long is not repeated soon, and its age is that of its begin."""
+        self.count(1, 2.0)
+        self.assertEqual(self.counts.age(), 2.0)
+        self.clock.advance(2.0 / SHARE - 1)
+        self.successResultOf(self.counts.refresh())
+        self.assertEqual(self.journal.asked, [])
+        self.clock.advance(1)
+        self.count(2)
+
+    def test_failure(self) -> None:
+        """A journal that does not answer leaves what is known, which gets older."""
+        self.count(1)
+        self.clock.advance(FRESH)
+        refreshed = self.counts.refresh()
+        self.journal.asked.pop().errback(JournalError("the disk is full"))
+        self.successResultOf(refreshed)
+        self.assertEqual((self.found(), self.counts.age()), ({"a": 1}, FRESH))
 
 
 class HistogramTests(SynchronousTestCase):

@@ -1,0 +1,79 @@
+"""Opening a journal's files, and learning from them where the backends stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from twisted.logger import Logger
+
+from influxrelay.journal.corruption import move_aside
+from influxrelay.journal.housekeeping import Housekeeper
+from influxrelay.journal.interface import Key, Positions
+from influxrelay.journal.recovery import Findings
+from influxrelay.journal.store import Store
+
+_log = Logger()
+
+
+def open_store(directory: Path, full_sync: bool, now: float, *, may_upgrade: bool) -> Store:  # noqa: FBT001
+    """Open the files, and log what is damaged in the log.
+
+    :param now: seconds since the epoch.
+    :raises sqlite3.DatabaseError: the ledger is corrupt, or the disk fails; so do OSErrors and ValueErrors.
+    :raises JournalError: the journal is in use, or of a version that cannot be read.
+    """
+    return _told(Store(directory, full_sync=full_sync, now=now, may_upgrade=may_upgrade))
+
+
+def open_anew(directory: Path, full_sync: bool, now: float, error: Exception) -> Store:  # noqa: FBT001
+    """Move a ledger aside that makes no sense, and open the files with a new one."""
+    tell_of_damage(directory, error, move_aside(directory, now))
+    return _told(Store(directory, full_sync=full_sync, now=now, anew=True))
+
+
+def _told(store: Store) -> Store:
+    for each in store.findings.damage:
+        _log.critical("the journal in {directory}: {damage}", directory=str(store.directory), damage=each)
+    return store
+
+
+def tell_of_damage(directory: Path, error: Exception, aside: Path) -> None:
+    """Log that a ledger was moved aside."""
+    _log.critical(
+        "the journal in {directory} is damaged ({error}): its ledger is now {aside}, and a new one is begun",
+        directory=str(directory),
+        error=error,
+        aside=aside.name,
+    )
+
+
+def restore(
+    house: Housekeeper, found: Findings, backends: Mapping[Key, tuple[str, str]] | None
+) -> dict[Key, Positions]:
+    """Register the backends, and return what waits for each of them.
+
+    A backend that the ledger does not know gets what comes from now on. If the ledger knows none, because it was begun
+    anew, all of them get everything that is in the log.
+
+    :param backends: None to leave the registered ones as they are.
+    :raises sqlite3.Error: the disk fails, or the ledger is corrupt.
+    """
+    cursors = house.cursors
+    if backends is not None:
+        house.registry.register(backends)
+    cursors.activate(house.registry.active())
+    for backend in cursors.active:
+        floor = found.floors.get(backend, found.last_number if found.backends else 0)
+        written = found.cursors.get(backend, {})
+        cursors.note_written(backend, written)
+        for where, number in found.last_numbers.items():
+            passed = written.get(where, floor)
+            if passed < number:
+                cursors.restore(backend, where, passed, number)
+    if found.anew:
+        house.accounts.count_damage(cursors.active, found.now)
+    if backends is not None:
+        house.save_now()
+    waiting = {key: cursors.waiting(house.registry.id_of(key) or 0) for key in backends or ()}
+    return {key: list(positions.items()) for key, positions in waiting.items()}
