@@ -116,7 +116,7 @@ class PatientBatcher:
         self._done()
 
     def _failed(self, failure: Failure, count: int) -> None:
-        self._log.failure("{relay}: a batch", failure, relay=self.name)
+        self._log.failure("{relay}: unexpected error in a batch", failure, relay=self.name)
         self.dropped["error"] += count
         self._done()
 
@@ -135,7 +135,7 @@ class PatientBatcher:
         times = self._trouble.admit()
         if times:
             self._log.warn(
-                "{relay}: nobody takes lines, {count} time(s), the last answer: {reason}; senders wait",
+                "{relay}: no backend or queue accepts lines, {count} time(s), last response: {reason}; senders wait",
                 relay=self.name,
                 count=times,
                 reason=excerpt(reply),

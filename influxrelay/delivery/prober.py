@@ -68,7 +68,7 @@ class Prober:
             sender.pinged(problem)
 
     def _bug(self, failure: Failure, sender: Sender) -> None:
-        self._log.failure("a ping of {backend}", failure, backend=sender.name)
+        self._log.failure("unexpected error in a ping of {backend}", failure, backend=sender.name)
 
 
 def _judge(reply: Reply) -> BackendFailure | None:

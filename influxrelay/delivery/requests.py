@@ -141,7 +141,7 @@ class Requests:
         self._outcomes.failed(problem, pause, queue, entries, is_answer=is_answer)
 
     def _bug(self, failure: Failure) -> None:
-        self._log.failure("a request to a backend", failure)
+        self._log.failure("unexpected error in a request to a backend", failure)
 
     def _landed(self, _: object) -> None:
         self._outcomes.landed()

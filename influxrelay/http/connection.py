@@ -392,8 +392,8 @@ class HTTPConnection(Protocol):
         if activity is Activity.IDLE:
             self.close()
         elif activity is Activity.BODY:
-            self._refuse(json_error(408, "the body takes too long"))
+            self._refuse(json_error(408, "timed out waiting for the body"))
         elif activity is Activity.HEAD and self._reader.pending:
-            self._give_up(408, "the request takes too long")
+            self._give_up(408, "timed out waiting for the request")
         else:
             self.cut()

@@ -133,7 +133,9 @@ class Readers:
         if self.active < limit:
             return True
         self.refused += 1
-        request.refuse(json_error(503, f"there are {limit} queries already (max-queries)", (b"Retry-After", b"1")))
+        request.refuse(
+            json_error(503, f"too many queries at a time, the limit is {limit} (max-queries)", (b"Retry-After", b"1"))
+        )
         return False
 
     def _candidates(self, chosen: str, wanted: str) -> list[Candidate]:

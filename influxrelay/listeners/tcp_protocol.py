@@ -85,7 +85,7 @@ class LineServer(Factory):
         count = self._crowd.admit()
         if count:
             self._log.warn(
-                "{relay}: refused {count} connection(s), there are {limit} (max-connections)",
+                "{relay}: refused {count} connection(s) above the limit of {limit} (max-connections)",
                 relay=self._name,
                 count=count,
                 limit=len(self.connections),

@@ -39,7 +39,7 @@ class Transaction:
             try:
                 call(*arguments)
             except Exception:  # noqa: BLE001 (half of a configuration would be worse)
-                self._log.failure("a step of a reload")
+                self._log.failure("unexpected error in a step of a reload")
 
     def take_back(self) -> None:
         """Undo what was done."""

@@ -147,7 +147,7 @@ class LineReceiver(DatagramProtocol):
         count = self._rubbish.admit()
         if count:
             self._log.warn(
-                "{relay}: dropped what is no line protocol, {count} time(s), last {lines} line(s) of {excerpt!r}",
+                "{relay}: dropped invalid line protocol, {count} time(s), the last: {lines} line(s) of {excerpt!r}",
                 relay=self.name,
                 lines=lines,
                 count=count,

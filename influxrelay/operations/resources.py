@@ -59,7 +59,7 @@ def serve_health(site: RelaySite, root: Resource, examiner: Examiner) -> None:
 
     async def queries(_: Request) -> Reply:
         found = await examiner.queries()
-        return json_error(404, "there are no queries here") if found is None else _present(found)
+        return json_error(404, "queries are disabled (queries = false)") if found is None else _present(found)
 
     async def ready(_: Request) -> Reply:
         found = await examiner.ready()

@@ -121,7 +121,7 @@ class RelayService(MultiService):
         """Begin to work."""
         self._started = time.time()
         self.log.info(
-            "influxrelay {version} starts on {reactor}", version=__version__, reactor=describe_reactor(self._reactor)
+            "starting influxrelay {version} on {reactor}", version=__version__, reactor=describe_reactor(self._reactor)
         )
         self._warn_of_configuration()
         super().startService()
@@ -182,7 +182,7 @@ class RelayService(MultiService):
             each.limit_connections(number)
         if granted != wanted:
             self.log.warn(
-                "the process may open {files} files: clients get {granted} connections, not {wanted}",
+                "the limit of open files is {files}: accepting {granted} client connections instead of {wanted}",
                 files=files,
                 granted=sum(granted),
                 wanted=sum(wanted),
@@ -325,7 +325,9 @@ class RelayService(MultiService):
     def _let_leave(self, work: Any) -> None:
         leaving: Deferred[None] = Deferred.fromCoroutine(work)
         self._leaving.add(leaving)
-        leaving.addErrback(lambda failure: self.log.failure("something that is removed", failure))
+        leaving.addErrback(
+            lambda failure: self.log.failure("unexpected error while closing what a reload has removed", failure)
+        )
         leaving.addBoth(lambda _: self._leaving.discard(leaving))
 
     async def _leave(self, listener: Listener, sender: Sender) -> None:
@@ -334,7 +336,7 @@ class RelayService(MultiService):
         lost = next((each for each in sender.backlog.losses() if each.reason == "stopped"), None)
         if lost is not None:
             self.log.warn(
-                "{relay}: {backend} is removed without {count} write(s) ({size}), accepted from {first} to {last}",
+                "{relay}: removed backend {backend}, losing {count} write(s) ({size}) accepted from {first} to {last}",
                 relay=listener.name,
                 backend=sender.name,
                 count=lost.writes,

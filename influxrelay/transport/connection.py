@@ -87,7 +87,7 @@ class LoopConnection(asyncio.Protocol):
             self._deliver = protocol.dataReceived
             protocol.makeConnection(self)
         except Exception:  # noqa: BLE001 (a mistake in one connection must not be felt by others)
-            self._log.failure("a connection could not begin")
+            self._log.failure("unable to set up a connection")
             self.abortConnection()
         self._open = True
         if not self._reading:  # loops begin to read after this method, whatever was asked for in it
@@ -114,7 +114,7 @@ class LoopConnection(asyncio.Protocol):
         try:
             self._deliver(part)
         except Exception:  # noqa: BLE001 (as the loop does where it calls the protocol itself)
-            self._log.failure("a protocol has failed")
+            self._log.failure("unexpected error in a protocol")
             self._abort(Failure())
         if self._reading:
             self._read_on()

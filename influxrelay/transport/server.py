@@ -169,7 +169,7 @@ class ListeningPort:
     def _began(self, task: asyncio.Task[None]) -> None:
         self._beginning.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self._log.error("a connection could not begin: {error}", error=task.exception())
+            self._log.error("unable to set up a connection: {error}", error=task.exception())
         self._tell_stopped()
 
     def _begin_on_reactor(self, connected: socket.socket, peer: Address) -> None:
@@ -183,7 +183,7 @@ class ListeningPort:
                 transport = kind(connected, protocol, peer, self._count, self._reactor)
                 protocol.makeConnection(transport)
         except Exception:  # noqa: BLE001 (a mistake in one connection must not be felt by others)
-            self._log.failure("a connection could not begin")
+            self._log.failure("unable to set up a connection")
             if transport is not None:
                 transport.abortConnection()
         if transport is None:

@@ -88,7 +88,7 @@ class SlowClientTests(_Case):
                 await deferLater(reactor, 0.01)
                 if client.unread:
                     break
-            self.assert_error(await client.answer(), 408, "the request takes too long")
+            self.assert_error(await client.answer(), 408, "timed out waiting for the request")
             self.assertEqual(await client.end(), b"")
 
     async def test_slow_second_head(self) -> None:
@@ -99,7 +99,7 @@ class SlowClientTests(_Case):
         client.send(request()[:20])
         await self.has_begun()
         self.hurry(header_timeout=0.1)
-        self.assert_error(await client.answer(), 408, "the request takes too long")
+        self.assert_error(await client.answer(), 408, "timed out waiting for the request")
 
     async def test_slow_body(self) -> None:
         """A body that does not come is answered 408, and what had come of it is let go."""
@@ -111,7 +111,7 @@ class SlowClientTests(_Case):
             await until(lambda: self.service.site.admission._uploads)
             self.hurry(body_timeout=0.1)
             found = await client.answer()
-            self.assert_error(found, 408, "the body takes too long")
+            self.assert_error(found, 408, "timed out waiting for the body")
             self.assertEqual(found.header("Connection"), b"close")
             await self.all_is_let_go()
             self.assertEqual(self.server.requests, [])

@@ -73,7 +73,7 @@ class OutOfFilesTests(RelayTestCase):
         for _ in range(10):
             self.assertEqual(await self.write(relay), 204)
         log = relay.log.read_text()
-        self.assertIn("the process may open 100 files: clients get 50 connections, not 4000", log)
+        self.assertIn("the limit of open files is 100: accepting 50 client connections instead of 4000", log)
         self.assertNotIn("EMFILE", log)
         self.assertNotIn("Traceback", log)
 

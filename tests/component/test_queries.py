@@ -233,7 +233,7 @@ class ReadTests(QueryTestCase):
         client.send(asking("SELECT v FROM m"))
         await until(lambda: relay.readers.active, "the query")
         found = await self.ask(relay, asking("SELECT v FROM m"))
-        self.assert_error(found, 503, "there are 1 queries already (max-queries)")
+        self.assert_error(found, 503, "too many queries at a time, the limit is 1 (max-queries)")
         held.release()
         self.assertEqual((await client.answer()).status, 200)
 

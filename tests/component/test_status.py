@@ -205,7 +205,7 @@ class QueryHealthTests(HealthCase):
         """Where there are no queries nothing is said of them."""
         service = self.operate(self.listener(self.backend(), keys="queries = false\n"))
         status, shown = await self.told(self.http(service), b"/health/queries")
-        self.assertEqual((status, shown), (404, {"error": "there are no queries here"}))
+        self.assertEqual((status, shown), (404, {"error": "queries are disabled (queries = false)"}))
         self.assertNotIn("queries", (await self.told(self.http(service), b"/health"))[1])
 
 
