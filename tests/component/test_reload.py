@@ -119,7 +119,7 @@ class OutputTests(ReloadCase):
         await self.reload(http(to(two, "two"), top='shutdown-timeout = "300ms"'))
         await until(lambda: not one.connections, "the end of the connection")
         await until(lambda: not self.listener.leaving)
-        (line,) = [line for line in log if "is removed" in line]
+        (line,) = [line for line in log if "removed backend" in line]
         self.assertIn("main: removed backend one, losing 3 write(s) (117 B) accepted from", line)
 
     async def test_renamed_and_swapped(self) -> None:
