@@ -1,4 +1,4 @@
-"""The command line for the operator: ``influxrelay queues``, ``dead-letters``, ``reload``."""
+"""The command line for the operator: ``influxrelay queues``, ``dead-letters``, ``reload``, ``shards``."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NoReturn
 
 from influxrelay import __version__
 from influxrelay.config.loader import load
+from influxrelay.config.readers import NotAllowed
 from influxrelay.config.settings import Config
+from influxrelay.config.sharding import time as read_time
 from influxrelay.core.errors import ConfigError
 from influxrelay.core.text import count, size
 from influxrelay.operations import render as show
+from influxrelay.operations.shards import render_shards, shard_maps
 from influxrelay.operations.views import Refused, Request, socket_path
 
 CONFIG = "/etc/influxrelay/relay.toml"
@@ -35,6 +39,7 @@ _SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "dead-letters drop": show.dropped_letters,
     "reload": show.reloaded,
     "reload check": show.reloaded,
+    "shards": render_shards,
 }
 
 
@@ -50,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         request = _request(options)
-        answer = _ask(options, request)
+        answer = _shards(options) if request.command == "shards" else _ask(options, request)
         print(json.dumps(answer, indent=2) if options.json else show.safe(_SHOWN[request.command](answer)), flush=True)
     except (Refused, ConfigError) as error:
         print(f"influxrelay: {show.safe(str(error))}".replace("\n", " "), file=sys.stderr)
@@ -93,7 +98,17 @@ def _parser() -> _Parser:
         epilog="Exit codes: 0 done, 1 refused or not found, 2 wrong usage.",
     )
     parser.set_defaults(
-        config=CONFIG, socket="", listener="", json=False, yes=False, backend="", ids=[], all=False, check=False
+        config=CONFIG,
+        socket="",
+        listener="",
+        json=False,
+        yes=False,
+        backend="",
+        ids=[],
+        all=False,
+        check=False,
+        key=None,
+        at="",
     )
     parser.add_argument("--version", action="version", version=f"influxrelay {__version__}")
     topics = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -142,6 +157,14 @@ def _parser() -> _Parser:
         topics, "reload", "let the relay read its configuration again; it says what changes, or why nothing does."
     )
     reload.add_argument("--check", action="store_true", help="only say what would change, or why it could not")
+
+    shards = add(
+        topics, "shards", "tell which shards the configuration has in which epochs of time, and where a key goes."
+    )
+    shards.add_argument(
+        "key", metavar="KEY", nargs="?", help='a measurement, or a value of the tag; "" is for lines without the tag'
+    )
+    shards.add_argument("--at", metavar="TIME", help='a time such as "2026-12-01T00:00:00Z" (default: now)')
     return parser
 
 
@@ -159,6 +182,17 @@ def _request(options: argparse.Namespace) -> Request:
         if options.backend and not options.all:
             _wrong(command, "--backend goes with --all")
     return Request(command, options.listener, options.backend, tuple(options.ids), options.all)
+
+
+def _shards(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the configuration says of shards."""
+    try:
+        at = read_time(options.at)
+    except NotAllowed as error:
+        _wrong("shards", f"--at: found {options.at!r}; allowed: {error.allowed}")
+    key = None if options.key is None else os.fsencode(options.key)
+    config = load(options.config, secrets=False)
+    return shard_maps(config, options.listener, key, time.time_ns() if at is None else at)
 
 
 def _wrong(command: str, message: str) -> NoReturn:

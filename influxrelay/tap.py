@@ -12,9 +12,9 @@ from twisted.python import usage
 
 from influxrelay import __version__
 from influxrelay.config.loader import load
-from influxrelay.config.settings import Config, HTTPOutputConfig, JournalConfig, UDPOutputConfig
+from influxrelay.config.settings import Config, HTTPListenerConfig, HTTPOutputConfig, JournalConfig, UDPOutputConfig
 from influxrelay.core.errors import ConfigError
-from influxrelay.core.text import count
+from influxrelay.core.text import count, iso
 from influxrelay.lineprotocol.query_string import without
 from influxrelay.service.process_limits import collect_less_garbage, raise_file_limit
 from influxrelay.service.relay_service import RelayService
@@ -71,7 +71,9 @@ def describe(config: Config) -> str:
         lines.append(f"http {http.name}: listens on {http.bind_addr}, consistency {http.consistency}")
         lines += _describe_journal(http.journal)
         lines += [f"  to {_describe_output(output, http.journal)}" for output in http.outputs]
-        if any(output.filters and output.api == "v1" for output in http.outputs):
+        lines += _describe_shards(http)
+        outputs = [*http.outputs, *(output for shard in http.shards for output in shard.outputs)]
+        if any(output.filters and output.api == "v1" for output in outputs):
             lines.append("  filters do not apply to Prometheus' remote writes")
     for udp in config.udp:
         lines.append(f"udp {udp.name}: listens on {udp.bind_addr}, precision {udp.precision}")
@@ -88,6 +90,24 @@ def describe(config: Config) -> str:
         lines += _describe_journal(tcp.journal)
         lines += [f"  to {_describe_output(output, tcp.journal)}, {batches}" for output in tcp.outputs]
     return "\n".join(lines)
+
+
+def _describe_shards(http: HTTPListenerConfig) -> list[str]:
+    if not http.shards:
+        return []
+    default = f"in {http.default_shard}" if http.default_shard else "refused"
+    lines = [
+        f"  shards by {http.shard_key}" + (f", lines without it: {default}" if http.shard_key != "measurement" else "")
+    ]
+    for shard in http.shards:
+        lines.append(f"  shard {shard.shard}, weight {shard.weight:g}")
+        lines += [f"  {line}" for line in _describe_journal(shard.journal)]
+        lines += [f"    to {_describe_output(output, shard.journal)}" for output in shard.outputs]
+    for epoch in http.epochs:
+        pinned = f", {count(len(epoch.pins), 'pinned key')}" if epoch.pins else ""
+        since = "the beginning" if epoch.since is None else iso(epoch.since / 10**9)
+        lines.append(f"  data from {since}: {', '.join(epoch.shards)}{pinned}")
+    return lines
 
 
 def _describe_journal(journal: JournalConfig | None) -> list[str]:

@@ -1,0 +1,83 @@
+"""The map of a listener's shards, for the operator: which epoch has which, and where a key goes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from influxrelay.config.settings import Config, HTTPListenerConfig
+from influxrelay.listeners.factory import make_shard_map
+from influxrelay.operations.views import Refused
+from influxrelay.sharding.placement import ShardMap
+
+BEGINNING = "the beginning"
+_SECOND = 10**9
+
+
+def shard_maps(config: Config, listener: str, key: bytes | None, time: int) -> dict[str, Any]:
+    """Return the map of each listener that has shards, as plain values for JSON.
+
+    :param listener: only this one; empty for all.
+    :param key: whose place is wanted; None for none. The empty one is that of lines without the tag.
+    :param time: nanoseconds since 1970.
+    :raises Refused: there are no shards, or the key has no place.
+    """
+    found = [each for each in config.http if each.shards and listener in ("", each.name)]
+    if not found:
+        raise Refused(f"the listener {listener} has no shards" if listener else "no listener has shards")
+    return {"at": _shown(time), "listeners": [_map(each, key, time) for each in found]}
+
+
+def _map(config: HTTPListenerConfig, key: bytes | None, time: int) -> dict[str, Any]:
+    shards = make_shard_map(config)
+    shown = {
+        "name": config.name,
+        "shard_key": config.shard_key,
+        "default_shard": config.default_shard,
+        "epochs": [
+            {
+                "since": None if each.since_ns is None else _shown(each.since_ns),
+                "shards": [{"name": name, "weight": weight} for name, weight in each.shards],
+                "pins": {pinned.decode(): name for pinned, name in sorted(each.pins.items())},
+                "current": each is shards.epoch_at(time),
+            }
+            for each in shards.epochs
+        ],
+    }
+    if key is not None:
+        shown.update(key=key.decode(errors="backslashreplace"), shard=_place(config.name, shards, key, time))
+    return shown
+
+
+def _place(listener: str, shards: ShardMap, key: bytes, time: int) -> str:
+    try:
+        return shards.place(key, time)
+    except LookupError:
+        raise Refused(f"{listener} has no default-shard: writes without the tag are refused") from None
+
+
+def _shown(time: int) -> str:
+    seconds, fraction = divmod(time, _SECOND)
+    shown = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{shown}.{fraction:09}".rstrip("0") + "Z" if fraction else f"{shown}Z"
+
+
+def render_shards(answer: dict[str, Any]) -> str:
+    """Return the maps as text for people."""
+    lines: list[str] = []
+    for each in answer["listeners"]:
+        default = f", without it in {each['default_shard']}" if each["default_shard"] else ""
+        lines.append(f"{each['name']}: by {each['shard_key']}{default}")
+        for epoch in each["epochs"]:
+            lines.append(f"  {'*' if epoch['current'] else ' '} from {epoch['since'] or BEGINNING}: {_named(epoch)}")
+            lines += [f"      {key} is pinned to {name}" for key, name in epoch["pins"].items()]
+        if "key" in each:
+            lines.append(f"  {each['key'] or 'what lacks the tag'} at {answer['at']}: {each['shard']}")
+    return "\n".join(lines)
+
+
+def _named(epoch: dict[str, Any]) -> str:
+    shards = epoch["shards"]
+    if len({each["weight"] for each in shards}) == 1:
+        return ", ".join(each["name"] for each in shards)
+    return ", ".join(f"{each['name']} (weight {each['weight']:g})" for each in shards)
