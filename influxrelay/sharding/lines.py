@@ -91,8 +91,9 @@ class LineDivider:
         width = WIDTHS[precision] + 1
         ends = [line[-width:] for line in lines]
         first, last = min(ends), max(ends)
-        digits = b"".join(ends).translate(None, b"0123456789")
-        if digits.strip(b" ") or len(digits) != len(ends) or first[:1] != b" " or last[:1] != b" ":
+        joined = b"".join(ends)
+        is_usual = len(joined) == width * len(ends) and first[:1] == last[:1] == b" "
+        if not is_usual or joined.translate(None, b"0123456789") != b" " * len(ends):
             return None
         number = self._number_at(first, precision)
         return number if number == self._number_at(last, precision) else None
