@@ -19,10 +19,7 @@ from influxrelay.config.loader import load
 from influxrelay.config.settings import (
     AdminConfig,
     Config,
-    HTTPListenerConfig,
     ListenerConfig,
-    ShardConfig,
-    TCPListenerConfig,
 )
 from influxrelay.core.errors import ConfigError, JournalError, ListenError
 from influxrelay.core.text import count, iso, size
@@ -31,13 +28,11 @@ from influxrelay.delivery.prober import Prober
 from influxrelay.delivery.sender import Sender
 from influxrelay.http.overload import AdmissionControl
 from influxrelay.listeners.factory import http_outputs
-from influxrelay.listeners.http import HTTPService, connect_shards
+from influxrelay.listeners.http import connect_shards
 from influxrelay.listeners.port_service import AdminService, SiteService, cannot_start
-from influxrelay.listeners.shard import ShardService
 from influxrelay.listeners.tcp import TCPService
 from influxrelay.listeners.tcp_protocol import LineServer
 from influxrelay.listeners.transaction import Transaction
-from influxrelay.listeners.udp import UDPService
 from influxrelay.operations.admin_socket import AdminSocket
 from influxrelay.operations.commands import list_queues, run
 from influxrelay.operations.health import Examiner, LocalExaminer
@@ -45,6 +40,7 @@ from influxrelay.operations.metrics import Metrics, serve_metrics
 from influxrelay.operations.resources import serve_health, serve_status
 from influxrelay.operations.targets import Progress
 from influxrelay.operations.views import Refused, Request, socket_path
+from influxrelay.service.composition import Listener, make_listener
 from influxrelay.service.process_limits import file_limit, share_files
 from influxrelay.service.systemd import Notifier
 from influxrelay.transport.event_loop import describe_reactor
@@ -52,7 +48,6 @@ from influxrelay.transport.sockets import Sockets
 
 _RESERVE = 10.0  # seconds that the end may take after the shutdown timeout, on a busy machine or a slow disk
 _LAST_WORDS = 0.5  # seconds of the shutdown timeout that are kept for answering whoever still waits
-Listener = HTTPService | ShardService | UDPService | TCPService
 
 
 class RelayService(MultiService):
@@ -74,7 +69,7 @@ class RelayService(MultiService):
         self._reactor = reactor
         self._sockets = sockets or Sockets()
         self._notifier = notifier or Notifier({}, reactor)
-        self.listeners = [self._make_listener(each) for each in config.listeners]
+        self.listeners = [make_listener(each, reactor, self._sockets) for each in config.listeners]
         for listener in self.listeners:
             listener.setServiceParent(self)
         connect_shards(self.listeners)
@@ -88,19 +83,6 @@ class RelayService(MultiService):
         self._reloading = DeferredLock()
         self._leaving: set[Deferred[None]] = set()
         self._admin_socket = AdminSocket(socket_path(config), self.run, reactor)
-
-    def _make_listener(self, config: ListenerConfig) -> Listener:
-        if isinstance(config, HTTPListenerConfig):
-            listener = HTTPService(config, self._reactor, self._sockets)
-            serve_health(
-                listener.site, listener.root, LocalExaminer(lambda: [listener, *listener.shards], self._reactor)
-            )
-            return listener
-        if isinstance(config, ShardConfig):
-            return ShardService(config, self._reactor)
-        if isinstance(config, TCPListenerConfig):
-            return TCPService(config, self._reactor, self._sockets)
-        return UDPService(config, self._reactor, self._sockets)
 
     def _make_admin(self, config: AdminConfig) -> AdminService:
         admin = AdminService(config, self._reactor, self._sockets)
@@ -269,7 +251,7 @@ class RelayService(MultiService):
             raise _StoppingError("the relay is shutting down")
 
     async def _prepare_new(self, config: ListenerConfig, steps: Transaction) -> Listener:
-        listener = self._make_listener(config)
+        listener = make_listener(config, self._reactor, self._sockets)
         if listener.writer is not None:
             steps.back(listener.writer.stop)
             opened = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), listener.open_journal)
