@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,6 +20,7 @@ from influxrelay.influxql.tokens import NestingError
 from influxrelay.lineprotocol.query_string import values_of, without
 
 MAX_QUERY = 1024 * 1024  # characters of a query that is looked at: it takes about a second
+_SHORT = 2048  # characters of a query whose statements are kept
 _FORM = b"application/x-www-form-urlencoded"
 _BOUNDARY = re.compile(rb'(?i);\s*boundary=(?:"([^"]+)"|([^\s;"]+))')
 _NAME = re.compile(rb'(?i);\s*name=(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))')
@@ -101,6 +103,15 @@ def read_query(request: Request) -> Query:
 
 
 def _statements(text: str, parameters: bytes) -> tuple[Statement, ...] | None:
+    """Return the statements, which for short queries are kept: clients repeat themselves.
+
+    :raises InvalidRequest: as :func:`_parsed`.
+    """
+    short = len(text) + len(parameters) <= _SHORT
+    return _kept(text, parameters) if short else _parsed(text, parameters)
+
+
+def _parsed(text: str, parameters: bytes) -> tuple[Statement, ...] | None:
     """Return the statements; None for what no server executes.
 
     :raises InvalidRequest: a server might execute it all the same.
@@ -114,6 +125,9 @@ def _statements(text: str, parameters: bytes) -> tuple[Statement, ...] | None:
         raise InvalidRequest(400, "the query is nested too deeply") from None
     except (QueryError, ValueError):
         return None
+
+
+_kept = lru_cache(maxsize=512)(_parsed)
 
 
 def _kind(content_type: bytes) -> bytes:

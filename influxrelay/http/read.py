@@ -200,6 +200,7 @@ class Read:
         request = self._request
         request.begin(response.code, *shown_headers(response), *candidate.headers)
         request.register_producer(response)
+        self._reactor.callLater(0, request.flush)  # unless the end has come by then
 
     def write(self, candidate: Candidate, data: bytes) -> None:
         """Pass a piece of the body on."""

@@ -38,6 +38,9 @@ class Recipient(Protocol):
     def write(self, data: bytes) -> None:
         """Take a piece."""
 
+    def flush(self) -> None:
+        """Hold nothing back of what has been taken."""
+
     def finish(self) -> None:
         """Know that the answer is complete."""
 

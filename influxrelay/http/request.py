@@ -18,6 +18,8 @@ from influxrelay.http.head import Head
 from influxrelay.http.overload import AdmissionControl
 from influxrelay.http.responses import ResponseFormatter
 
+_SHORT = 16 * 1024  # bytes of a first piece that are sent together with what comes next
+
 
 class Host(Protocol):
     """What requests need of the site that they belong to."""
@@ -61,9 +63,10 @@ class Connection(Protocol):
 class Request:
     """A request, and the way to respond to it: in one piece with :meth:`respond`, or in pieces.
 
-    In pieces means :meth:`begin`, any number of :meth:`write`, then :meth:`finish` or :meth:`abort`. A producer of such
-    pieces is paused while the client does not read. What is sent to a client that has gone goes nowhere, and that is no
-    error: a complete request is executed all the same.
+    In pieces means :meth:`begin`, any number of :meth:`write`, then :meth:`finish` or :meth:`abort`. The head and a
+    short first piece are sent together with what comes next, or by :meth:`flush`. A producer of such pieces is paused
+    while the client does not read. What is sent to a client that has gone goes nowhere, and that is no error: a
+    complete request is executed all the same.
 
     A resource whose ``streams_body`` is true gets the request as soon as its head has come, and asks for the body with
     :meth:`receive`. To pause the request, as a producer, stops the client from sending. For all other resources
@@ -86,6 +89,7 @@ class Request:
         self._host = host
         self._connection: Connection | None = connection
         self._upload: Upload | None = None
+        self._held = b""  # the beginning of a response, to be sent with what comes next
         self._chunked = False
         self._close = False
         self._has_left = False
@@ -186,7 +190,7 @@ class Request:
     # -- a response in pieces
 
     def begin(self, status: int, *headers: tuple[bytes, bytes]) -> None:
-        """Send the head of the response. Without a ``Content-Length`` its body travels in chunks."""
+        """Begin a response with its head. Without a ``Content-Length`` its body travels in chunks."""
         connection, head = self._connection, self.head
         self.status = status
         if connection is None:
@@ -194,23 +198,33 @@ class Request:
         sized = status in (204, 304) or any(name.lower() == b"content-length" for name, _ in headers)
         self._chunked = not sized and not head.http_1_0 and head.method != b"HEAD"
         self._close = connection.is_last(self) or (head.http_1_0 and not sized)
-        connection.write(
-            self._host.responses.beginning(status, headers, head, close=self._close, chunked=self._chunked)
-        )
+        self._held = self._host.responses.beginning(status, headers, head, close=self._close, chunked=self._chunked)
 
     def write(self, data: bytes) -> None:
         """Send a piece of the response's body."""
-        self.sent += len(data)
+        is_first, self.sent = not self.sent, self.sent + len(data)
         if self._connection is not None and data and self.head.method != b"HEAD":
-            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            piece = b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
+            if is_first and len(piece) <= _SHORT:
+                self._held += piece
+            else:
+                self.flush()
+                self._connection.write(piece)
+
+    def flush(self) -> None:
+        """Send what has been held back of the response."""
+        held, self._held = self._held, b""
+        if held and self._connection is not None:
+            self._connection.write(held)
 
     def finish(self) -> None:
         """End the response."""
         host, connection = self._host, self._connection
         host.admission.release(self)
         if connection is not None:
-            if self._chunked:
-                connection.write(b"0\r\n\r\n")
+            end = self._held + (b"0\r\n\r\n" if self._chunked else b"")
+            if end:
+                connection.write(end)
             host.responded(self, refused=False)
             self._connection = self._left = None
             connection.end_request(close=self._close or connection.is_last(self))

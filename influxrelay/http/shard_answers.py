@@ -180,6 +180,9 @@ class HTTPAnswer:
         """Know whom to pause."""
         self._producer = producer
 
+    def flush(self) -> None:
+        """Do nothing: nothing is held back."""
+
     def unregister_producer(self) -> None:
         """Forget whom to pause."""
         self._producer = None

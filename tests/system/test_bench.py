@@ -45,6 +45,14 @@ class BenchTests(SynchronousTestCase):
         self.assertEqual(results["udp"].keys(), {"influxrelay"})
         self.assertIn("64x1000 gzip: cpu, with a journal / influxrelay", done.stdout)
 
+    def test_queries(self) -> None:
+        """Queries are measured directly and through the relay."""
+        command = [sys.executable, "-m", "bench.queries", "--rows", "1000", "--small", "3", "--rounds", "1"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=120, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        for name in ("one row, p50", "1,000 rows, whole", "1,000 rows, chunked"):
+            self.assertRegex(done.stdout, rf"(?m)^{name}  ")
+
     def test_hotspots(self) -> None:
         """A profile of the relay under load lists functions of ours."""
         command = [sys.executable, "-m", "bench.hotspots", "1x1", "--seconds", "1", "--first-port", str(free_ports(11))]
