@@ -290,23 +290,19 @@ class Queries:
         group = self._one("", " GROUP BY customer", " GROUP BY time(1h), customer", " GROUP BY host")
         return f"SELECT {outer} FROM ({inner}) WHERE {self._time()}{group}"
 
+    def _tag_condition(self) -> str:
+        operation = self._one(
+            *("= 'a'", "= 'east'", "= 'wayne'", "= ''", "=~ /[ab]/", "=~ /.*/", "=~ /e/"),
+            *("!= 'a'", "!= 'east'", "!= ''", "!~ /e/", "!~ /.*/"),
+        )
+        return self._one(f"{self._one('dc', 'customer', 'host', 'nothing')} {operation}", f"time > {BORDER}")
+
     def _show(self) -> str:
         measurement = self._one(
             "", " FROM cpu", ' FROM "mem"', " FROM /.*/", " FROM cpu, net", " FROM nope", " FROM disk"
         )
-        where = self._one(
-            "",
-            "",
-            f" WHERE customer = '{self._customer()}'",
-            f" WHERE host = '{self._one(*HOSTS)}'",
-            " WHERE host =~ /[ab]/",
-            " WHERE dc = 'east'",
-            " WHERE dc != 'east'",
-            " WHERE host = 'a' AND customer = 'wayne'",
-            " WHERE host = 'b' OR dc = 'west'",
-            f" WHERE time > {BORDER}",
-            " WHERE customer =~ /.*/",
-        )
+        where = self._one("", "", f" WHERE customer = '{self._customer()}'", f" WHERE {self._tag_condition()}")
+        where += self._maybe(f" {self._one('AND', 'OR')} {self._tag_condition()}", 0.3) if where else ""
         limit = self._maybe(f" LIMIT {self._chance.randrange(1, 5)}{self._maybe(' OFFSET 1')}", 0.2)
         keys = self._one("= host", '= "customer"', "IN (host, dc)", "=~ /o/", "!= host", "= nothing")
         like = self._one("", "", " WITH MEASUREMENT = cpu", " WITH MEASUREMENT =~ /m/")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from influxrelay.core.errors import InvalidRequest
@@ -47,16 +49,28 @@ class ShardedExecution:
     """Answers one request.
 
     :param entrances: by the names of the shards.
-    :param max_points: ``max-merge-points``.
+    :param max_points: how many points may be read for one statement where windows are computed from points.
+    :param timeout: seconds for what changes nothing; 0 is no limit.
     """
 
     def __init__(
-        self, query: Query, request: Request, shards: ShardMap, entrances: Mapping[str, ShardEntrance], max_points: int
+        self,
+        query: Query,
+        request: Request,
+        shards: ShardMap,
+        entrances: Mapping[str, ShardEntrance],
+        reactor: Any,
+        *,
+        max_points: int,
+        timeout: float,
     ) -> None:
         self._query = query
         self._request = request
         self._shards = shards
         self._entrances = entrances
+        self._reactor = reactor
+        self._timeout = timeout
+        self._deadline = reactor.seconds() + timeout
         self._now = time.time_ns()
         self._asked = Asked()
         connection = request.connection
@@ -76,7 +90,10 @@ class ShardedExecution:
         try:
             await self._answer()
         except CancelledError:
-            request.abort()
+            if self._timeout and not self._begun and self._reactor.seconds() >= self._deadline:
+                request.respond(json_error(504, f"query-timeout of {self._timeout:g} s exceeded"))
+            else:
+                request.abort()
         except (Refused, InvalidRequest, ShardFailed) as problem:
             if self._begun:
                 request.abort()
@@ -137,8 +154,8 @@ class ShardedExecution:
                 raise plan
             await self._send_result(number, statement, plan)
         except Unanswered as problem:
-            if not isinstance(problem, StatementError) and not self._begun:
-                raise
+            if not isinstance(problem, StatementError) and (self._is_open or not self._begun):
+                raise  # nobody is to take a part for the whole
             beginning = b"" if self._is_open else self._writer.begin(number)
             await self._send(beginning + self._writer.end(str(problem)))
             return str(problem)
@@ -196,6 +213,7 @@ class ShardedExecution:
 
     async def _send(self, data: bytes) -> None:
         """Send a piece as soon as the client reads; begin the response with the first."""
+        await deferLater(self._reactor, 0)  # so that no other client waits for a long result
         if self._writable is not None:
             await self._writable
         if not self._begun:

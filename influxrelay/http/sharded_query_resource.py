@@ -62,8 +62,14 @@ class ShardedQueryResource(QueryResource):
         return next(able, found[0])
 
     def _execute(self, query: Query, request: Request) -> None:
-        execution = ShardedExecution(query, request, self._shards, self._entrances, self._max_points)
+        reads = all(each.klass is Class.READ for each in query.statements or ())
+        reactor, timeout = self._readers.reactor, self._readers.settings.timeout if reads else 0.0
+        execution = ShardedExecution(
+            query, request, self._shards, self._entrances, reactor, max_points=self._max_points, timeout=timeout
+        )
         done = Deferred.fromCoroutine(execution.run())
-        done.addErrback(request.fail)
-        if not done.called and all(each.klass is Class.READ for each in query.statements or ()):
+        if not done.called and reads:
             request.on_leave(done.cancel)
+            if timeout:
+                done.addTimeout(timeout, reactor)
+        done.addErrback(request.fail)

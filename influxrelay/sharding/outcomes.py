@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import json
+
 from influxrelay.core.write import Reply
 
 
@@ -33,5 +35,12 @@ class ShardFailed(Unanswered):
     """
 
     def __init__(self, reply: Reply) -> None:
-        super().__init__(reply.body.decode("utf-8", "replace"))
+        super().__init__(_message(reply))
         self.reply = reply
+
+
+def _message(reply: Reply) -> str:
+    try:
+        return str(json.loads(reply.body)["error"])
+    except (ValueError, TypeError, KeyError):
+        return f"a backend answered {reply.status}"

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import re2
 
-from influxrelay.influxql.ast import Binary, Bounds, Expression, Literal, Parentheses, Reference, Regex, Statement, walk
+from influxrelay.influxql.ast import Binary, Bounds, Expression, Literal, Reference, Regex, Statement, walk
 from influxrelay.influxql.timerange import TimeRange
 from influxrelay.sharding.concern import fixed_values, measured, places
 from influxrelay.sharding.outcomes import Refused
@@ -113,31 +113,24 @@ def _check(statement: Statement, text: str, shards: ShardMap) -> None:
         raise Refused("SLIMIT and SOFFSET over several shards would count other series: use LIMIT and OFFSET, or FROM")
     if "order" in statement.clauses:
         raise Refused("ORDER BY in SHOW over several shards: leave it out, the order is that of the names")
-    _check_condition(statement.condition, kind)
+    if kind == "SHOW MEASUREMENTS":
+        _check_condition(statement.condition)
 
 
-def _check_condition(condition: Expression | None, kind: str) -> None:
-    """Refuse conditions that InfluxDB decides by all series of a measurement rather than for each."""
+def _check_condition(condition: Expression | None) -> None:
+    """Refuse what InfluxDB decides by all series of a measurement rather than for each."""
     for each in walk(condition):
-        if not isinstance(each, Binary):
+        if not isinstance(each, Binary) or each.operator == "OR":
             continue
-        operator, reference, value = each.operator, each.left, each.right
-        if operator in ("AND", "OR"):
-            if operator == "AND" and kind == "SHOW MEASUREMENTS":
-                raise Refused(
-                    "SHOW MEASUREMENTS with AND over several shards: use one condition, or fix the shard key by WHERE"
-                )
-            continue
-        if isinstance(reference, Parentheses | Binary) or isinstance(value, Binary):
-            continue
+        reference, value = each.left, each.right
         if isinstance(reference, Reference) and reference.name.lower() == "time":
             continue
-        is_text = operator == "=" and isinstance(value, Literal) and value.kind == "string" and value.value != ""
-        is_regex = operator == "=~" and isinstance(value, Regex) and not re2.search(value.pattern, "")
+        is_text = each.operator == "=" and isinstance(value, Literal) and value.kind == "string" and value.value != ""
+        is_regex = each.operator == "=~" and isinstance(value, Regex) and not re2.search(value.pattern, "")
         if not is_text and not is_regex:
             raise Refused(
-                f"{kind} over several shards takes conditions of the kinds tag = 'value' and tag =~ /expression/ "
-                "(one that does not match an absent tag): fix the shard key by WHERE, or use those"
+                "SHOW MEASUREMENTS over several shards takes tag = 'value' and tag =~ /expression/ (that no absent tag "
+                "matches), and OR between them: use those, or fix the shard key by WHERE"
             )
 
 

@@ -126,7 +126,8 @@ class PlannerTests(SynchronousTestCase):
             "SHOW STATS",
             "SHOW SERIES CARDINALITY",
             "SHOW MEASUREMENTS WHERE a = 'x' AND b = 'y'",
-            "SHOW TAG VALUES WITH KEY = a WHERE b != 'y'",
+            "SHOW MEASUREMENTS WHERE b != 'y'",
+            "SHOW MEASUREMENTS WHERE b =~ /.*/",
         ):
             self.assertRaises(Refused, self.plan, text)
         self.one = FakeShard("c::string")

@@ -1,6 +1,6 @@
 """Ten thousand queries by chance over shards, each compared with what one server with all the data says.
 
-Run it with ``python -m tests.soak.shard_queries``; other queries with another ``--seed``.
+Run it with ``python -m tests.soak.shard_comparison``; other queries with another ``--seed``.
 """
 
 from __future__ import annotations
