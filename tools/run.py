@@ -53,6 +53,10 @@ influxrelay is listening on http://{http} and sends each write to two InfluxDB s
 Write a point without a timestamp; the relay adds one:
   curl -i -XPOST 'http://{http}/write?db=demo' --data-binary 'weather,city=Oslo temperature=-3.5'
 
+Query through the relay, which asks a server that is in sync (-i shows which one, in X-Influxrelay-Backend):
+  curl -i -G 'http://{http}/query?db=demo&pretty=true' --data-urlencode 'q=SELECT * FROM weather'
+  curl -i -G 'http://{http}/query' --data-urlencode 'q=SHOW DATABASES'
+
 Query both servers; they show the same timestamp:
   curl -G '{a}/query?db=demo&pretty=true' --data-urlencode 'q=SELECT * FROM weather'
   curl -G '{b}/query?db=demo&pretty=true' --data-urlencode 'q=SELECT * FROM weather'
@@ -64,6 +68,7 @@ Stop server b and write. The relay keeps what b misses; let b continue, and it c
   kill -STOP {b_pid}
   curl -i -XPOST 'http://{http}/write?db=demo' --data-binary 'weather,city=Oslo temperature=-4.0'
   curl 'http://{admin}/health/backends/b'
+  curl 'http://{admin}/health/queries'
   {influxrelay} queues
   kill -CONT {b_pid}
 

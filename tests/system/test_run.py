@@ -69,6 +69,10 @@ class RunTests(SynchronousTestCase):
         """Every command that is printed works, and shows what the guide says; Ctrl-C ends it all."""
         (write,) = self.commands("Write a point")
         self.assertIn("204 No Content", self.run_command(write))
+        select, show = self.commands("Query through the relay")
+        for words in ("X-Influxrelay-Backend: ", '"Oslo"', "-3.5"):
+            self.assertIn(words, self.run_command(select))
+        self.assertIn('["demo"]', self.run_command(show))
         one, two = self.commands("Query both")
         self.run_until(one, "-3.5")
         self.run_until(two, "-3.5")
@@ -77,10 +81,11 @@ class RunTests(SynchronousTestCase):
         self.run_command(datagram)
         self.run_until(two, "Bergen")
 
-        freeze, write, health, queues, resume = self.commands("Stop server b")
+        freeze, write, health, queries, queues, resume = self.commands("Stop server b")
         self.run_command(freeze)
         self.assertIn("204 No Content", self.run_command(write))
         self.assertIn('"status": "fail"', self.run_command(health))
+        self.assertIn('"message": "ready for queries"', self.run_command(queries))
         self.assertRegex(self.run_command(queues), r"(?m)^demo +b +\w+ +journal +1 ")
         self.run_command(resume)
         self.run_until(health, '"status": "pass"')
