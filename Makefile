@@ -54,6 +54,7 @@ simulate: $(VENV)/installed-dev
 	@$(python) -m tests.simulation.health --count 10000
 	@$(python) -m tests.simulation.reload --count 10000
 	@$(python) -m tests.simulation.filter --count 10000
+	@$(python) -m tests.simulation.remote_write --count 10000
 
 bench: $(VENV)/installed
 	@tools/setup.sh packages bench

@@ -10,6 +10,7 @@ from tests.simulation import filter as filter_simulation
 from tests.simulation import health as health_simulation
 from tests.simulation import queue as queue_simulation
 from tests.simulation import reload as reload_simulation
+from tests.simulation import remote_write as remote_write_simulation
 from tests.simulation import settle as settle_simulation
 
 
@@ -39,6 +40,14 @@ class QuickTests(SynchronousTestCase):
     def test_filter(self) -> None:
         """Nor is it where backends take only some lines."""
         self.check(filter_simulation.FilterWorld, 10)
+
+    def test_remote_write(self) -> None:
+        """Each acknowledged sample gets to a Prometheus that rolls back bodies for samples that it has."""
+        for seed in range(50):
+            try:
+                remote_write_simulation.World(seed).run()
+            except remote_write_simulation.Violation as problem:
+                self.fail(f"seed {seed}: {problem}")
 
     def test_health(self) -> None:
         """A backend that is said to be in sync has everything."""
