@@ -13,7 +13,16 @@ BORDER = BEGIN + 6 * HOUR
 """Where the second epoch begins."""
 END = BEGIN + 12 * HOUR
 POLICY = 'WITH DURATION INF SHARD DURATION 3h NAME "standard"'
-CUSTOMERS = ("acme", "globex", "initech", "umbrella", "wayne", "stark industries", "")
+CUSTOMERS = (
+    "acme",
+    "globex",
+    "initech",
+    "umbrella",
+    "wayne",
+    "stark industries",
+    "o'brien, \\m\u00fcller=\U0001f600",
+    "",
+)
 HOSTS = ("a", "b", "c")
 
 
@@ -91,7 +100,9 @@ def _fields(measurement: str, customer: str, when: int, chance: random.Random) -
 
 
 def _escaped(text: str) -> str:
-    return text.replace(" ", "\\ ")
+    for each in ", =":
+        text = text.replace(each, f"\\{each}")
+    return text
 
 
 class Queries:
@@ -129,11 +140,15 @@ class Queries:
             f"time >= {since // 10**6}ms AND time < {until // 10**6}ms",
             f"time >= {since} AND time < {until}",
             f"time > {since} AND time <= {until}",
+            f"time >= {since // 10**9}s - 10m AND ({until}ns >= time)",
+            "time >= '2026-01-05 04:30:00' AND time <= '2026-01-05T09:00:00.5Z'",
             f"time >= '2026-01-05T0{chance.randrange(9)}:00:00Z' AND time < '2026-01-05T1{chance.randrange(2)}:30:00Z'",
         )
 
     def _customer(self) -> str:
-        return self._chance.choice([each for each in CUSTOMERS if each] + ["nobody"])
+        """Return a customer as it stands in a string or an expression."""
+        found = self._chance.choice([each for each in CUSTOMERS if each] + ["nobody"])
+        return found.replace("\\", "\\\\").replace("'", "\\'")
 
     def _where(self) -> str:
         """Return a condition."""
@@ -155,6 +170,14 @@ class Queries:
             " AND up = true",
             " AND customer !~ /^(acme|wayne)$/",
             " AND customer = ''",
+            " AND value * 2 > 40",
+            " AND value > load",
+            " AND (value > 60 OR load < 0 OR msg = 'down')",
+            " AND (value > 60 OR rare > 5)",
+            " AND msg =~ /o/ AND up != false",
+            " AND load::float > 3.5",
+            " AND host::tag = 'a' AND nothing = ''",
+            " AND late + 1 = 3",
         ]
         return self._chance.choice(kinds)
 
@@ -238,6 +261,11 @@ class Queries:
         bounded = self._chance.random() < 0.7  # else GROUP BY time() could begin in 1677, which kills influxd
         where = f" WHERE {self._time()}{self._where()}" if bounded else until
         group = self._group(time=self._chance.random() < 0.7 and bounded)
+        if not bounded and where and self._chance.random() < 0.3:
+            tags = self._one("", ", host", ", customer")
+            group = f" GROUP BY time({self._one('10m', '1h')}){tags} fill({self._one('null', 'none', '0', 'previous')})"
+            calls_only = f"SELECT {', '.join(calls)} FROM {self._from()}{where}{group}"
+            return calls_only + self._maybe(f" ORDER BY time {self._one('DESC', 'ASC')}", 0.3)
         return f"SELECT {', '.join(calls)} FROM {self._from()}{where}{group}{self._rest()}"
 
     def _raw(self) -> str:
@@ -259,6 +287,15 @@ class Queries:
             "time, value",
             "abs(load)",
             "host::tag, *::field",
+            *(
+                "*::tag",
+                "value, value",
+                "value AS a, load AS a",
+                "value + load",
+                "msg, *",
+                "load % 7",
+                "value::integer",
+            ),
         )
         group = self._one(
             "", "", "", " GROUP BY host", " GROUP BY customer", " GROUP BY *", " GROUP BY dc", " GROUP BY /o/"
