@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote_plus, unquote, urlsplit
@@ -19,12 +19,13 @@ from influxrelay.core.replies import json_error
 from influxrelay.core.write import REMOTE_WRITE, Reply, Write
 from influxrelay.delivery.client import BackendClient, Response, printable
 from influxrelay.delivery.connection_pool import ConnectionPool
+from influxrelay.delivery.conversions import AT_ONCE, Conversions
 from influxrelay.delivery.exchange import Exchanges
 from influxrelay.delivery.queries import QUERY, Question
 from influxrelay.delivery.responses import excerpt, lacks_organization
 from influxrelay.delivery.write_apis import V1, V2, WriteAPI
 from influxrelay.lineprotocol.query_string import without
-from influxrelay.lineprotocol.timestamps import rescale
+from influxrelay.lineprotocol.timestamps import convert_slowly, multiply, rescale
 from influxrelay.remotewrite.headers import OWN_PARAMETERS, has_counts, is_version_2, request_headers
 from influxrelay.remotewrite.snappy import joined
 from influxrelay.transport.client import ClientEndpoint
@@ -91,6 +92,7 @@ class HTTPBackend:
             tls=tls if parts.scheme == "https" else None,
         )
         self._pools = [ConnectionPool(reactor, endpoint, max_connections) for _ in range(3)]
+        self._conversions = Conversions(reactor)
         self._exchanges = Exchanges(reactor, self._pools[0], timeout)
         netloc = re.sub(r"%25[^]]*", "", parts.netloc).encode("ascii")  # a zone means nothing to the server (RFC 6874)
         self._write_path = _target(write_url)
@@ -169,9 +171,15 @@ class HTTPBackend:
             body = b"".join(body_parts)
             if write.gzipped:
                 body = igzip.decompress(body)
+            if factor != 1 and len(body) > AT_ONCE:
+                converted = self._conversions.convert(convert_slowly(body, partial(multiply, factor=factor)))
+                return converted.addCallback(lambda body: self._send(beginning, (_packed(body, gzipped),)))
             if factor != 1:
                 body = rescale(body, factor)
-            body_parts = (igzip.compress(body, _GZIP_LEVEL) if gzipped else body,)
+            body_parts = (_packed(body, gzipped),)
+        return self._send(beginning, body_parts)
+
+    def _send(self, beginning: bytes, body_parts: Sequence[bytes]) -> Deferred[Reply]:
         size = sum(map(len, body_parts))
         head = b"%b%d\r\n\r\n" % (beginning, size)
         pieces = (head, *body_parts)
@@ -226,6 +234,7 @@ class HTTPBackend:
 
     def abort(self) -> None:
         """Fail what is under way, with the reason ``stopped``."""
+        self._conversions.abort()
         self._exchanges.abort()
         self.client.abort()
         self._queries.abort()
@@ -243,11 +252,16 @@ class HTTPBackend:
 
     def is_busy(self) -> bool:
         """Tell whether a request is under way."""
-        return self._exchanges.busy or self.client.busy or self._queries.busy
+        return self._conversions.busy or self._exchanges.busy or self.client.busy or self._queries.busy
 
     def does_the_same(self, other: object) -> bool:
         """Tell whether another transport sends the same in the same way, whatever its name."""
         return isinstance(other, HTTPBackend) and self.settings == other.settings
+
+
+def _packed(body: bytes, gzipped: bool) -> bytes:  # noqa: FBT001 (whether it is to be)
+    packed: bytes = igzip.compress(body, _GZIP_LEVEL) if gzipped else body
+    return packed
 
 
 def _check_organization(reply: Reply) -> Reply:

@@ -11,9 +11,10 @@ from twisted.internet.defer import Deferred
 from influxrelay.config.settings import HTTPOutputConfig
 from influxrelay.core.write import Destination
 from influxrelay.delivery import connection_pool
+from influxrelay.delivery.write_apis import V2
 from testing.backend_case import WRITE, BackendCase
 from testing.resolver import install_resolver
-from testing.scripted import LINE, LOOPBACK, Received, ScriptedBackend, answer, reactor, request, until
+from testing.scripted import LINE, LOOPBACK, Hold, Received, ScriptedBackend, answer, reactor, request, until
 
 
 class AddressTests(BackendCase):
@@ -177,3 +178,37 @@ class KeptConnectionTests(BackendCase):
         await self.post(transport)
         await until(lambda: not backend.connections)
         self.assertEqual((await self.post(transport)).status, 204)
+
+
+class ConversionTests(BackendCase):
+    """Large bodies in a precision that the backend lacks."""
+
+    MINUTES = b"".join(b'm,n=%d s="a 5\n",v=1i 28333333\n' % number for number in range(20_000))
+    SECONDS = MINUTES.replace(b" 28333333\n", b" 1699999980\n")
+    WRITE = attrs.evolve(WRITE, query=b"db=db&precision=m")
+
+    async def test_large(self) -> None:
+        """They arrive whole with their times converted, and what is asked meanwhile is answered before them."""
+        hold = Hold(answer(204))
+        backend = self.backend(hold)
+        for gzipped in (False, True):
+            transport = self.transport(backend, api=V2("org"), gzip=gzipped)
+            posted = self.post(transport, self.MINUTES, self.WRITE)
+            self.assertTrue(transport.is_busy())
+            self.assertEqual((await transport.ping()).status, 204)
+            hold.release()
+            self.assertEqual((await posted).status, 204)
+            body = backend.requests[-1].body
+            self.assertEqual(gzip.decompress(body) if gzipped else body, self.SECONDS)
+            self.assertEqual(backend.requests[-1].query, b"org=org&bucket=db&precision=s")
+            self.assertFalse(transport.is_busy())
+
+    async def test_aborted(self) -> None:
+        """Nothing is sent of what is aborted."""
+        backend = self.backend()
+        transport = self.transport(backend, api=V2("org"))
+        posted = self.post(transport, self.MINUTES, self.WRITE)
+        transport.abort()
+        self.assertEqual((await self.problem(posted)).reason, "stopped")
+        self.assertFalse(transport.is_busy())
+        self.assertEqual(backend.requests, [])
