@@ -16,6 +16,7 @@ import attrs
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, ServerFactory, connectionDone
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import deferLater
@@ -362,13 +363,14 @@ class Client(Protocol):
 
     :ivar interim: the 1xx answers that came.
     :ivar closed: whether the relay, or :meth:`vanish`, has ended the connection.
+    :ivar was_reset: whether it was broken then, instead of closed.
     """
 
     transport: Any
 
     def __init__(self) -> None:
         self.interim: list[Answer] = []
-        self.closed = False
+        self.closed = self.was_reset = False
         self._buffer = b""
         self._waiter: Deferred[None] | None = None
 
@@ -449,6 +451,7 @@ class Client(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Note the end."""
         self.closed = True
+        self.was_reset = reason.check(ConnectionLost) is not None
         self._wake()
 
     def _wake(self) -> None:
