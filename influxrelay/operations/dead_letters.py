@@ -84,6 +84,15 @@ async def list_letters(listeners: Sequence[Listener], request: Request, _: Progr
     return {"dead_letters": letters}
 
 
+async def oldest_letters(listeners: Sequence[Listener], limit: int) -> list[dict[str, Any]]:
+    """Return so many dead letters at the most of each listener, the oldest ones."""
+    return [
+        summary(listener.name, each.id, each.letter)
+        for listener in listeners
+        for each in (await _page(listener, 0, limit))[:limit]
+    ]
+
+
 async def show_letter(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
     """Show a dead letter with all its lines."""
     if len(request.ids) != 1:

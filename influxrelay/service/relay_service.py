@@ -38,6 +38,7 @@ from influxrelay.operations.commands import list_queues, run
 from influxrelay.operations.health import Examiner, LocalExaminer
 from influxrelay.operations.metrics import Metrics, serve_metrics
 from influxrelay.operations.resources import serve_health, serve_status
+from influxrelay.operations.status_page import StatusPage
 from influxrelay.operations.targets import Progress
 from influxrelay.operations.views import Refused, Request, socket_path
 from influxrelay.service.composition import Listener, make_listener
@@ -74,6 +75,7 @@ class RelayService(MultiService):
             listener.setServiceParent(self)
         connect_shards(self.listeners)
         self._metrics = Metrics(lambda: self.listeners, reactor, path=config.path)
+        self.page = StatusPage(self._make_examiner(), self.describe, lambda: self.listeners, reactor)
         self.admin: AdminService | None = None
         if config.admin is not None:
             self._set_admin(self._make_admin(config.admin))
@@ -89,6 +91,7 @@ class RelayService(MultiService):
         serve_health(admin.site, admin.root, self._make_examiner())
         serve_status(admin.root, self.describe)
         serve_metrics(admin.root, self.collect)
+        self.page.serve(admin.root)
         return admin
 
     def _make_examiner(self) -> Examiner:
@@ -96,8 +99,8 @@ class RelayService(MultiService):
 
     def _set_admin(self, admin: AdminService) -> None:
         self.admin = admin
-        admin.setServiceParent(self)
-        self._metrics.setServiceParent(self)
+        for service in (admin, self._metrics, self.page):
+            service.setServiceParent(self)
 
     def startService(self) -> None:
         """Begin to work."""
@@ -283,8 +286,8 @@ class RelayService(MultiService):
 
     def _remove_admin(self, admin: AdminService) -> None:
         self.admin = None
-        admin.disownServiceParent()
-        self._metrics.disownServiceParent()
+        for service in (admin, self._metrics, self.page):
+            service.disownServiceParent()
         self._let_leave(_close(admin))
 
     def _set_listeners(self, config: Config, after: dict[str, Listener]) -> None:

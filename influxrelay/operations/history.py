@@ -1,0 +1,119 @@
+"""What the queues were like in the last hour, for the page that people look at."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+PERIOD = 5.0  # seconds between two samples
+SPAN = 3600.0  # seconds for which they are kept
+
+
+@attrs.frozen
+class Sample:
+    """One backend at one moment.
+
+    :ivar time: seconds since the epoch.
+    :ivar submitted: writes that the backend's sender was given since the start.
+    :ivar waiting: writes in its queue; 0 if it has none, or if that could not be found out.
+    :ivar age: seconds since the oldest of them was accepted.
+    """
+
+    time: float
+    submitted: int
+    waiting: int
+    age: float
+
+
+@attrs.define
+class Track:
+    """What is remembered of one backend.
+
+    :ivar state: as ``/status`` has it.
+    :ivar since: when a sample first showed that state, in seconds since the epoch; the start of the relay if it was
+        never another one.
+    """
+
+    state: str
+    since: float
+    samples: deque[Sample]
+
+    def rate(self, seconds: float) -> float | None:
+        """Return how many writes came in each of the last so many seconds; None as long as there is one sample."""
+        last = self.samples[-1]
+        first = next((each for each in self.samples if each.time >= last.time - seconds), last)
+        if last.time <= first.time or last.submitted < first.submitted:
+            return None
+        return (last.submitted - first.submitted) / (last.time - first.time)
+
+
+class History(Service):
+    """Looks at ``/status`` every :data:`PERIOD` seconds, and keeps what a chart of the last hour needs.
+
+    :param ask: returns what ``/status`` shows.
+    :param clock: returns seconds since the epoch.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[dict[str, Any]]],
+        reactor: IReactorTime,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._tracks: dict[tuple[str, str], Track] = {}
+        self._looks = LoopingCall(self._look)
+        self._looks.clock = reactor
+
+    def startService(self) -> None:
+        """Begin."""
+        super().startService()
+        self._looks.start(PERIOD)
+
+    def stopService(self) -> None:
+        """End; what was seen is kept."""
+        super().stopService()
+        if self._looks.running:
+            self._looks.stop()
+
+    async def _look(self) -> None:
+        try:
+            self.add(await self._ask())
+        except Exception:  # noqa: BLE001 (there is another look in a moment)
+            self._log.failure("a look at the queues")
+
+    def add(self, status: dict[str, Any]) -> None:
+        """Remember what ``/status`` shows now; forget what is older than :data:`SPAN`, and backends that are gone."""
+        now = self._clock()
+        submitted = {
+            (listener["name"], backend["name"]): backend["writes"]
+            for listener in status["listeners"]
+            for backend in listener["backends"]
+        }
+        tracks = {}
+        for row in status["queues"]:
+            key = row["listener"], row["backend"]
+            state = row["state"]
+            track = self._tracks.get(key) or Track(state, now, deque())
+            if track.state != state:
+                track.state, track.since = state, now
+            track.samples.append(Sample(now, submitted.get(key, 0), row["writes"] or 0, row["oldest_age"] or 0.0))
+            while track.samples[0].time < now - SPAN:
+                track.samples.popleft()
+            tracks[key] = track
+        self._tracks = tracks
+
+    def track(self, listener: str, backend: str) -> Track | None:
+        """Return what is remembered of a backend; None before the first look at it."""
+        return self._tracks.get((listener, backend))

@@ -1,0 +1,233 @@
+"""The page for people: ``/`` of the admin listener. It says what ``/status`` says, the troubles first."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.web.template import Tag, flattenString, tags
+
+from influxrelay.core.text import age, count, iso, size
+from influxrelay.operations.charts import chart
+from influxrelay.operations.health import Health
+from influxrelay.operations.history import History, Track
+from influxrelay.operations.recent_log import LogLine
+
+_RATE_SPAN = 60.0  # seconds over which rates are means
+_COMMAND = "influxrelay "  # how a command in an advice begins; it goes to the end
+_STATES = {
+    "up": "up",
+    "trouble": "takes no writes",
+    "paused": "paused",
+    "behind": "catching up",
+    "removed": "no longer configured",
+    "stopped": "stopped",
+}
+_BAD_STATES = ("trouble", "removed")
+
+
+@attrs.frozen
+class Facts:
+    """What the page shows.
+
+    :ivar status: what ``/status`` says.
+    :ivar letters: the oldest dead letters, as ``influxrelay dead-letters list`` has them.
+    :ivar lines: of the log, the newest last.
+    :ivar now: seconds since the epoch.
+    """
+
+    status: dict[str, Any]
+    health: Health
+    history: History
+    letters: Sequence[dict[str, Any]]
+    lines: Sequence[LogLine]
+    now: float
+
+
+def render(facts: Facts) -> Deferred[bytes]:
+    """Write the page."""
+    troubled = _troubles(facts)
+    headline = f"{count(len(troubled), 'thing')} to look at" if troubled else "All is well"
+    page = tags.html(
+        tags.head(
+            tags.meta(charset="utf-8"),
+            tags.meta(name="viewport", content="width=device-width, initial-scale=1"),
+            tags.meta(name="color-scheme", content="light dark"),
+            tags.title(f"{headline} - influxrelay on {socket.gethostname()}"),
+            tags.link(rel="icon", href="data:,"),
+            tags.link(rel="stylesheet", href="page.css"),
+            tags.noscript(tags.meta(content="5", **{"http-equiv": "refresh"})),
+            Tag("script", {"src": "page.js", "defer": "defer"}),
+        ),
+        tags.body(
+            tags.p("The relay does not answer: what is below is old.", id="silent", role="alert"),
+            Tag("main")(
+                _header(facts),
+                tags.h2(headline, class_="bad" if troubled else "good"),
+                tags.ul(troubled, class_="troubles") if troubled else "",
+                [_listener(each, facts) for each in facts.status["listeners"]],
+                _removed(facts),
+                _dead_letters(facts),
+                _log(facts),
+                tags.footer(
+                    "The same as JSON: ",
+                    tags.a("/status", href="status"),
+                    ", for Prometheus: ",
+                    tags.a("/metrics", href="metrics"),
+                    ". All times are UTC. The page renews itself every five seconds.",
+                ),
+            ),
+        ),
+        lang="en",
+    )
+    return flattenString(None, page).addCallback(lambda written: b"<!DOCTYPE html>\n" + written)
+
+
+def _header(facts: Facts) -> Tag:
+    status = facts.status
+    return tags.header(
+        tags.h1("influxrelay"),
+        tags.p(
+            f"{socket.gethostname()}, version {status['version']}, up for {age(status['uptime'])}, {iso(facts.now)}",
+        ),
+    )
+
+
+# -- what is wrong
+
+
+def _troubles(facts: Facts) -> list[Tag]:
+    """Return what is wrong, the worst first, with what to do."""
+    found = [] if facts.health.passed else [tags.li(tags.strong("Writes are refused"), f": {facts.health.message}")]
+    rows = [row for row in facts.status["queues"] if row["advice"]]
+    rows.sort(key=lambda row: (row["state"] not in _BAD_STATES, not row["drops"], row["listener"], row["backend"]))
+    for row in rows:
+        track = facts.history.track(row["listener"], row["backend"])
+        found.append(
+            tags.li(
+                tags.strong(row["backend"]),
+                f" of {row['listener']}: {_STATES[row['state']]}{_since(row, track, facts.now)}",
+                tags.ul([tags.li(_advice(each)) for each in row["advice"]]),
+            )
+        )
+    return found
+
+
+def _since(row: dict[str, Any], track: Track | None, now: float) -> str:
+    if row["state"] == "up" or track is None or track.state != row["state"]:
+        return ""
+    return f" since {iso(track.since)} ({age(now - track.since)})"
+
+
+def _advice(words: str) -> list[Tag | str]:
+    """Return an advice, with the command in it set as one."""
+    before, found, command = words.partition(_COMMAND)
+    return [before, tags.code(found + command)] if found else [words]
+
+
+# -- each listener
+
+
+def _listener(listener: dict[str, Any], facts: Facts) -> Tag:
+    rows = {row["backend"]: row for row in facts.status["queues"] if row["listener"] == listener["name"]}
+    obstacle = listener["obstacle"] if listener["ready"] else "it is starting or stopping"
+    return tags.section(
+        tags.h3(listener["name"]),
+        tags.p(
+            f"listens on {listener['bind_addr']}; " if listener["bind_addr"] else "",
+            tags.span(f"refuses writes: {obstacle}", class_="bad") if obstacle else "takes writes",
+        ),
+        tags.div(
+            [_backend(rows[backend["name"]], facts) for backend in listener["backends"] if backend["name"] in rows],
+            class_="backends",
+        ),
+    )
+
+
+def _removed(facts: Facts) -> Tag | str:
+    """Show what is left of backends that are no longer configured."""
+    rows = [row for row in facts.status["queues"] if row["state"] == "removed"]
+    if not rows:
+        return ""
+    return tags.section(
+        tags.h3("No longer configured"), tags.div([_backend(row, facts) for row in rows], class_="backends")
+    )
+
+
+def _backend(row: dict[str, Any], facts: Facts) -> Tag:
+    track = facts.history.track(row["listener"], row["backend"])
+    rate = None if track is None else track.rate(_RATE_SPAN)
+    lost = sum(each["writes"] for each in row["drops"])
+    shown: list[tuple[str, str]] = []
+    if rate is not None:
+        shown.append(("writes/s", f"{rate:,.1f}"))
+    if row["queue"] == "none":
+        shown.append(("queue", "none"))
+    elif row["writes"] is not None:
+        shown.append(("waiting", f"{count(row['writes'], 'write')}, {size(row['bytes'])}" if row["writes"] else "0"))
+        if row["oldest_age"] is not None:
+            shown.append(("oldest", f"{age(row['oldest_age'])} ago"))
+    if lost:
+        shown.append(("lost", count(lost, "write")))
+    if row["dead_letters"]:
+        shown.append(("dead letters", str(row["dead_letters"])))
+    quality = "bad" if row["state"] in _BAD_STATES or lost else "good" if row["state"] == "up" else "fair"
+    return tags.article(
+        tags.h4(row["backend"], " ", tags.span(_STATES[row["state"]], class_=f"state {quality}")),
+        tags.p(row["reason"], class_="reason") if row["reason"] else "",
+        tags.dl([tags.div(tags.dt(name), tags.dd(value)) for name, value in shown]),
+        _charts(track, row, facts.now),
+    )
+
+
+def _charts(track: Track | None, row: dict[str, Any], now: float) -> list[Tag]:
+    if track is None or row["queue"] == "none":
+        return []
+    waiting = [(each.time, float(each.waiting)) for each in track.samples]
+    ages = [(each.time, each.age) for each in track.samples]
+    return [
+        chart("waiting writes, last hour", waiting, now, lambda most: f"{most:,.0f}"),
+        chart("age of the oldest, last hour", ages, now, age),
+    ]
+
+
+# -- dead letters and the log
+
+
+def _dead_letters(facts: Facts) -> Tag | str:
+    total = sum(row["dead_letters"] or 0 for row in facts.status["queues"])
+    if not total:
+        return ""
+    shown = (
+        tags.li(
+            f"{each['time']} {each['backend']} of {each['listener']}, database {each['database']}: ",
+            tags.strong(f"{each['status']} {each['message']}"),
+            tags.br(),
+            tags.code(each["first_line"] or each["kind"]),
+        )
+        for each in facts.letters
+    )
+    return tags.section(
+        tags.h3("Dead letters"),
+        tags.p(
+            f"{count(total, 'write')} that a backend has refused for good, the oldest first. See all with ",
+            tags.code("influxrelay dead-letters list"),
+            ", then replay or drop them.",
+        ),
+        tags.ul(list(shown)),
+    )
+
+
+def _log(facts: Facts) -> Tag | str:
+    if not facts.lines:
+        return ""
+    return tags.section(
+        tags.h3("Warnings and errors in the log"),
+        tags.ul(
+            [tags.li(tags.time(iso(each.time)), f" {each.text}", class_=each.level) for each in reversed(facts.lines)],
+            class_="log",
+        ),
+    )
