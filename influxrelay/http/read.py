@@ -27,8 +27,8 @@ from influxrelay.http.recipient import Recipient
 BACKEND = b"X-Influxrelay-Backend"
 IN_SYNC = b"X-Influxrelay-In-Sync"
 _WATCH = 1.0  # seconds between two looks at whether a backend that has not answered is down
-_PATIENCE = 0.5  # seconds that a question waits for earlier writes ...
-_STEP = 0.002  # ... and between two looks
+_PATIENCE = 0.5  # seconds that a question waits for earlier writes
+_STEP = 0.002  # seconds between two looks
 _LEFT_OUT = frozenset(  # of each connection, or written by the relay itself
     (
         *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),

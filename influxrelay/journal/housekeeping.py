@@ -30,8 +30,8 @@ T = TypeVar("T")
 LAZY = 0.25  # seconds that the ledger may lag behind
 CHECK_AGE = 10.0  # seconds between two looks for what is too old
 SHARE = 0.05  # of the time that cleaning may take
-SEGMENT = 8 * 1024 * 1024  # bytes after which another segment is begun ...
-SEGMENTS = 16  # ... or this part of what the journal may have, if that is less
+SEGMENT = 8 * 1024 * 1024  # bytes after which another segment is begun
+SEGMENTS = 16  # the part of what the journal may have that a segment has at most
 LETTERS = 4  # dead letters may have this part of it
 _BACKENDS, _ROOM = "backends", "room"  # for which writes wait
 

@@ -13,8 +13,8 @@ from influxrelay.lineprotocol.parser import is_blank_slowly
 from influxrelay.lineprotocol.scanner import Steps, run
 from influxrelay.lineprotocol.splitting import read_series, split_lines, split_slowly
 
-_MEMORY = 8192  # series, measurements and keys remembered by each filter ...
-_MEMORY_LENGTH = 512  # ... and the longest among them, in bytes
+_MEMORY = 8192  # series, measurements and keys remembered by each filter
+_MEMORY_LENGTH = 512  # bytes of the longest that is remembered
 
 
 class Filter:

@@ -24,8 +24,8 @@ from influxrelay.delivery.standing import Outlook
 from influxrelay.journal.interface import Journal
 
 NAME = "influxrelay"
-PATIENCE = 1.0  # seconds that a question about a backend waits for what is under way ...
-STEP = 0.01  # ... and between two looks
+PATIENCE = 1.0  # seconds that a question about a backend waits for what is under way
+STEP = 0.01  # seconds between two looks
 IN_SYNC = "up and in sync"
 UNKNOWN = "not heard of yet"
 SLOW_JOURNAL = "behind: the journal is slow, and what came last is not in it"

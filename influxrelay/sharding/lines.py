@@ -18,11 +18,11 @@ from influxrelay.lineprotocol.scanner import BLANKS, OFTEN, Steps
 from influxrelay.lineprotocol.splitting import read_tag, split_slowly
 from influxrelay.sharding.placement import Epoch, ShardMap
 
-_MOST = 255  # shards whose numbers fit a byte beside ...
-_NOWHERE = 255  # ... that of blank lines and comments
+_MOST = 255  # shards whose numbers fit a byte beside that of no shard
+_NOWHERE = 255  # the number of blank lines and comments, which are in no shard
 _SELECT = [bytes(number == index for number in range(256)) for index in range(_MOST)]
-_MEMORY = 16 * 1024  # series remembered for each epoch ...
-_MEMORY_LENGTH = 512  # ... and the longest among them, in bytes
+_MEMORY = 16 * 1024  # series remembered for each epoch
+_MEMORY_LENGTH = 512  # bytes of the longest that is remembered
 _SPECIAL = re.compile(rb"[\\,= ]")  # what is escaped in the name of a tag
 _TIME = re.compile(rb" (-?[0-9]{1,19})[ \t\0]*\Z")
 

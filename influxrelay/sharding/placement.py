@@ -17,8 +17,8 @@ from math import log
 import attrs
 
 _BITS = 52  # with the half that is added they fit a float
-_MEMORY = 64 * 1024  # keys whose places an epoch remembers ...
-_MEMORY_LENGTH = 256  # ... and the longest among them, in bytes
+_MEMORY = 64 * 1024  # keys whose places an epoch remembers
+_MEMORY_LENGTH = 256  # bytes of the longest that is remembered
 
 
 @attrs.frozen
