@@ -14,6 +14,15 @@ TIMEOUT = 10.0
 OK = Reply(204)
 BAD = Reply(400, ((b"Content-Type", b"application/json"),), b'{"error":"unable to parse"}\n')
 BROKEN = Reply(500, (), b'{"error":"engine is closed"}\n')
+MISSING = Reply(404, (), b'{"error":"database not found: \\"db\\""}\n')
+PERMANENT = Reply(500, (), b'{"error":"partial write: x"}\n')
+PERMANENT_TEXTS = (
+    b"retention policy not found",
+    b"partial write",
+    b"unable to parse",
+    b"points beyond retention policy",
+    b"field type conflict",
+)
 
 
 def destination(database: bytes = b"db", rp: bytes = b"", precision: bytes = b"ns", user: bytes = b"") -> Destination:

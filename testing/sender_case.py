@@ -65,6 +65,9 @@ def room(lines: int, *, writes: int, queues: int = 1) -> int:
     return lines + writes * (ENTRY_BYTES + 2 * len(b"db=db")) + queues * QUEUE_BYTES
 
 
+SMALL = room(4, writes=2)  # for one write in flight, and one that waits
+
+
 class SenderCase(SynchronousTestCase):
     """A sender that keeps nothing; after each story nothing may be left over."""
 

@@ -8,11 +8,8 @@ from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Reply
 from influxrelay.delivery.back_off import FIRST_DELAY, PROBE_GAP
 from influxrelay.delivery.fate import State
-from testing.backends import BAD, OK, TIMEOUT, destination, write
+from testing.backends import BAD, MISSING, OK, PERMANENT, TIMEOUT, destination, write
 from testing.sender_case import MemoryCase
-
-MISSING = Reply(404, (), b'{"error":"database not found: \\"db\\""}\n')
-PERMANENT = Reply(500, (), b'{"error":"partial write: x"}\n')
 
 
 class DeadLetterTests(MemoryCase):

@@ -15,15 +15,8 @@ from influxrelay.delivery.responses import (
     judge,
     retry_after,
 )
-from testing.backends import BROKEN, retry_later
+from testing.backends import BROKEN, PERMANENT_TEXTS, retry_later
 
-PERMANENT_TEXTS = (
-    b"retention policy not found",
-    b"partial write",
-    b"unable to parse",
-    b"points beyond retention policy",
-    b"field type conflict",
-)
 TROUBLE = (Reply(408), Reply(425), Reply(429), Reply(301), Reply(304), Reply(100), BROKEN, Reply(503), Reply(599))
 
 

@@ -6,13 +6,6 @@ from influxrelay.core.write import Reply
 from testing.backends import BAD, BROKEN, OK, TIMEOUT, destination, retry_later
 from testing.sender_case import Client, SenderCase, room
 
-PERMANENT_TEXTS = (
-    b"retention policy not found",
-    b"partial write",
-    b"unable to parse",
-    b"points beyond retention policy",
-    b"field type conflict",
-)
 TROUBLE = (Reply(408), Reply(425), Reply(429), Reply(301), Reply(304), Reply(100), BROKEN, Reply(503), Reply(599))
 
 

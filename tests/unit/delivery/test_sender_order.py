@@ -7,13 +7,6 @@ from influxrelay.delivery.destination_queue import body_parts
 from testing.backends import BAD, BROKEN, OK, destination
 from testing.sender_case import SenderCase
 
-PERMANENT_TEXTS = (
-    b"retention policy not found",
-    b"partial write",
-    b"unable to parse",
-    b"points beyond retention policy",
-    b"field type conflict",
-)
 TROUBLE = (Reply(408), Reply(425), Reply(429), Reply(301), Reply(304), Reply(100), BROKEN, Reply(503), Reply(599))
 
 

@@ -5,17 +5,10 @@ from __future__ import annotations
 from influxrelay.core.write import Reply
 from influxrelay.delivery.back_off import PROBE_GAP
 from influxrelay.journal.records import Drop
-from testing.backends import BAD, BROKEN, OK, TIMEOUT
+from testing.backends import BAD, BROKEN, OK, PERMANENT_TEXTS, TIMEOUT
 from testing.logs import watch_events
 from testing.sender_case import SenderCase, room
 
-PERMANENT_TEXTS = (
-    b"retention policy not found",
-    b"partial write",
-    b"unable to parse",
-    b"points beyond retention policy",
-    b"field type conflict",
-)
 TROUBLE = (Reply(408), Reply(425), Reply(429), Reply(301), Reply(304), Reply(100), BROKEN, Reply(503), Reply(599))
 
 
