@@ -11,7 +11,7 @@ from influxrelay.core.errors import BackendFailure
 from influxrelay.core.expressions import compile_expression
 from influxrelay.core.replies import json_error
 from influxrelay.core.write import LINES, Reply
-from influxrelay.delivery.responses import Verdict, excerpt, is_presentable, judge, reason_of
+from influxrelay.delivery.responses import Verdict, excerpt, is_presentable, judge, lacks_organization, reason_of
 
 RETRY, DEAD_LETTER, STALE, HOLD = MEANINGS = ("retry", "dead-letter", "stale", "hold")
 """What an answer other than a 2xx may mean."""
@@ -80,12 +80,15 @@ def classify(reply: Reply, kind: str = LINES, rules: Sequence[AnswerRule] = ()) 
 
     A rule never makes an answer settle a write that would not settle it by default.
     """
-    default = judge(reply, kind)
     rule = next((each for each in rules if each.holds_for(reply)), None)
-    if rule is None:
+    default, is_stray = judge(reply, kind), lacks_organization(reply)
+    if rule is None and not is_stray:
         return Answer(default, reply, reply.status, excerpt(reply), _MEANS[default], reason_of(reply, default))
-    verdict, shown = _apply(rule.means, default, reply)
-    return Answer(verdict, shown, reply.status, excerpt(reply), rule.means, rule.text or str(reply.status))
+    if is_stray:
+        default = Verdict.NOT_NOW  # the output's organization is meant, which is no fault of the write
+    means, reason = (HOLD, "") if rule is None else (rule.means, rule.text)
+    verdict, shown = _apply(means, default, reply)
+    return Answer(verdict, shown, reply.status, excerpt(reply), means, reason or str(reply.status))
 
 
 def _apply(means: str, default: Verdict, reply: Reply) -> tuple[Verdict, Reply]:

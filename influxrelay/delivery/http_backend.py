@@ -14,7 +14,6 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.web.http_headers import Headers
 
 from influxrelay import __version__
-from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import json_error
 from influxrelay.core.write import REMOTE_WRITE, Reply, Write
 from influxrelay.delivery.client import BackendClient, Response, printable
@@ -22,8 +21,7 @@ from influxrelay.delivery.connection_pool import ConnectionPool
 from influxrelay.delivery.conversions import AT_ONCE, Conversions
 from influxrelay.delivery.exchange import Exchanges
 from influxrelay.delivery.queries import QUERY, Question
-from influxrelay.delivery.responses import excerpt, lacks_organization
-from influxrelay.delivery.write_apis import V1, V2, WriteAPI
+from influxrelay.delivery.write_apis import V1, WriteAPI
 from influxrelay.lineprotocol.query_string import without
 from influxrelay.lineprotocol.timestamps import convert_slowly, multiply, rescale
 from influxrelay.remotewrite.headers import OWN_PARAMETERS, has_counts, is_version_2, request_headers
@@ -160,8 +158,7 @@ class HTTPBackend:
         """Send a body to where ``write`` goes: the parts, one behind the other.
 
         :return: fires with any final answer within the timeout; fails with :class:`BackendFailure`, for the reasons of
-            :func:`influxrelay.delivery.failures.explain` or ``stopped``, where there was no clear status line; and for
-            404 if the server lacks the output's organization, which is no fault of the write.
+            :func:`influxrelay.delivery.failures.explain` or ``stopped``, where there was no clear status line.
         """
         if write.destination.kind == REMOTE_WRITE:
             return self._post_remote(write, body_parts)
@@ -183,14 +180,13 @@ class HTTPBackend:
         size = sum(map(len, body_parts))
         head = b"%b%d\r\n\r\n" % (beginning, size)
         pieces = (head, *body_parts)
-        posted = self._exchanges.post(pieces if size > _JOINED else (b"".join(pieces),))
-        return posted.addCallback(_check_organization) if isinstance(self._api, V2) else posted
+        return self._exchanges.post(pieces if size > _JOINED else (b"".join(pieces),))
 
     def create_database(self, write: Write) -> Deferred[Reply]:
         """Create the database that ``write`` goes to, as the same user; fires and fails as :meth:`post` does."""
         name = write.destination.database.decode("utf-8", "surrogateescape")
         statement = 'CREATE DATABASE "{}"'.format(name.replace("\\", "\\\\").replace('"', '\\"'))
-        query = self._forwarded(without(write.query, b"db", b"rp", b"precision", b"consistency"))
+        query = self._forwarded(without(write.query, b"db", b"rp", b"precision", b"consistency", *OWN_PARAMETERS))
         target = self._query_path + b"?q=" + quote_plus(statement, errors="surrogateescape").encode()
         if query:
             target += b"&" + query
@@ -262,12 +258,6 @@ class HTTPBackend:
 def _packed(body: bytes, gzipped: bool) -> bytes:  # noqa: FBT001 (whether it is to be)
     packed: bytes = igzip.compress(body, _GZIP_LEVEL) if gzipped else body
     return packed
-
-
-def _check_organization(reply: Reply) -> Reply:
-    if lacks_organization(reply):
-        raise BackendFailure(str(reply.status), f"answered {excerpt(reply)}", reply)
-    return reply
 
 
 def _understood(reply: Reply) -> Reply:

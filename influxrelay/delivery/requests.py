@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.histogram import LATENCIES, Histogram
 from influxrelay.core.write import Reply
-from influxrelay.delivery.answer_rules import HOLD, Answer, AnswerRule, classify
+from influxrelay.delivery.answer_rules import Answer, AnswerRule, classify
 from influxrelay.delivery.backend import Backend
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry, body_parts
 from influxrelay.delivery.responses import Verdict, retry_after
@@ -122,8 +122,6 @@ class Requests:
         if not isinstance(problem, BackendFailure):
             self._bug(failure)
             problem = BackendFailure("error", repr(problem))
-        if problem.reply is not None:
-            self.answers[HOLD, problem.reason] += 1
         self._failed(problem, 0.0, queue, entries)
 
     def _failed(

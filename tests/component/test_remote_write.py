@@ -176,6 +176,23 @@ class RefusalTests(RemoteWriteTestCase):
         found = await self.ask(relay, post(one_series(), path=b"/api/v1/prom/write"))
         self.assert_error(found, 400, "database is required")
 
+    async def test_rate_limit(self) -> None:
+        """Remote writes count towards the limit of the listener as lines do."""
+        relay = self.relay(self.influxdb(self.backend()), rate_limit=1, burst_limit=2)
+        statuses = [(await self.ask(relay, post(one_series(), path=INFLUXDB_PATH))).status for _ in range(2)]
+        self.assertEqual(statuses, [204, 204])
+        for refused in (post(one_series()), request(b"/write?db=db", LINE)):
+            found = await self.ask(relay, refused)
+            self.assertEqual((found.status, found.header("Retry-After")), (429, b"1"))
+
+    async def test_creates_databases(self) -> None:
+        """An InfluxDB that lacks the database is given it, and nothing of the relay's own is in that request."""
+        missing = answer(404, b'{"error":"database not found: \\"db\\""}')
+        backend = self.backend(missing, answer(200, b"{}"), answer(204))
+        relay = self.relay(self.influxdb(backend, buffer_size_mb=1, create_databases=True))
+        self.assertEqual((await self.ask(relay, post(one_series(), path=INFLUXDB_PATH))).status, 204)
+        self.assertEqual(backend.requests[1].query, b"q=CREATE+DATABASE+%22db%22")
+
     async def test_empty(self) -> None:
         """A message with nothing in it is 204, and no backend is asked."""
         backend = self.backend()

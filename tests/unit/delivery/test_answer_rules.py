@@ -18,6 +18,7 @@ from testing.sender_case import JournalCase, MemoryCase
 
 PAGE = Reply(404, (), b"<html>nginx: not here</html>")
 MISSING = Reply(404, (), b'{"error":"database not found: \\"db\\""}')
+STRAY = Reply(404, (), b'{"code":"not found","message":"organization name \\"o\\" not found"}')
 LATE = Reply(400, (), b"out-of-order sample")
 LIMIT = Reply(400, (), b"Per-User series limit of 150000 exceeded (err-mimir-max-series-per-user)")
 
@@ -40,13 +41,15 @@ class ClassifyTests(SynchronousTestCase):
             (Reply(301), LINES, "retry", "301"),
             (PAGE, LINES, "hold", "404"),
             (MISSING, LINES, "hold", "404"),
+            (STRAY, LINES, "hold", "404"),
             (LATE, LINES, "dead-letter", "400"),
             (LATE, REMOTE_WRITE, "stale", "out of order"),
             (Reply(409, (), b"conflict"), REMOTE_WRITE, "stale", "409"),
             (Reply(500, (), b"too old sample"), REMOTE_WRITE, "stale", "too old"),
         ):
             answer = classify(reply, kind)
-            self.assertEqual((answer.means, answer.reason, answer.reply), (means, reason, reply))
+            self.assertEqual((answer.means, answer.reason), (means, reason))
+            self.assertEqual(answer.reply.status, 503 if reply is STRAY else reply.status)
 
     def test_matches(self) -> None:
         """A rule is about its statuses, its text in upper or lower case, or both; the first that matches decides."""
@@ -68,7 +71,13 @@ class ClassifyTests(SynchronousTestCase):
         """Whatever a rule says, an answer settles a write only if it does so by default."""
         settling = (Verdict.REFUSED, Verdict.MISDIRECTED, Verdict.NOT_READY)
         late = Reply(400, (), b"duplicate sample")
-        for reply, kind in ((BROKEN, LINES), (Reply(429), LINES), (Reply(301), LINES), (late, REMOTE_WRITE)):
+        for reply, kind in (
+            (BROKEN, LINES),
+            (Reply(429), LINES),
+            (Reply(301), LINES),
+            (late, REMOTE_WRITE),
+            (STRAY, LINES),
+        ):
             for means in ("retry", "dead-letter", "stale", "hold"):
                 verdict = classify(reply, kind, [rule(means, reply.status)]).verdict
                 self.assertNotIn(verdict, settling, (reply, means))
