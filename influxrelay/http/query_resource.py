@@ -44,6 +44,7 @@ class QuerySettings:
     :ivar timeout: seconds for a read; 0 is no limit.
     :ivar own_credentials: whether backends are asked as the users of their outputs.
     :ivar limit: queries at a time.
+    :ivar bodies: bytes of the bodies of all of them; one alone may be larger.
     :ivar slow: seconds from which on a query is logged; 0 logs none.
     :ivar read_only: whether changes are refused.
     """
@@ -52,6 +53,7 @@ class QuerySettings:
     timeout: float = 0.0
     own_credentials: bool = False
     limit: int = 100
+    bodies: int = 8 * 1024 * 1024
     slow: float = 0.0
     read_only: bool = False
 
@@ -69,6 +71,7 @@ class Readers:
         self.counters: dict[str, QueryCounters] = {}
         self.refused = 0
         self.active = 0
+        self._bodies = 0  # bytes
         self.reactor = reactor
         self._chosen: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # the backend of each connection
         self._turn = 0
@@ -95,7 +98,7 @@ class Readers:
             names = ", ".join(self.counters)
             request.refuse(json_error(400, f'no backend is named "{backend}"; there are: {names}'))
             return
-        if not self._has_room(request):
+        if not self._has_room(request, question):
             return
         connection = request.connection
         candidates = self._candidates(self._chosen.get(connection, "") if connection is not None else "", backend)
@@ -103,7 +106,7 @@ class Readers:
             why = "; ".join(f"{each.name}: {standing(each).why_not}" for each in self.senders)
             request.respond(json_error(503, f"no backend is in sync: {why}"))
             return
-        self.active += 1
+        self._begun(question)
         read = Read(
             request,
             question,
@@ -111,32 +114,39 @@ class Readers:
             self.reactor,
             own_credentials=self.settings.own_credentials,
             timeout=self.settings.timeout,
-            on_end=partial(self._ended, connection, shown, self.reactor.seconds()),
+            on_end=partial(self._ended, connection, question, shown, self.reactor.seconds()),
         )
         read.begin()
 
-    def execute(self, request: Request, execution: Execution, shown: str) -> None:
+    def execute(self, request: Request, execution: Execution, question: Question, shown: str) -> None:
         """Have statements executed one by one. A client that leaves changes nothing.
 
+        :param question: the client's.
         :param shown: what is asked, for the log.
         """
-        if not self._has_room(request):
+        if not self._has_room(request, question):
             return
-        self.active += 1
+        self._begun(question)
         began = self.reactor.seconds()
         done = Deferred.fromCoroutine(execution.run())
         done.addCallbacks(request.respond, request.fail)
-        done.addBoth(lambda _: self._ended(None, shown, began, "every backend"))
+        done.addBoth(lambda _: self._ended(None, question, shown, began, "every backend"))
 
-    def _has_room(self, request: Recipient) -> bool:
-        limit = self.settings.limit
-        if self.active < limit:
+    def _has_room(self, request: Recipient, question: Question) -> bool:
+        settings = self.settings
+        if self.active >= settings.limit:
+            words = f"too many queries at a time, the limit is {settings.limit} (max-queries)"
+        elif self.active and self._bodies + len(question.body) > settings.bodies:
+            words = f"too many bytes of queries at a time, the limit is {settings.bodies}"
+        else:
             return True
         self.refused += 1
-        request.refuse(
-            json_error(503, f"too many queries at a time, the limit is {limit} (max-queries)", (b"Retry-After", b"1"))
-        )
+        request.refuse(json_error(503, words, (b"Retry-After", b"1")))
         return False
+
+    def _begun(self, question: Question) -> None:
+        self.active += 1
+        self._bodies += len(question.body)
 
     def _candidates(self, chosen: str, wanted: str) -> list[Candidate]:
         """Return the backends to ask, in order: those in sync, then the others by what they lack."""
@@ -156,8 +166,9 @@ class Readers:
     def _candidate(self, sender: Sender, *, in_sync: bool) -> Candidate:
         return Candidate(sender, self.counters[sender.name], in_sync)
 
-    def _ended(self, connection: Any, shown: str, began: float, answered_by: str) -> None:
+    def _ended(self, connection: Any, question: Question, shown: str, began: float, answered_by: str) -> None:
         self.active -= 1
+        self._bodies -= len(question.body)
         if answered_by and connection is not None:
             self._chosen[connection] = answered_by
         took = self.reactor.seconds() - began
@@ -226,7 +237,8 @@ class QueryResource(Resource):
         elif all(each.klass is not Class.CHANGE for each in query.statements or ()):
             readers.answer(request, query.question, query.backend, query.shown)
         else:
-            readers.execute(request, Execution(query, self._changes, readers.senders, readers.reactor), query.shown)
+            execution = Execution(query, self._changes, readers.senders, readers.reactor)
+            readers.execute(request, execution, query.question, query.shown)
 
 
 def _not_answered(failure: Failure, request: Request) -> None:

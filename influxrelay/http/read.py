@@ -132,7 +132,7 @@ class Read:
             self.unanswered(candidate, BackendFailure("behind", standing(candidate.sender).why_not))
 
     def _ask(self, candidate: Candidate) -> None:
-        left = self._deadline - self._reactor.seconds() if self._timeout else None
+        left = max(0.0, self._deadline - self._reactor.seconds()) if self._timeout else None
         if not candidate.sender.objection():
             self._watch = self._reactor.callLater(_WATCH, self._look, candidate)
         asking = candidate.backend.query(self._question, own_credentials=self._own_credentials, timeout=left)

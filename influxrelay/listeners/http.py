@@ -157,7 +157,8 @@ class HTTPService(SiteService, Relaying):
             when_behind=config.queries_when_behind,
             timeout=config.query_timeout or 0.0,
             own_credentials=config.query_credentials == "output",
-            limit=config.max_queries,
+            limit=min(config.max_queries, max(1, config.max_connections // 2)),
+            bodies=max(config.max_in_flight, config.max_body_size) // 4,
             slow=config.slow_query or 0.0,
             read_only=config.read_only,
         )
