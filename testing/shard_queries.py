@@ -26,12 +26,16 @@ CUSTOMERS = (
 HOSTS = ("a", "b", "c")
 
 
-def shard_map(key: str, count: int) -> ShardMap:
-    """Return a map of two epochs, the second of which has one shard more."""
+def shard_map(key: str, count: int, *, borders: bool = True) -> ShardMap:
+    """Return a map of two epochs, the second of which has one shard more; or of one.
+
+    :param borders: whether there are two.
+    """
     names = [f"s{number}" for number in range(1, count + 1)]
     pins = {b"acme": names[0]} if key != "measurement" else {b"disk": names[0]}
-    epochs = [Epoch(None, [(each, 1.0) for each in names[: max(1, count - 1)]], pins)]
-    epochs.append(Epoch(BORDER, [(each, 1.0) for each in names], {}))
+    epochs = [Epoch(None, [(each, 1.0) for each in (names[: max(1, count - 1)] if borders else names)], pins)]
+    if borders:
+        epochs.append(Epoch(BORDER, [(each, 1.0) for each in names], {}))
     default = names[0] if key != "measurement" else None
     return ShardMap(ShardKey.read(key), epochs, default)
 

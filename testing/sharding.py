@@ -137,11 +137,11 @@ def compare(server: Influxd, seed: int, count: int, *, reload: bool = True) -> C
         load(server, "whole", everything)
     maps = []
     for key in ("tag:customer", "measurement"):
-        for number in (2, 3, 5):
-            shards = shard_map(key, number)
+        for number, borders in ((2, True), (3, True), (5, True), (3, False)):
+            shards = shard_map(key, number, borders=borders)
             databases = {}
             for name, part in divided(shards, everything).items():
-                databases[name] = DatabaseShard(server, f"{key[:3]}{number}{name}")
+                databases[name] = DatabaseShard(server, f"{key[:3]}{number}{borders}{name}")
                 if reload:
                     load(server, databases[name].database, part)
             maps.append((shards, databases))

@@ -130,8 +130,7 @@ def _go_number(number: float) -> float | int:
     return number
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _head(block: Block) -> dict[str, Any]:
@@ -168,9 +167,8 @@ class DocumentWriter(ResultWriter):
             pieces.append(self._line + _json(head)[:-1])
             self._series, self._has_rows = head, False
         if block.rows:
-            rows = (self._line + _json(each) for each in self._rows(block, self._format.unit))
             pieces.append("," if self._has_rows else ',"values":[')
-            pieces.append(",".join(rows))
+            pieces.append(self._line + _json(list(self._rows(block, self._format.unit)))[1:-1])
             self._has_rows = True
         return "".join(pieces).encode("utf-8", "backslashreplace")
 

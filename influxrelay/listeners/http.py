@@ -146,7 +146,7 @@ class HTTPService(SiteService, Relaying):
             self._sharded.reconfigure(make_shard_map(self.config), fan_outs)
         if self._sharded_queries is not None:
             for shard in shards:
-                shard.furnish_queries(self._query_settings(), has_queries=self.config.queries)
+                shard.furnish_queries(self._query_settings())
             entrances = {shard.config.shard: ShardEntrance(shard.readers, shard.changes) for shard in shards}
             points = self.config.max_merge_points
             self._sharded_queries.connect(make_shard_map(self.config), entrances, max_points=points)
@@ -173,7 +173,14 @@ class HTTPService(SiteService, Relaying):
                 self.root.putChild(path, resource)
 
     def outlook(self) -> Outlook | None:
-        """Tell what would become of a read; None if there are no queries here."""
+        """Tell what would become of a read; None if there are no queries here.
+
+        With shards it is well as long as one of them answers: queries of the others are answered 503.
+        """
+        if self.config.queries and self.shards:
+            found = [(shard.config.shard, shard.readers.outlook()) for shard in self.shards]
+            message = "; ".join(f"{name}: {each.message}" for name, each in found)
+            return Outlook(any(each.in_sync for _, each in found), message)
         return self.readers.outlook() if self.config.queries and self.readers.senders else None
 
     def writes_by_api(self) -> dict[str, int]:

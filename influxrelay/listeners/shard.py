@@ -10,7 +10,6 @@ from twisted.internet.defer import Deferred
 from influxrelay.config.settings import ShardConfig
 from influxrelay.delivery.changes import Changes
 from influxrelay.delivery.fanout import FanOut
-from influxrelay.delivery.standing import Outlook
 from influxrelay.http.query_resource import QuerySettings, Readers
 from influxrelay.listeners.relaying import Relaying
 from influxrelay.listeners.transaction import Transaction
@@ -20,7 +19,6 @@ class ShardService(Relaying):
     """One shard's fan-out, its senders and its journal."""
 
     is_shard = True
-    _has_queries = False
     config: ShardConfig
 
     def __init__(self, config: ShardConfig, reactor: Any) -> None:
@@ -37,15 +35,10 @@ class ShardService(Relaying):
         refuse = config.journal is not None and config.journal.on_error == "refuse"
         self.fan_out.reconfigure(config.name, self.senders, consistency=config.consistency, refuse_unjournaled=refuse)
 
-    def furnish_queries(self, settings: QuerySettings, *, has_queries: bool) -> None:
+    def furnish_queries(self, settings: QuerySettings) -> None:
         """Let what is configured for queries at its listener hold for the next one."""
-        self._has_queries = has_queries
         self.changes.reconfigure(self.config.name, own_credentials=settings.own_credentials)
         self.readers.reconfigure(self.config.name, self._influxdbs(), settings)
-
-    def outlook(self) -> Outlook | None:
-        """Tell what would become of a read; None if there are no queries here."""
-        return self.readers.outlook() if self._has_queries else None
 
     @property
     def bind_addr(self) -> str:

@@ -105,6 +105,15 @@ class TroubleTests(ShardCase):
         counters = [shard.readers.counters[f"{shard.config.shard}0"] for shard in self.listener.shards]
         await until(lambda: all(each.outcomes["left"] == 1 for each in counters), "the end of the questions")
 
+    async def test_outlook(self) -> None:
+        """Queries are well as long as one shard answers; the message tells of the others."""
+        self.begin()
+        await self.backends["s2"][0].stop()
+        await self.submit(b"m,t=b v=1 1\n")
+        found = self.listener.outlook()
+        self.assertTrue(found.in_sync)
+        self.assertIn("s1: in sync: s10; s2: no backend", found.message)
+
     async def test_timeout(self) -> None:
         """A query takes no longer than query-timeout."""
         self.begin(listener='query-timeout = "300ms"')

@@ -27,7 +27,10 @@ shard-key = "tag:customer"
 default-shard = "s1"
 [[http.shard]]
 name = "s1"
-output = [{{ name = "a", location = "{urls[0]}/write" }}]
+output = [
+    {{ name = "a", location = "{urls[0]}/write", buffer-size-mb = 8 }},
+    {{ name = "d", location = "{urls[3]}/write", buffer-size-mb = 8 }},
+]
 [[http.shard]]
 name = "s2"
 output = [{{ name = "b", location = "{urls[1]}/write" }}]
@@ -48,7 +51,7 @@ def system() -> tuple[Influxd, tuple[Influxd, ...], Relay]:
     """Return a server with all data, one for each shard, and a relay; they end with this process."""
     directory = Path(tempfile.mkdtemp(prefix="influxrelay-sharded-"))
     atexit.register(rmtree, directory, ignore_errors=True)
-    whole, *shards = (Influxd(directory / name) for name in ("whole", "a", "b", "c"))
+    whole, *shards = (Influxd(directory / name) for name in ("whole", "a", "b", "c", "d"))
     port = free_port()
     config = _CONFIG.format(address=f"{LOOPBACK}:{port}", urls=[each.url for each in shards])
     relay = Relay(directory / "relay", config, port)
@@ -88,7 +91,7 @@ class ShardedQueryTests(TestCase):
 
     def test_data_are_divided(self) -> None:
         """Each shard has points, and none has all."""
-        counts = [each.rows("SELECT count(value) FROM cpu", "d")[0][1] for each in self.shards]
+        counts = [each.rows("SELECT count(value) FROM cpu", "d")[0][1] for each in self.shards[:3]]
         self.assertEqual(sum(counts), self.whole.rows("SELECT count(value) FROM cpu", "d")[0][1])
         self.assertTrue(all(counts))
 
@@ -185,6 +188,21 @@ class ShardedQueryTests(TestCase):
         finally:
             self.shards[1].start()
         self.assertEqual(self.result(everything)["results"], self.result(everything, self.whole.url)["results"])
+
+    def test_a_server_is_down(self) -> None:
+        """While one server of a shard is down the other one answers, also for what is written meanwhile."""
+        everything = (
+            "SELECT count(value), sum(load) FROM cpu; SELECT spread(value) FROM tiny; SHOW TAG VALUES WITH KEY = host"
+        )
+        self.shards[0].kill()
+        try:
+            lines = f"cpu,customer=globex,host=z value=1,load=1i {BORDER}\ntiny value=3 {BORDER + 7}\n".encode()
+            for url in (self.relay.url, self.whole.url):
+                self.assertEqual(send("POST", f"{url}/write?db=d", lines)[0], 204)
+            self.assertEqual(self.result(everything), self.result(everything, self.whole.url))
+        finally:
+            self.shards[0].start()
+        self.assertEqual(self.result(everything), self.result(everything, self.whole.url))
 
     def test_backend(self) -> None:
         """One server is asked by its name, also for what is its own."""
