@@ -6,6 +6,7 @@ import atexit
 import gzip
 import json
 import tempfile
+import time
 import urllib.parse
 from functools import cache
 from itertools import islice
@@ -202,6 +203,10 @@ class ShardedQueryTests(TestCase):
             self.assertEqual(self.result(everything), self.result(everything, self.whole.url))
         finally:
             self.shards[0].start()
+        deadline = time.monotonic() + 60
+        while send("GET", f"{self.relay.url}/health/backends/a")[0] != 200:
+            self.assertLess(time.monotonic(), deadline, "the server does not catch up")
+            time.sleep(0.2)
         self.assertEqual(self.result(everything), self.result(everything, self.whole.url))
 
     def test_backend(self) -> None:
