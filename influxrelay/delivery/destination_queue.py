@@ -170,6 +170,10 @@ class DestinationQueue:
         self.size += entry.size
         self._memory.size += entry.size
 
+    def count_beside(self, size: int) -> None:
+        """Count what takes memory beside what waits here, or no longer does."""
+        self._memory.size += size
+
     def skip_struck(self) -> list[Entry]:
         """Remove from the head what no backend needs any more, and return it."""
         struck = []

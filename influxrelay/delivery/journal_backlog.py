@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from functools import partial
 
@@ -16,6 +17,7 @@ from influxrelay.core.write import LINES, Destination, Reply, Write
 from influxrelay.delivery.backlog import Backlog
 from influxrelay.delivery.destination_queue import ENTRY_BYTES, QUEUE_BYTES, DestinationQueue, Entry
 from influxrelay.delivery.fate import Fate, State
+from influxrelay.delivery.journal_cursor import Cursor
 from influxrelay.delivery.parts import divide_write_slowly
 from influxrelay.delivery.settings import EVERYTHING, SenderSettings
 from influxrelay.journal.interface import Journal, Positions
@@ -28,46 +30,6 @@ PAGE_GAP = 0.003  # seconds between two pages, so that a backlog does not take a
 REREAD = 1.0  # seconds until a page that could not be read is tried again
 
 _Page = tuple[list[Record], int]  # writes, and up to which number they are all
-
-
-class Cursor:
-    """Where a backend is in the journal, in one destination; it lives as long as the destination's queue.
-
-    :ivar loaded: where the queue is behind: up to this number everything is in memory, or passed.
-    :ivar noted: the last position that the journal was told.
-    :ivar dropped: up to this number the journal has dropped what it had, and counted it.
-    :ivar held: the numbers of writes that the backend has refused before it was decided whether that matters.
-    :ivar undecided: what is not in memory for the backend, and not decided; by number.
-    :ivar struck: what was struck while a page is read, which may hold it still.
-    :ivar is_reading: whether a page is being read.
-    """
-
-    __slots__ = ("_backlog", "_queue", "dropped", "held", "is_reading", "loaded", "noted", "struck", "undecided")
-
-    def __init__(self, backlog: JournalBacklog, queue: DestinationQueue) -> None:
-        self._backlog = backlog
-        self._queue = queue
-        self.loaded = 0
-        self.noted = 0
-        self.dropped = 0
-        self.held: set[int] = set()
-        self.undecided: dict[int, Entry] = {}
-        self.struck: set[int] = set()
-        self.is_reading = False
-
-    def decided(self, fate: Fate) -> None:
-        """Forget a write that is only in the journal: nobody waits for it any more."""
-        entry = self.undecided.pop(fate.number, None)
-        if entry is not None:
-            self._backlog.release(entry)
-            if self.is_reading and fate.state is State.STRUCK:
-                self.struck.add(fate.number)
-
-    def not_journaled(self, fate: Fate) -> None:
-        """Give up a write that is neither in memory nor in the journal."""
-        entry = self.undecided.pop(fate.number, None)
-        if entry is not None:
-            self._backlog.lose(self._queue, entry)
 
 
 class JournalBacklog(Backlog):
@@ -119,7 +81,7 @@ class JournalBacklog(Backlog):
         if room and (not is_kept or (not queue.is_behind and self._may_grow(queue, entry))):
             queue.add(entry)
             return None
-        if not is_kept or fate.journal_problem:
+        if not is_kept or (fate.journal_problem and not room):
             self.lost(entry, "full")
             return BackendFailure("full", "there is no room for it in memory")
         if not queue.last_number and len(host.queues) * QUEUE_BYTES > self.limit:
@@ -131,19 +93,24 @@ class JournalBacklog(Backlog):
 
     def _may_grow(self, queue: DestinationQueue, entry: Entry) -> bool:
         can_send = self._host.flows and not queue.is_held
-        return can_send or not queue.waiting or queue.size + entry.size <= READ_AHEAD
+        only_here = bool(entry.fate.journal_problem)
+        return can_send or only_here or not queue.waiting or queue.size + entry.size <= READ_AHEAD
 
     def _leave(self, queue: DestinationQueue, entry: Entry, loaded: int) -> None:
-        """Have a write in the journal only."""
+        """Have a write in the journal only, or beside it if the journal could not take it."""
         cursor = self._cursor(queue)
         if not queue.is_behind:
             queue.is_behind = True
             cursor.loaded = loaded
-        if entry.fate.state is State.UNDECIDED:
-            cursor.undecided[entry.fate.number] = entry
-            entry.fate.rely(cursor)
+        fate = entry.fate
+        if fate.journal_problem:
+            cursor.add_beside(entry)
+        elif fate.state is State.UNDECIDED:
+            cursor.undecided[fate.number] = entry
         else:
             self._host.clients.release(entry)
+        if fate.state is State.UNDECIDED:
+            fate.rely(cursor)
 
     def trim(self, queue: DestinationQueue) -> None:
         """Leave to the journal what is more than the head of a queue that cannot send."""
@@ -172,8 +139,14 @@ class JournalBacklog(Backlog):
     def _count_loss(self, reason: str, size: int, fate: Fate) -> None:
         self._journal.count_loss(self, reason, fate.time, size)
 
-    def lose(self, queue: DestinationQueue, entry: Entry) -> None:
-        """Give up a write that the journal could not take, and that is not in memory."""
+    def keep_beside(self, queue: DestinationQueue, entry: Entry) -> None:
+        """Keep a write in memory that the journal could not take, and that comes behind what is in it.
+
+        If there is no room for it, it is lost.
+        """
+        if self._host.queues.memory.size + entry.size <= self.limit:
+            self._cursor(queue).add_beside(entry)
+            return
         self.lost(entry, "full")
         self._host.clients.fail([entry], BackendFailure("full", "it is neither in memory nor in the journal"))
         self._host.tidy(queue)
@@ -316,9 +289,8 @@ class JournalBacklog(Backlog):
             return
         if queue.destination.kind not in self._kinds:
             records = []
-        size = count = 0
+        entries = []
         for record in records:
-            size, count = size + len(record.write.body), count + 1
             if record.seq <= cursor.loaded or record.seq in self._not_ours or record.seq in struck:
                 continue  # dropped by the operator while the page was read; not for this backend; for nobody
             entry = cursor.undecided.pop(record.seq, None)
@@ -328,10 +300,13 @@ class JournalBacklog(Backlog):
                     continue
                 entry = Entry(part, Fate.restored(record.seq, record.time))
                 entry.waits = False
-            queue.add(entry)
-        if count:
-            self._page_size = max(1024, READ_AHEAD * size // (size + count * ENTRY_BYTES))
+            entries.append(entry)
+        if records:
+            size = sum(len(record.write.body) for record in records)
+            self._page_size = max(1024, READ_AHEAD * size // (size + len(records) * ENTRY_BYTES))
         cursor.loaded = max(cursor.loaded, upto)
+        for entry in cursor.with_beside(entries):
+            queue.add(entry)
         self._fail_undecided(cursor, cursor.loaded, BackendFailure("struck", "it is no longer in the journal"))
         queue.is_behind = cursor.loaded < queue.last_number
         self._host.go_on(queue)
@@ -383,9 +358,14 @@ class JournalBacklog(Backlog):
         fate = entry.fate
         return 0 < fate.number <= self._cursor(queue).dropped and not fate.journal_problem
 
-    def give_up(self, queue: DestinationQueue, entries: list[Entry], upto: float) -> None:  # noqa: ARG002 (in memory)
-        """Pass what waits up to this number; the journal has counted it."""
+    def give_up(self, queue: DestinationQueue, entries: list[Entry], upto: float) -> None:
+        """Pass what waits up to this number; the journal has counted what it had of that."""
         problem = BackendFailure("dropped", "the operator has dropped the queue")
+        beside = self._cursor(queue).take_beside(upto)
+        for entry in (*entries, *beside):
+            if entry.fate.journal_problem:
+                self.lost(entry, "operator")
+        self._host.clients.fail(beside, problem)
         self._pass_over(queue, self._cursor(queue), min(upto, queue.last_number), problem)
 
     def _pass_over(self, queue: DestinationQueue, cursor: Cursor, upto: float, problem: BackendFailure) -> None:
@@ -393,13 +373,22 @@ class JournalBacklog(Backlog):
         if queue.is_behind:
             cursor.loaded = max(cursor.loaded, int(upto))
             queue.is_behind = cursor.loaded < queue.last_number
-        self._host.tidy(queue)
+        beside = cursor.take_beside(cursor.loaded)
+        for entry in beside:
+            queue.add(entry)
+        (self._host.go_on if beside else self._host.tidy)(queue)
 
     def close(self) -> list[Entry]:
         """Read no more; what is in the journal stays there."""
         for queue in self._host.queues:
             queue.is_behind = False
-        return [entry for cursor in self._cursors.values() for entry in cursor.undecided.values()]
+        entries: list[Entry] = []
+        for cursor in self._cursors.values():
+            beside = cursor.take_beside(math.inf)
+            for entry in beside:
+                self.stopped(entry)
+            entries += [*cursor.undecided.values(), *beside]
+        return entries
 
     def losses(self) -> list[Drop]:
         """Return what was lost."""
