@@ -114,7 +114,8 @@ def _describe_journal(journal: JournalConfig | None) -> list[str]:
     if journal is None:
         return []
     bounds = f"{journal.max_bytes // _MB} MB, {journal.max_age / 3600:g} h, {journal.full} when full"
-    return [f"  journal in {journal.directory}: {bounds}, sync {journal.sync}, {journal.on_error} on error"]
+    trouble = f"{journal.on_error} on error or after {journal.timeout:g} s"
+    return [f"  journal in {journal.directory}: {bounds}, sync {journal.sync}, {trouble}"]
 
 
 def _describe_output(output: HTTPOutputConfig, journal: JournalConfig | None) -> str:

@@ -7,14 +7,17 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from influxrelay.core.errors import JournalError
 from influxrelay.core.write import Destination, Write
 from influxrelay.journal.housekeeping import CHECK_AGE, LAZY
 from influxrelay.journal.records import Contents, JournalLimits, Record
 from influxrelay.journal.worker import InlineWorker
 from influxrelay.journal.writer import JournalWriter
+from testing.logs import observe_log
 
 T = TypeVar("T")
 
@@ -148,3 +151,26 @@ class JournalCase(SynchronousTestCase):
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         """Return a table of the ledger."""
         return self.journal._store.ledger._db.execute(f"SELECT * FROM {table}").fetchall()
+
+
+class TroubleCase(JournalCase):
+    """A journal that tells of its trouble in the log."""
+
+    def setUp(self) -> None:
+        """Hear what is logged."""
+        self.logged: list[tuple[LogLevel, str]] = []
+
+        def observe(event: Any) -> None:
+            if event.get("log_namespace") == "influxrelay.journal.writer.JournalWriter":
+                self.logged.append((event["log_level"], formatEvent(event)))
+
+        observe_log(self, observe)
+        super().setUp()
+
+    def lines(self, level: LogLevel) -> list[str]:
+        """Return what was logged with a level."""
+        return [text for each, text in self.logged if each is level]
+
+    def refused(self, deferred: Deferred[Any]) -> str:
+        """Return why something has failed."""
+        return str(self.failureResultOf(deferred, JournalError).value)

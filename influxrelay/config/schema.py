@@ -48,6 +48,7 @@ JOURNAL: Keys = {
     "journal-max-age": readers.duration,
     "journal-full": readers.word("reject", "drop-oldest"),
     "journal-sync": readers.word("normal", "full"),
+    "journal-timeout": readers.duration,
     "journal-on-error": readers.word("relay", "refuse"),
 }
 HTTP: Keys = {

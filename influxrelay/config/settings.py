@@ -18,6 +18,7 @@ class JournalConfig:
     :ivar max_age: seconds, above 0; the default is a week.
     :ivar full: ``reject`` or ``drop-oldest``.
     :ivar sync: ``normal`` (survives the end of the process) or ``full`` (survives power loss).
+    :ivar timeout: seconds after which a disk that does not answer counts as one that fails, above 0.
     :ivar on_error: what to do with a write that a backend has accepted and the disk has not: ``relay`` (acknowledge it)
         or ``refuse``.
     """
@@ -28,6 +29,7 @@ class JournalConfig:
     full: str = "reject"
     sync: str = "normal"
     on_error: str = "relay"
+    timeout: float = 5.0
 
 
 @attrs.frozen

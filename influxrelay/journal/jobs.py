@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -65,7 +65,7 @@ class Jobs:
 
     def ask(self, job: Callable[[], T]) -> Deferred[T]:
         """Do something for somebody who waits; fails with a :class:`JournalError`, and does so if it takes too long."""
-        return fail(self._problem()) if self._worker.is_stuck else self.promise(self.do(job))
+        return self.promise(self.do(job))
 
     def promise(self, done: Deferred[T]) -> Deferred[T]:
         """Return a Deferred that fires as another one does, but fails as soon as the disk does not answer."""

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from influxrelay.core.errors import JournalError
@@ -94,6 +94,8 @@ class Tail:
 
     def append(self, record: Record) -> Deferred[None]:
         """Add a write; fires when it is in the log, and fails with a :class:`JournalError` if it is not."""
+        if self._worker.is_stuck:
+            return self.skip(record, self._problem())
         done: Deferred[None] = Deferred()
         self._pending.append((record, done))
         self._appended = record.seq
@@ -101,9 +103,13 @@ class Tail:
             self._hand_over()
         return done
 
-    def skip(self, record: Record) -> None:
-        """Note a write that will not be in the log."""
+    def skip(self, record: Record, problem: JournalError) -> Deferred[None]:
+        """Refuse a write for this reason."""
         self._appended = record.seq
+        return fail(problem)
+
+    def _problem(self) -> JournalError:
+        return JournalError(f"{self._directory}: {self.trouble}")
 
     def strike(self, number: int) -> Deferred[None] | None:
         """Strike a write; fires when that is done. None if it is not here."""
@@ -116,9 +122,16 @@ class Tail:
             offset = segment.strike(number)
             if offset is not None:
                 self._strikes.append((segment.path, offset))
+        return self._wait_in(self._strikers)
+
+    def _wait_in(self, waiting: list[Deferred[None]]) -> Deferred[None]:
+        """Hand over what waits, and return what fires later; while the disk does not answer it fails at once."""
+        if self._worker.is_stuck:
+            return fail(self._problem())
         done: Deferred[None] = Deferred()
-        self._strikers.append(done)
+        waiting.append(done)
         self.flush()
+        self._settle()
         return done
 
     def _segment_of(self, number: int) -> Segment | None:
@@ -134,6 +147,8 @@ class Tail:
 
     def wait(self) -> Deferred[None]:
         """Fire when each write that was given until now is in the log, or never will be; fails if that takes long."""
+        if self._worker.is_stuck and self.settled < self._appended:
+            return fail(self._problem())
         waited: Deferred[None] = Deferred()
         self._waiters.append((self._appended, waited))
         self._settle()
@@ -141,19 +156,11 @@ class Tail:
 
     def drained(self) -> Deferred[None]:
         """Fire when nobody waits for the disk; fails if that takes long."""
-        drained: Deferred[None] = Deferred()
-        self._drainers.append(drained)
-        self.flush()
-        self._settle()
-        return drained
+        return self._wait_in(self._drainers)
 
     def quiet(self) -> Deferred[None]:
         """Fire when nothing is under way; fails if that takes long. Writes should be held."""
-        quiet: Deferred[None] = Deferred()
-        self._quieters.append(quiet)
-        self.flush()
-        self._settle()
-        return quiet
+        return self._wait_in(self._quieters)
 
     def knows(self, number: int) -> bool:
         """Tell whether a write may be in a segment that is not sealed yet."""
@@ -196,6 +203,7 @@ class Tail:
         pending, self._pending = self._pending, []
         self._struck.clear()
         _tell([done for _, done in pending], problem)
+        self._settle()
 
     # -- batches
 
@@ -256,7 +264,7 @@ class Tail:
         self._not_taken = max(1, sum(map(len, done.batch.parts)))
         waiting = [] if done.told else done.waiting
         self._forget(done)
-        _tell(waiting, JournalError(f"{self._directory}: {self.trouble}"))
+        _tell(waiting, self._problem())
 
     def _forget(self, done: _UnderWay) -> None:
         """Forget what the disk has not taken, or was too late with; go on with another segment."""
@@ -275,7 +283,7 @@ class Tail:
     def give_up(self, trouble: str) -> None:
         """Tell everybody who waits that the disk does not answer."""
         self.trouble = trouble
-        problem = JournalError(f"{self._directory}: {trouble}")
+        problem = self._problem()
         waiting = [*self._strikers, *(waited for _, waited in self._waiters), *self._drainers, *self._quieters]
         self._strikers, self._waiters, self._drainers, self._quieters = [], [], [], []
         if self._under_way is not None and not self._under_way.told:
@@ -356,10 +364,12 @@ class Tail:
 
         def well(_: None) -> None:
             self.trouble = ""
+            self._on_settled()
 
         def failed(failure: Failure) -> None:
             self.trouble = explain(failure)
-            raise JournalError(f"{self._directory}: {self.trouble}")
+            self._on_settled()
+            raise self._problem()
 
         probe = partial(self._appender.probe, self._directory, self._not_taken)
         return self._worker.do(probe).addCallbacks(well, failed)

@@ -25,10 +25,13 @@ class Worker(Protocol):
     is_stuck: bool
 
     def do(self, job: Callable[[], T]) -> Deferred[T]:
-        """Do a job behind those that were given before; fires with what it returns, or fails with what it raises."""
+        """Do a job behind those that were given before; fires with what it returns, or fails with what it raises.
+
+        While one has been under way for too long this fails at once, with a :class:`TimeoutError`.
+        """
 
     def set_timeout(self, seconds: float) -> None:
-        """Say for how long a job may be under way."""
+        """Say for how long a job may be under way, the present one included."""
 
     def stop(self) -> None:
         """Do nothing more; if a job is under way, it is left alone."""
@@ -38,10 +41,10 @@ class ThreadWorker:
     """A worker with a thread, which begins with the first job.
 
     :param timeout: seconds for which a job may be under way.
-    :param on_stuck: is told when one has been for longer.
+    :param on_stuck: is told when one has been for longer, and what that means, for people.
     """
 
-    def __init__(self, reactor: Any, name: str, timeout: float, on_stuck: Callable[[], object]) -> None:
+    def __init__(self, reactor: Any, name: str, timeout: float, on_stuck: Callable[[str], object]) -> None:
         self.is_stuck = False
         self._reactor = reactor
         self._timeout = timeout
@@ -55,6 +58,8 @@ class ThreadWorker:
 
     def do(self, job: Callable[[], T]) -> Deferred[T]:
         """Do a job in the thread."""
+        if self.is_stuck:
+            return fail(TimeoutError(no_answer(self._timeout)))
         done: Deferred[T] = Deferred()
         if self._thread is None:
             self._start()
@@ -73,8 +78,11 @@ class ThreadWorker:
         self._thread.start()
 
     def set_timeout(self, seconds: float) -> None:
-        """Let the next look be made by this."""
+        """Let this hold, also for the job under way."""
         self._timeout = seconds
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = self._reactor.callLater(max(0.0, self._since + seconds - self._reactor.seconds()), self._look)
 
     def stop(self) -> None:
         """End the thread, and wait for it unless it is stuck."""
@@ -95,7 +103,7 @@ class ThreadWorker:
             self._watch = self._reactor.callLater(left, self._look)
         else:
             self.is_stuck = True
-            self._on_stuck()
+            self._on_stuck(no_answer(self._timeout))
 
     def _run(self, tell: Callable[..., object]) -> None:
         while (given := self._jobs.get()) is not None:
@@ -114,6 +122,27 @@ class ThreadWorker:
         if self._left and self._watch is None:
             self._watch = self._reactor.callLater(self._timeout, self._look)
         done.callback(result)
+
+
+def no_answer(seconds: float) -> str:
+    """Return what is wrong with a disk that does not answer, for people."""
+    return f"the disk has not answered for {seconds:g} s"
+
+
+def in_thread(reactor: Any, name: str, job: Callable[[], T]) -> Deferred[T]:
+    """Do one job in a thread of its own, for which the end of the process does not wait."""
+    done: Deferred[T] = Deferred()
+
+    def run() -> None:
+        result: Any
+        try:
+            result = job()
+        except Exception:  # noqa: BLE001 (it is told to who has given the job)
+            result = Failure()
+        reactor.callFromThread(done.callback, result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return done
 
 
 class InlineWorker:

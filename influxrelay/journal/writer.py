@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -55,7 +56,7 @@ class JournalWriter:
         timeout: float = TIMEOUT,
         on_drop: Callable[[Destination, int], object] = lambda destination, upto: None,  # noqa: ARG005
         clock: Callable[[], float] = time.time,
-        make_worker: Callable[[Any, str, float, Callable[[], object]], Worker] = ThreadWorker,
+        make_worker: Callable[[Any, str, float, Callable[[str], object]], Worker] = ThreadWorker,
     ) -> None:
         self.directory = Path(directory)
         self._reactor = reactor
@@ -118,11 +119,16 @@ class JournalWriter:
         """Begin to work."""
         self._house.start()
 
-    def stop(self) -> Deferred[None]:
-        """Finish what has been given, and close the files; a disk that does not answer is left alone."""
+    def stop(self, within: float = math.inf) -> Deferred[None]:
+        """Finish what has been given, and close the files; a disk that does not answer is left alone.
+
+        :param within: seconds that the disk has to answer, if that is less than it has otherwise.
+        """
         stopped: Deferred[None] = Deferred()
         self._stopping = stopped
         if self._is_open:
+            for each in self._workers:
+                each.set_timeout(min(self._timeout, within))
             Deferred.fromCoroutine(self._stop()).addErrback(self._not_stopped).addBoth(lambda _: self._end())
         else:
             stopped.callback(None)
@@ -135,11 +141,18 @@ class JournalWriter:
             await self._house.finish()
         except JournalError:
             self._look()
-        await self._workers[1].do(self._store.close)
+        await self._workers[1].do(self._close)
         await self._workers[0].do(self._tail.close)
 
+    def _close(self) -> None:
+        """Close the ledger; the lock is kept until the end of a process whose other thread may write to the log yet."""
+        if self._workers[0].is_stuck:
+            self._store.ledger.close()
+        else:
+            self._store.close()
+
     def _not_stopped(self, failure: Failure) -> None:
-        if not failure.check(JournalError):
+        if not failure.check(JournalError, TimeoutError):
             self._log.failure("the journal in {directory}", failure, directory=str(self.directory))
 
     def _end(self) -> None:
@@ -179,24 +192,21 @@ class JournalWriter:
         self._look()
         self._house.check_room()
 
-    def _log_is_stuck(self) -> None:
-        self._tail.give_up(self._no_answer())
-        self._stuck()
+    def _log_is_stuck(self, problem: str) -> None:
+        self._tail.give_up(problem)
+        self._stuck(problem)
 
-    def _ledger_is_stuck(self) -> None:
-        self._jobs.give_up(self._no_answer())
-        self._house.give_up(JournalError(f"{self.directory}: {self._jobs.trouble}"))
-        self._stuck()
+    def _ledger_is_stuck(self, problem: str) -> None:
+        self._jobs.give_up(problem)
+        self._house.give_up(JournalError(f"{self.directory}: {problem}"))
+        self._stuck(problem)
 
-    def _no_answer(self) -> str:
-        return f"the disk has not answered for {self._timeout:g} s"
-
-    def _stuck(self) -> None:
+    def _stuck(self, problem: str) -> None:
         self._look()
         if self._stopping is not None:
-            self._tail.give_up(self._no_answer())
-            self._jobs.give_up(self._no_answer())
-            self._end()
+            self._tail.give_up(problem)
+            self._jobs.give_up(problem)
+            self._workers[1].do(self._close).addErrback(self._not_stopped).addCallback(lambda _: self._end())
 
     def _ledger_is_corrupt(self, error: Exception) -> None:
         if self._corrupt is None:
@@ -266,15 +276,7 @@ class JournalWriter:
         house = self._house
         house.cursors.appended(record.write.destination, record.seq)
         house.soon()
-        problem = house.objection
-        if self._workers[0].is_stuck:
-            problem = JournalError(f"{self.directory}: {self._tail.trouble}")
-        if problem is not None:
-            self._tail.skip(record)
-            refused: Deferred[None] = Deferred()
-            self._reactor.callLater(0, refused.errback, Failure(problem))
-            return refused
-        return self._tail.append(record)
+        return self._tail.append(record) if house.objection is None else self._tail.skip(record, house.objection)
 
     def strike(self, number: int) -> Deferred[None]:
         """Take back a write that no client was told was taken."""

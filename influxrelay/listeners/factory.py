@@ -165,7 +165,9 @@ def make_writer(
     if journal is None:
         return None
     limits, full_sync = journal_limits(journal), journal.sync == "full"
-    return JournalWriter(reactor, journal.directory, limits, full_sync=full_sync, on_drop=on_drop)
+    return JournalWriter(
+        reactor, journal.directory, limits, full_sync=full_sync, timeout=journal.timeout, on_drop=on_drop
+    )
 
 
 def journal_limits(journal: JournalConfig) -> JournalLimits:

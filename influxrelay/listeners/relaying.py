@@ -157,7 +157,8 @@ class Relaying(PortService):
         changes.apply()
         self.name, self.config, self.senders = config.name, config, changes.senders
         if self.writer is not None:
-            self.writer.reconfigure(journal_limits(config.journal), full_sync=config.journal.sync == "full")
+            limits, journal = journal_limits(config.journal), config.journal
+            self.writer.reconfigure(limits, full_sync=journal.sync == "full", timeout=journal.timeout)
             if self._locations() != before or changes.removed:
                 self.writer.register(self._backends_of_journal())
             self._read_on(self.writer, backlogs)

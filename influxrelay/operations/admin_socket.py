@@ -14,21 +14,27 @@ import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from influxrelay.core.errors import JournalError
+from influxrelay.core.timeouts import within
+from influxrelay.journal.worker import in_thread
 from influxrelay.listeners.transaction import Transaction
 from influxrelay.operations.targets import Progress
 from influxrelay.operations.views import Refused, Request
 
 MAX_LINE = 1024 * 1024  # bytes of a request
 _CONNECT = 1.0  # seconds that another relay has to take the connection
+_PATIENCE = 1.0  # seconds that a disk has to remove the socket
 
 
 class AdminSocket:
@@ -58,7 +64,9 @@ class AdminSocket:
         _make_way(path)
         mask = os.umask(0o177)
         try:
-            return self._reactor.listenUNIX(path, _Factory(self), mode=0o600)
+            port = _Port(os.fsencode(path), _Factory(self), mode=0o600, reactor=self._reactor)
+            port.startListening()
+            return port
         finally:
             os.umask(mask)
 
@@ -71,21 +79,36 @@ class AdminSocket:
             return
         port = self._listen(path)
         if port is not None:
-            steps.back(port.stopListening)
+            steps.back(partial(self._close, port, path))
         steps.later(self._go_on_at, path, port)
 
     def _go_on_at(self, path: str, port: Any) -> None:
-        before, self._port, self.path = self._port, port, path
+        before, path_before = self._port, self.path
+        self._port, self.path = port, path
         if before is not None:
-            before.stopListening()
+            self._close(before, path_before)
 
     def stop(self) -> Deferred[Any]:
         """Listen no more, and break the connections; fires when the socket is gone."""
         port, self._port = self._port, None
-        stopped = maybeDeferred(port.stopListening) if port is not None else maybeDeferred(lambda: None)
+        stopped = self._close(port, self.path) if port is not None else succeed(None)
         for each in list(self.connections):
             each.transport.abortConnection()
         return stopped
+
+    def _close(self, port: _Port, path: str) -> Deferred[Any]:
+        return Deferred.fromCoroutine(self._close_and_remove(port, path))
+
+    async def _close_and_remove(self, port: _Port, path: str) -> None:
+        """Close a port, and remove its file, unless the disk does not answer."""
+        await maybeDeferred(port.stopListening)
+        removed = in_thread(self._reactor, "socket", lambda: Path(path).unlink(missing_ok=True))
+        await within(_PATIENCE, removed.addErrback(lambda failure: failure.trap(OSError)), self._reactor)
+
+
+def no_admin_socket(path: str, error: Any) -> str:
+    """Return why there is none, for people."""
+    return f"cannot open the admin socket {path}: {getattr(error, 'socketError', error)}"
 
 
 def _make_way(path: str) -> None:
@@ -108,6 +131,14 @@ def _make_way(path: str) -> None:
                 os.unlink(path)  # noqa: PTH108 (as the rest of this function)
             return
     raise OSError(errno.EADDRINUSE, "another relay answers there")
+
+
+class _Port(unix.Port):
+    """A port that leaves its file alone when it is closed: removing it may take as long as the disk likes."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close the socket."""
+        tcp.Port.connectionLost(self, reason)
 
 
 class _Factory(ServerFactory):

@@ -10,14 +10,20 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from influxrelay.core.errors import JournalError
 from influxrelay.core.text import text
+from influxrelay.core.timeouts import within
 from influxrelay.delivery.sender import Sender
+from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import Contents, Depth
 from influxrelay.operations import dead_letters
 from influxrelay.operations.targets import Listener, Progress
 from influxrelay.operations.views import Refused, Request, Row, only
+
+PATIENCE = 1.0  # seconds
 
 
 def chosen(listeners: Sequence[Listener], name: str) -> list[Listener]:
@@ -51,13 +57,22 @@ async def _find(listeners: Sequence[Listener], request: Request) -> tuple[Listen
 async def list_queues(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
     """Show the state of each backend, and what waits for it."""
     del request
-    rows = [row for listener in listeners for row in await _rows(listener)]
+    return await show_queues(listeners)
+
+
+async def show_queues(listeners: Sequence[Listener], reactor: Any = None) -> dict[str, Any]:
+    """Show the state of each backend, and what waits for it.
+
+    :param reactor: if it is given, no journal is waited for any longer than :data:`PATIENCE`.
+    """
+    asked = [Deferred.fromCoroutine(_rows(each, reactor)) for each in listeners]
+    rows = [row for each in asked for row in await each]
     now = time.time()
     relay = "running" if any(each.running for each in listeners) else "stopped"
     return {"relay": relay, "queues": [row.show(now) for row in rows]}
 
 
-async def _rows(listener: Listener) -> list[Row]:
+async def _rows(listener: Listener, reactor: Any) -> list[Row]:
     rows = {sender.name: _row(listener, sender) for sender in listener.senders}
     journal = listener.writer
     if journal is None:
@@ -65,7 +80,7 @@ async def _rows(listener: Listener) -> list[Row]:
     contents: Contents | None = None
     trouble = ""
     try:
-        contents = await journal.contents()
+        contents = await _contents(journal, reactor)
     except JournalError as error:
         trouble = str(error)
     for name, depth in contents.depths.items() if contents is not None else ():
@@ -87,6 +102,18 @@ async def _rows(listener: Listener) -> list[Row]:
         )
         for name, row in rows.items()
     ]
+
+
+async def _contents(journal: Journal, reactor: Any) -> Contents:
+    if reactor is None:
+        return await journal.contents()
+    answers: list[Contents | Failure] = []
+    if not await within(PATIENCE, journal.contents().addBoth(answers.append), reactor):
+        raise JournalError("what is in it could not be counted in time")
+    (answer,) = answers
+    if isinstance(answer, Failure):
+        answer.raiseException()
+    return answer
 
 
 def _of_depth(depth: Depth | None) -> dict[str, Any]:

@@ -172,7 +172,7 @@ class LocalExaminer:
         )
         if passed and words:
             words = f"ready for writes, but not to all shards: {words}"
-        return Health(NAME, passed, words or "ready for writes", tuple(checks), self._reads())
+        return Health(NAME, passed, words or _ready_for_writes(listeners), tuple(checks), self._reads())
 
     def _look_at_disk(self, writer: Journal) -> Deferred[bool]:
         """Find out whether a journal's trouble is over: while no writes come, nobody else does."""
@@ -233,6 +233,12 @@ class LocalExaminer:
         """Tell whether all listeners are ready."""
         late = "; ".join(f"{each.name}: {NOT_READY}" for each in self._listeners() if not each.is_ready)
         return Health(NAME, not late, late or "ready", queries=self._reads())
+
+
+def _ready_for_writes(listeners: Sequence[Listener]) -> str:
+    writers = [(each.name, each.writer) for each in listeners]
+    troubles = "; ".join(f"{name}: {writer.trouble}" for name, writer in writers if writer and writer.trouble)
+    return "ready for writes" + (f", but the journal does not work: {troubles}" if troubles else "")
 
 
 def _outline(listener: Listener, sender: Sender) -> Check:

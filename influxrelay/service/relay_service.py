@@ -27,14 +27,15 @@ from influxrelay.core.timeouts import within
 from influxrelay.delivery.prober import Prober
 from influxrelay.delivery.sender import Sender
 from influxrelay.http.overload import AdmissionControl
+from influxrelay.journal.worker import in_thread
 from influxrelay.listeners.factory import http_outputs
 from influxrelay.listeners.http import connect_shards
 from influxrelay.listeners.port_service import AdminService, SiteService, cannot_start
 from influxrelay.listeners.tcp import TCPService
 from influxrelay.listeners.tcp_protocol import LineServer
 from influxrelay.listeners.transaction import Transaction
-from influxrelay.operations.admin_socket import AdminSocket
-from influxrelay.operations.commands import list_queues, run
+from influxrelay.operations.admin_socket import AdminSocket, no_admin_socket
+from influxrelay.operations.commands import run, show_queues
 from influxrelay.operations.health import Examiner, LocalExaminer
 from influxrelay.operations.metrics import Metrics, serve_metrics
 from influxrelay.operations.resources import serve_health, serve_status
@@ -48,7 +49,7 @@ from influxrelay.transport.event_loop import describe_reactor
 from influxrelay.transport.sockets import Sockets
 
 _RESERVE = 10.0  # seconds that the end may take after the shutdown timeout, on a busy machine or a slow disk
-_LAST_WORDS = 0.5  # seconds of the shutdown timeout that are kept for answering whoever still waits
+_LAST_WORDS = 0.5  # seconds of the shutdown timeout that are kept for answering whoever still waits, and for a disk
 
 
 class RelayService(MultiService):
@@ -113,7 +114,7 @@ class RelayService(MultiService):
         try:
             self._admin_socket.start()
         except (CannotListenError, OSError) as error:
-            cannot_start(self.log, f"influxrelay: {_no_admin_socket(self._admin_socket.path, error)}")
+            cannot_start(self.log, f"influxrelay: {no_admin_socket(self._admin_socket.path, error)}")
         self.prober.start()
         self._share_files()
         for unused in self._sockets.unused():
@@ -136,7 +137,7 @@ class RelayService(MultiService):
             "started": iso(self._started),
             "uptime": round(time.time() - self._started, 3),
             "listeners": [listener.counters() for listener in self.listeners],
-            "queues": (await list_queues(self.listeners, Request("queues"), lambda done, total: None))["queues"],  # noqa: ARG005
+            "queues": (await show_queues(self.listeners, self._reactor))["queues"],
         }
 
     async def collect(self) -> list[Metric]:
@@ -257,7 +258,7 @@ class RelayService(MultiService):
         listener = make_listener(config, self._reactor, self._sockets)
         if listener.writer is not None:
             steps.back(listener.writer.stop)
-            opened = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), listener.open_journal)
+            opened = in_thread(self._reactor, "open", listener.open_journal)
             steps.later(listener.resume, await opened)
         return listener
 
@@ -282,7 +283,7 @@ class RelayService(MultiService):
         try:
             self._admin_socket.move(path, steps)
         except (CannotListenError, OSError) as error:
-            raise ListenError(_no_admin_socket(path, error)) from error
+            raise ListenError(no_admin_socket(path, error)) from error
 
     def _remove_admin(self, admin: AdminService) -> None:
         self.admin = None
@@ -355,12 +356,14 @@ class RelayService(MultiService):
     async def _end(self, listeners: Sequence[Listener]) -> None:
         """Let listeners take no more, answer what is in flight, and settle what waits; then close all they have."""
         senders = [sender for listener in listeners for sender in (*listener.senders, *listener.leaving)]
+        deadline = self._reactor.seconds() + self.config.shutdown_timeout
         await self._drain(senders, DeferredList([listener.stop_listening() for listener in listeners]))
         for listener in listeners:
             listener.abort()
-        closed: Deferred[Any] = DeferredList([sender.backend.close() for sender in senders])
-        writers = [listener.writer for listener in listeners if listener.writer is not None]
-        await DeferredList([closed, *(writer.stop() for writer in writers)])
+        closed: list[Deferred[Any]] = [sender.backend.close() for sender in senders]
+        left = max(_LAST_WORDS, deadline - self._reactor.seconds())
+        closed += [each.writer.stop(within=left) for each in listeners if each.writer is not None]
+        await DeferredList(closed)
 
     async def _drain(self, senders: Sequence[Sender], settled: Deferred[Any]) -> None:
         """Wait for something, and until nothing waits in the senders, within the shutdown timeout; then close them."""
@@ -383,7 +386,3 @@ async def _close(admin: AdminService) -> None:
     stopped = admin.stop_listening()
     admin.abort()
     await stopped
-
-
-def _no_admin_socket(path: str, error: Any) -> str:
-    return f"cannot open the admin socket {path}: {getattr(error, 'socketError', error)}"

@@ -84,7 +84,7 @@ http web: listens on 127.0.0.1:9096, consistency one
   to b: https://10.0.0.2:8086/write, with a token of its own, timeout 10 s
   to c: http://10.0.0.3:8086/write, as the client, timeout 10 s, buffer of 100 MB, reject when full
 http kept: listens on 127.0.0.1:9098, consistency quorum
-  journal in /var/lib/relay: 1024 MB, 1.5 h, reject when full, sync normal, relay on error
+  journal in /var/lib/relay: 1024 MB, 1.5 h, reject when full, sync normal, relay on error or after 5 s
   to f: http://10.0.0.6:8086/write, as the client, timeout 10 s, creates databases
 udp packets: listens on 127.0.0.1:9097, precision s
   to d: 10.0.0.4:8089, MTU 512

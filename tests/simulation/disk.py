@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
@@ -57,7 +57,7 @@ class Disk(Protocol):
 class SimulatedWorker:
     """Does its jobs after a while each, unless the disk fails or hangs."""
 
-    def __init__(self, disk: Disk, reactor: Any, name: str, timeout: float, on_stuck: Callable[[], object]) -> None:
+    def __init__(self, disk: Disk, reactor: Any, name: str, timeout: float, on_stuck: Callable[[str], object]) -> None:
         self.is_stuck = False
         self.jobs: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
         self.fails_within = False
@@ -71,6 +71,8 @@ class SimulatedWorker:
 
     def do(self, job: Callable[[], T]) -> Deferred[T]:
         """Do a job behind the others."""
+        if self.is_stuck:
+            return fail(TimeoutError("the disk does not answer"))
         done: Deferred[T] = Deferred()
         self.jobs.append((job, done))
         if not self._busy and not self._reactor.is_dead:
@@ -93,7 +95,7 @@ class SimulatedWorker:
             if not self.is_stuck and self._reactor.seconds() - self._since >= self._timeout:
                 self._disk.note(f"{self._name}: the disk does not answer")
                 self.is_stuck = True
-                self._on_stuck()
+                self._on_stuck("the disk does not answer")
             if not self._reactor.is_dead:
                 self._reactor.callLater(HANGING, self._execute)
             return

@@ -111,6 +111,7 @@ BROKEN: list[tuple[str, str, str, str]] = [
     (f"{HTTP}{JOURNAL}journal-max-age = '0'\n{OUTPUT}", f"{L}.journal-max-age", "'0'", "a duration above 0"),
     (f"{HTTP}{JOURNAL}journal-full = 'drop'\n{OUTPUT}", f"{L}.journal-full", "'drop'", '"reject" or "drop-oldest"'),
     (f"{HTTP}{JOURNAL}journal-sync = 'off'\n{OUTPUT}", f"{L}.journal-sync", "'off'", '"normal" or "full"'),
+    (f"{HTTP}{JOURNAL}journal-timeout = '0s'\n{OUTPUT}", f"{L}.journal-timeout", "'0s'", "a duration above 0"),
     (f"{HTTP}{JOURNAL}journal-on-error = 503\n{OUTPUT}", f"{L}.journal-on-error", "503", '"relay" or "refuse"'),
     (f"{HTTP}{JOURNAL}journal-size = 1\n{OUTPUT}", f"{L}.journal-size", 'did you mean "journal', "journal-max-mb"),
     (f"{UDP}{JOURNAL}{UDP_OUTPUT}", f"{V}.location", "127.0.0.1:8089", "a URL with a database"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from influxrelay.delivery import journal_backlog
 from influxrelay.delivery.fate import State
@@ -14,7 +15,7 @@ from testing.sender_case import Client, JournalCase, SenderCase, room
 class UnjournaledTests(JournalCase):
     """They wait in memory, each in its turn."""
 
-    def build(self, **settings: int) -> None:
+    def build(self, **settings: Any) -> None:
         """Build a sender that leaves all but a few writes to the journal."""
         self.patch(journal_backlog, "READ_AHEAD", room(0, writes=2, queues=0))
         super().build(**settings)

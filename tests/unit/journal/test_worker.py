@@ -19,7 +19,7 @@ class ThreadTests(SynchronousTestCase):
         """Make one."""
         self.clock = ThreadClock()
         self.stuck: list[float] = []
-        self.worker = ThreadWorker(self.clock, "test", TIMEOUT, lambda: self.stuck.append(self.clock.seconds()))
+        self.worker = ThreadWorker(self.clock, "test", TIMEOUT, lambda _: self.stuck.append(self.clock.seconds()))
         self.gates: list[threading.Event] = []
         self.addCleanup(self.end)
 
@@ -97,11 +97,24 @@ class ThreadTests(SynchronousTestCase):
         self.assertEqual(len(self.stuck), 1)
 
     def test_other_timeout(self) -> None:
-        """Another timeout holds from the next look on."""
-        self.worker.set_timeout(1.0)
+        """Another timeout holds at once, also for the job under way."""
         self.hang()
-        self.clock.advance(1.0)
+        self.clock.advance(0.5)
+        self.worker.set_timeout(1.0)
+        self.clock.advance(0.5)
         self.assertEqual(self.stuck, [1.0])
+
+    def test_refused_while_stuck(self) -> None:
+        """While a job takes too long no other is taken; what was given before is done when it ends."""
+        gate = self.hang()
+        before = self.worker.do(lambda: "done")
+        self.clock.advance(TIMEOUT)
+        refused = self.failureResultOf(self.worker.do(lambda: "never"), TimeoutError)
+        self.assertEqual(str(refused.value), "the disk has not answered for 5 s")
+        gate.set()
+        self.clock.report()
+        self.clock.report()
+        self.assertEqual(self.successResultOf(before), "done")
 
     def test_stop_while_stuck(self) -> None:
         """A thread that hangs is left alone at the end."""
@@ -112,7 +125,7 @@ class ThreadTests(SynchronousTestCase):
     def test_never_used(self) -> None:
         """A worker that got no job has no thread."""
         before = threading.active_count()
-        ThreadWorker(self.clock, "unused", TIMEOUT, lambda: None).stop()
+        ThreadWorker(self.clock, "unused", TIMEOUT, lambda _: None).stop()
         self.assertEqual(threading.active_count(), before)
 
 
