@@ -8,7 +8,7 @@ import attrs
 
 from influxrelay.core.write import Write
 from influxrelay.lineprotocol.filters import Filter, divide_slowly
-from influxrelay.lineprotocol.gzip_body import decoded_body, reduced
+from influxrelay.lineprotocol.gzip_body import decoded_body_slowly, reduced
 from influxrelay.lineprotocol.scanner import Steps
 
 
@@ -25,6 +25,6 @@ class Division:
 
 def divide_write_slowly(write: Write, filters: Sequence[Filter]) -> Steps[Division]:
     """Find out bit by bit what filters leave of a write: it may take long, whatever they are."""
-    lines = decoded_body(write)
+    lines = yield from decoded_body_slowly(write)
     parts, unwanted = yield from divide_slowly(lines, filters)
     return Division({each: reduced(write, lines, part) for each, part in zip(filters, parts, strict=True)}, unwanted)

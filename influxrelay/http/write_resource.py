@@ -85,7 +85,6 @@ class WriteResource(Resource):
     """``/write``: takes line protocol for the backends. :meth:`beside` makes the same for another API.
 
     :param cooperator: does the work for large bodies, beside everything else.
-    :param keeps_gzip: whether a body that came compressed stays so.
     :param clock: returns nanoseconds since the epoch; what lines without a timestamp get.
     :ivar lines: of the writes that were given to the backends, with their ``bytes``, as they came, decoded.
     """
@@ -100,7 +99,6 @@ class WriteResource(Resource):
         *,
         default_retention_policy: str = "",
         max_decoded_size: int = 0,
-        keeps_gzip: bool = True,
         limiter: TokenBucket | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -110,7 +108,6 @@ class WriteResource(Resource):
         self._fan_out = fan_out
         self._cooperator = cooperator
         self._clock = clock
-        self._keeps_gzip = keeps_gzip
         self._tallies: dict[Read, _Tally] = {read_v1: _Tally()}
         self.reconfigure(
             default_retention_policy=default_retention_policy, max_decoded_size=max_decoded_size, limiter=limiter
@@ -204,18 +201,13 @@ class WriteResource(Resource):
     def _prepare(self, request: Request, body: bytes, write: Write, route: _Route) -> Steps[_Prepared | None]:
         """Read a body, stamp its lines, and look at their names; return None if there are no lines."""
         encoding, precision = request.head.encoding, route.precision
-        if (
-            encoding
-            and self._keeps_gzip
-            and not route.guesses
-            and not self._fan_out.divides_lines
-            and is_gzip(encoding)
-        ):
+        if encoding and not route.guesses and is_gzip(encoding):
             packed = yield from prepare_packed(body, precision, self._clock(), self._max_decoded_size)
             if packed is None:
                 return None
             prepared = attrs.evolve(write, body=packed.body, mergeable=packed.mergeable, gzipped=True)
-            return _Prepared(prepared, packed.lines, packed.size)
+            division = yield from self._divide(prepared, packed.size)
+            return _Prepared(prepared, packed.lines, packed.size, division)
         if encoding:
             body = yield from decode_slowly(body, encoding, self._max_decoded_size)
         if not body or (body[:1] in _MAY_BE_BLANK and (yield from is_blank_slowly(body))):
@@ -227,10 +219,17 @@ class WriteResource(Resource):
             if route.guesses:
                 stamped = yield from convert_slowly(stamped, guess)
             prepared = attrs.evolve(write, body=stamped, mergeable=mergeable)
-        division = None
-        if self._fan_out.divides_lines and len(body) > self._fan_out.at_once:
-            division = yield from self._fan_out.divide_slowly(prepared)
+        division = yield from self._divide(prepared, len(body))
         return _Prepared(prepared, count_lines(body), len(body), division)
+
+    def _divide(self, prepared: Write, size: int) -> Steps[Any]:
+        """Find out who gets which lines, if that is more than a moment's work.
+
+        :param size: bytes of the lines.
+        """
+        if self._fan_out.divides_lines and size > self._fan_out.at_once:
+            return (yield from self._fan_out.divide_slowly(prepared))
+        return None
 
     def _submit(self, request: Request, route: _Route, prepared: _Prepared) -> None:
         route.tally.writes += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from influxrelay.core.errors import InvalidRequest
-from influxrelay.lineprotocol.gzip_body import decode_pieces
+from influxrelay.lineprotocol.gzip_body import gunzip_slowly
 from influxrelay.lineprotocol.scanner import Steps, run
 
 _UNSUPPORTED = {b"deflate", b"br", b"zstd", b"compress", b"snappy"}
@@ -44,12 +44,3 @@ def gunzip(data: bytes, limit: int) -> bytes:
     :raises InvalidRequest: 400 or 413.
     """
     return run(gunzip_slowly(data, limit))
-
-
-def gunzip_slowly(data: bytes, limit: int) -> Steps[bytes]:
-    """Do what :func:`gunzip` does, a millisecond or so at a time."""
-    pieces = []
-    for piece in decode_pieces(data, limit):
-        pieces.append(piece)
-        yield len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

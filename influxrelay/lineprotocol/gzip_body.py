@@ -57,6 +57,18 @@ def decode_pieces(data: bytes, limit: int) -> Iterator[bytes]:
         raise InvalidRequest(400, "unable to decode gzip body: unexpected end")
 
 
+def gunzip_slowly(data: bytes, limit: int) -> Steps[bytes]:
+    """Decode gzip into at most ``limit`` bytes, a millisecond or so at a time; 0 for no limit.
+
+    :raises InvalidRequest: 400 or 413.
+    """
+    pieces = []
+    for piece in decode_pieces(data, limit):
+        pieces.append(piece)
+        yield len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
 @attrs.frozen
 class Packed:
     """A gzip body that is ready for the backends.
@@ -175,6 +187,16 @@ class _Reading:
 def decoded_body(write: Write) -> bytes:
     """Return a write's lines."""
     return igzip.decompress(write.body) if write.gzipped else write.body
+
+
+def decoded_beginning(write: Write) -> bytes:
+    """Return as much of a write's lines as is decoded at once: some hundred kilobytes of a body that is larger."""
+    return next(filter(None, decode_pieces(write.body, 0)), b"") if write.gzipped else write.body
+
+
+def decoded_body_slowly(write: Write) -> Steps[bytes]:
+    """Return a write's lines, decoded a millisecond or so at a time."""
+    return (yield from gunzip_slowly(write.body, 0)) if write.gzipped else write.body
 
 
 def reduced(write: Write, whole: bytes, part: bytes) -> Write | None:

@@ -56,7 +56,7 @@ class HTTPService(SiteService, Relaying):
         fan_out = self._sharded or self._fan_out
         self.root = Resource()
         self.site = RelaySite(config.name, self.root, reactor, max_body_size=config.max_body_size)
-        self.writes = WriteResource(fan_out, self.site.cooperator, keeps_gzip=config.journal is None)
+        self.writes = WriteResource(fan_out, self.site.cooperator)
         self.root.putChild(b"write", self.writes)
         self.root.putChild(b"api/v2/write", self.writes.beside(read_v2, in_v2))
         self.root.putChild(b"api/v3/write_lp", self.writes.beside(read_v3, in_v3))

@@ -22,7 +22,7 @@ from influxrelay.core.errors import InfluxRelayError
 from influxrelay.core.text import count, iso, shortened, size, text
 from influxrelay.core.write import LINES, Write
 from influxrelay.journal.records import DeadLetter, Drop
-from influxrelay.lineprotocol.gzip_body import decoded_body
+from influxrelay.lineprotocol.gzip_body import decoded_beginning, decoded_body
 from influxrelay.lineprotocol.query_string import without
 from influxrelay.remotewrite.exposition import lines as remote_write_lines
 from influxrelay.remotewrite.headers import is_version_2
@@ -268,9 +268,9 @@ def summary(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
 
 
 def _lines(write: Write) -> Iterable[str]:
-    """Return what a write says, line by line; of a remote write in Prometheus' text format."""
+    """Return the beginning of what a write says, line by line; all of a remote write, in Prometheus' text format."""
     if write.destination.kind == LINES:
-        return map(text, decoded_body(write).splitlines())
+        return map(text, decoded_beginning(write).splitlines())
     return remote_write_lines(write.body, 2 if is_version_2(write.query) else 1)
 
 

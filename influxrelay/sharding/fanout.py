@@ -12,7 +12,7 @@ from influxrelay.core.replies import TAKEN, json_error
 from influxrelay.core.write import REMOTE_WRITE, Reply, Write
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.parts import Division
-from influxrelay.lineprotocol.gzip_body import decoded_body, reduced
+from influxrelay.lineprotocol.gzip_body import decoded_body_slowly, reduced
 from influxrelay.lineprotocol.scanner import Steps, run
 from influxrelay.remotewrite.headers import has_counts, is_version_2, only_counts, total
 from influxrelay.sharding.lines import LineDivider
@@ -69,7 +69,7 @@ class ShardedFanOut:
                     for name, part in divided.items()
                 },
             )
-        body = decoded_body(write)
+        body = yield from decoded_body_slowly(write)
         divided = yield from lines.divide_slowly(body, write.destination.precision)
         parts: dict[str, tuple[Write, Division | None]] = {}
         for name, part in divided.items():

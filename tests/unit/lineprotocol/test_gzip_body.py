@@ -16,7 +16,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.write import Destination, Write
 from influxrelay.lineprotocol import gzip_body
-from influxrelay.lineprotocol.gzip_body import NEWLINE, Packed, decode_pieces, decoded_body, prepare_packed, reduced
+from influxrelay.lineprotocol.gzip_body import (
+    NEWLINE,
+    Packed,
+    decode_pieces,
+    decoded_beginning,
+    decoded_body,
+    decoded_body_slowly,
+    prepare_packed,
+    reduced,
+)
 from influxrelay.lineprotocol.parser import count_lines, is_blank, prepare
 from influxrelay.lineprotocol.scanner import run
 from testing.line_protocol_cases import ALL, RUBBISH
@@ -161,7 +170,7 @@ class ReduceTests(SynchronousTestCase):
         plain = Write(Destination(b"db", b"", b"ns", (b"", b"", b"")), b"db=db", b"", lines)
         for write in (plain, Write(plain.destination, plain.query, b"", gzip.compress(lines), gzipped=True)):
             whole = decoded_body(write)
-            self.assertEqual(whole, lines)
+            self.assertEqual((whole, run(decoded_body_slowly(write)), decoded_beginning(write)), (lines,) * 3)
             self.assertIs(reduced(write, whole, whole), write)
             self.assertIsNone(reduced(write, whole, b""))
             part = reduced(write, whole, TIMED)
