@@ -29,7 +29,7 @@ class RejectTests(JournalTestCase):
             for connection in list(each.connections):
                 connection.transport.abortConnection()
 
-    async def fill(self, relay: HTTPService, consistency: str = "one") -> list[int]:
+    async def write_much(self, relay: HTTPService, consistency: str = "one") -> list[int]:
         """Write more than the journal may have, and return the answers' statuses."""
         target = b"/write?db=db&consistency=" + consistency.encode()
         return [(await self.ask(relay, request(target, line(number, SIZE)))).status for number in range(MANY)]
@@ -39,7 +39,7 @@ class RejectTests(JournalTestCase):
         good, other = self.backend(), self.backend()
         self.take_down(other)
         relay = self.start(good, other, max_bytes=MB)
-        self.assertEqual(await self.fill(relay), [204] * MANY)
+        self.assertEqual(await self.write_much(relay), [204] * MANY)
         writer = relay.writer
         assert writer is not None
         self.assertIn("is full", writer.obstacle)
@@ -54,7 +54,7 @@ class RejectTests(JournalTestCase):
         good, other = self.backend(), self.backend()
         self.take_down(other)
         relay = self.start(self.output(good, "good"), self.output(other, "other", max_waiting_mb=1), max_bytes=MB)
-        self.assertEqual(await self.fill(relay), [204] * MANY)
+        self.assertEqual(await self.write_much(relay), [204] * MANY)
         (loss,) = relay.senders[1].backlog.losses()
         self.assertEqual((loss.reason, loss.bytes), ("full", loss.writes * len(line(99, SIZE))))
         self.assertLessEqual(loss.first, loss.last)
@@ -67,7 +67,7 @@ class RejectTests(JournalTestCase):
         good, other = self.backend(), self.backend()
         self.take_down(good, other)
         relay = self.start(good, other, consistency="any", max_bytes=MB)
-        statuses = await self.fill(relay, "any")
+        statuses = await self.write_much(relay, "any")
         self.assertEqual((sorted(statuses), set(statuses)), (statuses, {204, 503}))
         good.rejects = other.rejects = False
         taken = statuses.count(204)

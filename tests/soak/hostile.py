@@ -1,4 +1,4 @@
-"""Hostile clients against a real relay, and what honest ones notice: ``python -m tests.soak.hostile [--admin]``.
+"""Hostile clients against a real relay, and what honest ones notice: ``python -m tests.soak.hostile``.
 
 One relay stands before two servers that answer 204. Honest clients write, on connections that they keep and on new
 ones, first alone and then beside each kind of attack. The attackers are a process of its own with the lowest priority:
@@ -225,6 +225,7 @@ def main() -> None:
     parser.add_argument(
         "--admin", action="store_true", help="attack the listener for operators, not the one for writes"
     )
+    parser.add_argument("--journal", action="store_true", help="let the relay keep a journal")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each attack")
     parser.add_argument("--only", default="", help="attacks whose names contain this")
     parser.add_argument("--attack", help=argparse.SUPPRESS)
@@ -236,7 +237,9 @@ def main() -> None:
         os.nice(19)
         threading.Thread(target=_end_with_parent, daemon=True).start()
         asyncio.run(attack(options.attack, options.port, options.count))
-    with tempfile.TemporaryDirectory() as directory, Arena(Path(directory)) as arena:
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        arena = stack.enter_context(Arena(Path(directory), f'journal = "{directory}/j"' if options.journal else ""))
         print(f"{'':30} {'writes':>6} {'p50 ms':>9} {'p99 ms':>9} {'x idle':>7} {'RSS MB':>8}", flush=True)  # noqa: T201
         arena.measure("warming up", 2)
         idle = arena.measure("no attack", options.seconds)
