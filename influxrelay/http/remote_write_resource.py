@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote_plus
+from weakref import WeakKeyDictionary
 
 import attrs
 from twisted.internet.task import Cooperator
@@ -116,6 +117,7 @@ class RemoteWriteResource(Resource):
         self._versions = versions
         self._consistency = consistency
         self._limiter = limiter
+        self._targets: WeakKeyDictionary[Head, _Target] = WeakKeyDictionary()  # clients send the same few heads
 
     def render(self, request: Request) -> None:
         """Answer a request of any method."""
@@ -130,7 +132,10 @@ class RemoteWriteResource(Resource):
                 request.refuse(json_error(error.status, error.message))
 
     def _write(self, request: Request) -> None:
-        target = self._target(request.head)
+        head = request.head
+        target = self._targets.get(head)
+        if target is None:
+            target = self._targets[head] = self._target(head)
         if self._limiter is not None:
             seconds = self._limiter.take()
             if seconds:
