@@ -25,7 +25,7 @@ class InfluxDB2(InfluxDBDouble):
         self.org = org
         self.buckets = set(buckets)
 
-    def answer(self, asked: Asked) -> Said:
+    def answer(self, asked: Asked) -> Said:  # noqa: PLR0911 (one for each path)
         """Answer a request."""
         if asked.path == "/ping":
             return Said(204, headers={"X-Influxdb-Version": "v2.7.12", "X-Influxdb-Build": "OSS"})
@@ -34,12 +34,25 @@ class InfluxDB2(InfluxDBDouble):
             return Said(200, {**shown, "version": "v2.7.12", "commit": "ec9dcde5d6"})
         if asked.path == "/ready":
             return Said(200, {"status": "ready", "started": "2026-11-30T12:00:00Z", "up": "1h0m0s"})
+        if asked.path == "/query":
+            return self._query(asked)
         if asked.path != "/api/v2/write":
             return _error(404, "not found", "path not found")
         if asked.method != "POST":
             return _error(405, "method not allowed", "allow: POST")
         self.asked.append(asked)
         return self._write(asked)
+
+    def _query(self, asked: Asked) -> Said:
+        """Answer as the 1.x compatibility API, which knows databases by their mappings to buckets."""
+        self.asked.append(asked)
+        if self.token not in (asked.secret(), asked.values.get("p")):
+            return _error(401, "unauthorized", "unauthorized access")
+        place = "/".join(filter(None, (asked.values.get("db", ""), asked.values.get("rp", ""))))
+        if place not in self.buckets:
+            words = f"database not found: {asked.values.get('db', '')}"
+            return Said(200, {"results": [{"statement_id": 0, "error": words}]})
+        return self.query(asked, place)
 
     def _write(self, asked: Asked) -> Said:  # noqa: PLR0911 (one for each way to fail)
         if asked.headers.get("authorization") not in (f"Token {self.token}", f"Bearer {self.token}"):

@@ -33,6 +33,9 @@ class InfluxDB3(InfluxDBDouble):
             return Said(
                 200, {"version": "3.6.0", "revision": "abcdef", "process_id": "1"}, {"x-influxdb-version": "3.6.0"}
             )
+        if asked.path == "/query":
+            self.asked.append(asked)
+            return self.query(asked, asked.form.get("db") or asked.values.get("db", ""))
         if asked.path != "/api/v3/write_lp" or asked.method != "POST":
             return Said(404 if asked.path != "/api/v3/write_lp" else 405, "not found")
         self.asked.append(asked)

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import gzip
 import json
+import re
 import threading
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,6 +35,11 @@ class Asked:
     values: dict[str, str]
     headers: dict[str, str]
     body: bytes
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The values of a body that is a form."""
+        return {name: each[-1] for name, each in parse_qs(self.body.decode()).items()}
 
     def secret(self) -> str:
         """Return the token or the password of the ``Authorization`` header."""
@@ -149,6 +155,30 @@ class InfluxDBDouble:
         handler.end_headers()
         if handler.command != "HEAD" and said.status != 204:
             handler.wfile.write(text)
+
+    def query(self, asked: Asked, database: str) -> Said:
+        """Answer a query in InfluxQL: ``SELECT field FROM measurement``, with ``epoch=ns``; nothing else is known.
+
+        :param database: what the points are kept under.
+        """
+        q = asked.form.get("q") or asked.values.get("q", "")
+        found = re.fullmatch(r"SELECT (\w+) FROM (\w+)", q)
+        if not q:
+            return Said(400, {"error": 'missing required parameter "q"'})
+        if found is None:
+            kind = re.match(r"[A-Z]+( DATABASE)?", q)
+            words = f"not implemented: {kind[0] if kind else q}"
+            return Said(200, {"results": [{"statement_id": 0, "error": words}]})
+        field, measurement = found.groups()
+        rows = sorted(
+            [time, fields[field]]
+            for (name, _, time), fields in self.contents[database].items()
+            if name == measurement and field in fields
+        )
+        result: dict[str, Any] = {"statement_id": 0}
+        if rows:
+            result["series"] = [{"name": measurement, "columns": ["time", field], "values": rows}]
+        return Said(200, {"results": [result]}, {"X-Influxdb-Build": "OSS"})
 
     def conflict(self, bucket: str, line: Parsed) -> str:
         """Return the field that has another type than before; empty if there is none."""

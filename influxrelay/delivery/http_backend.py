@@ -192,6 +192,10 @@ class HTTPBackend:
             target += b"&" + query
         return self._ask(b"POST", target, self.timeout, write.authorization)
 
+    def answers(self, endpoint: str) -> bool:
+        """Tell whether there is such an endpoint: remote reads are a matter of InfluxDB 1.x."""
+        return endpoint == QUERY or isinstance(self._api, V1)
+
     def query(
         self, question: Question, *, own_credentials: bool = False, timeout: float | None = None
     ) -> Deferred[Response]:
@@ -201,7 +205,9 @@ class HTTPBackend:
         :param timeout: seconds for everything, to the last byte of the response; None for no limit.
         :return: fires with the head of the response; fails with :class:`BackendFailure`.
         """
-        path, query = self._query_path, question.query
+        path, query, body = self._query_path, self._api.locate(question.query), question.body
+        if body and question.endpoint == QUERY:
+            body = self._api.locate(body)
         if question.endpoint != QUERY:
             path = path.rpartition(b"/")[0] + b"/api/v1/prom/read"
         headers = Headers()
@@ -214,7 +220,7 @@ class HTTPBackend:
         if own_credentials:
             query = without(query, b"u", b"p")
         target = b"%b?%b" % (path, query) if query else path
-        return self._queries.request(question.method, target, headers, question.body, timeout=timeout)
+        return self._queries.request(question.method, target, headers, body, timeout=timeout)
 
     def ping(self) -> Deferred[Reply]:
         """Ask whether the server lives; fires and fails as :meth:`post` does, within a time of its own."""

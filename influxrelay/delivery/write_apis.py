@@ -8,7 +8,7 @@ from urllib.parse import quote_plus
 import attrs
 
 from influxrelay.lineprotocol.credentials import basic, user_of
-from influxrelay.lineprotocol.query_string import Target, accepts_partial, parse
+from influxrelay.lineprotocol.query_string import Target, accepts_partial, parse, values_of, without
 
 _COARSE = {b"m": 60, b"h": 3600}
 _V2_PRECISIONS = {b"": b"ns", b"n": b"ns", b"ns": b"ns", b"u": b"us", b"ms": b"ms", b"s": b"s", b"m": b"s", b"h": b"s"}
@@ -33,6 +33,9 @@ class WriteAPI(Protocol):
     def address(self, query: bytes, authorization: bytes) -> WriteRequest:
         """Translate the query string of a write, which is that of 1.x, and the client's credentials."""
 
+    def locate(self, query: bytes) -> bytes:
+        """Translate the parameters of a query, be they in its URL or in a form."""
+
 
 @attrs.frozen
 class V1:
@@ -41,6 +44,10 @@ class V1:
     def address(self, query: bytes, authorization: bytes) -> WriteRequest:
         """Return both unchanged."""
         return WriteRequest(query, authorization)
+
+    def locate(self, query: bytes) -> bytes:
+        """Return them unchanged."""
+        return query
 
 
 @attrs.frozen
@@ -64,6 +71,10 @@ class V2:
         token = authorization if user is None else b"Token " + b":".join(user)
         return WriteRequest(_encode(pairs), token, _COARSE.get(target.precision, 1))
 
+    def locate(self, query: bytes) -> bytes:
+        """Return them unchanged: the server has its own mappings of databases to buckets."""
+        return query
+
 
 @attrs.frozen
 class V3:
@@ -84,6 +95,13 @@ class V3:
         if target.username and target.password:
             authorization = basic(target.username, target.password)
         return WriteRequest(_encode(pairs), authorization, _COARSE.get(target.precision, 1))
+
+    def locate(self, query: bytes) -> bytes:
+        """Return them with a database that has another name there."""
+        values = values_of(query)
+        place = b"/".join(filter(None, (values.get(b"db", b""), values.get(b"rp", b""))))
+        name = next((each for known, each in self.databases if known.encode() == place), "")
+        return without(query, b"db", b"rp") + b"&db=" + quote_plus(name).encode() if name else query
 
 
 def _find_bucket(target: Target, buckets: tuple[tuple[str, str], ...]) -> bytes:

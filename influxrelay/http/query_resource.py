@@ -21,7 +21,7 @@ from influxrelay.core.write import Reply
 from influxrelay.delivery.changes import Changes
 from influxrelay.delivery.queries import PROMETHEUS_READ, Question, forwarded_headers
 from influxrelay.delivery.sender import Sender
-from influxrelay.delivery.standing import Outlook, outlook, standing
+from influxrelay.delivery.standing import Outlook, outlook, standing, transport
 from influxrelay.http.execution import Execution
 from influxrelay.http.query_counters import QueryCounters
 from influxrelay.http.query_request import Query, read_query
@@ -98,12 +98,20 @@ class Readers:
             names = ", ".join(self.counters)
             request.refuse(json_error(400, f'no backend is named "{backend}"; there are: {names}'))
             return
+        able = [
+            each for each in self.senders if backend in ("", each.name) and transport(each).answers(question.endpoint)
+        ]
+        if not able:
+            request.refuse(json_error(404, f"no backend answers {shown}: it is a matter of InfluxDB 1.x"))
+            return
         if not self._has_room(request, question):
             return
         connection = request.connection
-        candidates = self._candidates(self._chosen.get(connection, "") if connection is not None else "", backend)
+        candidates = self._candidates(
+            able, self._chosen.get(connection, "") if connection is not None else "", serves_old=bool(backend)
+        )
         if not candidates:
-            why = "; ".join(f"{each.name}: {standing(each).why_not}" for each in self.senders)
+            why = "; ".join(f"{each.name}: {standing(each).why_not}" for each in able)
             request.respond(json_error(503, f"no backend is in sync: {why}"))
             return
         self._begun(question)
@@ -148,16 +156,16 @@ class Readers:
         self.active += 1
         self._bodies += len(question.body)
 
-    def _candidates(self, chosen: str, wanted: str) -> list[Candidate]:
+    def _candidates(self, senders: Sequence[Sender], chosen: str, *, serves_old: bool) -> list[Candidate]:
         """Return the backends to ask, in order: those in sync, then the others by what they lack."""
-        found = [(standing(each), each) for each in self.senders if wanted in ("", each.name)]
+        found = [(standing(each), each) for each in senders]
         good = [each for how, each in found if how.in_sync]
         if good:
             first = next((index for index, each in enumerate(good) if each.name == chosen), self._turn % len(good))
             self._turn += chosen != good[first].name
             good = good[first:] + good[:first]
         candidates = [self._candidate(each, in_sync=True) for each in good]
-        if self.settings.when_behind == "serve" or wanted:
+        if self.settings.when_behind == "serve" or serves_old:
             rest = [(how, each) for how, each in found if not how.in_sync]
             rest.sort(key=lambda pair: (bool(pair[0].objection), pair[0].missing))
             candidates += [self._candidate(each, in_sync=False) for _, each in rest]
