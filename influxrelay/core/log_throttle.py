@@ -95,7 +95,7 @@ class RefusalLog:
         count = self._throttle.admit()
         if count:
             self._log.warn(
-                "{relay}: backend {backend} refused {count} write(s), the last with {reason}: {detail}",
+                "{relay}: backend {backend} refused {count} write(s), the last with {detail}",
                 relay=relay,
                 backend=backend,
                 count=count,

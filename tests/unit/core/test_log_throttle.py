@@ -6,8 +6,19 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay.core.log_throttle import FailureLog, Throttle
+from influxrelay.core.log_throttle import FailureLog, RefusalLog, Throttle
 from testing.logs import watch_events
+
+
+class RefusalLogTests(SynchronousTestCase):
+    """The log of what backends refuse."""
+
+    def test_line(self) -> None:
+        """The line says what the backend has said, once."""
+        events = watch_events(self)
+        RefusalLog(Clock()).refused("relay", "db1", 400, '400: {"error":"partial write"}')
+        line = 'relay: backend db1 refused 1 write(s), the last with 400: {"error":"partial write"}'
+        self.assertEqual([(formatEvent(each), each["reason"]) for each in events], [(line, 400)])
 
 
 class FailureLogTests(SynchronousTestCase):
