@@ -14,7 +14,7 @@ from influxrelay.sharding.aggregates import Aggregate
 from influxrelay.sharding.concern import bounded_range
 from influxrelay.sharding.merge_groups import Groups
 from influxrelay.sharding.merge_rows import merge_rows
-from influxrelay.sharding.outcomes import Refused, ShardFailed
+from influxrelay.sharding.outcomes import Refused, ShardFailed, StatementError
 from influxrelay.sharding.placement import ShardMap
 from influxrelay.sharding.results import Answer, Block, Shard
 from influxrelay.sharding.schema import Schema, question
@@ -111,8 +111,8 @@ class Planner:
             raise TypeError(statement)
         try:
             plan = SelectPlan(select, self._shards, self._now)
-        except ValueError:  # InfluxDB says why
-            return Alone(self._shards.shards[0], text)
+        except ValueError as error:
+            raise Refused(f"its range of time cannot be told: {error}") from None
         everywhere = sorted(plan.everywhere)
         if plan.is_at_home:
             return Alone(everywhere[0], text)
@@ -155,9 +155,15 @@ class Planner:
 
         :raises StatementError: InfluxDB does not understand the statement.
         """
+        asked = question(plan.measurements, plan.range)
         explained = text if text[:7].upper() == "EXPLAIN" else f"EXPLAIN {text}"
-        asked = f"{question(plan.measurements, plan.range)}; {explained}"
-        schema = Schema.union(await together(self._schema(name, asked) for name in names))
+        try:
+            schema = Schema.union(await together(self._schema(name, f"{asked}; {explained}") for name in names))
+        except StatementError as error:
+            if "type error" in str(error):  # it names types, which a shard may not know
+                schema = Schema.union(await together(self._schema(name, asked) for name in self._shards.shards))
+                await self._all(self._shards.shards[:1], f"EXPLAIN {plan.text(schema)}")
+            raise
         plan.check_key(schema)
         return schema
 

@@ -50,6 +50,8 @@ class SelectPlan:
         self._shards = shards
         self._now = now
         self._writer = Writer(now)
+        if any(each.zone == "Local" for each in select.selects()) and len(shards.shards) > 1:
+            raise Refused("tz('Local') is another one at each server: name the time zone")
         self.leaves: list[Leaf] = list(leaves(select, now))
         if not self.leaves:
             raise Refused("it reads nothing")
@@ -105,8 +107,6 @@ class SelectPlan:
                 )
             if bounds.offset and not bounds.limit:
                 raise Refused("OFFSET over several shards needs a LIMIT")
-            if select.zone == "Local":
-                raise Refused("tz('Local') is another one at each server: name the time zone")
 
     def check_key(self, schema: Schema) -> None:
         """Refuse what takes a field for the shard key.

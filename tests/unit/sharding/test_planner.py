@@ -119,6 +119,8 @@ class PlannerTests(SynchronousTestCase):
         for text in (
             "SELECT median(v) FROM m",
             "SELECT v FROM m SLIMIT 1",
+            "SELECT v FROM m WHERE c = 'x' AND time > '2026-01-01' tz('Local')",
+            "SELECT v FROM m WHERE c = 'x' AND time != 0",
             "SELECT v FROM m OFFSET 1",
             "SELECT max(v) FROM (SELECT v FROM m)",
             "SELECT v FROM a..m, b..m",
