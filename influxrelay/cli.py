@@ -20,7 +20,6 @@ from influxrelay.config.sharding import time as read_time
 from influxrelay.core.errors import ConfigError
 from influxrelay.core.text import count, size
 from influxrelay.operations import render as show
-from influxrelay.operations.shards import render_shards, shard_maps
 from influxrelay.operations.views import Refused, Request, socket_path
 
 CONFIG = "/etc/influxrelay/relay.toml"
@@ -39,7 +38,8 @@ _SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "dead-letters drop": show.dropped_letters,
     "reload": show.reloaded,
     "reload check": show.reloaded,
-    "shards": render_shards,
+    "shards": show.shards,
+    "config": show.converted,
 }
 
 
@@ -55,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         request = _request(options)
-        answer = _shards(options) if request.command == "shards" else _ask(options, request)
-        print(json.dumps(answer, indent=2) if options.json else show.safe(_SHOWN[request.command](answer)), flush=True)
+        local = {"shards": _shards, "config": _convert}.get(request.command)
+        answer = local(options) if local is not None else _ask(options, request)
+        print(json.dumps(answer, indent=2) if options.json else _text(request.command, answer), flush=True)
     except (Refused, ConfigError) as error:
         print(f"influxrelay: {show.safe(str(error))}".replace("\n", " "), file=sys.stderr)
         return REFUSED
@@ -66,6 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return REFUSED if answer.get("failed") else OK
+
+
+def _text(command: str, answer: dict[str, Any]) -> str:
+    """Return an answer for people, without what a terminal would obey; a converted file is what it is."""
+    text = _SHOWN[command](answer)
+    return text if command == "config" and not answer["output"] else show.safe(text)
 
 
 # -- what is asked
@@ -85,7 +92,9 @@ def _common() -> _Parser:
     common.add_argument("--socket", metavar="PATH", help="its admin socket (default: as the configuration says)")
     common.add_argument("--listener", metavar="NAME", help="only this listener's backends")
     common.add_argument("--json", action="store_true", help="answer in JSON, for scripts")
-    common.add_argument("--yes", action="store_true", help="drop without being asked for this option on a terminal")
+    common.add_argument(
+        "--yes", action="store_true", help="drop, or replace a file, without being asked for this option"
+    )
     return common
 
 
@@ -109,6 +118,9 @@ def _parser() -> _Parser:
         check=False,
         key=None,
         at="",
+        file=None,
+        journal="",
+        output="",
     )
     parser.add_argument("--version", action="version", version=f"influxrelay {__version__}")
     topics = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -165,6 +177,13 @@ def _parser() -> _Parser:
         "key", metavar="KEY", nargs="?", help='a measurement, or a value of the tag; "" is for lines without the tag'
     )
     shards.add_argument("--at", metavar="TIME", help='a time such as "2026-12-01T00:00:00Z" (default: now)')
+
+    config = add(
+        topics, "config", "convert a file of InfluxDB Relay or of its Veepee fork; it means the same, comments stay."
+    )
+    config.add_argument("file", metavar="FILE", nargs="?", help="the file (default: the configuration)")
+    config.add_argument("--journal", metavar="DIRECTORY", help="put journals there, in place of buffers in memory")
+    config.add_argument("--output", metavar="NEW", help="write the new file there, instead of to standard output")
     return parser
 
 
@@ -186,6 +205,8 @@ def _request(options: argparse.Namespace) -> Request:
 
 def _shards(options: argparse.Namespace) -> dict[str, Any]:
     """Return what the configuration says of shards."""
+    from influxrelay.operations.shards import shard_maps  # noqa: PLC0415 (it needs Twisted, which takes its time)
+
     try:
         at = read_time(options.at)
     except NotAllowed as error:
@@ -193,6 +214,26 @@ def _shards(options: argparse.Namespace) -> dict[str, Any]:
     key = None if options.key is None else os.fsencode(options.key)
     config = load(options.config, secrets=False)
     return shard_maps(config, options.listener, key, time.time_ns() if at is None else at)
+
+
+def _convert(options: argparse.Namespace) -> dict[str, Any]:
+    """Convert a file, and write the new one where that is asked for; an existing one is replaced with --yes only."""
+    from influxrelay.config.conversion import convert  # noqa: PLC0415 (no other command needs it)
+
+    found = convert(options.file or options.config, journal=options.journal)
+    answer: dict[str, Any] = {"changes": list(found.changes), "output": options.output, "text": found.text}
+    if options.output:
+        try:
+            with open(options.output, "w" if options.yes else "x", encoding="utf-8", newline="") as file:  # noqa: PTH123 (as given)
+                file.write(found.text)
+        except FileExistsError:
+            raise Refused(f"{options.output} is there already: add --yes to replace it") from None
+        except OSError as error:
+            raise Refused(f"{options.output}: {error.strerror or error}") from None
+    elif not options.json:
+        for change in found.changes or ["nothing to change"]:
+            print(show.safe(change), file=sys.stderr)
+    return answer
 
 
 def _wrong(command: str, message: str) -> NoReturn:

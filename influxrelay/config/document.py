@@ -51,24 +51,32 @@ def _shown_key(key: str) -> str:
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else shortened(repr(key))
 
 
-def parse(path: str | Path, environment: Mapping[str, str], *, secrets: bool) -> tuple[Place, Table]:
-    """Read a file and substitute the environment variables in its strings.
+def read_text(path: str | Path) -> tuple[Place, str]:
+    """Read a file.
 
-    :param secrets: whether a variable that a secret names must be set; else such a secret stays as it is written.
-    :raises ConfigError: the file cannot be read, is not TOML, or names a variable that is not set.
+    :raises ConfigError: it cannot be read.
     """
     place = Place(str(path) if str(path).isprintable() else repr(str(path)))
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        return place, Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise place.error(f"not UTF-8 (byte {error.start}); a configuration is TOML in UTF-8") from None
     except (OSError, ValueError) as error:
         raise place.error(f"cannot read the file: {getattr(error, 'strerror', error)}") from None
+
+
+def parse(place: Place, text: str, environment: Mapping[str, str], *, secrets: bool) -> Table:
+    """Parse a file's text and substitute the environment variables in its strings.
+
+    :param secrets: whether a variable that a secret names must be set; else such a secret stays as it is written.
+    :raises ConfigError: it is not TOML, or names a variable that is not set.
+    """
     try:
         table = tomlkit.parse(text).unwrap()
     except (TOMLKitError, ValueError) as error:
         raise place.error(f"not valid TOML: {' '.join(str(error).split()).rstrip('.')}") from None
-    return place, _substitute(place, table, environment, lenient=() if secrets else schema.HIDDEN)
+    substituted: Table = _substitute(place, table, environment, lenient=() if secrets else schema.HIDDEN)
+    return substituted
 
 
 def _substitute(place: Place, value: Any, environment: Mapping[str, str], lenient: Iterable[str], key: str = "") -> Any:

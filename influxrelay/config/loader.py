@@ -19,7 +19,7 @@ import attrs
 from influxrelay.config import readers
 from influxrelay.config import schema as config_keys
 from influxrelay.config.answers import read_answers
-from influxrelay.config.document import Place, Table, parse, read, read_each, refuse_duplicates
+from influxrelay.config.document import Place, Table, parse, read, read_each, read_text, refuse_duplicates
 from influxrelay.config.names import tell_apart
 from influxrelay.config.readers import shown
 from influxrelay.config.schema import Keys
@@ -37,21 +37,30 @@ from influxrelay.config.settings import (
 )
 from influxrelay.config.shard_tables import is_sharded, read_shards
 from influxrelay.config.shard_tables import warnings as warnings_of
+from influxrelay.config.targets import prometheus_targets, refuse_another_path, targets
 
 _Listener = TypeVar("_Listener", bound=ListenerConfig)
 _Output = TypeVar("_Output", bound=HTTPOutputConfig | UDPOutputConfig)
 
 
-def load(path: str | Path, environment: Mapping[str, str] = os.environ, *, secrets: bool = True) -> Config:
+def load(
+    path: str | Path,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    secrets: bool = True,
+    text: str | None = None,
+) -> Config:
     """Read a configuration file and the secrets that it refers to.
 
     Relative paths in it are relative to the working directory.
 
     :param secrets: False for a tool that does not use them: an environment variable of a secret need not be set then.
+    :param text: what the file is to hold; None for what it holds.
     :raises ConfigError: with one line: the file, the key's path (``http[0].output[1].timeout``), what was found and
         what is allowed.
     """
-    place, table = parse(path, environment, secrets=secrets)
+    place, found = read_text(path)
+    table = parse(place, found if text is None else text, environment, secrets=secrets)
     fields = read(place, table, config_keys.CONFIG)
     http = read_each(place / "http", fields.pop("http", []), _http_listener)
     udp = read_each(place / "udp", fields.pop("udp", []), _udp_listener)
@@ -286,22 +295,10 @@ def _http_output(place: Place, table: Table, keys: Keys | None = None) -> HTTPOu
     _check_api(place, fields)
     api = fields.get("api", "v1")
     if "write" not in endpoints:
-        _refuse_another_path(place / "location", api, url)
+        refuse_another_path(place / "location", api, url)
     fields["name"] = fields.get("name", table["location"])
-    targets = _prometheus_targets(url, endpoints) if is_prometheus else _targets(url, endpoints, api)
-    return HTTPOutputConfig(location=table["location"], query=url.query, **targets, **fields)
-
-
-def _prometheus_targets(url: SplitResult, endpoints: dict[str, str]) -> Table:
-    """Return a Prometheus' URLs: the location is where it takes remote writes."""
-    origin = f"{url.scheme}://{url.netloc}"
-    return {
-        "write_url": f"{origin}{url.path or '/'}",
-        "ping_url": f"{origin}/{endpoints.get('ping', '-/healthy')}",
-    }
-
-
-_WRITE_PATHS = {"v1": "write", "v2": "api/v2/write", "v3": "api/v3/write_lp"}
+    urls = prometheus_targets(url, endpoints) if is_prometheus else targets(url, endpoints, api)
+    return HTTPOutputConfig(location=table["location"], query=url.query, **urls, **fields)
 
 
 def _check_api(place: Place, fields: Table) -> None:
@@ -315,46 +312,6 @@ def _check_api(place: Place, fields: Table) -> None:
         raise (place / "buckets").error('set without api = "v2" or "v3"; add one of them, or remove it')
     if api != "v1" and fields.get("create_databases"):
         raise (place / "create-databases").error(f'cannot be used with api = "{api}"; remove it')
-
-
-def _refuse_another_path(place: Place, api: str, url: SplitResult) -> None:
-    """Refuse a location that ends in the path of another API."""
-    path = url.path.rstrip("/")
-    found = next((each for each in ("v2", "v3", "v1") if path.endswith(f"/{_WRITE_PATHS[each]}")), api)
-    if found != api:
-        raise place.error(
-            f'found {shown(url.geturl())}, which is for api = "{found}"; allowed with api = "{api}":'
-            f" a URL without a path, or with one that ends in /{_WRITE_PATHS[api]}"
-        )
-
-
-def _targets(url: SplitResult, endpoints: dict[str, str], api: str) -> Table:
-    """Return an output's URLs.
-
-    The location is the base of the endpoints if one of them is ``write`` (the Veepee fork) or its path is empty or ends
-    in a slash; else it is the write URL (InfluxDB Relay), and the base is what precedes the path of its API, or its
-    last segment.
-    """
-    base, _, segment = url.path.rpartition("/")
-    write = segment or _WRITE_PATHS[api]
-    if "write" in endpoints:
-        base, write = url.path.rstrip("/"), endpoints["write"]
-    elif segment and url.path.endswith(f"/{_WRITE_PATHS[api]}"):
-        base, write = url.path.removesuffix(f"/{_WRITE_PATHS[api]}"), _WRITE_PATHS[api]
-    place = [] if write == _WRITE_PATHS[api] else write.rstrip("/").split("/")[:-1]
-
-    def beside(name: str) -> str:  # the write URL, or where the API has it
-        return "/".join([*place, name])
-
-    def join(endpoint: str) -> str:
-        return f"{url.scheme}://{url.netloc}{base}/{endpoint}"
-
-    return {
-        "write_url": join(write),
-        "write_prom_url": join(endpoints["write_prom"]) if "write_prom" in endpoints else None,
-        "ping_url": join(endpoints.get("ping", beside("ping"))),
-        "query_url": join(endpoints.get("query", beside("query"))),
-    }
 
 
 def _choose_credentials(place: Place, fields: Table) -> None:

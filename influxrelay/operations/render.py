@@ -9,6 +9,7 @@ from typing import Any
 from influxrelay.core.text import age, count, shortened, size
 
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # all but the newline: a terminal would obey them
+_BEGINNING = "the beginning"
 _WORDS = 60  # characters of a backend's words in a list
 
 
@@ -146,6 +147,36 @@ def replayed(answer: dict[str, Any]) -> str:
 def dropped_letters(answer: dict[str, Any]) -> str:
     """Say how many were dropped."""
     return f"{count(answer['dropped'], 'dead letter')} dropped"
+
+
+def shards(answer: dict[str, Any]) -> str:
+    """Show the maps of listeners with shards."""
+    lines: list[str] = []
+    for each in answer["listeners"]:
+        default = f", without it in {each['default_shard']}" if each["default_shard"] else ""
+        lines.append(f"{each['name']}: by {each['shard_key']}{default}")
+        for epoch in each["epochs"]:
+            lines.append(f"  {'*' if epoch['current'] else ' '} from {epoch['since'] or _BEGINNING}: {_named(epoch)}")
+            lines += [f"      {key} is pinned to {name}" for key, name in epoch["pins"].items()]
+        if "key" in each:
+            lines.append(f"  {each['key'] or 'what lacks the tag'} at {answer['at']}: {each['shard']}")
+    return "\n".join(lines)
+
+
+def _named(epoch: dict[str, Any]) -> str:
+    found = epoch["shards"]
+    if len({each["weight"] for each in found}) == 1:
+        return ", ".join(each["name"] for each in found)
+    return ", ".join(f"{each['name']} (weight {each['weight']:g})" for each in found)
+
+
+def converted(answer: dict[str, Any]) -> str:
+    """Show a converted file, or what was changed in one that was written."""
+    if not answer["output"]:
+        text: str = answer["text"]
+        return text.removesuffix("\n")
+    changes = [f"  {each}" for each in answer["changes"]] or ["  nothing"]
+    return "\n".join([f"Written to {answer['output']}. Changed:", *changes])
 
 
 def reloaded(answer: dict[str, Any]) -> str:

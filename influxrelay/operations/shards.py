@@ -10,7 +10,6 @@ from influxrelay.listeners.factory import make_shard_map
 from influxrelay.operations.views import Refused
 from influxrelay.sharding.placement import ShardMap
 
-BEGINNING = "the beginning"
 _SECOND = 10**9
 
 
@@ -60,24 +59,3 @@ def _shown(time: int) -> str:
     seconds, fraction = divmod(time, _SECOND)
     shown = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{shown}.{fraction:09}".rstrip("0") + "Z" if fraction else f"{shown}Z"
-
-
-def render_shards(answer: dict[str, Any]) -> str:
-    """Return the maps as text for people."""
-    lines: list[str] = []
-    for each in answer["listeners"]:
-        default = f", without it in {each['default_shard']}" if each["default_shard"] else ""
-        lines.append(f"{each['name']}: by {each['shard_key']}{default}")
-        for epoch in each["epochs"]:
-            lines.append(f"  {'*' if epoch['current'] else ' '} from {epoch['since'] or BEGINNING}: {_named(epoch)}")
-            lines += [f"      {key} is pinned to {name}" for key, name in epoch["pins"].items()]
-        if "key" in each:
-            lines.append(f"  {each['key'] or 'what lacks the tag'} at {answer['at']}: {each['shard']}")
-    return "\n".join(lines)
-
-
-def _named(epoch: dict[str, Any]) -> str:
-    shards = epoch["shards"]
-    if len({each["weight"] for each in shards}) == 1:
-        return ", ".join(each["name"] for each in shards)
-    return ", ".join(f"{each['name']} (weight {each['weight']:g})" for each in shards)
