@@ -16,7 +16,7 @@ from influxrelay.journal.reading import strike
 _MAX_PARTS = 1024  # IOV_MAX, limits.h
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Batch:
     """What is appended together.
 

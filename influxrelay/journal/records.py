@@ -7,7 +7,7 @@ import attrs
 from influxrelay.core.write import Write
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)  # not frozen, as a write is not
 class Record:
     """A write as the log has it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
 from typing import Self
@@ -170,16 +171,22 @@ class Segment:
 
     def add(self, record: Record, parts: list[bytes]) -> None:
         """Add a write, and append the bytes that stand for it to those that are to be written."""
-        write = record.write
-        known = self._contexts.get((write.destination, write.query))
-        if known is None:
-            known = self._define(write.destination, write.query, parts)
-        context, places = known
-        body = write.body
-        parts.append(write_head(context, record))
-        parts.append(body)
-        self._note(places, record.seq, record.time, self.size, len(body))
-        self.size += HEAD + len(body)
+        self.extend((record,), parts)
+
+    def extend(self, records: Iterable[Record], parts: list[bytes]) -> None:
+        """Add writes, and append the bytes that stand for them to those that are to be written."""
+        destination, query, context, places = None, b"", 0, Places()
+        for record in records:
+            write = record.write
+            if write.destination is not destination or write.query != query:  # mostly it is as in the one before
+                destination, query = write.destination, write.query
+                known = self._contexts.get((destination, query)) or self._define(destination, query, parts)
+                context, places = known
+            body = write.body
+            size = len(body)
+            parts += (write_head(context, record), body)
+            self._note(places, record.seq, record.time, self.size, size)
+            self.size += HEAD + size
 
     def _note(self, places: Places, number: int, when: float, offset: int, size: int) -> None:
         places.add(number, when, offset, size)

@@ -37,7 +37,7 @@ class _UnderWay:
 
 
 class Tail:
-    """Appends in batches: what comes while one is under way becomes the next.
+    """Appends in batches: what comes in one turn of the reactor, or while a batch is under way, becomes the next.
 
     :param worker: has a thread in which to wait for the disk.
     :param on_settled: is told when a batch is done, well or not.
@@ -65,6 +65,7 @@ class Tail:
         self._strikes: list[tuple[Path, int]] = []
         self._strikers: list[Deferred[None]] = []
         self._under_way: _UnderWay | None = None
+        self._will_flush = False  # when the reactor's turn ends
         self._held: set[str] = set()
         self._waiters: list[tuple[int, Deferred[None]]] = []
         self._drainers: list[Deferred[None]] = []
@@ -99,9 +100,14 @@ class Tail:
         done: Deferred[None] = Deferred()
         self._pending.append((record, done))
         self._appended = record.seq
-        if self._under_way is None and not self._held:
-            self._hand_over()
+        if self._under_way is None and not self._will_flush:
+            self._will_flush = True
+            self._worker.at_turns_end(self._flush_turn)
         return done
+
+    def _flush_turn(self) -> None:
+        self._will_flush = False
+        self.flush()
 
     def skip(self, record: Record, problem: JournalError) -> Deferred[None]:
         """Refuse a write for this reason."""
@@ -218,8 +224,7 @@ class Tail:
         if pending:
             segment = self._segment(pending[0][0].seq)
             path, offset = segment.path, segment.size if segment.last else 0
-            for record, _ in pending:
-                segment.add(record, parts)
+            segment.extend([record for record, _ in pending], parts)
             strikes += [(path, at) for at in map(segment.strike, self._struck) if at is not None]
             self._struck.clear()
         batch = Batch(path, offset, parts, strikes, self.sync)

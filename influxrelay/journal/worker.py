@@ -30,6 +30,9 @@ class Worker(Protocol):
         While one has been under way for too long this fails at once, with a :class:`TimeoutError`.
         """
 
+    def at_turns_end(self, call: Callable[[], object]) -> None:
+        """Call this when the reactor is done with what has arrived by now, so that all of it can be one job; or now."""
+
     def set_timeout(self, seconds: float) -> None:
         """Say for how long a job may be under way, the present one included."""
 
@@ -47,6 +50,7 @@ class ThreadWorker:
     def __init__(self, reactor: Any, name: str, timeout: float, on_stuck: Callable[[str], object]) -> None:
         self.is_stuck = False
         self._reactor = reactor
+        self._loop = event_loop(reactor)
         self._timeout = timeout
         self._on_stuck = on_stuck
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = queue.SimpleQueue()
@@ -72,10 +76,16 @@ class ThreadWorker:
         return done
 
     def _start(self) -> None:
-        loop = event_loop(self._reactor)
-        tell = self._reactor.callFromThread if loop is None else loop.call_soon_threadsafe  # which is much quicker
+        tell = self._reactor.callFromThread if self._loop is None else self._loop.call_soon_threadsafe  # much quicker
         self._thread = threading.Thread(target=self._run, args=(tell,), name=self._name, daemon=True)
         self._thread.start()
+
+    def at_turns_end(self, call: Callable[[], object]) -> None:
+        """Call this soon, if the reactor is an event loop: with others that takes longer than two jobs."""
+        if self._loop is None:
+            call()
+        else:
+            self._loop.call_soon(call)
 
     def set_timeout(self, seconds: float) -> None:
         """Let this hold, also for the job under way."""
@@ -159,6 +169,10 @@ class InlineWorker:
             return succeed(job())
         except Exception:  # noqa: BLE001 (as above)
             return fail()
+
+    def at_turns_end(self, call: Callable[[], object]) -> None:
+        """Call this now."""
+        call()
 
     def set_timeout(self, seconds: float) -> None:
         """Nothing is ever late."""

@@ -79,6 +79,11 @@ class SimulatedWorker:
             self._begin()
         return done
 
+    def at_turns_end(self, call: Callable[[], object]) -> None:
+        """Call this at the same time, but behind what happens then already."""
+        if not self._reactor.is_dead:
+            self._reactor.callLater(0, call)
+
     def set_timeout(self, seconds: float) -> None:
         """Do nothing: the schedule's holds."""
 

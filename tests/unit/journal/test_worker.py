@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.journal.worker import InlineWorker, ThreadWorker
+from testing.journal_cases import PLACE, JournalCase, record
 from testing.threads import ThreadClock
 
 TIMEOUT = 5.0
@@ -140,3 +142,25 @@ class InlineTests(SynchronousTestCase):
         worker.set_timeout(1.0)
         worker.stop()
         self.assertFalse(worker.is_stuck)
+
+
+class TurnTests(JournalCase):
+    """What is written in one turn of the reactor."""
+
+    def test_one_batch(self) -> None:
+        """All writes of a turn are one batch, and a reader waits for them."""
+        turns: list[Callable[[], object]] = []
+        self.patch(InlineWorker, "at_turns_end", lambda _, call: turns.append(call))
+        done = [self.journal.append(record(self.journal.next_number())) for _ in range(3)]
+        page = self.journal.read(PLACE, 0, 1000)
+        self.assertNoResult(done[0])
+        self.assertNoResult(page)
+        (end,) = turns
+        end()
+        self.assertEqual([self.successResultOf(each) for each in done], [None] * 3)
+        self.assertEqual([each.seq for each in self.successResultOf(page)[0]], [1, 2, 3])
+        self.assertEqual(self.journal.commits.count, 1)
+        later = self.journal.append(record(self.journal.next_number()))
+        self.assertEqual(len(turns), 2)
+        turns[1]()
+        self.successResultOf(later)
