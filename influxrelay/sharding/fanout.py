@@ -78,7 +78,6 @@ class ShardedFanOut:
                 fan_out = fan_outs[name]
                 division = (yield from fan_out.divide_slowly(reduced_write)) if fan_out.divides_lines else None
                 parts[name] = reduced_write, division
-            yield 0
         return ShardedWrite(shards, parts)
 
     def submit(self, write: Write, consistency: str = "", division: ShardedWrite | None = None) -> Deferred[Reply]:

@@ -1,34 +1,32 @@
 """Lines divided among shards, many at once.
 
 What is known of a series is its shard in each epoch. So a line costs a cut at its first space and a look into a
-dictionary; nothing is made for it that lasts. Timestamps are read one by one only where lines beside each other belong
-to several epochs.
+dictionary, and what is made for it lasts no longer than its window of 64 KB is read. Timestamps are read one by one
+only where lines beside each other belong to several epochs.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import compress
+from io import BytesIO
 
 from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.text import text
 from influxrelay.lineprotocol.parser import PRECISIONS, WIDTHS, window_end
-from influxrelay.lineprotocol.scanner import BLANKS, OFTEN, Steps
+from influxrelay.lineprotocol.scanner import BLANKS, Steps
 from influxrelay.lineprotocol.splitting import read_tag, split_slowly
 from influxrelay.sharding.placement import Epoch, ShardMap
 
-_MOST = 255  # shards whose numbers fit a byte beside that of no shard
-_NOWHERE = 255  # the number of blank lines and comments, which are in no shard
-_SELECT = [bytes(number == index for number in range(256)) for index in range(_MOST)]
+_AROUND = BLANKS + b"\n"
 _MEMORY = 16 * 1024  # series remembered for each epoch
 _MEMORY_LENGTH = 512  # bytes of the longest that is remembered
 _SPECIAL = re.compile(rb"[\\,= ]")  # what is escaped in the name of a tag
-_TIME = re.compile(rb" (-?[0-9]{1,19})[ \t\0]*\Z")
+_TIME = re.compile(rb" (-?[0-9]{1,19})[ \t\0]*\n?\Z")
 
 
 class LineDivider:
-    """Divides bodies of line protocol among the shards of a map, at most 255."""
+    """Divides bodies of line protocol among the shards of a map."""
 
     def __init__(self, shards: ShardMap) -> None:
         self._shards = shards
@@ -39,47 +37,78 @@ class LineDivider:
         """Return the lines of each shard that gets any, in their order, some lines at a time.
 
         A line without a readable series goes where the default shard is, or to the first shard, so that a backend can
-        say what is wrong with it. Blank lines and comments go nowhere.
+        say what is wrong with it. Blank lines and comments go nowhere. A newline is behind each line of which that is
+        not the last one of the body, and not there: what is escaped at the end of a line may depend on it.
 
         :param body: every line of it has its timestamp, in this precision.
         :return: the body itself where one shard gets all of it.
         :raises InvalidRequest: a line lacks the tag, and there is no default shard.
         """
+        divide = self._divide_slowly if b'"' in body or b"\\" in body else self._divide_clean
         pieces: list[list[bytes]] = [[] for _ in self._names]
-        last = _NOWHERE  # the shard of the last line
-        for lines, series in _split(body):
-            if lines:
-                indexes = yield from self._indexes(lines, series, precision)
-                last = indexes[-1]
-                for index in set(indexes).difference((_NOWHERE,)):
-                    pieces[index].append(b"\n".join(compress(lines, indexes.translate(_SELECT[index]))))
-            yield 0
-        filled = [index for index, some in enumerate(pieces) if some]
+        try:
+            for some in divide(body, precision):
+                if some is None:
+                    yield 0
+                    continue
+                some.pop()  # what goes nowhere
+                for piece, lines in zip(pieces, some, strict=True):
+                    if lines:
+                        piece.append(b"".join(lines))
+        except LookupError:
+            tag = text(self._shards.key.tag or b"")
+            raise InvalidRequest(400, f'unable to shard: a line lacks the tag "{tag}"') from None
+        filled = [index for index, piece in enumerate(pieces) if piece]
         if len(filled) == 1:
             return {self._names[filled[0]]: body}
-        # A newline behind each line but the last: what is escaped at the end of a line may depend on it.
-        ends = body.endswith(b"\n")
-        return {
-            self._names[index]: b"\n".join((*pieces[index], b"") if ends or index != last else pieces[index])
-            for index in filled
-        }
+        return {self._names[index]: b"".join(pieces[index]) for index in filled}
 
-    def _indexes(self, lines: Sequence[bytes], series: Sequence[bytes], precision: bytes) -> Steps[bytes]:
-        """Return the number of each line's shard."""
-        try:
+    def _divide_clean(self, body: bytes, precision: bytes) -> Iterator[list[list[bytes]] | None]:
+        """Yield the lines of each shard, and last those for none, window by window, and None for a pause between them.
+
+        :param body: without quotes and backslashes: each newline in it ends a line.
+        """
+        position = 0
+        while position < len(body):
+            if position:
+                yield None
+            end = window_end(body, position)
+            lines = BytesIO(body[position:end]).readlines()  # which is faster than split, as it searches by memchr(3)
             number = self._common_epoch(lines, precision)
-            if number is not None:
-                return bytes(map(self._places[number].__getitem__, series))
-            indexes = bytearray()
-            for line, each in zip(lines, series, strict=True):
-                indexes.append(self._places[self._epoch_of(line, precision)][each])
-                if len(indexes) % OFTEN == 0:
-                    yield 0
-            return bytes(indexes)
-        except LookupError:
-            raise InvalidRequest(
-                400, f'unable to shard: a line lacks the tag "{text(self._shards.key.tag or b"")}"'
-            ) from None
+            found = self._empty()
+            try:
+                if number is None:
+                    raise _IndentedError  # noqa: TRY301 (it has to be read line by line, too)
+                places, adds = self._places[number], [each.append for each in found]
+                for line in lines:
+                    adds[places[line.partition(b" ")[0]]](line)
+            except _IndentedError:
+                found = self._empty()
+                for line in lines:
+                    series = line.lstrip(BLANKS).partition(b" ")[0]
+                    found[self._place(line, series, precision)].append(line)
+            yield found
+            position = end
+
+    def _divide_slowly(self, body: bytes, precision: bytes) -> Iterator[list[list[bytes]] | None]:
+        """Do what :meth:`_divide_clean` does with any body."""
+        for start, lines, every in split_slowly(body):
+            found = self._empty()
+            position = start
+            for line, series in zip(lines, every, strict=True):
+                position += len(line) + 1
+                whole = line + b"\n" if position <= len(body) else line
+                found[self._place(line, series, precision)].append(whole)
+            yield found
+            yield None
+
+    def _empty(self) -> list[list[bytes]]:
+        return [[] for _ in range(len(self._names) + 1)]
+
+    def _place(self, line: bytes, series: bytes, precision: bytes) -> int:
+        """Return the number of a line's shard."""
+        series = series.strip(_AROUND)
+        return self._places[self._epoch_of(line, precision)][series] if series else len(self._names)
 
     def _common_epoch(self, lines: Sequence[bytes], precision: bytes) -> int | None:
         """Return the number of the epoch of all lines, if they have one and timestamps of today's usual width.
@@ -89,7 +118,9 @@ class LineDivider:
         if len(self._places) == 1:
             return 0
         width = WIDTHS[precision] + 1
-        ends = [line[-width:] for line in lines]
+        ends = [line[-width - 1 : -1] for line in lines]
+        if not lines[-1].endswith(b"\n"):
+            ends[-1] = lines[-1][-width:]
         first, last = min(ends), max(ends)
         joined = b"".join(ends)
         is_usual = len(joined) == width * len(ends) and first[:1] == last[:1] == b" "
@@ -100,6 +131,8 @@ class LineDivider:
 
     def _epoch_of(self, line: bytes, precision: bytes) -> int:
         """Return the number of a line's epoch: the last one's if it has no timestamp, which a backend will refuse."""
+        if len(self._places) == 1:
+            return 0
         found = _TIME.search(line)
         return len(self._places) - 1 if found is None else self._number_at(found[1], precision)
 
@@ -107,25 +140,15 @@ class LineDivider:
         return self._shards.number_at(int(digits) * PRECISIONS[precision])
 
 
-def _split(body: bytes) -> Iterator[tuple[list[bytes], list[bytes]]]:
-    """Yield some lines at a time, at times none, and what may be the series of each: blank where the line is blank."""
-    if b'"' in body or b"\\" in body:
-        for _, lines, series in split_slowly(body):
-            yield lines, series
-        return
-    position = 0
-    while position < len(body):
-        end = window_end(body, position)
-        lines = body[position:end].removesuffix(b"\n").split(b"\n")
-        series = [line.partition(b" ")[0] for line in lines]
-        if b"" in series:  # a blank line, or one that begins with a space
-            series = [line.lstrip(BLANKS).partition(b" ")[0] for line in lines]
-        yield lines, series
-        position = end
+class _IndentedError(Exception):
+    """A line begins with a space, so that its series is not what precedes the first one."""
 
 
 class _Places(dict[bytes, int]):
-    """The numbers of the shards of series in an epoch: a dictionary that fills itself."""
+    """The numbers of the shards of series in an epoch: a dictionary that fills itself.
+
+    Blank lines and comments have the number behind those of all shards.
+    """
 
     def __init__(self, shards: ShardMap, epoch: Epoch) -> None:
         super().__init__()
@@ -136,7 +159,9 @@ class _Places(dict[bytes, int]):
         self._sign = None if tag is None or _SPECIAL.search(tag) else b"," + tag + b"="
 
     def __missing__(self, series: bytes) -> int:
-        number = self._find(series.lstrip(BLANKS))
+        if not series:
+            raise _IndentedError
+        number = self._find(series.strip(_AROUND))
         if len(self) >= _MEMORY:
             self.clear()
         if len(series) <= _MEMORY_LENGTH:
@@ -145,7 +170,7 @@ class _Places(dict[bytes, int]):
 
     def _find(self, series: bytes) -> int:
         if not series or series.startswith(b"#"):
-            return _NOWHERE
+            return len(self._numbers)
         found = self._read_quickly(series) or read_tag(series, self._shards.key.tag)
         if found is None:
             return self._numbers[self._shards.default] if self._shards.default else 0
