@@ -8,7 +8,7 @@ from typing import Any
 from influxrelay.config.settings import Config, HTTPListenerConfig
 from influxrelay.listeners.factory import make_shard_map
 from influxrelay.operations.views import Refused
-from influxrelay.sharding.placement import ShardMap
+from influxrelay.sharding.placement import NoShardError, ShardMap
 
 _SECOND = 10**9
 
@@ -51,7 +51,7 @@ def _map(config: HTTPListenerConfig, key: bytes | None, time: int) -> dict[str, 
 def _place(listener: str, shards: ShardMap, key: bytes, time: int) -> str:
     try:
         return shards.place(key, time)
-    except LookupError:
+    except NoShardError:
         raise Refused(f"{listener} has no default-shard: writes without the tag are refused") from None
 
 

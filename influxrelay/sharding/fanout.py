@@ -70,7 +70,7 @@ class ShardedFanOut:
                 },
             )
         body = yield from decoded_body_slowly(write)
-        divided = yield from lines.divide_slowly(body, write.destination.precision)
+        divided = yield from lines.divide_slowly(body, write.destination.precision.partition(b"\n")[0])
         parts: dict[str, tuple[Write, Division | None]] = {}
         for name, part in divided.items():
             reduced_write = reduced(write, body, part)

@@ -16,7 +16,7 @@ from influxrelay.core.text import text
 from influxrelay.lineprotocol.parser import PRECISIONS, WIDTHS, window_end
 from influxrelay.lineprotocol.scanner import BLANKS, Steps
 from influxrelay.lineprotocol.splitting import read_tag, split_slowly
-from influxrelay.sharding.placement import Epoch, ShardMap
+from influxrelay.sharding.placement import Epoch, NoShardError, ShardMap
 
 _AROUND = BLANKS + b"\n"
 _MEMORY = 16 * 1024  # series remembered for each epoch
@@ -55,7 +55,7 @@ class LineDivider:
                 for piece, lines in zip(pieces, some, strict=True):
                     if lines:
                         piece.append(b"".join(lines))
-        except LookupError:
+        except NoShardError:
             tag = text(self._shards.key.tag or b"")
             raise InvalidRequest(400, f'unable to shard: a line lacks the tag "{tag}"') from None
         filled = [index for index, piece in enumerate(pieces) if piece]
@@ -177,7 +177,7 @@ class _Places(dict[bytes, int]):
         if found:
             return self._numbers[self._epoch.place(found)]
         if self._shards.default is None:
-            raise LookupError
+            raise NoShardError
         return self._numbers[self._shards.default]
 
     def _read_quickly(self, series: bytes) -> bytes:

@@ -40,6 +40,10 @@ class ShardKey:
         return "measurement" if self.tag is None else f"tag:{self.tag.decode(errors='replace')}"
 
 
+class NoShardError(LookupError):
+    """There is no default shard, and so no place for what has no key."""
+
+
 class Epoch:
     """Where keys belong in a span of data time, which ends where the next epoch begins.
 
@@ -132,12 +136,12 @@ class ShardMap:
     def place(self, key: bytes | None, time_ns: int) -> str:
         """Return the shard of a key; of None and of an empty value it is the default one.
 
-        :raises LookupError: there is no default shard.
+        :raises NoShardError: there is no default shard.
         """
         if key:
             return self.epoch_at(time_ns).place(key)
         if self.default is None:
-            raise LookupError
+            raise NoShardError
         return self.default
 
     def epoch_at(self, time_ns: int) -> Epoch:

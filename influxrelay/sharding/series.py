@@ -8,7 +8,7 @@ from influxrelay.lineprotocol.scanner import OFTEN, Steps
 from influxrelay.remotewrite.bodies import NAME, Series, series, without_series
 from influxrelay.remotewrite.snappy import BodyError, pack, unpack
 from influxrelay.remotewrite.times import divide_by_time
-from influxrelay.sharding.placement import ShardMap
+from influxrelay.sharding.placement import NoShardError, ShardMap
 
 _MILLISECOND = 10**6
 _NAMELESS = b"prom_metric_not_specified"  # the measurement of a series without a name (prometheus/converters.go)
@@ -56,7 +56,7 @@ def _divide(each: Series, shards: ShardMap, version: int) -> list[tuple[str, byt
         for number, field in (divided or {len(shards.borders): each.field}).items():
             place = shards.epochs[number].place(key) if key else shards.place(None, 0)
             places.setdefault(place, []).append(field)
-    except LookupError:
+    except NoShardError:
         words = f'unable to shard: a series lacks the label "{text(shards.key.tag or NAME)}"'
         raise InvalidRequest(400, words) from None
     if len(places) == 1:  # several epochs of one place

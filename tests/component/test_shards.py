@@ -59,11 +59,16 @@ class SplitTests(ShardCase):
         self.assertEqual((len(self.bodies()), len(stamps)), (2, 1))
 
     async def test_gzip(self) -> None:
-        """A compressed body is divided, too."""
+        """A compressed body is divided, too, and each part is compressed; for one shard it arrives as it came."""
         self.begin()
         found = await self.submit(gzip.compress(BODY), b"/write?db=db", b"Content-Encoding: gzip")
         self.assertEqual(found.status, 204)
         self.assertEqual(self.bodies(), PARTS)
+        requests = [each for (one,) in self.backends.values() for each in one.requests]
+        self.assertEqual([each.header("Content-Encoding") for each in requests], 3 * [b"gzip"])
+        packed = gzip.compress(b"m,t=a v=1 1\n")
+        self.assertEqual((await self.submit(packed, b"/write?db=db", b"Content-Encoding: gzip")).status, 204)
+        self.assertEqual(self.backends["s3"][0].requests[-1].body, packed)
 
     async def test_large(self) -> None:
         """Of a write with many lines none is lost, and none is in two shards."""
@@ -109,6 +114,15 @@ class EpochTests(ShardCase):
         body = b"m,t=a v=1 %b\nm,t=a v=2 %b\n" % (NOVEMBER[:10], DECEMBER[:10])
         self.assertEqual((await self.submit(body, b"/write?db=db&precision=s")).status, 204)
         self.assertEqual(self.bodies()["s3"], later + b"m,t=a v=2 %b\n" % DECEMBER[:10])
+
+    async def test_all_or_nothing(self) -> None:
+        """So it does for writes of 3.x that are to be stored whole or not at all, which holds for each shard."""
+        self.begin(after=self.EPOCHS)
+        target = b"/api/v3/write_lp?db=db&precision=ns&accept_partial=false"
+        self.assertEqual(
+            (await self.submit(b"m,t=a v=1 %b\nm,t=a v=2 %b\n" % (NOVEMBER, DECEMBER), target)).status, 204
+        )
+        self.assertEqual(self.bodies()["s3"], b"m,t=a v=2 %b\n" % DECEMBER)
 
     async def test_added_by_a_reload(self) -> None:
         """A shard that a reload adds with a new epoch gets what is of its time, and the others keep the rest."""
