@@ -33,7 +33,7 @@ from influxrelay.sharding.queries import Alone, Planner, Together
 from influxrelay.sharding.results import Block
 
 _BOUNDS = ("limit", "offset")
-_FORMAT = (b"chunked", b"chunk_size", b"epoch", b"pretty", b"async")
+_FORMS = (b"chunked", b"chunk_size", b"pretty", b"async")  # of which a result could not become one of several
 
 
 @attrs.frozen
@@ -185,8 +185,8 @@ class ShardedExecution:
         question = self._query.question
         plain = attrs.evolve(
             question,
-            query=without(question.query, *_FORMAT),
-            body=without(question.body, *_FORMAT) if question.body else b"",
+            query=without(question.query, *_FORMS),
+            body=without(question.body, *_FORMS) if question.body else b"",
             headers=tuple(each for each in question.headers if each[0] not in (b"accept", b"accept-encoding")),
         )
         reply = await self._change(attrs.evolve(self._query, question=plain), statement)
