@@ -17,7 +17,7 @@ from influxrelay.sharding.merge_rows import merge_rows
 from influxrelay.sharding.outcomes import Refused, ShardFailed, StatementError
 from influxrelay.sharding.placement import ShardMap
 from influxrelay.sharding.results import Answer, Block, Shard
-from influxrelay.sharding.schema import Schema, question
+from influxrelay.sharding.schema import Schema
 from influxrelay.sharding.selects import Rows, SelectPlan, offset_of
 from influxrelay.sharding.shows import Show, show
 from influxrelay.sharding.windows import Windows
@@ -123,10 +123,10 @@ class Planner:
                 f"{statement.kind} of what several shards have: fix the shard key by WHERE, or use backend=NAME"
             )
         plan.check()
-        schema = await self._learn(plan, everywhere, text)
+        schema = await self._learn(plan, everywhere)
         if plan.has_wildcards or plan.names_unknown(schema):
             others = [each for each in self._shards.shards if each not in everywhere]
-            asked = question(plan.measurements, plan.range)
+            asked = plan.question()
             schema = Schema.union([schema, *await together(self._schema(name, asked) for name in others)])
             plan.check_key(schema)
         how = plan.over(schema)
@@ -138,7 +138,7 @@ class Planner:
         """Return what the one shard is asked: with what it lacks and others know, as far as they answer."""
         if not plan.has_one_database:
             return Alone(name, text)
-        schema = await self._learn(plan, [name], text)
+        schema = await self._learn(plan, [name])
         if plan.has_wildcards or plan.names_unknown(schema):
             others = [each for each in self._shards.shards if each != name]
             schema = Schema.union([schema, *await self._learn_from_some(plan, others)])
@@ -150,15 +150,15 @@ class Planner:
         prefix = "" if statement.kind == "SELECT" else f"{statement.kind} "
         return Alone(name, prefix + typed)
 
-    async def _learn(self, plan: SelectPlan, names: Iterable[str], text: str) -> Schema:
+    async def _learn(self, plan: SelectPlan, names: Iterable[str]) -> Schema:
         """Return what shards know of what a SELECT reads.
 
         :raises StatementError: InfluxDB does not understand the statement.
         """
-        asked = question(plan.measurements, plan.range)
-        explained = text if text[:7].upper() == "EXPLAIN" else f"EXPLAIN {text}"
+        asked = plan.question()
         try:
-            schema = Schema.union(await together(self._schema(name, f"{asked}; {explained}") for name in names))
+            checked = f"{asked}; {plan.check_text()}"
+            schema = Schema.union(await together(self._schema(name, checked) for name in names))
         except StatementError as error:
             if "type error" in str(error):  # it names types, which a shard may not know
                 schema = Schema.union(await together(self._schema(name, asked) for name in self._shards.shards))
@@ -168,7 +168,7 @@ class Planner:
         return schema
 
     async def _learn_from_some(self, plan: SelectPlan, names: Iterable[str]) -> list[Schema]:
-        asked = question(plan.measurements, plan.range)
+        asked = plan.question()
 
         async def learn(name: str) -> Schema:
             try:

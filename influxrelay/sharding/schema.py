@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from influxrelay.influxql.ast import Measurement, Reference
+from influxrelay.influxql.ast import Binary, Literal, Measurement, Parentheses, Reference, Select
 from influxrelay.influxql.parser import QueryError, parse
 from influxrelay.influxql.timerange import EARLIEST, LATEST, TimeRange
 from influxrelay.influxql.unparsing import Writer, quoted
@@ -15,6 +15,8 @@ from influxrelay.sharding.results import Block
 
 _PRECEDENCE = ("float", "integer", "unsigned", "string", "boolean")  # as InfluxDB chooses a type (influxql, DataType)
 _AUXILIARY = "AUXILIARY FIELDS: "
+OF_NO_SERIES = Binary("=", Reference("influxrelay: a tag that nobody has"), Literal("string", "x"))
+"""A condition that InfluxDB decides by its index: without it EXPLAIN looks at each series."""
 
 
 @attrs.frozen
@@ -56,7 +58,8 @@ class Schema:
                             known = fields.get(reference.name, reference.type)
                             fields[reference.name] = min(reference.type, known, key=_PRECEDENCE.index)
         for series in results.get(1, ()):
-            tags |= {name for (name,) in series.rows}
+            if series.columns == ("tagKey",):
+                tags |= {name for (name,) in series.rows}
         return cls(fields, frozenset(tags))
 
 
@@ -69,9 +72,10 @@ def _references(text: str) -> list[Reference]:
     return [each for each in found if isinstance(each, Reference) and each.type in (*_PRECEDENCE, "tag")]
 
 
-def question(measurements: Iterable[Measurement], range_of_time: TimeRange) -> str:
-    """Return what to ask for what a shard knows of measurements in a range of time (of tags: at any time).
+def question(measurements: Iterable[Measurement], range_of_time: TimeRange, *, tags: bool) -> str:
+    """Return what to ask for what a shard knows of measurements in a range of time.
 
+    :param tags: whether all tags are wanted, also of measurements without points in that range; this takes a while.
     :raises Refused: the measurements are those of several databases.
     """
     measurements = list(measurements)
@@ -81,15 +85,26 @@ def question(measurements: Iterable[Measurement], range_of_time: TimeRange) -> s
             "it reads several databases, of which some may be on other shards than others: ask for each alone"
         )
     writer = Writer(0)
-    bounds = []
+    bounds = [writer.expression(OF_NO_SERIES)]
     if range_of_time.since > EARLIEST:
         bounds.append(f"time >= {range_of_time.since}")
     if range_of_time.until < LATEST:
         bounds.append(f"time <= {range_of_time.until}")
-    where = f" WHERE {' AND '.join(bounds)}" if bounds else ""
     sources = ", ".join(writer.source(each) for each in measurements)
+    explain = f"EXPLAIN SELECT * FROM {sources} WHERE {' AND '.join(bounds)}"  # noqa: S608 (names are quoted)
+    if not tags:
+        return explain
     names = ", ".join(writer.source(attrs.evolve(each, database="", policy="")) for each in measurements)
     (database,) = databases
     on = f" ON {quoted(database)}" if database else ""
-    explain = f"EXPLAIN SELECT * FROM {sources}{where}"  # noqa: S608 (names are quoted)
     return f"{explain}; SHOW TAG KEYS{on} FROM {names}"
+
+
+def of_no_series(select: Select) -> Select:
+    """Return a SELECT that is understood, or not, as another one, but reads no series: to explain it costs nothing."""
+    sources = tuple(of_no_series(each) if isinstance(each, Select) else each for each in select.sources)
+    if any(isinstance(each, Select) for each in sources):
+        return attrs.evolve(select, sources=sources)
+    if select.condition is None:
+        return attrs.evolve(select, condition=OF_NO_SERIES)
+    return attrs.evolve(select, condition=Binary("AND", Parentheses(select.condition), OF_NO_SERIES))

@@ -12,7 +12,7 @@ from influxrelay.sharding.concern import Leaf, bounded_range, is_one_epoch, keys
 from influxrelay.sharding.outcomes import Refused
 from influxrelay.sharding.placement import ShardMap
 from influxrelay.sharding.rewriting import has_wildcards, references, rewritten, with_upper_bound
-from influxrelay.sharding.schema import Schema
+from influxrelay.sharding.schema import Schema, of_no_series, question
 
 MATH = frozenset(
     (
@@ -88,6 +88,17 @@ class SelectPlan:
     def has_one_database(self) -> bool:
         """Whether all that it reads is in one database."""
         return len({each.database for each in self.measurements}) == 1
+
+    def question(self) -> str:
+        """Return what to ask for what a shard knows of what it reads.
+
+        :raises Refused: as :func:`~influxrelay.sharding.schema.question`.
+        """
+        return question(self.measurements, self.range, tags=self.has_wildcards)
+
+    def check_text(self) -> str:
+        """Return what to ask for what InfluxDB has to object to it."""
+        return f"EXPLAIN {self._writer.select(of_no_series(self.select))}"
 
     def names_unknown(self, schema: Schema) -> bool:
         """Tell whether it names fields or tags that are not known."""
