@@ -250,7 +250,7 @@ def summary(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
     """Return one line of the list of dead letters, without credentials."""
     destination = letter.write.destination
     is_text = destination.kind == LINES
-    first = next((line for line in _lines(letter.write) if line.strip()), "")
+    first = next((line for line in lines_of(letter.write) if line.strip()), "")
     return {
         "id": number,
         "time": iso(letter.time),
@@ -267,7 +267,7 @@ def summary(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def _lines(write: Write) -> Iterable[str]:
+def lines_of(write: Write) -> Iterable[str]:
     """Return the beginning of what a write says, line by line; all of a remote write, in Prometheus' text format."""
     if write.destination.kind == LINES:
         return map(text, decoded_beginning(write).splitlines())
@@ -285,7 +285,7 @@ def whole(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
         is_whole = "\\x" not in shown["lines"] or shown["lines"].encode() == body
     else:
         body, is_whole = letter.write.body, False
-        shown["lines"] = "\n".join(_lines(letter.write))
+        shown["lines"] = "\n".join(lines_of(letter.write))
     if not is_whole:
         shown["base64"] = base64.b64encode(body).decode()
     return shown

@@ -6,10 +6,11 @@ get new moods, the relay is killed (``kill -9``) at some moment or, now and then
 influxd is killed or frozen, too. In the end all is well again, the journal drains, and both servers are compared with
 what the writers were told.
 
-A writer numbers its writes. Each sets one point of its own that no other write touches, and one point of the round
-that it shares with the writer's other writes of that round, both to the write's number. It never sends a write twice,
-sends the next one only after the answer to the last, and notes what it was told: *acknowledged* (2xx), *refused* (4xx,
-5xx) or *unknown* (the connection broke). What is checked, for each server:
+A writer numbers its writes, which are lines; every fourth writer sends Prometheus' remote writes instead. Each write
+sets one point of its own that no other write touches, and one point of the round that it shares with the writer's other
+writes of that round, both to the write's number. A writer never sends a write twice, sends the next one only after the
+answer to the last, and notes what it was told: *acknowledged* (2xx), *refused* (4xx, 5xx) or *unknown* (the connection
+broke). What is checked, for each server:
 
 - An acknowledged write's own point is there. Or the server refused it with a 400 (the second one's proxy refuses what
   holds the word "poison"), and it is among that backend's dead letters, with the server's words.
@@ -38,13 +39,18 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import urlencode
 
 import attrs
+import cramjam
 
+from influxrelay.operations.views import lines_of
 from testing.kept_journal import KeptJournal
+from testing.remote_write import Timeseries, version_1
 from testing.servers import LOOPBACK, Influxd, Relay, free_port, send
 
 PATIENCE = 15.0  # seconds for one answer; the backends' timeout is a second
@@ -58,6 +64,7 @@ PLACES: tuple[dict[str, str], ...] = (
     {"db": "a", "precision": "s"},
     {"db": "b", "rp": "autogen"},
 )
+REMOTE_PLACE = {"db": "c"}  # of Prometheus' remote writes
 CONSISTENCIES = ("", "", "one", "any", "any", "quorum", "all")
 
 # What a proxy does to a request. "refuse" and "half-open" are done to connections, and so only as moods.
@@ -82,6 +89,7 @@ CANNED = {
     "404": (404, "", '{"error":"database not found: \\"a\\""}'),
     "400": (400, "", '{"error":"unable to parse: poison"}'),
 }
+WORDS = ("unable to parse: poison", "the rest of its answer could not be read")  # the latter after "cut-after"
 
 
 class Fate(enum.Enum):
@@ -267,14 +275,22 @@ class Writer(threading.Thread):
     :ivar told: by number.
     """
 
+    path = "/write"
+    headers: Mapping[str, str] = MappingProxyType({})
+    field = "v"
+
     def __init__(self, number: int, campaign: Campaign, rng: random.Random) -> None:
         super().__init__(name=f"writer {number}", daemon=True)
         self.number = number
-        self.place = PLACES[number % len(PLACES)]
+        self.place = self.choose_place()
         self.told: dict[int, Told] = {}
         self.unanswered = 0
         self._campaign = campaign
         self._rng = rng
+
+    def choose_place(self) -> dict[str, str]:
+        """Return where it writes to."""
+        return PLACES[self.number % len(PLACES)]
 
     def run(self) -> None:
         """Write until the campaign's end."""
@@ -296,7 +312,7 @@ class Writer(threading.Thread):
             body = self.body(number, at, poisoned=poisoned, padding=30_000 if rng.random() < 0.05 else 0)
             fate, words = Fate.UNKNOWN, ""
             try:
-                connection.request("POST", f"/write?{urlencode(parameters)}", body)
+                connection.request("POST", f"{self.path}?{urlencode(parameters)}", body, self.headers)
                 answer = connection.getresponse()
                 words = f"{answer.status} {answer.read().decode().strip()}"
                 fate = Fate.ACKNOWLEDGED if answer.status < 300 else Fate.REFUSED
@@ -317,6 +333,32 @@ class Writer(threading.Thread):
             f"own,w={self.number} v={number}i{more} {(EPOCH + number) * unit}\n"
             f"shared,w={self.number} v={number}i {(EPOCH + at) * unit}\n"
         ).encode()
+
+
+class RemoteWriter(Writer):
+    """Writes the same as remote writes of Prometheus."""
+
+    path = "/api/v1/prom/write"
+    headers: Mapping[str, str] = MappingProxyType(
+        {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
+    )
+    field = "value"
+
+    def choose_place(self) -> dict[str, str]:
+        """Return where it writes to."""
+        return REMOTE_PLACE
+
+    def body(self, number: int, at: int, *, poisoned: bool, padding: int) -> bytes:
+        """Return the samples of a write."""
+        labels = {"w": str(self.number)}
+        more = {**({"p": "poison"} if poisoned else {}), **({"pad": "." * (padding // 10)} if padding else {})}
+        own = Timeseries({"__name__": "own", **labels, **more}, [(float(number), (EPOCH + number) * 1000)])
+        shared = Timeseries({"__name__": "shared", **labels}, [(float(number), (EPOCH + at) * 1000)])
+        return bytes(cramjam.snappy.compress_raw(version_1([own, shared])))
+
+
+def _writer(number: int, campaign: Campaign, rng: random.Random) -> Writer:
+    return (RemoteWriter if number % 4 == 3 else Writer)(number, campaign, rng)
 
 
 # -- the campaign
@@ -346,7 +388,7 @@ class Campaign:
         self.port = free_port()
         self.journal = self.directory / "journal"
         self.relay = Relay(self.directory / "relay", self._configuration(), self.port)
-        self.writers = [Writer(number, self, random.Random(f"{seed} {number}")) for number in range(writers)]
+        self.writers = [_writer(number, self, random.Random(f"{seed} {number}")) for number in range(writers)]
 
     def _configuration(self) -> str:
         lines = [
@@ -369,7 +411,7 @@ class Campaign:
     def __enter__(self) -> Self:
         for server in self.servers.values():
             server.start()
-            for name in sorted({place["db"] for place in PLACES}):
+            for name in sorted({place["db"] for place in (*PLACES, REMOTE_PLACE)}):
                 server.create_database(name)
         self.heal()
         self.relay.start()
@@ -496,13 +538,14 @@ class Campaign:
             problems += [f"dropped: {drop}" for drop in journal.drops()]
             dead: Counter[tuple[int, int]] = Counter()
             for letter in journal.dead_letters():
-                found = re.match(rb"own,w=(\d+) v=(\d+)i", letter.write.body)
-                if found is None or b"poison" not in letter.write.body or letter.backend != POISONED:
+                said = "\n".join(lines_of(letter.write))
+                found = re.match(r'own,w=(\d+) v=(\d+)i|own\{w="(\d+)".*\} (\d+) ', said)
+                if found is None or "poison" not in said or letter.backend != POISONED:
                     problems.append(f"a dead letter that should be none: {letter}")
-                elif letter.status != 400 or "unable to parse: poison" not in letter.message:
+                elif letter.status != 400 or not any(each in letter.message for each in WORDS):
                     problems.append(f"a dead letter with other words than the backend's: {letter}")
                 else:
-                    dead[int(found[1]), int(found[2])] += 1
+                    dead[int(found[1] or found[3]), int(found[2] or found[4])] += 1
         finally:
             journal.close()
         self.counts["dead letters"] = len(dead)
@@ -542,8 +585,9 @@ class Campaign:
 
     def _points(self, server: Influxd, measurement: str, writer: Writer) -> dict[int, int]:
         """Return a writer's points: the value by what its timestamp says, a write's or a round's number."""
-        rows = server.rows(f"SELECT v FROM {measurement} WHERE w = '{writer.number}'", writer.place["db"])
-        return {stamp // 1_000_000_000 - EPOCH: value for stamp, value in rows}
+        query = f"SELECT {writer.field} FROM {measurement} WHERE w = '{writer.number}'"
+        rows = server.rows(query, writer.place["db"])
+        return {stamp // 1_000_000_000 - EPOCH: int(value) for stamp, value in rows}
 
     def summary(self) -> str:
         """Return what was done, in some lines."""
