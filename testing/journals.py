@@ -30,7 +30,7 @@ class MemoryJournal:
     """
 
     trouble = ""
-    obstacle = ""
+    why_unavailable = ""
     used = 0
     max_bytes = 0
 

@@ -211,5 +211,5 @@ class JournalCase(KeepingCase):
     def assert_idle(self) -> None:
         """Check that nothing is left in the journal either."""
         super().assert_idle()
-        if self.sender.objection() != "the relay is shutting down":
+        if self.sender.why_unavailable() != "the relay is shutting down":
             self.assertEqual(self.journal.left(), [])

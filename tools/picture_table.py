@@ -60,8 +60,8 @@ class Facts:
     addresses: str = ""
 
 
-def _brief(objection: str) -> str:
-    return DETAIL.sub(r"\1", objection)
+def _brief(reason: str) -> str:
+    return DETAIL.sub(r"\1", reason)
 
 
 def _lags(facts: Facts, server: str) -> list[str]:

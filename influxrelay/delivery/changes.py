@@ -105,23 +105,23 @@ class Changes:
         self._fan_out.hold(each.encode() for each in change.databases)
         try:
             senders = [each for each in self._fan_out.senders if LINES in each.kinds]  # InfluxDB
-            obstacle = await self._obstacle(senders, change)
-            if obstacle:
-                answer.callback(Executed(json_error(503, f"every backend has to execute a change: {obstacle}")))
+            reason = await self._why_unavailable(senders, change)
+            if reason:
+                answer.callback(Executed(json_error(503, f"every backend has to execute a change: {reason}")))
             else:
                 await self._execute(senders, change, consistency, answer)
         finally:
             self._fan_out.release()
             self._lock.release()
 
-    async def _obstacle(self, senders: Sequence[Sender], change: Change) -> str:
+    async def _why_unavailable(self, senders: Sequence[Sender], change: Change) -> str:
         """Wait for earlier writes; return why the change cannot be executed by every backend now."""
         waiting = {}
         if change.waits:
             waiting = {each: each.barrier() for each in senders}
         deadline = self._reactor.seconds() + max(each.backend.timeout for each in senders)
         while True:
-            problems = [f"{each.name}: {each.objection()}" for each in senders if each.objection()]
+            problems = [f"{each.name}: {each.why_unavailable()}" for each in senders if each.why_unavailable()]
             waiting = {each: is_past for each, is_past in waiting.items() if not is_past()}
             if problems or not waiting:
                 return "; ".join(problems)
@@ -182,7 +182,7 @@ def ask_whole(sender: Sender, question: Question, reactor: Any, *, own_credentia
     asking.addCallback(_collect)
 
     def look() -> None:
-        if sender.objection():
+        if sender.why_unavailable():
             asking.cancel()
 
     watch = LoopingCall(look)

@@ -294,17 +294,17 @@ class FanOut:
 
     # -- for who asks how it is
 
-    def obstacle(self) -> str:
+    def why_unavailable(self) -> str:
         """Tell why a write that asks for nothing else would be answered 5xx now; empty if not, as far as is known."""
-        obstacles = (self._obstacle_for(takers) for takers in self._takers.values() if takers)
-        return next(filter(None, obstacles), "")
+        reasons = (self._reason_for(takers) for takers in self._takers.values() if takers)
+        return next(filter(None, reasons), "")
 
-    def _obstacle_for(self, senders: Sequence[Sender]) -> str:
+    def _reason_for(self, senders: Sequence[Sender]) -> str:
         level, total = self._consistency, len(senders)
         needed = {"quorum": total // 2 + 1, "all": total}.get(level, 1)
         has_room = [not sender.backlog.is_full for sender in senders]
-        able = sum(not sender.objection() and room for sender, room in zip(senders, has_room, strict=True))
-        journal = self._journal.obstacle if self._journal is not None else ""
+        able = sum(not sender.why_unavailable() and room for sender, room in zip(senders, has_room, strict=True))
+        journal = self._journal.why_unavailable if self._journal is not None else ""
         if journal and self._refuse_unjournaled:
             return journal
         if able >= needed:

@@ -139,7 +139,7 @@ class Sender:
     def _wait(self, queue: DestinationQueue, entry: Entry) -> bool:
         """Let a write wait where it cannot just join its queue."""
         dispatcher = self._dispatcher
-        problem = self._obstacle(entry) or self.backlog.place(queue, entry)
+        problem = self._why_unavailable(entry) or self.backlog.place(queue, entry)
         if problem is not None:
             if problem.reason in ("overflow", "full"):
                 dispatcher.failure_log.failed(problem.reason, problem.detail)
@@ -157,7 +157,7 @@ class Sender:
         dispatcher.probe()
         return True
 
-    def _obstacle(self, entry: Entry) -> BackendFailure | None:
+    def _why_unavailable(self, entry: Entry) -> BackendFailure | None:
         """Tell why a write cannot wait, whatever the room."""
         dispatcher = self._dispatcher
         if dispatcher.closed is not None:
@@ -188,7 +188,7 @@ class Sender:
         elif dispatcher.back_off.is_forgiven():
             dispatcher.recover()
 
-    def objection(self) -> str:
+    def why_unavailable(self) -> str:
         """Tell why a write would not be taken by the backend now; empty if it would, as far as is known."""
         if self._dispatcher.closed is not None:
             return self._dispatcher.closed.detail

@@ -17,24 +17,24 @@ class Standing:
 
     What is in flight is no matter: a backend that answers in time is in sync.
 
-    :ivar objection: why it would not answer, as far as is known; empty if it would.
+    :ivar why_unavailable: why it would not answer, as far as is known; empty if it would.
     :ivar lacks: what it lacks, in words; empty if it lacks nothing.
     :ivar missing: how many writes that are, as far as is known.
     """
 
-    objection: str
+    why_unavailable: str
     lacks: str
     missing: int
 
     @property
     def in_sync(self) -> bool:
         """Whether it has every acknowledged write, and answers."""
-        return not self.objection and not self.lacks
+        return not self.why_unavailable and not self.lacks
 
     @property
     def why_not(self) -> str:
         """What keeps it from being in sync."""
-        return "; ".join(filter(None, (self.objection, self.lacks))) or "in sync"
+        return "; ".join(filter(None, (self.why_unavailable, self.lacks))) or "in sync"
 
 
 def standing(sender: Sender) -> Standing:
@@ -47,7 +47,7 @@ def standing(sender: Sender) -> Standing:
         lacks.append(f"it will not get {count(lost, 'write')}")
     if behind:
         lacks.append(f"behind: {count(waiting, 'write')} in memory, and perhaps more on disk")
-    return Standing(sender.objection(), "; ".join(lacks), lost + waiting)
+    return Standing(sender.why_unavailable(), "; ".join(lacks), lost + waiting)
 
 
 @attrs.frozen
@@ -72,7 +72,7 @@ def outlook(senders: Sequence[Sender], *, serves_old: bool) -> Outlook:
         return Outlook(in_sync=True, message=f"in sync: {', '.join(good)}")
     if not serves_old:
         words = "no backend is in sync, and reads are refused"
-    elif all(how.objection for _, how in found):
+    elif all(how.why_unavailable for _, how in found):
         words = "no backend answers"
     else:
         words = "no backend is in sync, and the one that lacks least answers reads"

@@ -167,7 +167,7 @@ class Readers:
         candidates = [self._candidate(each, in_sync=True) for each in good]
         if self.settings.when_behind == "serve" or serves_old:
             rest = [(how, each) for how, each in found if not how.in_sync]
-            rest.sort(key=lambda pair: (bool(pair[0].objection), pair[0].missing))
+            rest.sort(key=lambda pair: (bool(pair[0].why_unavailable), pair[0].missing))
             candidates += [self._candidate(each, in_sync=False) for _, each in rest]
         return candidates
 

@@ -133,7 +133,7 @@ class Read:
 
     def _ask(self, candidate: Candidate) -> None:
         left = max(0.0, self._deadline - self._reactor.seconds()) if self._timeout else None
-        if not candidate.sender.objection():
+        if not candidate.sender.why_unavailable():
             self._watch = self._reactor.callLater(_WATCH, self._look, candidate)
         asking = candidate.backend.query(self._question, own_credentials=self._own_credentials, timeout=left)
         self._asking = asking.addCallback(self._take, candidate).addErrback(self._failed, candidate)
@@ -159,8 +159,8 @@ class Read:
 
     def _look(self, candidate: Candidate) -> None:
         """Wait no longer for a backend that has gone down meanwhile."""
-        objection = candidate.sender.objection()
-        if not objection:
+        reason = candidate.sender.why_unavailable()
+        if not reason:
             self._watch = self._reactor.callLater(_WATCH, self._look, candidate)
             return
         self._watch = None
@@ -168,7 +168,7 @@ class Read:
             self._asking.cancel()
         elif self._response is not None:
             self._response.stopProducing()
-            self.unanswered(candidate, BackendFailure("down", objection))
+            self.unanswered(candidate, BackendFailure("down", reason))
 
     def _unwatch(self) -> None:
         if self._watch is not None:

@@ -58,7 +58,7 @@ class ShardedQueryResource(QueryResource):
         found = list(self._entrances.values())
         if backend:
             return next((each for each in found if backend in each.readers.counters), None)
-        able = (each for each in found if any(not sender.objection() for sender in each.readers.senders))
+        able = (each for each in found if any(not sender.why_unavailable() for sender in each.readers.senders))
         return next(able, found[0])
 
     def _execute(self, query: Query, request: Request) -> None:

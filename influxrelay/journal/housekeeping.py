@@ -334,12 +334,12 @@ class Housekeeper:
         self._makes_room = False
         max_bytes = self.limits.max_bytes
         self.is_full = bool(max_bytes) and self.used >= max_bytes
-        if self.objection is not None:
-            self._tail.refuse(self.objection)
+        if self.why_unavailable is not None:
+            self._tail.refuse(self.why_unavailable)
         self._tail.release(_ROOM)
 
     @property
-    def objection(self) -> JournalError | None:
+    def why_unavailable(self) -> JournalError | None:
         """Why the journal takes no write now; None if it does."""
         if self.is_full:
             return JournalFullError(f"{self._store.directory}: the journal is full ({self.limits.max_bytes} bytes)")

@@ -42,7 +42,7 @@ class Journal(Protocol):
         """The last number that was given out."""
 
     @property
-    def obstacle(self) -> str:
+    def why_unavailable(self) -> str:
         """Why a write would not be journaled now; empty if it would, as far as is known."""
 
     @property

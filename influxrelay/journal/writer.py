@@ -170,14 +170,14 @@ class JournalWriter:
         return (self._tail.trouble or self._jobs.trouble) if self._is_open else ""
 
     @property
-    def obstacle(self) -> str:
+    def why_unavailable(self) -> str:
         """Why a write would not be journaled now; empty if it would, as far as is known."""
         if not self._is_open:
             return ""
         if self._tail.trouble:
             return f"the journal does not work: {self._tail.trouble}"
-        objection = self._house.objection
-        return "" if objection is None else str(objection).removeprefix(f"{self.directory}: ")
+        reason = self._house.why_unavailable
+        return "" if reason is None else str(reason).removeprefix(f"{self.directory}: ")
 
     def _look(self) -> None:
         """Log what is wrong, once, and that it no longer is."""
@@ -276,7 +276,11 @@ class JournalWriter:
         house = self._house
         house.cursors.appended(record.write.destination, record.seq)
         house.soon()
-        return self._tail.append(record) if house.objection is None else self._tail.skip(record, house.objection)
+        return (
+            self._tail.append(record)
+            if house.why_unavailable is None
+            else self._tail.skip(record, house.why_unavailable)
+        )
 
     def strike(self, number: int) -> Deferred[None]:
         """Take back a write that no client was told was taken."""

@@ -54,10 +54,10 @@ class Relaying(PortService):
         """Return a transport to a backend."""
         return make_backend(output, self._reactor)
 
-    def obstacle(self) -> str:
+    def why_unavailable(self) -> str:
         """Tell why a write would be answered 5xx now; empty if it would not, as far as is known."""
-        obstacles = [each.obstacle() for each in self.fan_outs]
-        return "" if "" in obstacles else "; ".join(obstacles)
+        reasons = [each.why_unavailable() for each in self.fan_outs]
+        return "" if "" in reasons else "; ".join(reasons)
 
     def outlook(self) -> Outlook | None:
         """Tell what would become of a read; None if there are no queries here."""
@@ -77,11 +77,11 @@ class Relaying(PortService):
             "name": self.name,
             "bind_addr": self.bind_addr,
             "ready": self.is_ready,
-            "obstacle": self.obstacle(),
+            "problem": self.why_unavailable(),
             "backends": [
                 {
                     "name": sender.name,
-                    "objection": sender.objection(),
+                    "problem": sender.why_unavailable(),
                     "writes": sender.writes,
                     "requests": sender.requests.count,
                     "failures": dict(sender.clients.failures),

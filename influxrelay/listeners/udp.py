@@ -157,12 +157,12 @@ class UDPService(Relaying):
 
     def _note_lost(self, sender: Sender, write: Write) -> None:
         """Count lines that a backend has not taken as lost for it, if another one is well and so may have them."""
-        if any(not other.objection() for other in self.senders if other is not sender):
+        if any(not other.why_unavailable() for other in self.senders if other is not sender):
             sender.backlog.missed(write, time.time())
 
-    def obstacle(self) -> str:
+    def why_unavailable(self) -> str:
         """Tell why lines would get nowhere now; datagrams go out whatever becomes of them."""
-        return "" if self._datagram_outputs else super().obstacle()
+        return "" if self._datagram_outputs else super().why_unavailable()
 
     def hand_over(self) -> Deferred[Any]:
         """Give what has been collected to the senders; fires when they have it."""

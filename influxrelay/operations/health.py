@@ -140,7 +140,7 @@ class Listener(Protocol):
     def is_ready(self) -> bool:
         """Whether it listens, its journal is open, and it does not stop."""
 
-    def obstacle(self) -> str:
+    def why_unavailable(self) -> str:
         """Tell why a write would be answered 5xx now; empty if it would not, as far as is known."""
 
     def outlook(self) -> Outlook | None:
@@ -165,11 +165,9 @@ class LocalExaminer:
         listeners = self._listeners()
         await gatherResults([self._look_at_disk(each.writer) for each in listeners if each.writer is not None])
         checks = [_outline(listener, sender) for listener in listeners for sender in listener.senders]
-        obstacles = [(each.name, each.obstacle() if each.is_ready else NOT_READY) for each in listeners]
-        words = "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles if obstacle)
-        passed = not any(
-            obstacle for each, (_, obstacle) in zip(listeners, obstacles, strict=True) if not each.is_shard
-        )
+        reasons = [(each.name, each.why_unavailable() if each.is_ready else NOT_READY) for each in listeners]
+        words = "; ".join(f"{name}: {reason}" for name, reason in reasons if reason)
+        passed = not any(reason for each, (_, reason) in zip(listeners, reasons, strict=True) if not each.is_shard)
         if passed and words:
             words = f"ready for writes, but not to all shards: {words}"
         return Health(NAME, passed, words or _ready_for_writes(listeners), tuple(checks), self._reads())
@@ -202,7 +200,7 @@ class LocalExaminer:
             return Check(sender.name, listener.name, passed=False, message=SLOW_JOURNAL)
         is_past = sender.barrier()
         while True:
-            words = sender.objection()
+            words = sender.why_unavailable()
             if not words and sender.status.is_known and is_past():
                 words = missed(listener, sender)
                 return Check(sender.name, listener.name, not words, words or IN_SYNC)
@@ -243,7 +241,7 @@ def _ready_for_writes(listeners: Sequence[Listener]) -> str:
 
 def _outline(listener: Listener, sender: Sender) -> Check:
     """Tell how a backend is, without waiting for what is under way."""
-    words = sender.objection()
+    words = sender.why_unavailable()
     if not words and sender.queues.are_behind():
         return Check(sender.name, listener.name, passed=True, message=f"up, but {behind(sender, time.time())}")
     return Check(sender.name, listener.name, not words, words or "up")

@@ -141,7 +141,7 @@ class Metrics(Service):
         name, writer = listener.name, listener.writer
         kind = _KINDS[type(listener)]
         directory = "" if writer is None else writer.place
-        sheet.add("influxrelay_healthy", (name,), listener.is_ready and not listener.obstacle())
+        sheet.add("influxrelay_healthy", (name,), listener.is_ready and not listener.why_unavailable())
         sheet.add("influxrelay_listener_info", (name, kind, listener.bind_addr, directory), 1)
         if isinstance(listener, HTTPService):
             _add_http(sheet, listener)

@@ -133,12 +133,12 @@ def _advice(words: str) -> list[Tag | str]:
 
 def _listener(listener: dict[str, Any], facts: Facts) -> Tag:
     rows = {row["backend"]: row for row in facts.status["queues"] if row["listener"] == listener["name"]}
-    obstacle = listener["obstacle"] if listener["ready"] else "it is starting or stopping"
+    reason = listener["problem"] if listener["ready"] else "it is starting or stopping"
     return tags.section(
         tags.h3(listener["name"]),
         tags.p(
             f"listens on {listener['bind_addr']}; " if listener["bind_addr"] else "",
-            tags.span(f"refuses writes: {obstacle}", class_="bad") if obstacle else "takes writes",
+            tags.span(f"refuses writes: {reason}", class_="bad") if reason else "takes writes",
         ),
         tags.div(
             [_backend(rows[backend["name"]], facts) for backend in listener["backends"] if backend["name"] in rows],

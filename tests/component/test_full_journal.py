@@ -42,12 +42,12 @@ class RejectTests(JournalTestCase):
         self.assertEqual(await self.write_much(relay), [204] * MANY)
         writer = relay.writer
         assert writer is not None
-        self.assertIn("is full", writer.obstacle)
+        self.assertIn("is full", writer.why_unavailable)
         other.rejects = False
         await until(lambda: len(numbers(other)) == MANY, "all writes")
         self.assertEqual((numbers(good), numbers(other)), ([*range(MANY)], [*range(MANY)]))
         self.assertEqual([each.backlog.losses() for each in relay.senders], [[], []])
-        await until(lambda: not writer.obstacle, "the journal has room again")
+        await until(lambda: not writer.why_unavailable, "the journal has room again")
 
     async def test_no_room(self) -> None:
         """What finds no room in memory either is lost for this backend, and counted with its reason and its time."""

@@ -358,7 +358,7 @@ class ChangeTests(QueryTestCase):
         up, down = self.backend(answer(204), result()), await self.refusing_backend()
         relay = self.relay(up, down)
         await self.ask(relay, request(b"/write?db=d"))
-        await until(relay.senders[1].objection, "the trouble")
+        await until(relay.senders[1].why_unavailable, "the trouble")
         found = await self.ask(relay, asking("CREATE DATABASE d"))
         self.assertEqual(found.status, 503)
         self.assertIn(b"backend-1: down: refused", found.body)

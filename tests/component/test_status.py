@@ -90,8 +90,8 @@ class ShapeTests(HealthCase):
         self.assertGreaterEqual(shown["uptime"], 0)
         (listener,) = shown["listeners"]
         self.assertEqual((listener["name"], listener["ready"], listener["backends"][0]["writes"]), ("main", True, 1))
-        self.assertEqual((listener["obstacle"], listener["backends"][0]["objection"]), ("", ""))
-        self.assertEqual(listener["backends"][1]["objection"][:13], "down: refused")
+        self.assertEqual((listener["problem"], listener["backends"][0]["problem"]), ("", ""))
+        self.assertEqual(listener["backends"][1]["problem"][:13], "down: refused")
         self.assertEqual([row["state"] for row in shown["queues"]], ["up", "trouble"])
         self.assertIn("it takes no writes (refused", shown["queues"][1]["advice"][0])
 

@@ -306,10 +306,10 @@ class OutTests(RelayTestCase):
             self.assertEqual((await self.ask(relay, request())).status, 204)
         await until(lambda: len(wrong.requests) >= 3, "repeated tries")
         sender = relay.senders[1]
-        self.assertIn("organization name", sender.objection())
+        self.assertIn("organization name", sender.why_unavailable())
         wrong.script.append(answer(204))
         wrong.script.popleft()
-        await until(lambda: not sender.objection(), "the end of the trouble")
+        await until(lambda: not sender.why_unavailable(), "the end of the trouble")
         await until(lambda: not sender.queues.outstanding()[0], "the end of the queue")
         self.assertEqual(sender.backlog.losses(), [])
 

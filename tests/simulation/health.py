@@ -51,7 +51,7 @@ class FakeListener:
         self.senders = list(senders)
         self.hand_over = handed_out
 
-    def obstacle(self) -> str:
+    def why_unavailable(self) -> str:
         """Be asked about something else."""
         return ""
 

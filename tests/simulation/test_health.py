@@ -68,4 +68,4 @@ class SimulationTests(SynchronousTestCase):
 
     def test_never_in_sync(self) -> None:
         """A backend that is well and never told so is noticed."""
-        self.check(health_simulation.QueueWorld, Sender, "objection", lambda _: "down", "at the end")
+        self.check(health_simulation.QueueWorld, Sender, "why_unavailable", lambda _: "down", "at the end")

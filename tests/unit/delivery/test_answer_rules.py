@@ -134,7 +134,7 @@ class AcknowledgedTests(MemoryCase):
         self.answer(Reply(403, (), b"tenant is suspended"))
         assert isinstance(waiting.result, Reply)
         self.assertEqual((waiting.result.status, waiting.result.body), (403, b"tenant is suspended"))
-        self.assertEqual(self.sender.objection(), "down: 403: answered 403: tenant is suspended")
+        self.assertEqual(self.sender.why_unavailable(), "down: 403: answered 403: tenant is suspended")
         self.assertEqual(self.sender.requests.answers, {("hold", "403"): 1})
         waiting.decide(kept=True)
         self.clock.advance(1)
@@ -145,7 +145,9 @@ class AcknowledgedTests(MemoryCase):
         """The write is passed: it is counted, and neither repeated nor a dead letter."""
         self.refuse("stale", BAD)
         self.assertEqual(self.sender.refused, {("stale", "400"): 1})
-        self.assertEqual((self.backlog.dead_letters(), self.backlog.losses(), self.sender.objection()), ([], [], ""))
+        self.assertEqual(
+            (self.backlog.dead_letters(), self.backlog.losses(), self.sender.why_unavailable()), ([], [], "")
+        )
         self.assert_idle()
 
     def test_dead_letter(self) -> None:
@@ -154,7 +156,7 @@ class AcknowledgedTests(MemoryCase):
             self.refuse("dead-letter", reply)
             self.assertEqual([each.status for each in self.backlog.dead_letters()], [reply.status])
             self.assertEqual(self.sender.refused, {("dead-letter", str(reply.status)): 1})
-            self.assertEqual(self.sender.objection(), "")
+            self.assertEqual(self.sender.why_unavailable(), "")
             self.assert_idle()
 
     def test_not_acknowledged(self) -> None:

@@ -180,14 +180,14 @@ class RefusalTests(SenderCase):
         clients = self.behind(b"1\n", b"2\n")
         self.answer(page)
         self.assertEqual([client.result for client in clients], [page] * 2)
-        self.assertIn("down: 404", self.sender.objection())
+        self.assertIn("down: 404", self.sender.why_unavailable())
         for client in clients:
             client.decide(kept=client is clients[0])
         self.assertEqual(self.backlog.losses(), [Drop("fake", "unqueued", 1, 2, 2.0, 2.0)])
         self.clock.advance(PROBE_GAP)
         again = self.submit(b"3\n")
         self.answer()
-        self.assertEqual((again.result, self.sender.objection()), (OK, ""))
+        self.assertEqual((again.result, self.sender.why_unavailable()), (OK, ""))
         self.assert_idle()
 
     def test_lost(self) -> None:

@@ -90,11 +90,13 @@ class HangingTests(TroubleCase):
         self.clock.advance(TIMEOUT - 0.1)
         for each in waiting:
             self.assertNoResult(each)
-        self.assertEqual(self.journal.obstacle, "")
+        self.assertEqual(self.journal.why_unavailable, "")
         self.clock.advance(0.1)
         words = "the disk has not answered for 5 s"
         self.assertEqual([self.refused(each) for each in waiting], [f"{self.directory}: {words}"] * 2)
-        self.assertEqual((self.journal.trouble, self.journal.obstacle), (words, f"the journal does not work: {words}"))
+        self.assertEqual(
+            (self.journal.trouble, self.journal.why_unavailable), (words, f"the journal does not work: {words}")
+        )
         self.assertEqual(self.lines(LogLevel.critical), [f"the journal in {self.directory}: {words}"])
         later = self.journal.append(record(4))
         self.clock.advance(0)
@@ -102,7 +104,7 @@ class HangingTests(TroubleCase):
         self.work_again()
         self.assertEqual(self.lines(LogLevel.info), [f"the journal in {self.directory} works again"])
         self.append(record(5))
-        self.assertEqual((self.numbers(), self.journal.obstacle), ([1, 5], ""))
+        self.assertEqual((self.numbers(), self.journal.why_unavailable), ([1, 5], ""))
         self.close()
         JournalCase.open(self)
         self.assertEqual(JournalCase.numbers(self), [1, 5])
@@ -184,7 +186,9 @@ class HangingTests(TroubleCase):
         asked += [self.journal.contents(), self.journal.forget_losses("a")]
         for each in asked:
             self.assertIn("has not answered", self.refused(each))
-        self.assertEqual((self.journal.trouble, self.journal.obstacle), ("the disk has not answered for 5 s", ""))
+        self.assertEqual(
+            (self.journal.trouble, self.journal.why_unavailable), ("the disk has not answered for 5 s", "")
+        )
         self.append(record(4))
         self.work_again()
         contents = self.wait(self.journal.contents())

@@ -27,7 +27,7 @@ class WriteTests(JournalCase):
     def test_interface(self) -> None:
         """It is what delivery and the commands ask for."""
         journal: Journal = self.journal
-        self.assertEqual((journal.place, journal.trouble, journal.obstacle), (str(self.directory), "", ""))
+        self.assertEqual((journal.place, journal.trouble, journal.why_unavailable), (str(self.directory), "", ""))
 
     def test_read(self) -> None:
         """What was appended is read, by destination and in order; what every backend has passed may be gone."""
@@ -362,12 +362,12 @@ class LimitTests(JournalCase):
         self.assertEqual(taken, list(range(1, len(taken) + 1)))
         self.assertGreater(len(taken), 95)
         self.assertLess(self.journal.used, 1.05 * MB)
-        self.assertIn(f"the journal is full ({MB} bytes)", self.journal.obstacle)
+        self.assertIn(f"the journal is full ({MB} bytes)", self.journal.why_unavailable)
         self.assertEqual((self.journal.trouble, self.drops(), self.journal.max_bytes), ("", [], MB))
         self.advance(len(taken) // 2)
         self.lazily()
         self.lazily()
-        self.assertEqual(self.journal.obstacle, "")
+        self.assertEqual(self.journal.why_unavailable, "")
         self.assertEqual(self.fill(1, first=201), [201])
 
     def test_full_of_what_is_passed(self) -> None:
@@ -383,9 +383,9 @@ class LimitTests(JournalCase):
         self.fill(200)
         self.close()
         self.open(max_bytes=MB)
-        self.assertIn("is full", self.journal.obstacle)
+        self.assertIn("is full", self.journal.why_unavailable)
         self.journal.reconfigure(JournalLimits(2 * MB), full_sync=False)
-        self.assertEqual((self.journal.obstacle, self.fill(1, first=201)), ("", [201]))
+        self.assertEqual((self.journal.why_unavailable, self.fill(1, first=201)), ("", [201]))
 
     def test_drop_oldest(self) -> None:
         """The oldest make way; each is counted for who lacked it, with its time, and delivery hears of it."""
@@ -441,7 +441,7 @@ class OpenTests(JournalCase):
     def test_never_opened(self) -> None:
         """One that was never opened knows nothing, and is stopped at once."""
         journal = self.another()
-        self.assertEqual((journal.used, journal.trouble, journal.obstacle, journal.losses("a")), (0, "", "", []))
+        self.assertEqual((journal.used, journal.trouble, journal.why_unavailable, journal.losses("a")), (0, "", "", []))
         journal.reconfigure(JournalLimits(7), full_sync=False)
         self.successResultOf(journal.stop())
 

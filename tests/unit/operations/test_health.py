@@ -251,19 +251,20 @@ class PingTests(PingCase):
         ):
             self.answer(Reply(status, (), b"oops"))
             self.assertTrue(
-                self.sender.objection().startswith(words) and bool(words) == bool(self.sender.objection()), status
+                self.sender.why_unavailable().startswith(words) and bool(words) == bool(self.sender.why_unavailable()),
+                status,
             )
             self.next_ping()
         self.answer(REFUSED)
-        self.assertEqual(self.sender.objection(), "down: refused: no answer to the ping: Connection refused")
+        self.assertEqual(self.sender.why_unavailable(), "down: refused: no answer to the ping: Connection refused")
 
     def test_failure_keeps_nothing_back(self) -> None:
         """After a failed ping writes go out as ever, and the first that is taken ends the matter."""
         self.answer(REFUSED)
         self.sender.submit(write(LINE), Client(1, self.clock.seconds()))
-        self.assertEqual(self.sender.objection()[:4], "down")
+        self.assertEqual(self.sender.why_unavailable()[:4], "down")
         self.backend.pending[0].answer(OK)
-        self.assertEqual(self.sender.objection(), "")
+        self.assertEqual(self.sender.why_unavailable(), "")
         self.clock.advance(INTERVAL)
         self.assertIsNone(self.sender.status.problem)
 
@@ -271,12 +272,12 @@ class PingTests(PingCase):
         """A ping that comes back after a write says nothing."""
         self.write(OK)
         self.answer(REFUSED)
-        self.assertEqual(self.sender.objection(), "")
+        self.assertEqual(self.sender.why_unavailable(), "")
         self.clock.advance(INTERVAL)
         self.next_ping()
         self.write(REFUSED)
         self.answer(OK)
-        self.assertEqual(self.sender.objection()[:4], "down")
+        self.assertEqual(self.sender.why_unavailable()[:4], "down")
 
     def test_ends_trouble_of_the_connection(self) -> None:
         """Where nobody writes any more, a good ping shows that a backend can be reached again."""
@@ -284,11 +285,11 @@ class PingTests(PingCase):
             self.write(BackendFailure(reason, "x"))
             self.asked = []
             self.pinger._under_way.clear()
-            self.assertEqual(self.sender.objection(), f"down: {reason}: x")
+            self.assertEqual(self.sender.why_unavailable(), f"down: {reason}: x")
             self.clock.advance(INTERVAL)
             self.next_ping()
             self.answer(OK)
-            self.assertEqual(self.sender.objection(), "")
+            self.assertEqual(self.sender.why_unavailable(), "")
 
     def test_ends_other_trouble_later(self) -> None:
         """One that has answered 503 is believed only after a while, and not before its Retry-After."""
@@ -371,7 +372,7 @@ class StateBackend:
 
 
 class AbleTests(SynchronousTestCase):
-    """``obstacle()`` against what really becomes of a write."""
+    """``why_unavailable()`` against what really becomes of a write."""
 
     def relay(self, states: tuple[str, ...], queue: str, consistency: str, disk: str, on_error: str) -> FanOut:
         """Build a relay whose backends and disk are in these states, and known to be."""
@@ -427,7 +428,7 @@ class AbleTests(SynchronousTestCase):
             backends = [each for size in (1, 2, 3) for each in itertools.combinations_with_replacement(states, size)]
             for case in itertools.product(backends, [queue], ("any", "one", "quorum", "all"), disks, on_errors):
                 relay = self.relay(*case)
-                obstacle = relay.obstacle()
+                reason = relay.why_unavailable()
                 big = "full" in case[0]
                 place = destination(b"other" if big else b"db")
                 told: list[Reply] = []
@@ -435,8 +436,8 @@ class AbleTests(SynchronousTestCase):
                 for _ in range(40):
                     self.clock.advance(TIMEOUT / 20)
                 (reply,) = told
-                self.assertEqual(bool(obstacle), reply.status >= 500, f"{case}: {obstacle!r}, but {reply}")
-                seen[bool(obstacle)] += 1
+                self.assertEqual(bool(reason), reply.status >= 500, f"{case}: {reason!r}, but {reply}")
+                seen[bool(reason)] += 1
                 for sender in relay.senders:
                     sender.close()
                 self.doCleanups()
@@ -452,5 +453,5 @@ class AbleTests(SynchronousTestCase):
             ((("up",), "journal", "one", "broken", "refuse"), "the journal does not work: disk full"),
             ((("up",), "journal", "one", "full", "refuse"), "the journal is full (1 bytes)"),
         ):
-            self.assertEqual(self.relay(*case).obstacle(), words)
+            self.assertEqual(self.relay(*case).why_unavailable(), words)
             self.doCleanups()
