@@ -15,7 +15,8 @@ python := $(VENV)/bin/python
 
 help:
 	@echo 'make run          two InfluxDB servers and a relay in front of them, until Ctrl-C'
-	@echo 'make picture      two of everything behind load balancers, in a live table: kill parts with a key'
+	@echo 'make picture      two of everything behind load balancers, in a live table: kill parts with a key;'
+	@echo '                  OPTIONS=--shards shows two shards, behind one relay and behind two layers of them'
 	@echo 'make unit         the tests that need no servers'
 	@echo 'make test         lint, then all tests with their coverage; TESTS=tests.system.test_servers runs some'
 	@echo 'make test-lowest  the tests with the oldest versions of libraries that pyproject.toml allows'
