@@ -14,7 +14,7 @@ _STATUSES = 'a status from 300 to 599, a class ("3xx", "4xx", "5xx"), or an arra
 
 
 def statuses(value: object) -> tuple[range, ...] | None:
-    """Read which statuses a rule is about; None is any."""
+    """Read which statuses a rule matches; None is any."""
     if value == "":
         return None
     given = value if isinstance(value, list) else [value]
@@ -56,5 +56,5 @@ def _answer(place: Place, table: Table) -> AnswerConfig:
     if "means" not in fields:
         raise (place / "means").error('missing; allowed: "retry", "dead-letter", "stale" or "hold"')
     if not fields.keys() & {"status", "text"}:
-        raise place.error("it is about every answer; add a status, a text, or both")
+        raise place.error("it matches every answer; add a status, a text, or both")
     return AnswerConfig(**fields)

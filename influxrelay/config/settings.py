@@ -53,7 +53,7 @@ class AnswerConfig:
     """What some answers of a backend mean; a 2xx is none of them.
 
     :ivar means: ``retry``, ``dead-letter``, ``stale`` or ``hold``.
-    :ivar status: those that it is about; empty for any.
+    :ivar status: those that it matches; empty for any.
     :ivar text: an expression for the body; empty for any body. One of the two is given.
     """
 
@@ -91,7 +91,7 @@ class HTTPOutputConfig:
     :ivar max_in_flight: requests in flight for one destination, at least 1; above 1, order is lost.
     :ivar max_connections: connections for writes at a time, at least 1.
     :ivar max_waiting_mb: MiB of memory for writes that wait for this backend, at least 1. Ignored with a buffer.
-    :ivar answers: what its answers mean, before the defaults; the first that is about an answer decides. Those of the
+    :ivar answers: what its answers mean, before the defaults; the first that matches decides. Those of the
         listener come last.
     :ivar health_timeout: seconds that the backend has to answer a ping, above 0; the listener's, if it has the key.
     :ivar query: the query string of the location: of an output of a UDP or TCP listener, with ``db`` and without

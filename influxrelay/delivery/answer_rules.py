@@ -29,7 +29,7 @@ _SETTLING = (Verdict.REFUSED, Verdict.MISDIRECTED, Verdict.NOT_READY)
 
 @attrs.frozen
 class AnswerRule:
-    """One setting: which answers it is about, and what they mean.
+    """One setting: which answers it matches, and what they mean.
 
     :ivar means: one of :data:`MEANINGS`.
     :ivar statuses: 300 and above; empty for all of these.
@@ -45,8 +45,8 @@ class AnswerRule:
     def _compile(self) -> Any:
         return compile_expression(f"(?i){self.text}") if self.text else None
 
-    def holds_for(self, reply: Reply) -> bool:
-        """Tell whether the rule is about an answer that is no 2xx."""
+    def matches(self, reply: Reply) -> bool:
+        """Tell whether the rule matches an answer that is no 2xx."""
         if self.statuses and not any(reply.status in each for each in self.statuses):
             return False
         return self._expression is None or self._expression.search(reply.body) is not None
@@ -76,11 +76,11 @@ class Answer:
 
 
 def classify(reply: Reply, kind: str = LINES, rules: Sequence[AnswerRule] = ()) -> Answer:
-    """Find out what an answer means that is no 2xx, to a write of this kind: the first rule that is about it decides.
+    """Find out what an answer means that is no 2xx, to a write of this kind: the first rule that matches decides.
 
     A rule never makes an answer settle a write that would not settle it by default.
     """
-    rule = next((each for each in rules if each.holds_for(reply)), None)
+    rule = next((each for each in rules if each.matches(reply)), None)
     default, is_stray = judge(reply, kind), lacks_organization(reply)
     if rule is None and not is_stray:
         return Answer(default, reply, reply.status, excerpt(reply), _MEANS[default], reason_of(reply, default))

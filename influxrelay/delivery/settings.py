@@ -27,7 +27,7 @@ class SenderSettings:
     :ivar filter: what the backend takes; None for everything. It is applied by whoever submits writes, and to what is
         read from a journal when it is read.
     :ivar kinds: the kinds of writes that the backend takes; the same holds for them. A filter is for lines.
-    :ivar answers: what the backend's answers mean; the first that is about an answer decides, before the defaults.
+    :ivar answers: what the backend's answers mean; the first rule that matches decides, before the defaults.
     """
 
     name: str

@@ -61,7 +61,7 @@ class AnswersTests(ConfigTestCase):
             ("status = 404", ".means", 'missing; allowed: "retry", "dead-letter", "stale" or "hold"'),
             ('status = 404, means = ""', ".means", 'missing; allowed: "retry"'),
             ('status = 404, means = "drop"', ".means", 'allowed: "retry", "dead-letter", "stale" or "hold"'),
-            ('means = "retry"', "", "it is about every answer; add a status, a text, or both"),
+            ('means = "retry"', "", "it matches every answer; add a status, a text, or both"),
             ('code = 404, means = "retry"', ".code", "unknown key"),
         ):
             Path("relay.toml").write_text(at(SERVER) + f"answers = [{{ {rule} }}]", encoding="utf-8")

@@ -52,7 +52,7 @@ class ClassifyTests(SynchronousTestCase):
             self.assertEqual(answer.reply.status, 503 if reply is STRAY else reply.status)
 
     def test_matches(self) -> None:
-        """A rule is about its statuses, its text in upper or lower case, or both; the first that matches decides."""
+        """A rule matches by status, by text in upper or lower case, or by both; the first that does decides."""
         rules = [
             rule("retry", 400, 403, text="per-user .* limit"),
             rule("stale", text="LIMIT"),
