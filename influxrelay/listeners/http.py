@@ -183,6 +183,10 @@ class HTTPService(SiteService, Relaying):
             return Outlook(any(each.in_sync for _, each in found), message)
         return self.readers.outlook() if self.config.queries and self.readers.senders else None
 
+    def counters(self) -> dict[str, Any]:
+        """Return what has been counted since the start, for JSON."""
+        return {**super().counters(), "writes": self.writes_by_api()}
+
     def writes_by_api(self) -> dict[str, int]:
         """Return how many writes were given to the backends, by the API in which they came."""
         of_lines = {name: self.writes.writes_in(read) for name, read in _APIS.items()}

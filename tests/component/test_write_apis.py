@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 
 from influxrelay.config.settings import HTTPOutputConfig, JournalConfig
 from testing.reloading import ReloadCase
+from testing.remote_write_case import one_series, post
 from testing.scripted import (
     LINE,
     LOOPBACK,
@@ -168,6 +169,14 @@ class InTests(RelayTestCase):
             await self.ask(relay, request(target, NANOSECONDS))
         self.assertEqual((relay.writes.writes, relay.writes.lines), (3, 3))
         self.assertEqual(relay.site.answers, {204: 3})
+        for _ in range(2):
+            await self.ask(relay, post(one_series()))
+        by_api = {"v1": 1, "v2": 1, "v3": 1, "prometheus-1": 2, "prometheus-2": 0}
+        self.assertEqual(relay.counters()["writes"], by_api)
+        service: Any = relay.parent
+        samples = [each for family in await service.collect() for each in family.samples]
+        shown = {each.labels["api"]: each.value for each in samples if each.name == "influxrelay_api_writes_total"}
+        self.assertEqual(shown, by_api)
 
     async def test_ping(self) -> None:
         """A client of 2.x finds its ping."""
