@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from twisted.web.resource import Resource
@@ -21,6 +22,7 @@ from influxrelay.http.sharded_execution import ShardEntrance
 from influxrelay.http.sharded_query_resource import ShardedQueryResource
 from influxrelay.http.site import RelaySite
 from influxrelay.http.write_resource import NotHereResource, PingResource, WriteResource
+from influxrelay.journal.ledger import FILE as JOURNAL_FILE
 from influxrelay.lineprotocol.api_queries import read_v1, read_v2, read_v3
 from influxrelay.listeners.factory import make_shard_map, remote_write_versions
 from influxrelay.listeners.port_service import PortService, SiteService
@@ -80,6 +82,20 @@ class HTTPService(SiteService, Relaying):
             b"api/v1/prom/read": reads,
         }
         self.furnish()
+
+    def startService(self) -> None:
+        """Open the port; warn of a journal that nobody reads, because it is from before the shards."""
+        super().startService()
+        for directory in dict.fromkeys(
+            Path(each.journal.directory).parent for each in self.config.shards if each.journal
+        ):
+            if (directory / JOURNAL_FILE).exists():
+                self.log.warn(
+                    "{relay}: {directory} holds a journal from before the shards, which is not read: stop the relay,"
+                    " and move it to the directory of the shard that has its backends",
+                    relay=self.name,
+                    directory=str(directory),
+                )
 
     def furnish(self) -> None:
         """Let what is configured hold for the next request."""

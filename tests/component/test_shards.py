@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import json
+from typing import Any
 
+from twisted.logger import LogLevel, formatEvent
+
+from influxrelay.operations.views import Request
+from testing.logs import watch_events
+from testing.reloading import http, to
 from testing.scripted import answer, request, until
 from testing.shard_case import PLACES, ShardCase, sharded
 
@@ -302,6 +309,78 @@ class AnswerTests(ShardCase):
         self.begin(listener=f'journal = "{self.directory / "journal"}"')
         await until(lambda: len(first.requests) > failed, "the backlog")
         self.assertEqual(first.requests[-1].lines, PARTS["s1"])
+
+    async def test_journal_of_a_pair(self) -> None:
+        """What waits in the journal of a listener without shards is delivered from the directory of a shard."""
+        first, journal = self.backends["s1"][0], self.directory / "journal"
+        first.script[0] = answer(500)
+        settings = f'journal = "{journal}"\nconsistency = "any"'
+        self.start(http(to(first, "s10"), top='shutdown-timeout = "500ms"', listener=settings))
+        self.assertEqual((await self.submit(BODY)).status, 204)
+        await until(lambda: first.requests, "the first attempt")
+        await self.service.stopService()
+        journal.rename(self.directory / "s1")
+        journal.mkdir()
+        (self.directory / "s1").rename(journal / "s1")
+        failed = len(first.requests)
+        first.script[0] = answer(204)
+        self.begin(listener=settings)
+        await until(lambda: len(first.requests) > failed, "the backlog")
+        self.assertEqual(first.requests[-1].lines, BODY)
+
+
+class HealthTests(ShardCase):
+    """What monitors and operators are told."""
+
+    async def told(self, path: bytes) -> tuple[int, Any]:
+        """Return the status and the body of an answer of the listener's own."""
+        found = await self.ask(self.listener, request(path, method=b"GET"))
+        return found.status, json.loads(found.body)
+
+    async def test_health(self) -> None:
+        """As long as one shard takes writes the listener is healthy, and says which do not; else it is not."""
+        self.begin()
+        await until(lambda: all(each.senders[0].status.is_known for each in self.service.listeners[1:]), "pings")
+        status, body = await self.told(b"/health")
+        self.assertEqual((status, body["message"]), (200, "ready for writes"))
+        self.assertEqual([each["listener"] for each in body["checks"]], ["main/s1", "main/s2", "main/s3"])
+        self.assertEqual((await self.told(b"/health/backends/s20"))[0], 200)
+        for name, (backend,) in self.backends.items():
+            await backend.stop()
+            self.assertEqual((await self.submit(b"".join(b"m,t=%b v=1 1\n" % key for key in PLACES))).status, 503)
+            status, body = await self.told(b"/health")
+            self.assertIn(f"main/{name}: 0 of 1 backends can take writes", body["message"])
+            self.assertEqual(status, 503 if name == "s3" else 200)
+        self.assertEqual((await self.told(b"/ready"))[0], 200)
+
+    async def test_status_and_queues(self) -> None:
+        """Each shard is a listener of its own in the status, the metrics and the commands."""
+        self.begin(output=", buffer-size-mb = 1")
+        status = await self.service.describe()
+        self.assertEqual([each["name"] for each in status["listeners"]], ["main", "main/s1", "main/s2", "main/s3"])
+        told = await self.service.run(Request("queues", "main/s2"), lambda done, total: None)
+        self.assertEqual([(each["listener"], each["backend"]) for each in told["queues"]], [("main/s2", "s20")])
+        (info,) = [each for each in await self.service.collect() if each.name == "influxrelay_listener_info"]
+        kinds = {sample.labels["listener"]: sample.labels["kind"] for sample in info.samples}
+        self.assertEqual(kinds, {"main": "http", "main/s1": "shard", "main/s2": "shard", "main/s3": "shard"})
+
+    async def test_dead_letters(self) -> None:
+        """A write that a shard's backend refuses after the client's 204 is a dead letter of that shard alone."""
+        self.begin(output=", buffer-size-mb = 1", listener='consistency = "any"')
+        self.backends["s1"][0].script[0] = BAD
+        self.assertEqual((await self.submit(BODY)).status, 204)
+        await until(self.service.listeners[1].senders[0].backlog.dead_letters, "the dead letter")
+        told = await self.service.run(Request("dead-letters list"), lambda done, total: None)
+        self.assertEqual([each["listener"] for each in told["dead_letters"]], ["main/s1"])
+
+    async def test_journal_from_before(self) -> None:
+        """A journal in the place that holds those of the shards is warned of: nobody reads it."""
+        events = watch_events(self)
+        (self.directory / "journal").mkdir()
+        (self.directory / "journal" / "journal.sqlite").touch()
+        self.begin(listener=f'journal = "{self.directory / "journal"}"')
+        warnings = [formatEvent(each) for each in events if each["log_level"] is LogLevel.warn]
+        self.assertIn(f"main: {self.directory / 'journal'} holds a journal from before the shards", "".join(warnings))
 
 
 class QueryTests(ShardCase):
