@@ -133,16 +133,16 @@ class SelectPlan:
 
         :raises Refused: as :func:`rewritten`.
         """
-        return self._writer.select(self._bounded(self._rewritten(self.select, schema)))
+        return self._writer.select(self._rewritten(self.select, schema))
 
     def _rewritten(self, select: Select, schema: Schema) -> Select:
         if all(isinstance(each, Measurement) for each in select.sources):
             found = rewritten(select, schema)
-            return found if found.fields else attrs.evolve(found, fields=select.fields)
+            return self._bounded(found if found.fields else attrs.evolve(found, fields=select.fields))
         inner = [self._rewritten(each, schema) if isinstance(each, Select) else each for each in select.sources]
         if any(isinstance(each, Measurement) for each in inner):
             raise Refused("it reads measurements as well as subqueries")
-        return attrs.evolve(select, sources=tuple(inner))
+        return self._bounded(attrs.evolve(select, sources=tuple(inner)))
 
     def _bounded(self, select: Select) -> Select:
         """Return a SELECT whose range ends now where InfluxDB would let it."""
@@ -156,7 +156,7 @@ class SelectPlan:
 
         :raises Refused: the result could differ from what one server with all the data would say.
         """
-        select = self._bounded(self._rewritten(self.select, schema))
+        select = self._rewritten(self.select, schema)
         if self._is_apart(select):
             return Rows(self._writer.select(select), select.descending)
         if any(isinstance(each, Select) for each in select.sources):

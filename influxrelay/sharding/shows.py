@@ -14,7 +14,7 @@ from influxrelay.influxql.timerange import TimeRange
 from influxrelay.sharding.concern import fixed_values, measured, places
 from influxrelay.sharding.outcomes import Refused
 from influxrelay.sharding.placement import ShardMap
-from influxrelay.sharding.results import Block, SeriesKey
+from influxrelay.sharding.results import Block, SeriesKey, check_text
 
 _SERIES = frozenset(("SHOW FIELD KEYS", "SHOW TAG KEYS", "SHOW TAG VALUES"))  # a list for each measurement
 _LISTS = _SERIES | {"SHOW MEASUREMENTS", "SHOW SERIES"}
@@ -150,7 +150,7 @@ def _added(answers: Sequence[Sequence[Block]]) -> Iterator[Block]:
 
 
 def _order(row: Sequence[str]) -> tuple[bytes, ...]:
-    return tuple(each.encode("utf-8", "surrogatepass") for each in row)
+    return tuple(check_text(each).encode("utf-8", "surrogatepass") for each in row)
 
 
 def _series_order(row: Sequence[str]) -> tuple[Any, ...]:
@@ -158,7 +158,7 @@ def _series_order(row: Sequence[str]) -> tuple[Any, ...]:
     parts: list[bytes] = []
     measurement, tags = b"", []
     first = True
-    for found in _KEY.finditer(row[0]):
+    for found in _KEY.finditer(check_text(row[0])):
         part = re.sub(r"\\([,= \\])", r"\1", found[1]).encode("utf-8", "surrogatepass")
         parts.append(part)
         if found[2] == "=" and not first:

@@ -146,6 +146,11 @@ class GroupTests(SynchronousTestCase):
         block = self.block([1, 1], [2, 2])
         self.assertRaisesRegex(Refused, "max-merge-points", self.result, text, [block], [block], most=3)
 
+    def test_unreadable(self) -> None:
+        """Tags that are not UTF-8 look alike in JSON, and are refused."""
+        block = Block("m", {"host": "a\ufffd"}, (), [[0, 1]])
+        self.assertRaisesRegex(Refused, "UTF-8", self.result, "SELECT sum(v) FROM m GROUP BY host", [[block]])
+
     def test_refused(self) -> None:
         """What cannot be merged is refused with the function's name."""
         for call in (
