@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -78,6 +78,7 @@ class Housekeeper:
         self._clock = clock
         self._on_drop = on_drop
         self._registered = False  # and not written down
+        self._saving = DeferredLock()
         self._unregistered: JournalError | None = None  # why the ledger does not know for which backends writes are
         self._makes_room = False
         self._clean_at = 0.0
@@ -183,12 +184,25 @@ class Housekeeper:
         self.run(self._keep_up)
 
     async def save(self) -> None:
-        """Write down what has changed."""
+        """Write down what has changed, unless that is under way."""
         if self.cursors.have_moved or self.accounts.have_news or self._registered:
             await self.save_and(lambda: None)
 
     async def save_and(self, job: Callable[[], T]) -> T:
-        """Write down what has changed, and do another job directly after that."""
+        """Write down what has changed, and do another job directly after that.
+
+        One after the other: where one fails nothing may be written down that came later.
+        """
+        await self._saving.acquire()
+        try:
+            result = await self._save_and(job)
+        except JournalError:
+            self._saving.release()
+            raise
+        self._saving.release()
+        return result
+
+    async def _save_and(self, job: Callable[[], T]) -> T:
         self._to_clean = self._to_clean or self.cursors.have_moved
         changes = self._take_changes()
         store, sync, limit = self._store, self._tail.sync, self.limits.max_bytes // LETTERS
