@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from influxrelay.core.errors import BackendFailure
-from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.core.write import STATEMENT, Destination, Reply, Write
 
 TIMEOUT = 10.0
 OK = Reply(204)
@@ -107,6 +107,12 @@ class FakeBackend:
         """Record it."""
         self.created.append((write, Deferred()))
         return self.created[-1][1]
+
+    def abort_changes(self) -> None:
+        """Fail the statements in flight."""
+        for post in self.pending:
+            if post.write.destination.kind == STATEMENT:
+                post.fail("timeout")
 
     def ping(self) -> Deferred[Reply]:
         """Answer at once."""

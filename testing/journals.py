@@ -117,6 +117,10 @@ class MemoryJournal:
         assert number >= self.position(destination)
         self.cursors.append((destination, number))
 
+    def keep_positions(self) -> Deferred[None]:
+        """Keep them now or later."""
+        return self._do(lambda: None)
+
     def bury(self, key: Key, when: float, write: Write, status: int, message: str) -> None:
         """Keep a refused write."""
         self.letters.append(DeadLetter(len(self.letters) + 1, when, BACKEND, status, message, write))

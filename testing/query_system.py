@@ -16,8 +16,8 @@ name = "main"
 bind-addr = "{address}"
 slow-query = "1ns"
 output = [
-    {{ name = "a", location = "{a}/write" }},
-    {{ name = "b", location = "{b}/write" }},
+    {{ name = "a", location = "{a}/write", buffer-size-mb = 1 }},
+    {{ name = "b", location = "{b}/write", buffer-size-mb = 1 }},
 ]
 """
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import attrs
 
-LINES, REMOTE_WRITE = "lines", "remote write"
-_REMOTE_WRITE = REMOTE_WRITE.encode()
+LINES, REMOTE_WRITE, STATEMENT = "lines", "remote write", "statement"
+_REMOTE_WRITE, _STATEMENT = REMOTE_WRITE.encode(), STATEMENT.encode()
+_LONGEST_PRECISION = 2  # bytes, as in "ns"
 
 
 @attrs.frozen(cache_hash=True)
@@ -14,9 +15,9 @@ class Destination:
 
     :ivar precision: as the backend will read it: ``ns`` for none given, ``n`` and ``ns``; behind it, on a line, that no
         part of the write may be stored alone, if that is so. Of remote writes it is :data:`REMOTE_WRITE`, and behind it
-        whatever headers keep tenants apart, each on a line.
+        whatever headers keep tenants apart, each on a line; of statements it is :data:`STATEMENT`.
     :ivar credentials: the client's own (``Authorization`` header, ``u`` and ``p``), opaque; shown by no ``repr``.
-    :ivar kind: what its writes are: :data:`LINES` or :data:`REMOTE_WRITE`.
+    :ivar kind: what its writes are: :data:`LINES`, :data:`REMOTE_WRITE` or :data:`STATEMENT`.
     """
 
     database: bytes
@@ -27,17 +28,27 @@ class Destination:
 
     @kind.default
     def _find_kind(self) -> str:
-        return REMOTE_WRITE if self.precision.startswith(_REMOTE_WRITE) else LINES
+        precision = self.precision
+        if len(precision) <= _LONGEST_PRECISION:
+            return LINES
+        if precision.startswith(_REMOTE_WRITE):
+            return REMOTE_WRITE
+        return STATEMENT if precision == _STATEMENT else LINES
+
+
+CHANGES = Destination(b"", b"", _STATEMENT, (b"", b"", b""))
+"""Where all statements go that change something: they have one order, whatever they name."""
 
 
 @attrs.define(eq=False)  # not frozen: one is made for every request, and each attribute would take a call
 class Write:
-    """One accepted HTTP request, or one batch of UDP lines.
+    """One accepted HTTP request, one batch of UDP lines, or one statement that changes something.
 
     :ivar query: the query string for the backends, as the client wrote it. Writes of one destination travel merged only
         where it is the same. That of a remote write has its media type and version too.
     :ivar authorization: the client's ``Authorization`` header, or ``b""``.
-    :ivar body: line protocol in which every line has its timestamp; of a remote write the body as it came.
+    :ivar body: line protocol in which every line has its timestamp; of a remote write the body as it came; of a
+        statement see :mod:`influxrelay.delivery.statements`, also for its ``query``.
     :ivar mergeable: whether another body may be joined to this one with nothing but a newline between them.
     :ivar gzipped: whether ``body`` is a gzip stream, of one member or several. If it is mergeable, what it holds ends
         with a newline, so that gzipped bodies are joined by concatenation; plain and gzipped bodies are never joined.

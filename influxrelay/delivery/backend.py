@@ -23,13 +23,20 @@ class Backend(Protocol):
 
         The Deferred fires with an answer of any final status, or fails with
         :class:`influxrelay.core.errors.BackendFailure` where there was none. A request may wait for a connection first.
+        A statement may take longer than the timeout, as long as the server lives.
         """
 
     def create_database(self, write: Write) -> Deferred[Reply]:
-        """Create the database that ``write`` goes to; fires and fails as :meth:`post` does."""
+        """Create the database that ``write`` goes to, or those that it names if it is a statement.
+
+        Fires and fails as :meth:`post` does.
+        """
 
     def ping(self) -> Deferred[Reply]:
         """Ask whether the server lives; fires and fails as :meth:`post` does, within a time of its own."""
+
+    def abort_changes(self) -> None:
+        """Fail the statements in flight: the server does not live."""
 
     def abort(self) -> None:
         """Fail what is in flight."""

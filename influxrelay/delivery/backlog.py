@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from functools import partial
 from heapq import heapify, heappop, heapreplace
 from typing import Protocol
 
 import attrs
+from twisted.internet.defer import Deferred, succeed
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Destination, Reply, Write
@@ -53,6 +55,12 @@ class Host(Protocol):
 
     def tidy(self, queue: DestinationQueue) -> None:
         """Do whatever the state of a queue asks for, and forget it if it has no work."""
+
+    def resumed(self, queue: DestinationQueue) -> None:
+        """Send what another process has left in a queue."""
+
+    def lost(self, entry: Entry) -> None:
+        """Learn that the backend will not get this."""
 
 
 class Backlog:
@@ -112,6 +120,7 @@ class Backlog:
         self._count_once_kept(entry, "unqueued")
 
     def _count_once_kept(self, entry: Entry, reason: str) -> None:
+        self._host.lost(entry)
         if entry.fate.state is State.KEPT:
             self._losses.count(reason, entry.fate.time, len(entry.write.body))
         elif entry.fate.state is State.UNDECIDED:
@@ -124,10 +133,6 @@ class Backlog:
     def missed(self, write: Write, when: float) -> None:
         """Count a write, accepted at this time, that the backend has not taken and others may have."""
         self._losses.count("unqueued", when, len(write.body))
-
-    def miss_change(self, when: float, size: int) -> None:
-        """Count a statement, executed at this time, that the backend has not executed and another one has."""
-        self._losses.count("change", when, size)
 
     def refused(self, queue: DestinationQueue, entry: Entry, reply: Reply) -> None:
         """Take a write that the backend has refused for good, if it turns out that it should have taken it."""
@@ -166,6 +171,24 @@ class Backlog:
     def close(self) -> list[Entry]:
         """Take no more; return the entries that are not in memory, and whose clients wait."""
         return []
+
+    # -- for the order of changes
+
+    def known_upto(self, queue: DestinationQueue) -> float:  # noqa: ARG002 (a journal's)
+        """Return up to which number it is known what waits in a queue."""
+        return math.inf
+
+    def is_journaled(self, entry: Entry) -> bool:  # noqa: ARG002 (a journal's)
+        """Tell whether an entry is kept as well as it will be."""
+        return True
+
+    def is_through(self, queue: DestinationQueue, number: int) -> bool:
+        """Tell whether nothing of a queue up to this number will be sent any more, as far as this process knows."""
+        return queue.is_through(number)
+
+    def keep_positions(self) -> Deferred[None]:
+        """Fire when it is kept what the backend has passed, so that it is not sent again."""
+        return succeed(None)
 
     # -- a journal's
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 from twisted.internet.interfaces import IDelayedCall
 
-from influxrelay.core.write import LINES, REMOTE_WRITE, Destination, Reply, Write
+from influxrelay.core.write import LINES, REMOTE_WRITE, STATEMENT, Destination, Reply, Write
 from influxrelay.delivery.fate import Fate, State
 from influxrelay.delivery.responses import comes_too_late
 from influxrelay.remotewrite.division import HALVES, QUARTERS, divide
@@ -103,6 +103,7 @@ class DestinationQueue:
     :ivar size: bytes that the waiting writes take in memory.
     :ivar alone: so many at the head were refused as one merged request: each of them goes by itself.
     :ivar last_number: of the last write that was submitted.
+    :ivar is_changes: whether what waits are changes: the next one is sent when :class:`ChangeOrder` lets it.
     :ivar missing: set from when the backend says that it lacks the database until it takes a write.
     """
 
@@ -113,6 +114,7 @@ class DestinationQueue:
         "destination",
         "in_flight",
         "is_behind",
+        "is_changes",
         "last_number",
         "missing",
         "size",
@@ -127,6 +129,7 @@ class DestinationQueue:
         self.alone = 0
         self.last_number = 0
         self.is_behind = False
+        self.is_changes = destination.kind == STATEMENT
         self.missing: MissingDatabase | None = None
         self._memory = memory
         self._keeps = keeps
@@ -136,6 +139,10 @@ class DestinationQueue:
     def is_idle(self) -> bool:
         """Whether it has no work."""
         return not (self.waiting or self.in_flight or self.is_behind)
+
+    def is_through(self, number: int) -> bool:
+        """Tell whether nothing up to this number is in flight or waits in memory."""
+        return not self.in_flight and not (self.waiting and self.waiting[0].fate.number <= number)
 
     @property
     def is_held(self) -> bool:
@@ -214,6 +221,16 @@ class DestinationQueue:
         return [self.pop() for _ in range(len(self.waiting))]
 
     # -- requests
+
+    def bytes_before(self, number: float, max_bytes: int) -> int:
+        """Return the bytes of a request with what waits at the head and has lower numbers; 0 if nothing has."""
+        size = 0
+        for entry in self.waiting:
+            if entry.fate.number >= number or size >= max_bytes:
+                break
+            if not (self._keeps and entry.fate.state is State.STRUCK):
+                size += len(entry.write.body) + 1
+        return min(size, max_bytes)
 
     def take(self, max_bytes: int) -> tuple[list[Entry], list[Entry]]:
         """Move the next request from the head to what is in flight: one write at least; the head is not struck.

@@ -1,4 +1,4 @@
-"""When what is sent to one backend, and what comes of it."""
+"""What comes of what is sent to one backend."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.log_throttle import FailureLog, RefusalLog
 from influxrelay.core.write import Reply
 from influxrelay.delivery.answer_rules import DEAD_LETTER, Answer
-from influxrelay.delivery.back_off import BackOff
 from influxrelay.delivery.backend import Backend
 from influxrelay.delivery.backlog import Backlog
 from influxrelay.delivery.clients import Clients
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry, MissingDatabase
 from influxrelay.delivery.fate import Fate, State
-from influxrelay.delivery.queues import Queues
 from influxrelay.delivery.requests import Requests
 from influxrelay.delivery.responses import NOT_READY, STALE, Verdict, excerpt, rolls_back
+from influxrelay.delivery.sending import Sending
 from influxrelay.delivery.settings import SenderSettings
-from influxrelay.delivery.timers import Drain, Timers
+from influxrelay.delivery.statements import scope_of
 
 
-class Dispatcher:
+class Dispatcher(Sending):
     """Sends what waits in the queues of one sender, and does what the answers ask for.
 
     After a failure that is the backend's own (no answer, 5xx, 408, 425, 429) it is in *trouble*: one request at a time,
@@ -37,9 +36,6 @@ class Dispatcher:
     backend has it, has refused it for good, or nobody needs it; its client is told of the failure all the same, and so
     are all clients that wait at that time. Then a probe carries one write.
 
-    :ivar flows: whether requests may be sent: there is no trouble, no pause and no end.
-    :ivar closed: why nothing is sent any more; None while that is not so.
-    :ivar paused: whether an operator wants nothing to be sent.
     :ivar refused: how many acknowledged writes the backend has refused for good, by what that means and by reason.
     """
 
@@ -51,90 +47,32 @@ class Dispatcher:
         backlog: Backlog,
         jitter: Callable[[], float],
     ) -> None:
-        self.settings = settings
-        self.backlog = backlog
-        self.queues = Queues(keep=backlog.keeps)
-        self.requests = Requests(backend, self)
-        self.clients = Clients(settings.name, backend.timeout, reactor, self.expire)
-        self.back_off = BackOff(reactor, jitter, settings.max_delay)
+        clients = Clients(settings.name, backend.timeout, reactor, self.expire)
+        super().__init__(reactor, settings, backlog, Requests(backend, self), clients, jitter=jitter)
         self.failure_log = FailureLog(settings.listener, settings.name)
-        self.timers = Timers(reactor)
-        self.drain = Drain()
-        self.flows = True
-        self.paused = False
-        self.closed: BackendFailure | None = None
         self.refused: Counter[tuple[str, str]] = Counter()
-        self._reactor = reactor
         self._refusal_log = RefusalLog(reactor)
-        self._wake: IDelayedCall | None = None
         self.requests.classify_by(settings.answers)
         backlog.attach(self)
         backlog.reconfigure(settings)
-
-    @property
-    def name(self) -> str:
-        """The backend's."""
-        return self.settings.name
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing is sent any more."""
-        return self.closed is not None
-
-    def is_kept(self, entry: Entry) -> bool:
-        """Tell whether a write that fails stays in its place."""
-        return self.backlog.keeps and entry.fate.number > 0
-
-    # -- sending
-
-    def send_waiting(self, queue: DestinationQueue) -> None:
-        """Send what waits in a queue, as far as that may be."""
-        while True:
-            self._skip_struck(queue)
-            if not self.flows or not queue.waiting or queue.is_held:
-                break
-            if len(queue.in_flight) >= self.settings.max_in_flight:
-                break
-            self._send(queue, self.settings.max_batch)
-        self.tidy(queue)
-
-    def _skip_struck(self, queue: DestinationQueue) -> bool:
-        struck = queue.skip_struck()
-        for entry in struck:
-            self.clients.release(entry)
-        return bool(struck)
-
-    def _send(self, queue: DestinationQueue, max_bytes: int) -> None:
-        """Send what has waited longest in a queue."""
-        taken, struck = queue.take(max_bytes)
-        self.clients.sent(taken)
-        for entry in struck:
-            self.clients.release(entry)
-        self.requests.send(queue, taken)
-
-    def go_on(self, queue: DestinationQueue) -> None:
-        """Send what has come into a queue."""
-        self.send_waiting(queue)
-        self.probe()
-        self.landed()
-
-    def tidy(self, queue: DestinationQueue) -> None:
-        """Do whatever the state of a queue asks for, and forget it if it has no work."""
-        if self.queues.has(queue):  # else somebody speaks of one that has ended
-            self.backlog.tidy(queue)
-            if queue.is_idle and self.queues.has(queue) and self.backlog.has_done(queue):
-                self.queues.forget(queue)
 
     # -- answers
 
     def taken(self, reply: Reply, queue: DestinationQueue, entries: list[Entry]) -> None:
         """Take a 2xx."""
+        if queue.is_changes:
+            self._executed(entries[0])
         self._found_database(queue)
         self._go_on_after(queue)  # before any client is told, so that its next write cannot overtake
         self.clients.answer(entries, reply)
 
     def answered(self, answer: Answer, queue: DestinationQueue, entries: list[Entry]) -> None:
         """Take another answer that shows that the backend is well."""
+        if queue.is_changes:
+            result = self.order.result_of(answer, entries[0])
+            if result is not None:
+                self.taken(result, queue, entries)
+                return
         if answer.verdict is Verdict.NOT_READY and self.backlog.keeps:
             self._not_ready(answer.reply, queue, entries)
         elif len(entries) > 1:  # one bad write must not speak for the others
@@ -143,6 +81,14 @@ class Dispatcher:
             self._stale(answer, queue, entries[0])
         else:
             self._refused(answer, queue, entries[0])
+
+    def _executed(self, change: Entry) -> None:
+        """Note that the backend has executed a change; it may be what others wait for."""
+        self.order.executed(change)
+        scope = scope_of(change.write.query)
+        for queue in self.queues if scope.kind == "CREATE DATABASE" else ():
+            if queue.missing is not None and queue.destination.database in scope.databases:
+                self.timers.call_later(0.0, partial(self._ask_again, queue, queue.missing))
 
     def _unmerge(self, queue: DestinationQueue, entries: list[Entry]) -> None:
         if self.closed is not None:
@@ -206,9 +152,6 @@ class Dispatcher:
             self.send_waiting(queue)
         return True
 
-    def _look_whether_it_flows(self) -> None:
-        self.flows = self.back_off.trouble is None and not self.paused and self.closed is None
-
     # -- failures
 
     def failed(
@@ -221,6 +164,8 @@ class Dispatcher:
         is_answer: bool = False,
     ) -> None:
         """Take a failure that is the backend's own."""
+        if queue.is_changes:
+            self.order.failed(problem)
         flowed = self.flows
         self.back_off.failed(problem, pause)
         self._look_whether_it_flows()
@@ -264,34 +209,6 @@ class Dispatcher:
                 queue.remove(entry)
                 self.backlog.lost(entry, "failed")
 
-    def probe(self) -> None:
-        """Send the one request that may find the backend well again, now or when it is time."""
-        if self.back_off.trouble is None or self.requests.in_flight or self.paused or self.closed is not None:
-            return
-        due = self.back_off.probe_time(clients_wait=not self.backlog.keeps or len(self.clients) > 0)
-        if self._wake is not None:
-            if self._wake.getTime() <= due:
-                return
-            self._wake.cancel()
-            self._wake = None
-        delay = due - self._reactor.seconds()
-        if delay <= 0:
-            self._send_probe()
-        elif self.queues.has_waiting():
-            self._wake = self._reactor.callLater(delay, self._woken)
-
-    def _send_probe(self) -> None:
-        for each in self.queues:
-            if self._skip_struck(each):
-                self.tidy(each)
-        queue = self.queues.longest_waiting()
-        if queue is not None:  # one write shows how the backend is; what is not kept cannot wait for that
-            self._send(queue, 0 if self.backlog.keeps else self.settings.max_batch)
-
-    def _woken(self) -> None:
-        self._wake = None
-        self.probe()
-
     def expire(self) -> None:
         """Tell who has waited for longer than the backend's timeout."""
         expired = self.clients.expired(self._reactor.seconds())
@@ -323,6 +240,9 @@ class Dispatcher:
         else:
             told = [*entries, *(each for each in self.clients.waiting() if each.write.destination == queue.destination)]
             pause = self.back_off.delay(missing.refusals)
+            creation = self.order.creation(queue)
+            if creation is not None:
+                self.requests.backend.create_database(creation).addErrback(lambda _: None)  # it is tried again
             missing.retry = self.timers.call_later(pause, lambda: self._ask_again(queue, missing))
         self.clients.refuse(told, reply)
         self._skip_struck(queue)
@@ -344,16 +264,6 @@ class Dispatcher:
 
     # -- the operator, and another configuration
 
-    def set_paused(self, *, paused: bool) -> None:
-        """Send nothing until further notice, or go on."""
-        self.paused = paused
-        self._look_whether_it_flows()
-        if paused:
-            for queue in self.queues:
-                self.backlog.trim(queue)
-        else:
-            self._look_again()
-
     def reconfigure(self, settings: SenderSettings) -> None:
         """Let other settings hold; what was wrong may be what has changed."""
         self.settings = settings
@@ -361,24 +271,13 @@ class Dispatcher:
         self.clients.reconfigure(settings.name, self.requests.backend.timeout)
         self.backlog.reconfigure(settings)
         self.failure_log.rename(settings.listener, settings.name)
+        self.order.rename(settings.listener, settings.name)
         self.back_off.reconfigure(settings.max_delay)
         for queue in self.queues:
             self._found_database(queue)
         self._look_again()
 
-    def _look_again(self) -> None:
-        self.probe()
-        for queue in self.queues:
-            self.send_waiting(queue)
-
     # -- the end
-
-    def landed(self) -> None:
-        """Tell who waits for the end if nothing is left that a stop should wait for: memory, but not a journal."""
-        if self.drain:
-            is_busy = self.requests.in_flight or self.clients if self.backlog.outlives else self.queues
-            if not is_busy:
-                self.drain.fire()
 
     def close(self) -> None:
         """Send nothing more, and fail what waits; what is in flight is the transport's to end."""

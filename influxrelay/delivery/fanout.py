@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 
 from twisted.internet.defer import Deferred, succeed
@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import TAKEN, UNABLE, json_error
-from influxrelay.core.write import LINES, REMOTE_WRITE, Reply, Write
+from influxrelay.core.write import LINES, REMOTE_WRITE, STATEMENT, Reply, Write
 from influxrelay.delivery.fate import Fate, Rule
 from influxrelay.delivery.parts import Division, divide_write_slowly
 from influxrelay.delivery.sender import Sender
@@ -25,7 +25,7 @@ from influxrelay.lineprotocol.scanner import Steps, run
 
 AT_ONCE = 512 * 1024  # bytes of a body that are read and submitted in one go
 _AT_ONCE_FILTERED = 4096  # the same where names may take some microseconds for each of them
-_KINDS = {LINES: "line protocol", REMOTE_WRITE: "Prometheus' remote writes"}
+_KINDS = {LINES: "line protocol", REMOTE_WRITE: "Prometheus' remote writes", STATEMENT: "statements"}
 
 _Parts = Sequence[tuple[Sender, Write]]  # who gets something of a write, and what
 
@@ -70,8 +70,6 @@ class FanOut:
         self._undecided: dict[int, None] = {}  # the numbers of what is in the journal, or on its way there
         self._backed_up: deque[tuple[Write, _Parts, str, Deferred[Reply]]] = deque()
         self._is_submitting = False
-        self._held: frozenset[bytes] = frozenset()
-        self._waiting: deque[tuple[Write, str, Division | None, Deferred[Reply]]] = deque()
         self._next_number = journal.next_number if journal is not None else count(1).__next__
         self._on_settled = self._settled if journal is None else self._settled_beside_the_journal
         self.reconfigure(name, senders, consistency=consistency, refuse_unjournaled=refuse_unjournaled)
@@ -100,24 +98,6 @@ class FanOut:
         :param consistency: ``any``, ``one``, ``quorum``, ``all``; empty for the listener's own.
         :param division: what :meth:`divide_slowly` has found.
         """
-        if self._held and write.destination.database in self._held:
-            held: Deferred[Reply] = Deferred()
-            self._waiting.append((write, consistency, division, held))
-            return held
-        return self._hand_in(write, consistency, division)
-
-    def hold(self, databases: Iterable[bytes]) -> None:
-        """Keep writes to these databases back, until :meth:`release`."""
-        self._held = frozenset(databases)
-
-    def release(self) -> None:
-        """Let the writes go on that were kept back, in their order and before later ones."""
-        while self._waiting:
-            write, consistency, division, answer = self._waiting.popleft()
-            self._hand_in(write, consistency, division).chainDeferred(answer)
-        self._held = frozenset()
-
-    def _hand_in(self, write: Write, consistency: str, division: Division | None) -> Deferred[Reply]:
         kind = write.destination.kind
         takers = self._takers[kind]
         if not takers:
@@ -223,6 +203,14 @@ class FanOut:
         )
         if not self._journal_first:
             self._give_out_journaled(write, parts, fate)
+        if not write.mergeable and write.destination.kind == STATEMENT:
+            appended.addBoth(self._executable, parts)
+
+    def _executable(self, result: Failure | None, parts: _Parts) -> Failure | None:
+        """Have a change executed that no backend gets before the journal has it, or cannot take it."""
+        for sender, _ in parts:
+            sender.execute_changes()
+        return result
 
     def _give_out_late(self, result: Failure | None, write: Write, parts: _Parts, fate: Fate) -> Failure | None:
         """Give a write to the senders that the journal has or cannot take; they learn of the latter after that."""

@@ -9,18 +9,23 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote_plus, unquote, urlsplit
 
+import attrs
 from isal import igzip
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
 from influxrelay import __version__
 from influxrelay.core.replies import json_error
-from influxrelay.core.write import REMOTE_WRITE, Reply, Write
+from influxrelay.core.write import LINES, REMOTE_WRITE, STATEMENT, Reply, Write
+from influxrelay.delivery.asking import collect_reply
 from influxrelay.delivery.client import BackendClient, Response, printable
 from influxrelay.delivery.connection_pool import ConnectionPool
 from influxrelay.delivery.conversions import AT_ONCE, Conversions
 from influxrelay.delivery.exchange import Exchanges
+from influxrelay.delivery.failures import explain
 from influxrelay.delivery.queries import QUERY, Question
+from influxrelay.delivery.statements import Change, as_change, read_result
 from influxrelay.delivery.write_apis import V1, WriteAPI
 from influxrelay.lineprotocol.query_string import without
 from influxrelay.lineprotocol.timestamps import convert_slowly, multiply, rescale
@@ -31,6 +36,7 @@ from influxrelay.transport.tls import ClientTLS
 
 _PORTS = {"http": 80, "https": 443}
 _GZIP_LEVEL = 1  # of 0 to 3; line protocol shrinks to a sixth already
+_OF_QUERIES = (b"q", b"db", b"rp", b"precision", b"epoch", b"params", b"consistency")
 _JOINED = 64 * 1024  # bytes up to which a request is made one piece: a copy of more costs more than a longer write
 
 
@@ -107,6 +113,7 @@ class HTTPBackend:
         self._has_credentials = b"Authorization" in self._headers
         self.client = BackendClient(reactor, self._pools[1], self._headers[b"Host"])
         self._queries = BackendClient(reactor, self._pools[2], self._headers[b"Host"])
+        self._executing: set[Deferred[Any]] = set()
         self._remote_path, _, self._remote_query = _target(remote_write_url).partition(b"?")
         self._names_database = names_database
         self._remote_head_of = lru_cache(maxsize=1024)(self._make_remote_head)
@@ -160,8 +167,9 @@ class HTTPBackend:
         :return: fires with any final answer within the timeout; fails with :class:`BackendFailure`, for the reasons of
             :func:`influxrelay.delivery.failures.explain` or ``stopped``, where there was no clear status line.
         """
-        if write.destination.kind == REMOTE_WRITE:
-            return self._post_remote(write, body_parts)
+        kind = write.destination.kind
+        if kind != LINES:
+            return self._post_remote(write, body_parts) if kind == REMOTE_WRITE else self._execute(write)
         gzipped = write.gzipped if self._gzip is None else self._gzip
         beginning, factor = self._head_of(write.query, write.authorization, gzipped)
         if gzipped is not write.gzipped or factor != 1:
@@ -182,12 +190,47 @@ class HTTPBackend:
         pieces = (head, *body_parts)
         return self._exchanges.post(pieces if size > _JOINED else (b"".join(pieces),))
 
+    def _execute(self, write: Write) -> Deferred[Reply]:
+        """Ask for the execution of a statement, however long that takes."""
+        change = as_change(write)
+        asked: Deferred[Any] = self.query(change.question, own_credentials=change.own_credentials)
+        asked.addCallback(collect_reply)
+        asked.addCallbacks(read_result, lambda failure: Failure(explain(failure)), callbackArgs=(self,))
+        self._executing.add(asked)
+
+        def end(result: Any) -> Any:
+            self._executing.discard(asked)
+            return result
+
+        return asked.addBoth(end)
+
+    def abort_changes(self) -> None:
+        """Fail the statements in flight, with the reason ``timeout``."""
+        for asked in list(self._executing):
+            asked.cancel()
+
+    def _create_databases(self, change: Change) -> Deferred[Reply]:
+        """Create the databases that a statement names, as the same user; by itself if that is what it is for."""
+        question = change.question
+        if change.scope.kind != "CREATE DATABASE":
+            statements = b";".join(map(_create, sorted(change.scope.databases)))
+            query = without(question.query, *_OF_QUERIES)
+            query = b"q=" + quote_plus(statements).encode() + (b"&" + query if query else b"")
+            question = attrs.evolve(question, method=b"POST", query=query, body=b"")
+        asked: Deferred[Any] = self.query(question, own_credentials=change.own_credentials, timeout=self.timeout)
+        asked.addCallback(collect_reply)
+        return asked.addErrback(lambda failure: Failure(explain(failure)))
+
     def create_database(self, write: Write) -> Deferred[Reply]:
-        """Create the database that ``write`` goes to, as the same user; fires and fails as :meth:`post` does."""
-        name = write.destination.database.decode("utf-8", "surrogateescape")
-        statement = 'CREATE DATABASE "{}"'.format(name.replace("\\", "\\\\").replace('"', '\\"'))
+        """Create the database that ``write`` goes to, as the same user; fires and fails as :meth:`post` does.
+
+        Of a statement they are those that it names.
+        """
+        if write.destination.kind == STATEMENT:
+            return self._create_databases(as_change(write))
+        statement = _create(write.destination.database)
         query = self._forwarded(without(write.query, b"db", b"rp", b"precision", b"consistency", *OWN_PARAMETERS))
-        target = self._query_path + b"?q=" + quote_plus(statement, errors="surrogateescape").encode()
+        target = self._query_path + b"?q=" + quote_plus(statement).encode()
         if query:
             target += b"&" + query
         return self._ask(b"POST", target, self.timeout, write.authorization)
@@ -264,6 +307,10 @@ class HTTPBackend:
 def _packed(body: bytes, gzipped: bool) -> bytes:  # noqa: FBT001 (whether it is to be)
     packed: bytes = igzip.compress(body, _GZIP_LEVEL) if gzipped else body
     return packed
+
+
+def _create(database: bytes) -> bytes:
+    return b'CREATE DATABASE "%b"' % database.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
 
 
 def _understood(reply: Reply) -> Reply:

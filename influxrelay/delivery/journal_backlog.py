@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.cooperation import make_cooperator
 from influxrelay.core.errors import BackendFailure, JournalError
-from influxrelay.core.write import LINES, Destination, Reply, Write
+from influxrelay.core.write import CHANGES, LINES, Destination, Reply, Write
 from influxrelay.delivery.backlog import Backlog
 from influxrelay.delivery.destination_queue import ENTRY_BYTES, QUEUE_BYTES, DestinationQueue, Entry
 from influxrelay.delivery.fate import Fate, State
@@ -58,6 +58,7 @@ class JournalBacklog(Backlog):
         self._page_size = FIRST_PAGE  # bytes of lines that take READ_AHEAD in memory
         self._next_page = 0.0
         self._not_ours = range(0)
+        self._resumed_upto = 0
 
     def reconfigure(self, settings: SenderSettings) -> None:
         """Let other settings hold from the next write, or page, on."""
@@ -130,6 +131,7 @@ class JournalBacklog(Backlog):
 
     def lost(self, entry: Entry, reason: str) -> None:
         """Count it, in the journal."""
+        self._host.lost(entry)
         entry.fate.when_decided(partial(self._count_if_kept, reason, len(entry.write.body)))
 
     def _count_if_kept(self, reason: str, size: int, fate: Fate) -> None:
@@ -154,10 +156,6 @@ class JournalBacklog(Backlog):
     def missed(self, write: Write, when: float) -> None:
         """Count it: there was no room."""
         self._journal.count_loss(self, "full", when, len(write.body))
-
-    def miss_change(self, when: float, size: int) -> None:
-        """Count it, in the journal."""
-        self._journal.count_loss(self, "change", when, size)
 
     def release(self, entry: Entry) -> None:
         """Forget a client that has been told by another backend."""
@@ -206,10 +204,7 @@ class JournalBacklog(Backlog):
         cursor, host = self._cursor(queue), self._host
         if host.is_closed:
             return
-        passed = self.passed(queue)
-        if passed > cursor.noted:
-            cursor.noted = passed
-            self._journal.advance(self, queue.destination, passed)
+        self._note_passed(queue, cursor)
         if not queue.is_behind or cursor.is_reading or host.drain:
             return
         room = self.limit - host.queues.memory.size - self._pages * READ_AHEAD
@@ -220,6 +215,12 @@ class JournalBacklog(Backlog):
                 host.timers.call_later(pause, partial(self._read_later, queue, cursor))
             else:
                 self._read(queue, cursor, max(1, self._page_size * min(room, READ_AHEAD) // READ_AHEAD))
+
+    def _note_passed(self, queue: DestinationQueue, cursor: Cursor) -> None:
+        passed = self.passed(queue)
+        if passed > cursor.noted:
+            cursor.noted = passed
+            self._journal.advance(self, queue.destination, passed)
 
     def has_done(self, queue: DestinationQueue) -> bool:
         """Tell whether nothing of a queue is held back; forget it in that case."""
@@ -324,17 +325,43 @@ class JournalBacklog(Backlog):
     def _bug(self, failure: Failure) -> None:
         self._log.failure("the backlog of backend {backend}", failure, backend=self._host.name)
 
+    # -- for the order of changes
+
+    def known_upto(self, queue: DestinationQueue) -> float:
+        """Return up to which number it is known what waits in a queue: all of it, once the first pages are read."""
+        loaded = self._cursor(queue).loaded
+        return loaded if queue.is_behind and loaded < self._resumed_upto else math.inf
+
+    def is_journaled(self, entry: Entry) -> bool:
+        """Tell whether an entry is in the journal, or never will be."""
+        fate = entry.fate
+        return not fate.number or fate.is_journaled or bool(fate.journal_problem) or fate.state is not State.UNDECIDED
+
+    def is_through(self, queue: DestinationQueue, number: int) -> bool:
+        """Tell whether nothing of a queue up to this number will be sent any more, as far as this process knows."""
+        cursor = self._cursor(queue)
+        if not queue.is_through(number) or (queue.is_behind and cursor.loaded < number):
+            return False
+        return all(held > number for held in cursor.held)
+
+    def keep_positions(self) -> Deferred[None]:
+        """Fire when the journal has written down what the backend has passed."""
+        for queue in self._host.queues:
+            self._note_passed(queue, self._cursor(queue))
+        return self._journal.keep_positions()
+
     # -- from the journal, and from the operator
 
     def resume(self, positions: Positions, last_number: int, decided: int) -> None:
         """Read on from where the backend was; once, before its first write."""
         self._not_ours = range(decided + 1, last_number + 1)
-        for destination, passed in positions:
+        self._resumed_upto = last_number
+        for destination, passed in sorted(positions, key=lambda each: each[0] != CHANGES):
             queue = self._host.queues.open(destination)
             cursor = self._cursor(queue)
             queue.is_behind, queue.last_number = True, last_number
             cursor.loaded = cursor.noted = passed
-            self._host.tidy(queue)
+            self._host.resumed(queue)
 
     def forget(self, destination: Destination, upto: int) -> None:
         """Give up what the journal has dropped up to this number, and has counted."""

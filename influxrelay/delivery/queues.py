@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from influxrelay.core.write import Destination
 from influxrelay.delivery.destination_queue import DestinationQueue, Memory
+from influxrelay.delivery.fate import State
+from influxrelay.delivery.statements import scope_of
 
 
 class Queues:
@@ -13,10 +15,12 @@ class Queues:
 
     :param keep: whether what waits in them is kept until it is delivered.
     :ivar memory: what they hold together.
+    :ivar changes: that of the changes, if it has work.
     """
 
     def __init__(self, *, keep: bool) -> None:
         self.memory = Memory()
+        self.changes: DestinationQueue | None = None
         self._keep = keep
         self._queues: dict[Destination, DestinationQueue] = {}
 
@@ -36,6 +40,8 @@ class Queues:
         queue = self._queues.get(destination)
         if queue is None:
             queue = self._queues[destination] = DestinationQueue(destination, self.memory, keeps=self._keep)
+            if queue.is_changes:
+                self.changes = queue
         return queue
 
     def has(self, queue: DestinationQueue) -> bool:
@@ -45,16 +51,14 @@ class Queues:
     def forget(self, queue: DestinationQueue) -> None:
         """Forget a queue without work."""
         del self._queues[queue.destination]
+        if queue is self.changes:
+            self.changes = None
         queue.close()
 
-    def longest_waiting(self) -> DestinationQueue | None:
-        """Return the queue whose first write has waited longest, of those that do not wait for their database."""
-        waiting = (queue for queue in self._queues.values() if queue.waiting and not queue.is_held)
-        return min(waiting, key=DestinationQueue.first_waiting, default=None)
-
-    def has_waiting(self) -> bool:
-        """Tell whether something waits that may be sent."""
-        return any(queue.waiting and not queue.is_held for queue in self._queues.values())
+    def sendable(self, may_send: Callable[[DestinationQueue], bool]) -> list[DestinationQueue]:
+        """Return the queues in which something waits that may be sent: for no database, and behind nothing."""
+        waiting = [queue for queue in self._queues.values() if queue.waiting and not queue.is_held]
+        return waiting if self.changes is None else [queue for queue in waiting if may_send(queue)]
 
     # -- for who watches
 
@@ -76,12 +80,20 @@ class Queues:
 
     def missing_databases(self) -> set[bytes]:
         """Return the databases that the backend says it does not have."""
-        return {queue.destination.database for queue in self._queues.values() if queue.missing is not None}
+        missing = [queue for queue in self._queues.values() if queue.missing is not None]
+        names = {queue.destination.database for queue in missing if not queue.is_changes}
+        for queue in missing:
+            if queue.is_changes and queue.waiting:
+                names |= scope_of(queue.waiting[0].write.query).databases
+        return names
 
     def are_on_disk(self) -> bool:
         """Tell whether something waits that is not in memory."""
         return any(queue.is_behind for queue in self._queues.values())
 
     def are_behind(self) -> bool:
-        """Tell whether something waits that is not just the next request."""
-        return any(queue.is_behind or queue.is_held for queue in self._queues.values())
+        """Tell whether something waits that is not just the next request; or a change that another backend has."""
+        if any(queue.is_behind or queue.is_held for queue in self._queues.values()):
+            return True
+        changes = self.changes.entries() if self.changes is not None else ()
+        return any(entry.fate.state is State.KEPT for entry in changes)

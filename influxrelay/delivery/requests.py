@@ -155,6 +155,11 @@ class Requests:
             self._retired = [each for each in (*self._retired, self.backend) if each.is_busy()]
             self.backend = backend
 
+    def abort_changes(self) -> None:
+        """Fail the changes in flight."""
+        for backend in (self.backend, *self._retired):
+            backend.abort_changes()
+
     def abort(self) -> None:
         """Fail what is in flight."""
         for backend in (self.backend, *self._retired):

@@ -93,6 +93,11 @@ class Sender:
         return self._dispatcher.refused
 
     @property
+    def change_outcomes(self) -> Counter[str]:
+        """How often the backend has executed, refused or missed a change."""
+        return self._dispatcher.order.outcomes
+
+    @property
     def paused(self) -> bool:
         """Whether an operator wants nothing to be sent."""
         return self._dispatcher.paused
@@ -115,7 +120,8 @@ class Sender:
         if queue is None:
             queue = queues.open(write.destination)
             fits = fits or not self.requests.in_flight  # a single write may have any size
-        if not dispatcher.flows or not fits or queue.is_behind or queue.missing is not None:
+        waits = not dispatcher.flows or queue.is_behind or queue.missing is not None or queues.changes is not None
+        if waits or not fits:
             return self._wait(queue, entry)
         queue.last_number = fate.number or queue.last_number
         if not queue.waiting and len(queue.in_flight) < dispatcher.settings.max_in_flight:
@@ -133,7 +139,12 @@ class Sender:
         if write.destination.kind == REMOTE_WRITE and is_version_2(write.query):
             write = attrs.evolve(write, mergeable=False)
         fate = ResentFate(self._reactor.seconds())
-        self.submit(write, fate)
+        if self._dispatcher.order.first_for(write.destination.database) < math.inf:
+            fate.failed(
+                self.name, BackendFailure("behind", "a change waits for it; send it again when that is executed")
+            )
+        else:
+            self.submit(write, fate)
         return fate.outcome
 
     def _wait(self, queue: DestinationQueue, entry: Entry) -> bool:
@@ -147,6 +158,8 @@ class Sender:
             dispatcher.tidy(queue)
             return False
         queue.last_number = entry.fate.number or queue.last_number
+        if queue.is_changes:
+            dispatcher.order.note(entry)
         missing, creates_databases = queue.missing, dispatcher.settings.create_databases
         if missing is not None and dispatcher.is_kept(entry) and (missing.refusals > 1 or not creates_databases):
             detail = f"answered {excerpt(missing.reply)}"  # the write waits with the others, its client need not
@@ -169,6 +182,11 @@ class Sender:
         self.backlog.lost(entry, trouble.reason)
         return trouble  # its Retry-After is later than this write can wait
 
+    def execute_changes(self) -> None:
+        """Send the next change if it may be sent now: it is in the journal, or never will be."""
+        if self.queues.changes is not None:
+            self._dispatcher.go_on(self.queues.changes)
+
     # -- how the backend is
 
     def pinged(self, problem: BackendFailure | None) -> None:
@@ -179,6 +197,8 @@ class Sender:
         """
         dispatcher, trouble = self._dispatcher, self.status.trouble
         self.status.note_ping(problem, dispatcher.settings.listener, self.name)
+        if problem is not None and self.queues.changes is not None:
+            self.requests.abort_changes()  # they have no limit of time
         if problem is not None or trouble is None or self.requests.in_flight:
             return
         if any(queue.waiting or queue.is_behind for queue in self.queues):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import attrs
 
-from influxrelay.core.write import LINES, REMOTE_WRITE
+from influxrelay.core.write import LINES, REMOTE_WRITE, STATEMENT
 from influxrelay.delivery.answer_rules import AnswerRule
 from influxrelay.lineprotocol.filters import Filter
 
-EVERYTHING = frozenset((LINES, REMOTE_WRITE))
+EVERYTHING = frozenset((LINES, REMOTE_WRITE, STATEMENT))
 
 
 @attrs.frozen

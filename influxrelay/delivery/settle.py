@@ -6,6 +6,7 @@ from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import TAKEN, UNABLE, json_error
 from influxrelay.core.write import Reply
 from influxrelay.delivery.responses import NOT_READY, STALE, is_presentable
+from influxrelay.delivery.statements import Result
 from influxrelay.remotewrite.headers import has_counts, least, only_counts
 
 _REFUSALS = (STALE, NOT_READY)  # reasons of failures that stand for a 4xx
@@ -41,7 +42,7 @@ class FirstAnswer:
 
 
 class Count:
-    """``quorum`` and ``all``: 204 when so many backends have it.
+    """``quorum`` and ``all``: 204 when so many backends have it; of a statement the first one's result.
 
     When that is impossible it is the first 4xx, if nothing but 4xx and stale samples stand in the way, else a 503 that
     names the backends that failed. Of what several backends say that they have written, the least counts.
@@ -66,6 +67,8 @@ class Count:
         if has_counts(reply):
             counts = only_counts(reply.headers)
             self._taken = Reply(204, least(self._taken.headers, counts) if self._taken.headers else counts)
+        elif isinstance(reply, Result) and self._taken is TAKEN:
+            self._taken = reply
         return None if self._needed else self._taken
 
     def failed(self, backend: str, problem: BackendFailure) -> Reply | None:

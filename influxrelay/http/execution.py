@@ -13,15 +13,16 @@ import attrs
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import json_error
 from influxrelay.core.write import Reply
-from influxrelay.delivery.changes import Change, Changes, Executed, ask_whole, error_in
+from influxrelay.delivery.changes import Changes, Executed, ask_whole
 from influxrelay.delivery.queries import Question, forwarded_headers
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.standing import standing
+from influxrelay.delivery.statements import Change, Scope, error_in
 from influxrelay.http.query_request import Query
 from influxrelay.http.read import BACKEND
 from influxrelay.influxql.ast import Class, Statement
 from influxrelay.influxql.rewriting import redacted, statement_text
-from influxrelay.lineprotocol.query_string import without
+from influxrelay.lineprotocol.query_string import read_consistency, without
 
 _RESULTS = re.compile(rb'\s*\{"results":\[(.*)\]\}\s*', re.DOTALL)
 _NUMBER = re.compile(rb'^\{"statement_id":\d+')
@@ -32,6 +33,7 @@ class Execution:
     """One request whose statements are executed in their order.
 
     :param senders: of all backends.
+    :raises InvalidRequest: its ``consistency`` is none.
     """
 
     def __init__(self, query: Query, changes: Changes, senders: Sequence[Sender], reactor: Any) -> None:
@@ -40,7 +42,9 @@ class Execution:
         self._senders = senders
         self._reactor = reactor
         self._now = time.time_ns()
-        self._consistency = query.values.get(b"consistency", b"").decode("utf-8", "replace").lower()
+        self._consistency = read_consistency(query.values)
+        if self._consistency == "any" and any(each.klass is Class.READ for each in query.statements or ()):
+            self._consistency = "one"  # a read behind a change needs a backend that has executed it
         self._executed: tuple[Sender, ...] = ()  # the last change
         self._asked: dict[str, None] = {}
 
@@ -80,10 +84,10 @@ class Execution:
 
     async def _change(self, statement: Statement, *but: bytes) -> Executed:
         query = self._query
+        databases = frozenset(each.encode() for each in statement.databases(query.database))
         change = Change(
             self._question(statement, *but),
-            statement.databases(query.database),
-            statement.kind not in ("CREATE DATABASE", "CREATE USER", "DROP USER", "SET PASSWORD"),
+            Scope(statement.kind, databases),
             redacted(query.text[slice(*statement.span)]),
         )
         done = await self._changes.execute(change, self._consistency)

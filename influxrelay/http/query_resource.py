@@ -245,8 +245,12 @@ class QueryResource(Resource):
         elif all(each.klass is not Class.CHANGE for each in query.statements or ()):
             readers.answer(request, query.question, query.backend, query.shown)
         else:
-            execution = Execution(query, self._changes, readers.senders, readers.reactor)
-            readers.execute(request, execution, query.question, query.shown)
+            try:
+                execution = Execution(query, self._changes, readers.senders, readers.reactor)
+            except InvalidRequest as error:
+                request.refuse(json_error(error.status, error.message))
+            else:
+                readers.execute(request, execution, query.question, query.shown)
 
 
 def _not_answered(failure: Failure, request: Request) -> None:

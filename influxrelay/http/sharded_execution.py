@@ -16,7 +16,8 @@ from zope.interface import implementer
 from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.replies import json_error
 from influxrelay.core.write import Reply
-from influxrelay.delivery.changes import Changes, error_in
+from influxrelay.delivery.changes import Changes
+from influxrelay.delivery.statements import error_in
 from influxrelay.http.execution import Execution
 from influxrelay.http.query_request import Query
 from influxrelay.http.query_resource import Readers

@@ -66,6 +66,9 @@ class Journal(Protocol):
         This may be kept some time later: after a crash a backend may get again what it had.
         """
 
+    def keep_positions(self) -> Deferred[None]:
+        """Fire when what was noted until now, of all backends, is kept, and so is what was buried and counted."""
+
     def bury(self, key: Key, when: float, write: Write, status: int, message: str) -> None:
         """Keep a write that a backend has refused for good, with what it said; kept before any later position is.
 

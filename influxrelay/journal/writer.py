@@ -300,6 +300,10 @@ class JournalWriter:
             self._house.cursors.advance(backend, destination, number)
             self._house.soon()
 
+    def keep_positions(self) -> Deferred[None]:
+        """Fire when what was noted until now, of all backends, is in the ledger."""
+        return Deferred.fromCoroutine(self._house.save_and(lambda: None))
+
     def bury(self, key: Key, when: float, write: Write, status: int, message: str) -> None:
         """Keep a write that a backend has refused for good, with what it said."""
         backend = self._house.registry.id_of(key)

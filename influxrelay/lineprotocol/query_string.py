@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from urllib.parse import quote_from_bytes, quote_plus, unquote_to_bytes
 
 import attrs
@@ -51,6 +51,17 @@ def without(query: bytes, *names: bytes) -> bytes:
     return b"&".join(raw for raw, name, _ in _pairs(query) if name not in names)
 
 
+def read_consistency(values: Mapping[bytes, bytes]) -> str:
+    """Return what parameters say of the consistency: one of :data:`CONSISTENCIES`, or nothing.
+
+    :raises InvalidRequest: 400, it is another word.
+    """
+    consistency = values.get(b"consistency", b"").decode("utf-8", "backslashreplace").lower()
+    if consistency and consistency not in CONSISTENCIES:
+        raise InvalidRequest(400, f'invalid consistency level "{consistency}" (use any, one, quorum or all)')
+    return consistency
+
+
 def values_of(query: bytes) -> dict[bytes, bytes]:
     """Return the parameters of a query string; of one given twice the first, as with Go's ``url.Values.Get``."""
     values: dict[bytes, bytes] = {}
@@ -72,9 +83,7 @@ def parse(query: bytes, default_retention_policy: str = "") -> Target:
     if precision not in PRECISIONS:
         shown = precision.decode("utf-8", "backslashreplace")
         raise InvalidRequest(400, f'invalid precision "{shown}" (use n, ns, u, ms, s, m or h)')
-    consistency = values.get(b"consistency", b"").decode("utf-8", "backslashreplace").lower()
-    if consistency and consistency not in CONSISTENCIES:
-        raise InvalidRequest(400, f'invalid consistency level "{consistency}" (use any, one, quorum or all)')
+    consistency = read_consistency(values)
     retention_policy = values.get(b"rp", b"")
     if _NOT_IN_A_URI.search(query):
         query = quote_from_bytes(query, safe=_PRINTABLE).encode()

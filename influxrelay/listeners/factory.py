@@ -13,7 +13,7 @@ from influxrelay.config.settings import (
     ListenerConfig,
     UDPOutputConfig,
 )
-from influxrelay.core.write import LINES, REMOTE_WRITE, Destination
+from influxrelay.core.write import LINES, REMOTE_WRITE, STATEMENT, Destination
 from influxrelay.delivery.answer_rules import AnswerRule
 from influxrelay.delivery.backlog import Backlog, MemoryBacklog
 from influxrelay.delivery.http_backend import HTTPBackend
@@ -93,7 +93,7 @@ def kinds_taken(output: HTTPOutputConfig) -> frozenset[str]:
     """Return the kinds of writes that an output takes."""
     if output.type == "prometheus":
         return frozenset((REMOTE_WRITE,))
-    return EVERYTHING if output.api == "v1" else frozenset((LINES,))
+    return EVERYTHING if output.api == "v1" else frozenset((LINES, STATEMENT))
 
 
 def remote_write_versions(outputs: Sequence[HTTPOutputConfig]) -> tuple[int, ...]:

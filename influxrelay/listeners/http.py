@@ -69,7 +69,7 @@ class HTTPService(SiteService, Relaying):
         for path, resource in zip(REMOTE_WRITE_PATHS, self.remote_writes, strict=True):
             self.root.putChild(path, resource)
         self.readers = Readers(config.name, self._influxdbs(), QuerySettings(), reactor)
-        self.changes = Changes(config.name, self._fan_out, reactor)
+        self.changes = Changes(self._fan_out)
         self._sharded_queries: ShardedQueryResource | None = None
         queries: Resource = QueryResource(self.readers, self.changes)
         reads: Resource = PrometheusReadResource(self.readers)
@@ -181,7 +181,7 @@ class HTTPService(SiteService, Relaying):
 
     def _furnish_queries(self) -> None:
         config, settings = self.config, self._query_settings()
-        self.changes.reconfigure(config.name, own_credentials=settings.own_credentials)
+        self.changes.reconfigure(own_credentials=settings.own_credentials)
         self.readers.reconfigure(config.name, self._influxdbs(), settings)
         for path, resource in self._query_resources.items():
             self.root.children.pop(path, None)

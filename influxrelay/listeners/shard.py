@@ -26,7 +26,7 @@ class ShardService(Relaying):
         self.fan_out = FanOut(config.name, self.senders, reactor, journal=self.writer, clock=time.time)
         self.fan_outs = [self.fan_out]
         self.readers = Readers(config.name, self._influxdbs(), QuerySettings(), reactor)
-        self.changes = Changes(config.name, self.fan_out, reactor)
+        self.changes = Changes(self.fan_out)
         self.furnish()
 
     def furnish(self) -> None:
@@ -37,7 +37,7 @@ class ShardService(Relaying):
 
     def furnish_queries(self, settings: QuerySettings) -> None:
         """Let what is configured for queries at its listener hold for the next one."""
-        self.changes.reconfigure(self.config.name, own_credentials=settings.own_credentials)
+        self.changes.reconfigure(own_credentials=settings.own_credentials)
         self.readers.reconfigure(self.config.name, self._influxdbs(), settings)
 
     @property

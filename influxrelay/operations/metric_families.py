@@ -282,7 +282,7 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         "influxrelay_changes_total",
         "counter",
         (*_BACKEND, "outcome"),
-        "Changes that the backend was asked to execute, by outcome: executed, refused, missed.",
+        "Changes of databases, users, ... by their outcome at the backend: executed, refused, missed.",
     ),
     ("influxrelay_queries_in_flight", "gauge", _LISTENER, "Queries that are being answered or executed."),
     ("influxrelay_refused_queries_total", "counter", _LISTENER, "Queries refused because of max-queries."),

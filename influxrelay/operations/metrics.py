@@ -21,7 +21,7 @@ from influxrelay.core.histogram import Histogram
 from influxrelay.core.timeouts import within
 from influxrelay.core.write import REMOTE_WRITE, Reply
 from influxrelay.delivery.answer_rules import DEAD_LETTER, STALE
-from influxrelay.delivery.changes import CHANGE_OUTCOMES
+from influxrelay.delivery.change_order import CHANGE_OUTCOMES
 from influxrelay.delivery.sender import STATES, Sender
 from influxrelay.delivery.udp_sender import DatagramSender
 from influxrelay.http.request import Request
@@ -236,13 +236,14 @@ def _add_queries(sheet: Sheet, listener: HTTPService | ShardService) -> None:
     sheet.add("influxrelay_queries_in_flight", (listener.name,), listener.readers.active)
     sheet.add("influxrelay_refused_queries_total", (listener.name,), listener.readers.refused)
     known = listener.readers.counters
-    for name, counters in [(each.name, known[each.name]) for each in listener.senders if each.name in known]:
+    for sender in [each for each in listener.senders if each.name in known]:
+        name, counters = sender.name, known[sender.name]
         labels = (listener.name, name)
         sheet.add_each("influxrelay_queries_total", labels, counters.outcomes)
         sheet.add("influxrelay_query_bytes_total", labels, counters.bytes)
         sheet.add_histogram("influxrelay_query_first_byte_seconds", labels, counters.first_byte)
         sheet.add_histogram("influxrelay_query_duration_seconds", labels, counters.complete)
-        changes = {each: listener.changes.outcomes[name, each] for each in CHANGE_OUTCOMES}
+        changes = {each: sender.change_outcomes[each] for each in CHANGE_OUTCOMES}
         sheet.add_each("influxrelay_changes_total", labels, changes)
 
 

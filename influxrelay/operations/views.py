@@ -20,7 +20,8 @@ import attrs
 from influxrelay.config.settings import Config
 from influxrelay.core.errors import InfluxRelayError
 from influxrelay.core.text import count, iso, shortened, size, text
-from influxrelay.core.write import LINES, Write
+from influxrelay.core.write import LINES, STATEMENT, Write
+from influxrelay.delivery.statements import scope_of, shown_statement
 from influxrelay.journal.records import DeadLetter, Drop
 from influxrelay.lineprotocol.gzip_body import decoded_beginning, decoded_body
 from influxrelay.lineprotocol.query_string import without
@@ -36,7 +37,6 @@ DROP_REASONS = {
     "operator": "an operator dropped them",
     "damaged": "they were damaged on disk",
     "stopped": "the relay stopped, and they were in memory only",
-    "change": "statements that another backend has executed",
     "unqueued": "it failed while another backend took them, and has no queue",
 }
 
@@ -256,7 +256,7 @@ def summary(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
         "time": iso(letter.time),
         "listener": listener,
         "backend": letter.backend,
-        "database": text(destination.database),
+        "database": _database(letter.write),
         "retention_policy": text(destination.retention_policy),
         "kind": destination.kind,
         "precision": text(destination.precision.partition(b"\n")[0]) if is_text else "",
@@ -267,10 +267,21 @@ def summary(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
     }
 
 
+def _database(write: Write) -> str:
+    if write.destination.kind == STATEMENT:
+        return ", ".join(sorted(map(text, scope_of(write.query).databases)))
+    return text(write.destination.database)
+
+
 def lines_of(write: Write) -> Iterable[str]:
-    """Return the beginning of what a write says, line by line; all of a remote write, in Prometheus' text format."""
+    """Return the beginning of what a write says, line by line.
+
+    It is all of a remote write, in Prometheus' text format, and of a statement, without passwords.
+    """
     if write.destination.kind == LINES:
         return map(text, decoded_beginning(write).splitlines())
+    if write.destination.kind == STATEMENT:
+        return [shown_statement(write)]
     return remote_write_lines(write.body, 2 if is_version_2(write.query) else 1)
 
 
@@ -284,7 +295,7 @@ def whole(listener: str, number: str, letter: DeadLetter) -> dict[str, Any]:
         shown["lines"] = text(body)
         is_whole = "\\x" not in shown["lines"] or shown["lines"].encode() == body
     else:
-        body, is_whole = letter.write.body, False
+        body, is_whole = letter.write.body, letter.write.destination.kind == STATEMENT  # a password may be in its body
         shown["lines"] = "\n".join(lines_of(letter.write))
     if not is_whole:
         shown["base64"] = base64.b64encode(body).decode()

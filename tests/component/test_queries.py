@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from urllib.parse import quote_plus
 
-from influxrelay.config.settings import JournalConfig
 from influxrelay.core.errors import BackendFailure
-from testing.logs import watch_log
+from testing.query_case import FAILED, JSON, ROWS, QueryTestCase, asking, result
 from testing.scripted import (
-    Action,
-    Answer,
     Hold,
-    RelayTestCase,
     answer,
     chunked,
     endless,
@@ -27,21 +22,6 @@ from testing.scripted import (
     until,
 )
 
-JSON = (b"Content-Type", b"application/json")
-RESULT = b'{"results":[{"statement_id":0}]}\n'
-ROWS = b'{"results":[{"statement_id":0,"series":[{"name":"m","columns":["time","v"],"values":[[1,2]]}]}]}\n'
-FAILED = b'{"results":[{"statement_id":0,"error":"shard is closed"}]}\n'
-
-
-def result(body: bytes = RESULT, *headers: tuple[bytes, bytes]) -> Action:
-    """Answer a query."""
-    return answer(200, body, JSON, *headers)
-
-
-def asking(q: str, *headers: bytes, method: bytes = b"GET", more: bytes = b"") -> bytes:
-    """Return the bytes of a request."""
-    return request(b"/query?q=%b%b" % (quote_plus(q).encode(), more), b"", *headers, method=method)
-
 
 def unchunked(data: bytes) -> bytes:
     """Return the body of a complete chunked answer; fail where it is not complete."""
@@ -53,14 +33,6 @@ def unchunked(data: bytes) -> bytes:
             assert rest == b"\r\n"
             return body
         body, rest = body + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
-
-
-class QueryTestCase(RelayTestCase):
-    """Asks relays."""
-
-    def named(self, found: Answer) -> bytes | None:
-        """Return who has answered."""
-        return found.header("X-Influxrelay-Backend")
 
 
 class ReadTests(QueryTestCase):
@@ -288,132 +260,3 @@ class ReadTests(QueryTestCase):
         found = await self.ask(self.relay(backend), request(b"/api/v1/prom/read?db=d", b"\1\2"))
         self.assertEqual((found.status, found.body, found.header("Content-Encoding")), (200, b"\0", b"snappy"))
         self.assertEqual((backend.requests[0].path, backend.requests[0].body), (b"/api/v1/prom/read", b"\1\2"))
-
-
-class ChangeTests(QueryTestCase):
-    """Statements that change something."""
-
-    async def test_every_backend(self) -> None:
-        """A change goes to every backend, by the client's method, and one of the responses comes back."""
-        for method in (b"GET", b"POST"):
-            backends = [self.backend(result()) for _ in range(2)]
-            found = await self.ask(self.relay(*backends), asking("CREATE DATABASE d", method=method))
-            self.assertEqual((found.status, found.body), (200, RESULT))
-            for backend in backends:
-                await until(partial(bool, backend.requests), "the change")
-                (asked,) = backend.requests
-                self.assertEqual(asked.method, method)
-                self.assertIn(b"q=CREATE+DATABASE+d", asked.query + asked.body)
-
-    async def test_order(self) -> None:
-        """A change waits for the writes before it, and the writes behind it wait for the change; with a queue, too."""
-        for buffer, journal in ((0, None), (1, None), (0, JournalConfig(self.mktemp()))):
-            await self.check_order(buffer, journal)
-
-    async def check_order(self, buffer: int, journal: JournalConfig | None) -> None:
-        """Check the order of a write, a change and a write."""
-        first, change = Hold(answer(204)), Hold(result())
-        backend = self.backend(first, change, answer(204))
-        relay = self.relay(self.output(backend, buffer_size_mb=buffer), journal=journal)
-        clients = [await self.client(relay) for _ in range(3)]
-        clients[0].send(request(b"/write?db=d"))
-        await until(lambda: len(backend.requests) == 1, "the write")
-        clients[1].send(asking("DROP MEASUREMENT m", more=b"&db=d"))
-        await until(lambda: relay.readers.active, "the change")
-        clients[2].send(request(b"/write?db=d"))
-        await self.ask(relay, request(b"/ping", b"", method=b"GET"))
-        self.assertEqual(len(backend.requests), 1)
-        first.release()
-        await until(lambda: len(backend.requests) == 2, "the change")
-        await self.ask(relay, request(b"/ping", b"", method=b"GET"))
-        self.assertEqual(len(backend.requests), 2)
-        change.release()
-        self.assertEqual([(await each.answer()).status for each in clients], [204, 200, 204])
-        self.assertEqual([b"/write" in each.path for each in backend.requests], [True, False, True])
-
-    async def test_now(self) -> None:
-        """Every backend gets the same time for ``now()``."""
-        backends = [self.backend(result()) for _ in range(2)]
-        await self.ask(self.relay(*backends), asking("DELETE FROM m WHERE time < now() - 1h", more=b"&db=d"))
-        await until(lambda: all(each.requests for each in backends), "the change")
-        targets = {each.requests[0].query for each in backends}
-        self.assertEqual(len(targets), 1)
-        self.assertNotIn(b"now", targets.pop())
-
-    async def test_mixed(self) -> None:
-        """Statements are executed one by one, and their results are numbered; behind an error no more are executed."""
-        wrong = b'{"results":[{"statement_id":0,"error":"no such thing"}]}\n'
-        for last, tail in (
-            (result(ROWS), ROWS.replace(b":0,", b":1,", 1)[12:-3]),
-            (result(wrong), b'{"statement_id":1,"error":"no such thing"}'),
-        ):
-            backend = self.backend(result(), last, result())
-            found = await self.ask(self.relay(backend), asking("CREATE DATABASE d; SELECT v FROM m; SHOW USERS"))
-            third = b'{"statement_id":2,"error":"not executed"}' if b"error" in tail else b'{"statement_id":2}'
-            self.assertEqual(found.body, b'{"results":[{"statement_id":0},' + tail + b"," + third + b"]}\n")
-            self.assertEqual(self.named(found), b"backend-0")
-
-    async def test_a_backend_is_down(self) -> None:
-        """While a backend is down nothing is executed, and the error names it."""
-        up, down = self.backend(answer(204), result()), await self.refusing_backend()
-        relay = self.relay(up, down)
-        await self.ask(relay, request(b"/write?db=d"))
-        await until(relay.senders[1].why_unavailable, "the trouble")
-        found = await self.ask(relay, asking("CREATE DATABASE d"))
-        self.assertEqual(found.status, 503)
-        self.assertIn(b"backend-1: down: refused", found.body)
-        self.assertEqual(len(up.requests), 1)
-
-    async def test_missed(self) -> None:
-        """A backend that has missed a change is not in sync any more; one that refuses it is only logged."""
-        relay = self.relay(self.backend(result(), result()), self.backend(reset, result()))
-        found = await self.ask(relay, asking("CREATE USER me WITH PASSWORD 'secret'"))
-        self.assertEqual(found.status, 200)
-        await until(lambda: relay.changes.outcomes["backend-1", "missed"], "the end of the change")
-        for _ in range(4):
-            self.assertEqual(self.named(await self.ask(relay, asking("SHOW USERS"))), b"backend-0")
-        found = await self.ask(relay, asking("SHOW USERS", more=b"&backend=backend-1"))
-        self.assertEqual(found.header("X-Influxrelay-In-Sync"), b"false")
-
-    async def test_log(self) -> None:
-        """What a backend has refused, and slow queries, are logged without passwords; so is each request."""
-        log = watch_log(self)
-        outcomes = self.backend(result()), self.backend(result(FAILED))
-        relay = self.relay(*outcomes, access_log=True, slow_query=0.000001)
-        await self.ask(relay, asking("CREATE USER me WITH PASSWORD 'secret'"))
-        await until(lambda: relay.changes.outcomes["backend-1", "refused"], "the end of the change")
-        text = "\n".join(log)
-        self.assertIn("backend backend-1 has refused what another backend has executed", text)
-        self.assertIn("CREATE USER me WITH PASSWORD [REDACTED]: shard is closed", text)
-        self.assertIn("a slow query took", text)
-        self.assertIn("GET /query", text)
-        self.assertNotIn("secret", text)
-        self.assertEqual(relay.changes.outcomes["backend-0", "executed"], 1)
-
-    async def test_consistency(self) -> None:
-        """``consistency=all`` wants every backend to execute a change; a statement's error is a refusal."""
-        relay = self.relay(self.backend(result()), self.backend(result(FAILED)))
-        found = await self.ask(relay, asking("CREATE DATABASE d", more=b"&consistency=all"))
-        self.assertEqual((found.status, found.body), (200, FAILED))
-
-    async def test_read_only(self) -> None:
-        """``read-only`` refuses what changes something; reads and writes pass."""
-        backend = self.backend(answer(204))
-        relay = self.relay(backend, read_only=True)
-        for q in ("DROP DATABASE d", "SELECT v INTO n FROM m", "KILL QUERY 1"):
-            self.assert_error(await self.ask(relay, asking(q)), 403, "this listener is read-only (read-only)")
-        self.assertEqual(backend.requests, [])
-        self.assertEqual((await self.ask(relay, request())).status, 204)
-
-    async def test_of_one_server(self) -> None:
-        """What concerns one server needs its name, and a change must not have one."""
-        backends = [self.backend(result()) for _ in range(2)]
-        relay = self.relay(*backends)
-        found = await self.ask(relay, asking("KILL QUERY 5; DROP DATABASE d"))
-        message = "KILL QUERY concerns one server: choose it with backend=NAME in the query string"
-        self.assert_error(found, 400, message)
-        found = await self.ask(relay, asking("DROP SHARD 5", more=b"&backend=backend-1"))
-        self.assertEqual((found.status, self.named(found)), (200, b"backend-1"))
-        found = await self.ask(relay, asking("DROP DATABASE d", more=b"&backend=backend-1"))
-        self.assertEqual(found.status, 400)
-        self.assertEqual([len(each.requests) for each in backends], [0, 1])

@@ -149,7 +149,7 @@ class Server(ModelBackend):
         self._requests: dict[Deferred[Reply], tuple[Write, bytes, list[Story]]] = {}
         self._missing: dict[Destination, float] = {}
         if self._rng.random() < 0.4:
-            for destination in DESTINATIONS:
+            for destination in world.destinations:
                 self._missing[destination] = self._rng.random() * 4
 
     def post(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
@@ -397,7 +397,11 @@ class World:
     :ivar outputs: which backend is configured under which name, in order.
     :ivar generation: how many processes there were.
     :ivar journal_first: whether no backend may get a write that the journal does not have.
+    :cvar destinations: where writes may go.
     """
+
+    destinations: Sequence[Destination] = DESTINATIONS
+    make_server: Callable[[int, Any], Server] = Server
 
     def __init__(self, seed: int, trace: Callable[[str], object] | None = None) -> None:
         self.rng = rng = random.Random(seed)
@@ -420,7 +424,7 @@ class World:
         self.stopping = False
         self._padding = rng.choice((0, 0, 0, 3000))
         self._poison = rng.choice((0.0, 0.1, 0.3))
-        self._places = rng.randint(1, len(DESTINATIONS))
+        self._places = rng.randint(1, len(self.destinations))
         self._consistency = rng.choice(("", "", *CONSISTENCIES))
         self.max_delay = rng.choice((1.0, 10.0))
         self.create_databases = rng.random() < 0.3
@@ -432,7 +436,7 @@ class World:
         self.limits = JournalLimits()
         self._limit = rng.choice((0, 0, 0, 1, 3)) if self._padding else 0
         self._max_age = rng.choice((0.0, 0.0, 0.0, 2.0, 20.0))
-        self.servers = [Server(number, self) for number in range(4)]
+        self.servers = [self.make_server(number, self) for number in range(4)]
         self.outputs = {f"output{number}": self.servers[number] for number in range(rng.choice((2, 2, 3)))}
         for server in self.outputs.values():
             server.configured = True
@@ -707,15 +711,20 @@ class World:
             lines.insert(rng.randrange(len(lines) + 1), b"bad,d=%d v=%di !" % (where, sequence))
         query = b"db=a&place=%d" % where + rng.choice((b"", b"", b"", b"&pretty=true"))
         body = b"\n".join(lines) + rng.choice((b"", b"\n"))
-        write = Write(DESTINATIONS[where], query, b"", body, rng.random() < 0.85)
+        write = Write(self.destinations[where], query, b"", body, rng.random() < 0.85)
         story = QueueStory(sequence, write, self.clock.seconds(), poisoned=poisoned)
         story.generation = self.generation
         story.consistency = self._consistency or rng.choice(CONSISTENCIES)
         parts = {server.number: part_of(body, server.filter) for server in self.outputs.values()}
         story.parts = {number: part for number, part in parts.items() if part}
-        self.stories[sequence] = self.writes[write] = story
         self.note(f"write {sequence} to {where}, {story.consistency}{', poisoned' if poisoned else ''}")
-        answered = self.process.relay.submit(write, story.consistency)
+        self.hand_in(story, more)
+
+    def hand_in(self, story: QueueStory, more: int) -> None:
+        """Give a write to the relay."""
+        assert self.process is not None
+        self.stories[story.sequence] = self.writes[story.write] = story
+        answered = self.process.relay.submit(story.write, story.consistency)
         answered.addCallback(self._told, story, more)
         answered.addErrback(self._odd)
 
@@ -764,7 +773,7 @@ class World:
             if all(map(_is_refusal, decisive)) != (reply.status < 500):
                 self.broken(f"{name} after the failures {decisive}")
         elif reply.status < 500 and reply.status not in (408, 425, 429):
-            if reply not in [each for answers in story.words.values() for each in answers] and reply != MISSING:
+            if reply not in [each for answers in story.words.values() for each in answers] and not is_not_ready(reply):
                 self.broken(f"{name}, which no backend said of it alone")
         elif len(outcomes) < len(servers):
             self.broken(f"{name} before all backends had failed")
@@ -888,13 +897,17 @@ class World:
             self._check_order(name, server, there, drops)
 
     def _check_order(self, name: str, server: Server, there: list[QueueStory], drops: list[Drop]) -> None:
-        """Check that no write has overtaken an older one, and that no newer value has been overwritten."""
+        """Check that no write has overtaken an older one."""
         wanted = {story.sequence for story in there}
         for what in ("arrived", "applied"):
             for order in getattr(server, what).values():
                 first = [sequence for sequence in order if sequence in wanted]
                 if first != sorted(first):
                     self.broken(f"at {name} writes of one destination {what} in the order {first}")
+        self._check_points(name, server, there, drops)
+
+    def _check_points(self, name: str, server: Server, there: list[QueueStory], drops: list[Drop]) -> None:
+        """Check that no newer value has been overwritten."""
         newest: dict[bytes, int] = {}
         for story in there:
             if any(_covers(drop, story) for drop in drops):

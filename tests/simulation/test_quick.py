@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.simulation import changes as changes_simulation
 from tests.simulation import filter as filter_simulation
 from tests.simulation import health as health_simulation
 from tests.simulation import queue as queue_simulation
@@ -32,6 +33,10 @@ class QuickTests(SynchronousTestCase):
     def test_queue(self) -> None:
         """Nothing acknowledged is lost where writes are kept, through failures and crashes."""
         self.check(queue_simulation.World, 40)
+
+    def test_changes(self) -> None:
+        """Statements are executed in their place, and never again behind what came later."""
+        self.check(changes_simulation.ChangingWorld, 30)
 
     def test_reload(self) -> None:
         """Nor is it while the configuration changes."""

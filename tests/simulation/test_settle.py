@@ -184,8 +184,9 @@ def send_twice(
 
 def probe_with_the_newest(self: Dispatcher) -> None:
     """Send the newest write in trouble, past those that wait."""
-    queue = self.queues.longest_waiting()
-    if queue is not None:
+    queues = self.queues.sendable(self.order.may_send)
+    if queues:
+        queue = min(queues, key=DestinationQueue.first_waiting)
         queue.waiting.rotate()
         self._send(queue, 0)
 
