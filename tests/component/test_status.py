@@ -134,11 +134,13 @@ class QueryHealthTests(HealthCase):
             ("", old),
             ('queries-when-behind = "refuse"\n', f"no backend is in sync, and reads are refused: {down}; {lacks}"),
         ):
+            later = Hold(NOT_YET)
             service = self.operate(
-                self.listener(self.backend(), self.backend(NOT_YET), journal=False, buffer=1, keys=keys)
+                self.listener(self.backend(), self.backend(later), journal=False, buffer=1, keys=keys)
             )
             main = service.listeners[0]
             self.assertEqual(await self.write(service, b"/write?db=db", LINE), 204)
+            later.release()
             main.senders[0].pinged(DOWN)
             await until(main.senders[1].queues.are_behind, "it is behind")
             status, shown = await self.told(self.http(service), b"/health/queries")
