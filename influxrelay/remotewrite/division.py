@@ -17,6 +17,7 @@ from influxrelay.remotewrite.wire import fields, tagged
 _SERIES = 1
 _LABELS, _SAMPLES, _EXEMPLARS = 1, 2, 3
 HALVES, QUARTERS = 2, 4
+_FEW = 8  # samples of which the stale ones are left out one by one: most often there is one
 
 
 def divide(message: bytes, pieces: int = HALVES, *, from_oldest: bool = False) -> list[bytes]:
@@ -25,8 +26,8 @@ def divide(message: bytes, pieces: int = HALVES, *, from_oldest: bool = False) -
     Whole series go to either piece. A single series is divided between its samples, exemplars and histograms. Metadata
     goes with the first piece.
 
-    :param from_oldest: whether the answer means that the oldest samples of a series are the stale ones: then those of
-        a single series are in it without the oldest, which need not be sent again.
+    :param from_oldest: whether the answer means that the oldest samples of a series are the stale ones: then the oldest
+        one of a single series is in no piece.
     """
     found = [(begin, start, end) for number, _, begin, start, end in fields(message) if number == _SERIES]
     rest = without_series(message, version=1)
@@ -53,7 +54,12 @@ def _divide_series(message: bytes, start: int, end: int, *, from_oldest: bool) -
             others.append(message[begin:stop])
             is_plain = is_plain and number == _EXEMPLARS  # a histogram is a sample, too
     if from_oldest and is_plain and all(one < next_one for one, next_one in pairwise(times)):
-        return [tagged(_SERIES, b"".join((labels, *samples[1:], *others)))] if samples[1:] else []
+        left = samples[1:]
+        if not left:
+            return []
+        pieces = _deal(left, 1 if len(left) <= _FEW else HALVES)
+        pieces[-1] += b"".join(others)
+        return [tagged(_SERIES, labels + some) for some in pieces]
     points = [*samples, *others]
     return [tagged(_SERIES, labels + some) for some in _deal(points, HALVES)] if len(points) > 1 else []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from hypothesis import given
@@ -19,17 +20,18 @@ class Receiver:
     """Takes whole requests only, and of each series only samples that are newer than what it has.
 
     :param heads: the time of the newest sample of each series; of others it has none.
-    :ivar requests: how many it was sent.
+    :ivar requests: how many it was sent, and their ``size`` in bytes.
     """
 
     def __init__(self, heads: Sequence[int]) -> None:
         self.heads = dict(enumerate(heads))
         self.taken: list[tuple[int, int]] = []
-        self.requests = 0
+        self.requests = self.size = 0
 
     def take(self, message: bytes) -> bool:
         """Take a request, or refuse it."""
         self.requests += 1
+        self.size += len(message)
         heads, new = dict(self.heads), []
         for each in series(message, version=1):
             name = int(each.label(b"series"))
@@ -106,11 +108,17 @@ class DivisionTests(SynchronousTestCase):
 
     def test_cost_of_all(self) -> None:
         """A request in which each sample is stale costs 5/3 requests a series at most, and one for further samples."""
-        for count, many in ((1, 1), (2, 1), (7, 1), (500, 1), (501, 1), (100, 5), (1, 60)):
+        for count, many in ((1, 1), (2, 1), (7, 1), (500, 1), (501, 1), (100, 5), (1, 60), (1, 2000)):
             receiver = Receiver([many] * count)
             deliver(request([many] * count), receiver)
             self.assertEqual(receiver.taken, [])
+            self.assertLess(receiver.size, 200 * count * many * (4 + math.log2(count * many)))
             self.assertLessEqual(receiver.requests, 3 + count * 5 / 3 + count * (many - 1))
+
+    def test_exemplars(self) -> None:
+        """Exemplars go with the newest samples, once."""
+        message = version_1([Timeseries({"a": "b"}, [(1.0, time) for time in range(20)], exemplars=2)])
+        self.assertEqual(points(*divide(message, from_oldest=True)), points(message)[1:])
 
     def test_not_in_order(self) -> None:
         """A series that is not in order, or has histograms, is divided without a guess at which sample is stale."""
