@@ -55,7 +55,7 @@ class Journal(Protocol):
         """Return the number for the next write; it is to be appended before another number is asked for."""
 
     def append(self, record: Record) -> Deferred[None]:
-        """Add a write; fires when it is kept, and does not fail before this method has returned."""
+        """Add a write; fires when it is kept."""
 
     def strike(self, number: int) -> Deferred[None]:
         """Take back a write that no client was told was taken; fires when it can no longer be delivered."""
