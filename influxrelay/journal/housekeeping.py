@@ -48,6 +48,7 @@ class Housekeeper:
     :param on_drop: is told of a destination, and of the last number in it that a limit has cost.
     :ivar is_full: whether the journal takes no more writes.
     :ivar sealed_bytes: of the segments that are sealed.
+    :ivar unstruck: writes in sealed segments that are to be struck, and that the disk has not let be.
     :ivar returning: position and last number of the destinations of backends that may return soon.
     """
 
@@ -69,6 +70,7 @@ class Housekeeper:
         self.is_full = False
         self.sealed_bytes = store.findings.log_bytes
         self.letter_bytes = store.ledger.letter_bytes()
+        self.unstruck: set[int] = set()
         self.returning: dict[int, dict[Destination, tuple[int, int]]] = {}
         self.limits = JournalLimits()
         self._reactor = reactor
@@ -136,6 +138,7 @@ class Housekeeper:
         self._tail.flush()
         await self.save()
         await self._seal()
+        await self._strike()
         if self._to_clean and self._reactor.seconds() >= self._clean_at:
             await self._clean()
         if self.is_full:
@@ -144,6 +147,17 @@ class Housekeeper:
             await self._job(self._store.touch)
         if self._tail.trouble and self._tail.is_idle:
             await self._tail.probe()
+
+    def strike_later(self, number: int) -> None:
+        """Strike a write as soon as the disk lets that be done."""
+        self.unstruck.add(number)
+        self.soon()
+
+    async def _strike(self) -> None:
+        for number in tuple(self.unstruck):
+            in_tail = self._tail.strike(number)
+            await (self._job(partial(self._store.strike, number)) if in_tail is None else in_tail)
+            self.unstruck.discard(number)
 
     async def _job(self, job: Callable[[], Any]) -> Any:
         """Do a job, and raise a :class:`JournalError` if the disk does not let it be done."""

@@ -291,7 +291,11 @@ class JournalWriter:
         def done(was_there: bool) -> Deferred[None]:  # noqa: FBT001 (a callback)
             return self.strike(number) if not was_there and self._tail.knows(number) else succeed(None)
 
-        return self._jobs.ask(partial(self._store.strike, number)).addCallback(done)
+        def not_done(failure: Failure) -> Failure:
+            self._house.strike_later(number)
+            return failure
+
+        return self._jobs.ask(partial(self._store.strike, number)).addCallbacks(done, not_done)
 
     def advance(self, key: Key, destination: Destination, number: int) -> None:
         """Note that a backend is done with a destination up to this number."""
@@ -331,7 +335,8 @@ class JournalWriter:
         def turn(page: Page) -> tuple[list[Record], int]:
             self._tail.leave_out(page.damaged)
             self._house.accounts.note(page.losses)
-            return page.records, page.upto or max(upto, page.records[-1].seq if page.records else 0)
+            records = [each for each in page.records if each.seq not in self._house.unstruck]
+            return records, page.upto or max(upto, page.records[-1].seq if page.records else 0)
 
         return self._jobs.ask(partial(self._store.read, destination, after, max_bytes, parts, passed)).addCallback(turn)
 

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.errors import JournalError
 from influxrelay.journal.appender import Appender
+from influxrelay.journal.housekeeping import LAZY
 from influxrelay.journal.records import JournalLimits
 from influxrelay.journal.store import Store
 from influxrelay.journal.worker import ThreadWorker
@@ -166,6 +167,24 @@ class HangingTests(TroubleCase):
         self.clock.advance(TIMEOUT)
         self.assertIn("has not answered", self.refused(struck))
         self.work_again()
+        self.close()
+        JournalCase.open(self)
+        self.assertEqual(JournalCase.numbers(self), [2])
+
+    def test_strike_of_a_sealed_write(self) -> None:
+        """A strike that the ledger does not answer is made good later, and until then nobody reads the write."""
+        self.append(record(1), record(2))
+        self.wait(Deferred.fromCoroutine(self.journal._house.seal_all()))
+        self.hang(Store, "count_letters")
+        asked = self.journal.contents()
+        self.clock.advance(TIMEOUT)
+        self.refused(asked)
+        self.assertIn("has not answered", self.refused(self.journal.strike(1)))
+        self.work_again()
+        self.assertEqual(self.numbers(), [2])
+        self.clock.advance(LAZY)
+        while self.journal._house.unstruck:
+            self.clock.report()
         self.close()
         JournalCase.open(self)
         self.assertEqual(JournalCase.numbers(self), [2])
