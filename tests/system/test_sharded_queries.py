@@ -15,6 +15,8 @@ from shutil import rmtree
 from typing import Any
 from unittest import TestCase
 
+from influxdb import InfluxDBClient
+
 from influxrelay.sharding.outcomes import Refused
 from testing.servers import LOOPBACK, Influxd, Relay, free_port, send
 from testing.shard_queries import BORDER, POLICY, Queries, points
@@ -134,6 +136,19 @@ class ShardedQueryTests(TestCase):
             self.assertEqual(csv[0].decode(), csv[1].decode())
         packed = self.ask(queries[0], encoding="gzip")[1]
         self.assertEqual(json.loads(gzip.decompress(packed)), self.result(queries[0]))
+
+    def test_client_library(self) -> None:
+        """influxdb-python, which asks for msgpack first, reads JSON as well, in chunks too."""
+        client = InfluxDBClient(LOOPBACK, int(self.relay.url.rpartition(":")[2]), database="d")
+        self.addCleanup(client.close)
+        whole = InfluxDBClient(LOOPBACK, self.whole.http_port, database="d")
+        self.addCleanup(whole.close)
+        for q in ("SELECT sum(load) FROM cpu GROUP BY host", "SELECT free FROM disk GROUP BY host"):
+            self.assertEqual(list(client.query(q, epoch="ns")), list(whole.query(q, epoch="ns")))
+        bound = client.query("SELECT count(value) FROM cpu WHERE host = $h", bind_params={"h": "a"}, epoch="ns")
+        expected = whole.query("SELECT count(value) FROM cpu WHERE host = 'a'", epoch="ns")
+        self.assertEqual(list(bound), list(expected))
+        self.assertEqual(client.get_list_measurements(), whole.get_list_measurements())
 
     def test_several_statements(self) -> None:
         """Results are numbered, an error ends the request, and what is refused is refused before anything is sent."""
