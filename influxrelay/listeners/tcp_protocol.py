@@ -171,7 +171,8 @@ class LineConnection(StreamProtocol):
         self._is_refused = False
 
     def connectionMade(self) -> None:
-        """Join the others, or be closed at once."""
+        """Join the others, or be closed at once; a peer that vanishes is found by keep-alive probes (tcp(7))."""
+        self.transport.setTcpKeepAlive(True)
         self._is_refused = not self._server.admit(self)
         if self._is_refused:
             self.transport.abortConnection()

@@ -221,6 +221,14 @@ class TCPTests(RelayTestCase):
             await until(lambda: self.received(backend) == line(1))
             self.assertEqual(relay.server.dropped.total(), 0)
 
+    async def test_keep_alive(self) -> None:
+        """The system probes idle connections, so that those end whose peers have vanished."""
+        relay = self.tcp(self.backend())
+        await self.connect(relay)
+        await until(lambda: relay.server.connections)
+        (connection,) = relay.server.connections
+        self.assertTrue(connection.transport.getTcpKeepAlive())
+
     async def test_stop(self) -> None:
         """What has come is written before the relay ends."""
         backend = self.backend()
