@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 
@@ -52,7 +53,13 @@ class InfluxDB2(InfluxDBDouble):
         if place not in self.buckets:
             words = f"database not found: {asked.values.get('db', '')}"
             return Said(200, {"results": [{"statement_id": 0, "error": words}]})
-        return self.query(asked, place)
+        dropped = re.fullmatch(r"DROP MEASUREMENT (\w+)|DELETE FROM (\w+)", asked.form.get("q", ""))
+        if dropped is None:
+            return self.query(asked, place)
+        contents = self.contents[place]
+        for key in [key for key in contents if key[0] in dropped.groups()]:
+            del contents[key]
+        return Said(200, {"results": [{"statement_id": 0}]})
 
     def _write(self, asked: Asked) -> Said:  # noqa: PLR0911 (one for each way to fail)
         if asked.headers.get("authorization") not in (f"Token {self.token}", f"Bearer {self.token}"):

@@ -19,6 +19,7 @@ from influxrelay.delivery.parts import Division, divide_write_slowly
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.settings import EVERYTHING
 from influxrelay.delivery.settle import Count, FirstAnswer
+from influxrelay.delivery.statements import scope_of
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import Record
 from influxrelay.lineprotocol.scanner import Steps, run
@@ -102,7 +103,10 @@ class FanOut:
         takers = self._takers[kind]
         if not takers:
             return succeed(json_error(400, f"no backend of {self.name} takes {_KINDS[kind]}"))
-        parts: _Parts = [(sender, write) for sender in takers]
+        parts: _Parts = [(sender, write) for sender in takers if kind != STATEMENT or sender.settings.knows(write)]
+        if kind == STATEMENT and not parts:
+            words = f"no backend of {self.name} executes {scope_of(write.query).kind}: it is a matter of InfluxDB 1.x"
+            return succeed(json_error(400, words))
         if self.filters and kind == LINES:
             parts = self._divide(write, division)
         if not parts:

@@ -53,6 +53,7 @@ class JournalBacklog(Backlog):
         self._cooperator = make_cooperator(reactor)
         self._cursors: dict[DestinationQueue, Cursor] = {}
         self._wanted: Filter | None = None
+        self._knows: Callable[[Write], bool] = lambda _: True
         self._kinds = EVERYTHING
         self._pages = 0  # that are being read
         self._page_size = FIRST_PAGE  # bytes of lines that take READ_AHEAD in memory
@@ -64,6 +65,7 @@ class JournalBacklog(Backlog):
         """Let other settings hold from the next write, or page, on."""
         super().reconfigure(settings)
         self._wanted = settings.filter
+        self._knows = settings.knows
         self._kinds = settings.kinds
 
     def _cursor(self, queue: DestinationQueue) -> Cursor:
@@ -297,7 +299,7 @@ class JournalBacklog(Backlog):
             entry = cursor.undecided.pop(record.seq, None)
             if entry is None:
                 part = parts.get(record.seq, record.write)
-                if part is None:
+                if part is None or not self._knows(record.write):
                     continue
                 entry = Entry(part, Fate.restored(record.seq, record.time))
                 entry.waits = False

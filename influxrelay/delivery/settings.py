@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import attrs
 
-from influxrelay.core.write import LINES, REMOTE_WRITE, STATEMENT
+from influxrelay.core.write import LINES, REMOTE_WRITE, STATEMENT, Write
 from influxrelay.delivery.answer_rules import AnswerRule
+from influxrelay.delivery.statements import scope_of
 from influxrelay.lineprotocol.filters import Filter
 
 EVERYTHING = frozenset((LINES, REMOTE_WRITE, STATEMENT))
@@ -27,6 +28,7 @@ class SenderSettings:
     :ivar filter: what the backend takes; None for everything. It is applied by whoever submits writes, and to what is
         read from a journal when it is read.
     :ivar kinds: the kinds of writes that the backend takes; the same holds for them. A filter is for lines.
+    :ivar statements: those that the backend knows, such as ``DROP MEASUREMENT``; None for all. The same holds for them.
     :ivar answers: what the backend's answers mean; the first rule that matches decides, before the defaults.
     """
 
@@ -41,4 +43,10 @@ class SenderSettings:
     create_databases: bool = False
     filter: Filter | None = None
     kinds: frozenset[str] = EVERYTHING
+    statements: frozenset[str] | None = None
     answers: tuple[AnswerRule, ...] = ()
+
+    def knows(self, write: Write) -> bool:
+        """Tell whether the backend knows a statement; of other writes it knows all."""
+        is_known = self.statements is None or write.destination.kind != STATEMENT
+        return is_known or scope_of(write.query).kind in (self.statements or ())

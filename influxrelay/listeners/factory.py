@@ -89,11 +89,14 @@ def remote_write_url(output: HTTPOutputConfig) -> str:
     return output.write_prom_url or output.write_url.rstrip("/").rpartition("/")[0] + "/api/v1/prom/write"
 
 
+_STATEMENTS_OF_V2 = frozenset(("DELETE", "DROP MEASUREMENT"))  # influxdb 2.7, v1/coordinator/statement_executor.go
+
+
 def kinds_taken(output: HTTPOutputConfig) -> frozenset[str]:
     """Return the kinds of writes that an output takes."""
     if output.type == "prometheus":
         return frozenset((REMOTE_WRITE,))
-    return EVERYTHING if output.api == "v1" else frozenset((LINES, STATEMENT))
+    return {"v1": EVERYTHING, "v2": frozenset((LINES, STATEMENT))}.get(output.api, frozenset((LINES,)))
 
 
 def remote_write_versions(outputs: Sequence[HTTPOutputConfig]) -> tuple[int, ...]:
@@ -119,6 +122,7 @@ def sender_settings(output: HTTPOutputConfig, listener: str) -> SenderSettings:
         create_databases=output.create_databases,
         filter=make_filter(output),
         kinds=kinds_taken(output),
+        statements=_STATEMENTS_OF_V2 if output.api == "v2" else None,
         answers=tuple(AnswerRule(each.means, each.status, each.text) for each in output.answers),
     )
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 from twisted.internet.threads import deferToThread
 
-from influxrelay.config.settings import HTTPOutputConfig
+from influxrelay.config.settings import HTTPOutputConfig, JournalConfig
+from influxrelay.delivery.standing import standing
 from testing.influxdb2 import InfluxDB2
 from testing.influxdb3 import InfluxDB3
 from testing.influxdb_double import InfluxDBDouble
 from testing.scripted import Answer, RelayTestCase, answer, request, until
 
+RESULT = b'{"results":[{"statement_id":0}]}\n'
 ROWS = [[1, 1.0], [2, 2.0]]
 LINES = b"cpu,host=a v=1 1\ncpu,host=a v=2 2\n"
 _PATHS = {"v2": "/api/v2/write", "v3": "/api/v3/write_lp"}
@@ -114,6 +117,69 @@ class QueryAPITests(RelayTestCase):
             ):
                 body = json.loads((await self.ask(relay, sent)).body)
                 self.assertEqual(body["results"][0]["series"][0]["values"], ROWS, place)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what outputs have that are asked to change something."""
+        return {"token": "token", "max_delay_interval": 0.1, "timeout": 2.0}
+
+    async def change(self, relay: Any, q: bytes, consistency: bytes = b"all") -> Answer:
+        """Have a statement executed."""
+        sent = request(
+            b"/query?db=db&consistency=" + consistency,
+            b"q=" + q.replace(b" ", b"+"),
+            b"Authorization: Token token",
+            b"Content-Type: application/x-www-form-urlencoded",
+        )
+        return await self.ask(relay, sent)
+
+    def changed(self, server: InfluxDBDouble) -> list[str]:
+        """Return the statements that a double was sent."""
+        return [each.form["q"] for each in server.asked if each.path == "/query" and "q" in each.form]
+
+    async def test_changes(self) -> None:
+        """A change is executed by the servers that know it: all by 1.x, two kinds by 2.x, none by 3.x."""
+        for journal in (None, JournalConfig(self.mktemp())):
+            first = self.backend(answer(204))
+            relay = self.relay(self.output(first, "one"), *self.outputs(**self.settings()), journal=journal)
+            await self.write(relay)
+            first.script[0] = answer(200, RESULT, (b"Content-Type", b"application/json"))
+            for q in (b"CREATE DATABASE x", b"DROP MEASUREMENT cpu", b"DROP SERIES FROM cpu"):
+                found = await self.change(relay, q)
+                self.assertEqual((found.status, json.loads(found.body)), (200, json.loads(RESULT)), q)
+            asked = [each for each in first.requests if each.path == b"/query"]
+            self.assertEqual(len(asked), 3)
+            self.assertEqual(self.changed(self.two), ["DROP MEASUREMENT cpu"])
+            self.assertEqual(self.changed(self.three), [])
+            self.assertEqual((len(self.two.contents["db"]), len(self.three.contents["db"])), (0, 2))
+            self.assertEqual([sender.refused for sender in relay.senders], [Counter()] * 3)
+            self.two.asked.clear()
+
+    async def test_nobody_knows(self) -> None:
+        """A change that no backend knows is refused; one that 2.x knows is executed there."""
+        relay = self.relay(*self.outputs(**self.settings()))
+        await self.write(relay)
+        message = f"no backend of {relay.name} executes CREATE DATABASE: it is a matter of InfluxDB 1.x"
+        self.assert_error(await self.change(relay, b"CREATE DATABASE x"), 400, message)
+        self.assertEqual((await self.change(relay, b"DELETE FROM cpu")).body, b'{"results": [{"statement_id": 0}]}')
+        self.assertEqual((len(self.two.contents["db"]), len(self.three.contents["db"])), (0, 2))
+
+    async def test_backlog(self) -> None:
+        """What a server does not know is no part of its backlog either, also when that is read after a restart."""
+        first = self.backend(answer(200, RESULT, (b"Content-Type", b"application/json")))
+        outputs = [self.output(first, "one"), self.newer("two", self.two, "v2", **self.settings())]
+        journal = JournalConfig(self.mktemp())
+        relay = self.relay(*outputs, journal=journal)
+        await deferToThread(self.two.stop)
+        for q in (b"CREATE DATABASE x", b"DROP MEASUREMENT cpu", b"DROP SERIES FROM cpu", b"DELETE FROM cpu"):
+            self.assertEqual((await self.change(relay, q, b"any")).status, 200)
+        service: Any = relay.parent
+        await service.stopService()
+        await deferToThread(self.two.start)
+        relay = self.relay(*outputs, journal=journal)
+        await until(lambda: len(self.changed(self.two)) == 2, "the backlog")
+        await until(lambda: all(standing(each).in_sync for each in relay.senders), "both are in sync")
+        self.assertEqual(self.changed(self.two), ["DROP MEASUREMENT cpu", "DELETE FROM cpu"])
+        self.assertEqual([sender.refused for sender in relay.senders], [Counter()] * 2)
 
     async def test_remote_read(self) -> None:
         """Prometheus' remote reads are asked of InfluxDB 1.x only; without one they are 404."""
