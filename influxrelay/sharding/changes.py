@@ -62,8 +62,12 @@ def combined(replies: Sequence[Reply]) -> Reply:
     if _badness(worst):
         return worst
     written = [_written(each) for each in replies]
-    if len(replies) > 1 and all(each is not None for each in written):
-        total = sum(each for each in written if each is not None)
+    total = 0
+    for reply, count in zip(replies, written, strict=True):
+        if count is None:  # it writes nothing, or a shard has it in its queues and cannot tell yet
+            return reply
+        total += count
+    if len(replies) > 1:
         document = json.loads(worst.body)
         document["results"][0]["series"][0]["values"][0][1] = total
         body = json.dumps(document, separators=(",", ":")).encode() + b"\n"

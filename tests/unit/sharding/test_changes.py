@@ -69,6 +69,7 @@ class AnswerTests(SynchronousTestCase):
         self.assertIs(combined([DONE]), DONE)
 
     def test_written(self) -> None:
-        """What was written is added up."""
+        """What was written is added up, if all shards tell."""
+        self.assertIs(combined([written(3), DONE]), DONE)
         reply = combined([written(3), written(4), written(0)])
         self.assertEqual(json.loads(reply.body), json.loads(written(7).body))
