@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import TAKEN, UNABLE, json_error
 from influxrelay.core.write import LINES, REMOTE_WRITE, STATEMENT, Reply, Write
-from influxrelay.delivery.fate import Fate, Rule
+from influxrelay.delivery.fate import Fate, Rule, State
 from influxrelay.delivery.parts import Division, divide_write_slowly
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.settings import EVERYTHING
@@ -156,9 +156,16 @@ class FanOut:
         return FirstAnswer(ways + is_journals)
 
     def _give_out(self, parts: _Parts, fate: Fate) -> bool:
-        """Give a write to its senders; return whether each of them has taken it."""
+        """Give a write to its senders; return whether each of them has taken it.
+
+        Once the client has been told that it is not taken, because the first ones refuse it at once, say, the others do
+        not get it.
+        """
         taken = True
         for sender, part in parts:
+            if fate.state is State.STRUCK:
+                sender.backlog.skip(part.destination, fate.number)
+                continue
             try:
                 taken = sender.submit(part, fate) and taken
             except Exception:  # noqa: BLE001 (it must not keep the others from the write)
