@@ -69,7 +69,7 @@ class Housekeeper:
         self.accounts = Accounts(store.findings.losses)
         self.is_full = False
         self.sealed_bytes = store.findings.log_bytes
-        self.letter_bytes = store.ledger.letter_bytes()
+        self.letter_bytes = store.letter_bytes
         self.unstruck: set[int] = set()
         self.returning: dict[int, dict[Destination, tuple[int, int]]] = {}
         self.limits = JournalLimits()

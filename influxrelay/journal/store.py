@@ -103,6 +103,7 @@ class Store:
     :param anew: whether the ledger of this log was moved aside.
     :param may_upgrade: whether a journal of version 0.1 is upgraded; else it is refused.
     :ivar findings: what was found when it was opened.
+    :ivar letter_bytes: that the dead letters have.
     :raises JournalError: another relay has it open; it is of a later version; it cannot be opened at all.
     :raises sqlite3.DatabaseError: the ledger is corrupt; so do ValueErrors.
     """
@@ -125,6 +126,7 @@ class Store:
             try:
                 self.ledger.set_sync(full=full_sync)
                 self.findings: Findings = recover(self.directory, self.ledger, now, anew=anew)
+                self.letter_bytes = self.ledger.letter_bytes()
             except BaseException:
                 self.ledger.close()
                 raise
@@ -173,6 +175,7 @@ class Store:
                 path.unlink(missing_ok=True)
         self.ledger = self._open_ledger()
         recover(self.directory, self.ledger, now, without=unsealed)
+        self.letter_bytes = 0
         aside, self._aside = self._aside, None
         return aside
 
@@ -196,15 +199,22 @@ class Store:
         """
         ledger = self.ledger
         ledger.set_sync(full=full_sync)
+        losses: tuple[Loss, ...] = ()
         with ledger.transaction():
             if changes.backends:
                 ledger.set_backends(changes.backends, changes.moves.floor)
-            ledger.add_letters(changes.letters)
-            losses = self._limit_letters(max_letters) if changes.letters and max_letters else ()
+            if changes.letters:
+                losses = self._add_letters(changes.letters, max_letters)
             ledger.add_losses((*changes.losses, *losses))
             ledger.move(changes.moves)
             ledger.set_tail(*changes.tail)
-        return losses, ledger.letter_bytes()
+        return losses, self.letter_bytes
+
+    def _add_letters(self, letters: Sequence[Letter], max_bytes: int) -> tuple[Loss, ...]:
+        self.ledger.add_letters(letters)
+        losses = self._limit_letters(max_bytes) if max_bytes else ()
+        self.letter_bytes = self.ledger.letter_bytes()  # there may be many: they are not counted at every save
+        return losses
 
     def _limit_letters(self, max_bytes: int) -> tuple[Loss, ...]:
         excess = self.ledger.letter_bytes() - max_bytes
@@ -357,7 +367,8 @@ class Store:
         """Remove dead letters, and return how many there were, and the bytes of those that are left."""
         with self.ledger.transaction():
             removed = self.ledger.remove_letters(ids)
-        return removed, self.ledger.letter_bytes()
+        self.letter_bytes = self.ledger.letter_bytes()
+        return removed, self.letter_bytes
 
 
 def count_damaged(damaged: Iterable[Damaged], passed: Mapping[int, int]) -> Iterator[Loss]:

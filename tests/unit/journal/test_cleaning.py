@@ -14,7 +14,7 @@ from influxrelay.core.errors import JournalError
 from influxrelay.journal import cleaning
 from influxrelay.journal.cleaning import SMALL, runs
 from influxrelay.journal.segment import name_of
-from testing.journal_cases import OTHER, PLACE, JournalCase, place, record
+from testing.journal_cases import OTHER, PLACE, JournalCase, place, record, write
 
 USUAL = 1000
 
@@ -54,6 +54,20 @@ class RunTests(SynchronousTestCase):
 
 class CleanTests(JournalCase):
     """What is deleted, and what is written anew."""
+
+    def test_not_before_the_reason(self) -> None:
+        """A write is deleted only after the dead letter that it has become is written down, sealed or not."""
+        house = self.journal._house
+        for number, make_room in enumerate((house._seal, house._clean), 1):
+            self.append(record(number))
+            if make_room == house._clean:
+                self.seal()
+            self.journal.bury("a", 1.0, write(), 400, "no")
+            self.advance(number)
+            self.journal._tail.rotate()
+            self.result(Deferred.fromCoroutine(make_room()))
+            self.assertEqual(self.files(), [])
+            self.assertEqual(len(self.rows("dead_letters")), number)
 
     def fill(self) -> None:
         """Make four segments, each with one write that waits and many that do not."""
