@@ -644,6 +644,7 @@ class World:
             self._run()
         finally:
             if self.process is not None and self.process.writer is not None:
+                self.process.writer._tail.close()
                 self.process.writer._store.close()
             shutil.rmtree(self._directory)
 
