@@ -18,11 +18,16 @@ class QueryCounters:
     :ivar outcomes: how often.
     :ivar bytes: of the bodies of responses that reached clients.
     :ivar first_byte: seconds to the first byte of the body.
-    :ivar complete: seconds to the last.
+    :ivar durations: seconds to the end, by outcome.
     """
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
         self.bytes = 0
         self.first_byte = Histogram(LATENCIES)
-        self.complete = Histogram(LATENCIES)
+        self.durations = {outcome: Histogram(LATENCIES) for outcome in OUTCOMES}
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """Count what has become of a query, and how long it took."""
+        self.outcomes[outcome] += 1
+        self.durations[outcome].observe(seconds)

@@ -180,14 +180,14 @@ class Read:
     def unanswered(self, candidate: Candidate, problem: Any) -> None:
         """Ask the next backend: this one has not answered."""
         self._unwatch()
-        candidate.counters.outcomes["unanswered"] += 1
+        self._count(candidate, "unanswered")
         self._problems.append(f"{candidate.sender.name}: {problem.reason}: {problem.detail}")
         self._ask_next()
 
     def refused(self, candidate: Candidate, reply: Reply) -> None:
         """Ask the next backend: this one has answered 429 or 5xx, which is shown if no other answers better."""
         self._unwatch()
-        candidate.counters.outcomes["unanswered"] += 1
+        self._count(candidate, "unanswered")
         self._problems.append(f"{candidate.sender.name}: it answered {reply.status}")
         if self._refusal is None or (reply.status >= 500 > self._refusal[1].status):
             self._refusal = candidate, reply
@@ -210,8 +210,7 @@ class Read:
     def finished(self, candidate: Candidate) -> None:
         """End the client's response: it is complete."""
         if not self._over:
-            candidate.counters.outcomes["answered"] += 1
-            candidate.counters.complete.observe(self._reactor.seconds() - self._asked_at)
+            self._count(candidate, "answered")
             self._request.unregister_producer()
             self._end(candidate.sender.name)
             self._request.finish()
@@ -219,7 +218,7 @@ class Read:
     def cut(self, candidate: Candidate) -> None:
         """Break the client's connection: the rest of the body does not come."""
         if not self._over:
-            candidate.counters.outcomes["cut"] += 1
+            self._count(candidate, "cut")
             self._end("")
             self._request.abort()
 
@@ -243,13 +242,16 @@ class Read:
         if self._over:
             return
         if self._candidate is not None:
-            self._candidate.counters.outcomes["left"] += 1
+            self._count(self._candidate, "left")
         self._end("")
         if self._asking is not None:
             self._asking.cancel()
         elif self._response is not None:
             self._response.stopProducing()
         self._request.abort()
+
+    def _count(self, candidate: Candidate, outcome: str) -> None:
+        candidate.counters.ended(outcome, self._reactor.seconds() - self._asked_at)
 
     def _end(self, answered_by: str) -> None:
         self._over = True

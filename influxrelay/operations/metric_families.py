@@ -275,8 +275,8 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     (
         "influxrelay_query_duration_seconds",
         "histogram",
-        _BACKEND,
-        "Time from a read to the end of the backend's response, as far as the client has read it.",
+        (*_BACKEND, "outcome"),
+        "Time from a read to its end at the backend, as far as the client has read the response, by outcome.",
     ),
     (
         "influxrelay_changes_total",

@@ -242,7 +242,8 @@ def _add_queries(sheet: Sheet, listener: HTTPService | ShardService) -> None:
         sheet.add_each("influxrelay_queries_total", labels, counters.outcomes)
         sheet.add("influxrelay_query_bytes_total", labels, counters.bytes)
         sheet.add_histogram("influxrelay_query_first_byte_seconds", labels, counters.first_byte)
-        sheet.add_histogram("influxrelay_query_duration_seconds", labels, counters.complete)
+        for outcome, histogram in counters.durations.items():
+            sheet.add_histogram("influxrelay_query_duration_seconds", (*labels, outcome), histogram)
         changes = {each: sender.change_outcomes[each] for each in CHANGE_OUTCOMES}
         sheet.add_each("influxrelay_changes_total", labels, changes)
 

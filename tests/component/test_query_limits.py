@@ -52,6 +52,11 @@ class LimitTests(RelayTestCase):
         self.held.release()
         for client in clients:
             self.assertEqual((await client.answer()).body, ROWS)
+        durations = relay.readers.counters["backend-0"].durations
+        self.assertEqual(
+            {outcome: each.count for outcome, each in durations.items()},
+            {"answered": 4, "unanswered": 0, "cut": 0, "left": 0},
+        )
 
     async def test_bodies(self) -> None:
         """The bodies of queries have a quarter of the memory for requests in flight; one query may be larger."""
