@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from testing.scripted import Action, answer, chunked, endless, hang, raw, request, until
-from testing.shard_case import ShardCase
+from testing.shard_case import ShardCase, sharded
 
 SCHEMA = (
     b'{"results":[{"statement_id":0,"series":[{"columns":["QUERY PLAN"],"values":[["AUXILIARY FIELDS: v::float"]]}]},'
@@ -104,6 +104,28 @@ class TroubleTests(ShardCase):
         client.vanish()
         counters = [shard.readers.counters[f"{shard.config.shard}0"] for shard in self.listener.shards]
         await until(lambda: all(each.outcomes["left"] == 1 for each in counters), "the end of the questions")
+
+    async def test_new_epoch(self) -> None:
+        """A shard that a reload adds is asked by queries whose range reaches its epoch, and by no others."""
+        three = self.backends.pop("s3")
+        self.begin()
+        self.script()
+        await self.ask_json(RAW)
+        self.backends["s3"] = three
+        epochs = """
+            [[http.epoch]]
+            shards = ["s1", "s2"]
+            [[http.epoch]]
+            since = "2036-12-01T00:00:00Z"
+            shards = ["s1", "s2", "s3"]
+        """
+        await self.reload(sharded(self.backends, after=epochs))
+        for condition, expected in (("time < '2036-12-01'", []), ("time <= '2036-12-01'", [2, 4]), ("v > 0", [2, 4])):
+            self.script(s1=answer(200, rows(1)), s2=answer(200, rows(1)))
+            status, found = await self.ask_json(f"{RAW} WHERE {condition}", b"&epoch=ns")
+            self.assertEqual(status, 200)
+            times = [row[0] for row in found["results"][0]["series"][0]["values"]]
+            self.assertEqual(times, [1, 1, *expected], condition)
 
     async def test_outlook(self) -> None:
         """Queries are well as long as one shard answers; the message tells of the others."""
