@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from twisted.logger import Logger
 
+from influxrelay.core.errors import JournalError
 from influxrelay.journal.corruption import move_aside
 from influxrelay.journal.housekeeping import Housekeeper
 from influxrelay.journal.interface import Key, Positions
 from influxrelay.journal.recovery import Findings
 from influxrelay.journal.store import Store
+from influxrelay.journal.worker import no_answer
 
 _log = Logger()
 
@@ -24,6 +29,26 @@ def open_store(directory: Path, full_sync: bool, now: float, *, may_upgrade: boo
     :raises JournalError: the journal is in use, or of a version that cannot be read.
     """
     return _told(Store(directory, full_sync=full_sync, now=now, may_upgrade=may_upgrade))
+
+
+def check_disk(directory: Path, seconds: float) -> None:
+    """Write something, and wait for no longer than this; what is wrong with the directory shows when it is opened.
+
+    :raises JournalError: the disk has not answered.
+    """
+
+    def write() -> None:
+        with suppress(OSError):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = directory / "start"
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            path.unlink(missing_ok=True)
+
+    thread = threading.Thread(target=write, name="start", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise JournalError(f"{directory}: {no_answer(seconds)}")
 
 
 def open_anew(directory: Path, full_sync: bool, now: float, error: Exception) -> Store:  # noqa: FBT001

@@ -14,6 +14,7 @@ from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.standing import Outlook
 from influxrelay.journal.interface import Key, Positions
+from influxrelay.journal.opening import check_disk
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.factory import http_outputs, journal_limits, make_backend, make_sender, make_writer
 from influxrelay.listeners.port_service import PortService, cannot_start
@@ -106,9 +107,11 @@ class Relaying(PortService):
         :return: where the last process stopped, for :meth:`resume`.
         :raises JournalError: it cannot be used.
         """
-        if self.writer is None or self._journal_open:
+        journal = self.config.journal
+        if self.writer is None or journal is None or self._journal_open:
             return {}
         try:
+            check_disk(self.writer.directory, journal.timeout)
             positions = self.writer.open(self._backends_of_journal())
         except JournalError as error:
             raise JournalError(f"{self.name}: {error}") from error

@@ -20,9 +20,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from testing.disks import Disk, FrozenDisk, HangingDisk, is_over, may_mount
-from testing.servers import LOOPBACK, START_TIMEOUT, Influxd, Relay, free_port, send
+from testing.servers import LOOPBACK, START_TIMEOUT, Influxd, Relay, ServerError, free_port, send
 
-WORDS = "the disk has not answered for 0.5 s"
+WORDS = "the disk has not answered for 2 s"
 QUIET = "ready for writes"
 
 
@@ -63,7 +63,7 @@ class DiskCase(SynchronousTestCase):
         ]
         listeners = [
             f'[[http]]\nname = "main"\nbind-addr = "{LOOPBACK}:{port}"\njournal = "{self.disk.directory}/journal"',
-            f'journal-timeout = "500ms"\njournal-on-error = "{on_error}"',
+            f'journal-timeout = "2s"\njournal-on-error = "{on_error}"',
             *outputs,
             f'[[http]]\nname = "other"\nbind-addr = "{LOOPBACK}:{self.other}"',
             outputs[0],
@@ -181,6 +181,15 @@ class HangingDiskTests(FrozenDiskMixin, DiskCase):
     def make_disk(self, base: Path) -> Disk:
         """Return the disk."""
         return HangingDisk(self, base)
+
+    def test_start(self) -> None:
+        """A relay whose disk does not answer does not start, and says why in one line."""
+        self.disk.freeze()
+        with self.assertRaises(ServerError) as caught:
+            self.start()
+        self.assertIn(f"main: {self.disk.directory}/journal: {WORDS}\n", str(caught.exception))
+        self.disk.thaw()
+        self.assertEqual(self.write(self.start(), 1), 204)
 
 
 if may_mount():
