@@ -102,8 +102,8 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="influxrelay",
         parents=[_common()],
-        description="Shows and handles what a relay keeps for its backends, and lets it reload. Without a relay that"
-        " runs it reads the journals of the configuration.",
+        description="Shows and manages what a relay has queued for its backends, and reloads its configuration. If no"
+        " relay is running, it reads the journals that are configured.",
         epilog="Exit codes: 0 done, 1 refused or not found, 2 wrong usage.",
     )
     parser.set_defaults(
@@ -136,25 +136,25 @@ def _parser() -> _Parser:
         added.set_defaults(command=command)
         return added
 
-    queues = add(
-        topics, "queues", "tell how each backend is, what waits for it, and what to do where something is wrong."
-    )
+    queues = add(topics, "queues", "show each backend's state, what is queued for it, and what to do about problems.")
     actions = queues.add_subparsers(metavar="ACTION")
     for command, words in (
-        ("queues drop", "give up what waits for a backend, or forget a backend that is no longer configured."),
-        ("queues mark-repaired", "mark a backend as repaired, once what it had lost was copied there."),
+        ("queues drop", "discard what is queued for a backend, or forget a backend that is no longer configured."),
+        ("queues mark-repaired", "mark a backend as repaired, after the data it had lost was copied there."),
         ("queues pause", "send nothing from a backend's queue, until it is resumed or the relay is restarted."),
-        ("queues resume", "let a backend's queue go on."),
+        ("queues resume", "resume a backend's queue."),
     ):
         add(actions, command, words).add_argument("backend", metavar="BACKEND")
 
-    letters = add(topics, "dead-letters", "handle writes that a backend has refused for good after they were taken.")
+    letters = add(
+        topics, "dead-letters", "handle writes that a backend refused for good, although they had been acknowledged."
+    )
     actions = letters.add_subparsers(metavar="ACTION", required=True)
     for command, words in (
         ("dead-letters list", "list them."),
         ("dead-letters show", "show one with its lines."),
-        ("dead-letters replay", "send them to their backend once more, and remove those that it takes."),
-        ("dead-letters drop", "remove them."),
+        ("dead-letters replay", "send them to their backend once more, and delete those that it accepts."),
+        ("dead-letters drop", "delete them."),
     ):
         action = add(actions, command, words)
         if command == "dead-letters show":
@@ -165,25 +165,23 @@ def _parser() -> _Parser:
             action.add_argument("ids", metavar="ID", nargs="*")
             action.add_argument("--all", action="store_true", help="all of them")
 
-    reload = add(
-        topics, "reload", "let the relay read its configuration again; it says what changes, or why nothing does."
-    )
-    reload.add_argument("--check", action="store_true", help="only say what would change, or why it could not")
+    reload = add(topics, "reload", "reload the configuration, and print what changes, or why nothing does.")
+    reload.add_argument("--check", action="store_true", help="only print what would change, or why nothing would")
 
-    shards = add(
-        topics, "shards", "tell which shards the configuration has in which epochs of time, and where a key goes."
-    )
+    shards = add(topics, "shards", "show the shards of each epoch, and where a key goes.")
     shards.add_argument(
         "key", metavar="KEY", nargs="?", help='a measurement, or a value of the tag; "" is for lines without the tag'
     )
     shards.add_argument("--at", metavar="TIME", help='a time such as "2026-12-01T00:00:00Z" (default: now)')
 
     config = add(
-        topics, "config", "convert a file of InfluxDB Relay or of its Veepee fork; it means the same, comments stay."
+        topics,
+        "config",
+        "convert a configuration file of InfluxDB Relay or its Veepee fork, and keep its meaning and comments.",
     )
     config.add_argument("file", metavar="FILE", nargs="?", help="the file (default: the configuration)")
-    config.add_argument("--journal", metavar="DIRECTORY", help="put journals there, in place of buffers in memory")
-    config.add_argument("--output", metavar="NEW", help="write the new file there, instead of to standard output")
+    config.add_argument("--journal", metavar="DIRECTORY", help="replace buffers in memory by journals in here")
+    config.add_argument("--output", metavar="NEW", help="write the new file here instead of to standard output")
     return parser
 
 
@@ -227,7 +225,7 @@ def _convert(options: argparse.Namespace) -> dict[str, Any]:
             with open(options.output, "w" if options.yes else "x", encoding="utf-8", newline="") as file:  # noqa: PTH123 (as given)
                 file.write(found.text)
         except FileExistsError:
-            raise Refused(f"{options.output} is there already: add --yes to replace it") from None
+            raise Refused(f"{options.output} exists already; add --yes to replace it") from None
         except OSError as error:
             raise Refused(f"{options.output}: {error.strerror or error}") from None
     elif not options.json:
@@ -259,13 +257,13 @@ def _insist_on_yes(options: argparse.Namespace, request: Request, config: Config
     :raises Refused: with what would be dropped.
     """
     if request.command == "dead-letters drop" and request.all:
-        raise Refused("this removes all dead letters: add --yes if that is meant")
+        raise Refused("this deletes all dead letters; add --yes to confirm")
     if request.command == "queues drop":
         answer = _ask_at(options, Request("queues", request.listener), config, path)
         for row in answer["queues"]:
             if row["backend"] == request.backend and row["writes"]:
                 waiting = f"{count(row['writes'], 'write')} ({size(row['bytes'])})"
-                raise Refused(f"{row['backend']} will never get the {waiting} in its queue: add --yes if that is meant")
+                raise Refused(f"{row['backend']} will never get the {waiting} in its queue; add --yes to confirm")
 
 
 def _ask_at(options: argparse.Namespace, request: Request, config: Config | None, path: str) -> dict[str, Any]:
@@ -305,7 +303,7 @@ def _lines(path: str, request: Request) -> Generator[dict[str, Any], None, None]
         except OSError as error:
             raise Refused(f"the relay at {path} has broken the connection: {error.strerror or error}") from None
         except ValueError:
-            raise Refused(f"what answers at {path} is no relay") from None
+            raise Refused(f"the process at {path} is not a relay") from None
 
 
 def _answer(lines: Iterator[dict[str, Any]], *, quiet: bool) -> dict[str, Any]:

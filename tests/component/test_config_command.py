@@ -46,7 +46,7 @@ class ConfigCommandTests(SynchronousTestCase):
         new.write_text("mine")
         code, out, err = self.run_command(FORK, "--output", str(new))
         self.assertEqual((code, out), (1, ""))
-        self.assertIn("is there already: add --yes to replace it", err)
+        self.assertIn("exists already; add --yes to replace it", err)
         self.assertEqual(new.read_text(), "mine")
         self.assertEqual(self.run_command(FORK, "--output", str(new), "--yes")[0], 0)
         self.assertNotEqual(new.read_text(), "mine")

@@ -121,7 +121,7 @@ class RunningTests(CLICase):
         self.assertIn("  paused  ", await self.good("queues"))
         self.patch(sys, "stdin", _Terminal())
         words = await self.refused("queues", "drop", "two")
-        self.assertEqual(words, "two will never get the 1 write (39 B) in its queue: add --yes if that is meant")
+        self.assertEqual(words, "two will never get the 1 write (39 B) in its queue; add --yes to confirm")
         self.assertEqual(await self.good("queues", "drop", "two", "--yes"), "main/two: 1 write dropped (39 B)\n")
         self.assertEqual(await self.good("queues", "drop", "two"), "main/two: 0 writes dropped (0 B)\n")
         self.assertIn("1 (39 B)", await self.good("queues"))
@@ -377,7 +377,7 @@ class UsageTests(CLICase):
             connection.recv(1000)
             connection.sendall(b"220 mail\n")
 
-        await self._answers(act, "what answers at {} is no relay")
+        await self._answers(act, "the process at {} is not a relay")
 
     async def test_silence(self) -> None:
         """A relay that does not answer is not waited for without an end."""
