@@ -40,13 +40,20 @@ class Receiver(Server):
 class PrometheusReceiver(Receiver):
     """Debian's Prometheus, which takes remote writes; given a URL it scrapes itself, and sends what it finds there.
 
-    `window` is for how long a sample may come late.
+    `window` is for how long a sample may come late. `reads_from` is where it reads what others have written.
     """
 
     def __init__(
-        self, directory: str | Path, options: Sequence[str] = (), *, sends_to: str = "", window: str = ""
+        self,
+        directory: str | Path,
+        options: Sequence[str] = (),
+        *,
+        sends_to: str = "",
+        reads_from: str = "",
+        window: str = "",
     ) -> None:
         super().__init__(directory, options)
+        self._reads_from = reads_from
         self._sends_to = sends_to
         self._window = window
 
@@ -56,6 +63,8 @@ class PrometheusReceiver(Receiver):
         if self._sends_to:
             text += f"scrape_configs:\n  - job_name: self\n    static_configs:\n      - targets: ['{self.address}']\n"
             text += f"remote_write:\n  - url: {self._sends_to}\n    queue_config:\n      batch_send_deadline: 200ms\n"
+        if self._reads_from:
+            text += f"remote_read:\n  - url: {self._reads_from}\n    read_recent: true\n"
         if self._window:
             text += f"storage:\n  tsdb:\n    out_of_order_time_window: {self._window}\n"
         config = self.directory / "prometheus.yml"
