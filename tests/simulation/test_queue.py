@@ -213,7 +213,7 @@ class MistakeTests(SynchronousTestCase):
     def test_delete_nothing(self) -> None:
         """A log that keeps what all backends have passed is noticed."""
         self.patch(cleaning, "clean", lambda *_, **__: ())
-        self.check(Housekeeper, "is_passed", lambda *_: False, "the log has something left")
+        self.check(Housekeeper, "is_passed", lambda *_: False, "it does not end")
 
     def test_read_too_early(self) -> None:
         """A page of the log that holds what is not written yet is noticed."""
