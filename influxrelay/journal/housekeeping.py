@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -14,18 +14,13 @@ from twisted.python.failure import Failure
 from influxrelay.core.errors import JournalError
 from influxrelay.core.write import Destination
 from influxrelay.journal import cleaning
-from influxrelay.journal.accounts import Accounts
+from influxrelay.journal.books import Books
 from influxrelay.journal.cleaning import Dropped
-from influxrelay.journal.cursors import Cursors
 from influxrelay.journal.jobs import Jobs
-from influxrelay.journal.ledger import Loss
 from influxrelay.journal.records import JournalLimits
-from influxrelay.journal.registry import Registry
 from influxrelay.journal.segment import Segment
-from influxrelay.journal.store import Changes, Store
+from influxrelay.journal.store import Store
 from influxrelay.journal.tail import Tail
-
-T = TypeVar("T")
 
 LAZY = 0.25  # seconds that the ledger may lag behind
 CHECK_AGE = 10.0  # seconds between two looks for what is too old
@@ -33,7 +28,7 @@ SHARE = 0.05  # of the time that cleaning may take
 SEGMENT = 8 * 1024 * 1024  # bytes after which another segment is begun
 SEGMENTS = 16  # the part of what the journal may have that a segment has at most
 LETTERS = 4  # dead letters may have this part of it
-_BACKENDS, _ROOM = "backends", "room"  # for which writes wait
+_ROOM = "room"  # for which writes wait
 
 
 class JournalFullError(JournalError):
@@ -64,12 +59,12 @@ class Housekeeper:
         clock: Callable[[], float],
         on_drop: Callable[[Destination, int], object],
     ) -> None:
-        self.cursors = Cursors()
-        self.registry = Registry(store.findings.backends)
-        self.accounts = Accounts(store.findings.losses)
+        self.books = Books(store, tail, jobs)
+        self.cursors = self.books.cursors
+        self.registry = self.books.registry
+        self.accounts = self.books.accounts
         self.is_full = False
         self.sealed_bytes = store.findings.log_bytes
-        self.letter_bytes = store.letter_bytes
         self.unstruck: set[int] = set()
         self.returning: dict[int, dict[Destination, tuple[int, int]]] = {}
         self.limits = JournalLimits()
@@ -79,9 +74,6 @@ class Housekeeper:
         self._jobs = jobs
         self._clock = clock
         self._on_drop = on_drop
-        self._registered = False  # and not written down
-        self._saving = DeferredLock()
-        self._unregistered: JournalError | None = None  # why the ledger does not know for which backends writes are
         self._makes_room = False
         self._clean_at = 0.0
         self._to_clean = True
@@ -93,12 +85,13 @@ class Housekeeper:
     @property
     def used(self) -> int:
         """Bytes that the journal takes on disk."""
-        return self.sealed_bytes + self._tail.size + self.letter_bytes
+        return self.sealed_bytes + self._tail.size + self.books.letter_bytes
 
     def reconfigure(self, limits: JournalLimits, *, full_sync: bool) -> None:
         """Let other settings hold."""
         self.limits = limits
         self._tail.sync = full_sync
+        self.books.limit_letters(limits.max_bytes // LETTERS)
         self._tail.segment_size = min(SEGMENT, limits.max_bytes // SEGMENTS) if limits.max_bytes else SEGMENT
 
     # -- when
@@ -136,15 +129,15 @@ class Housekeeper:
 
     async def _keep_up(self) -> None:
         self._tail.flush()
-        await self.save()
+        await self.books.save()
         await self._seal()
         await self._strike()
-        if self._to_clean and self._reactor.seconds() >= self._clean_at:
+        if (self._to_clean or self.books.have_moved) and self._reactor.seconds() >= self._clean_at:
             await self._clean()
         if self.is_full:
             self.check_room()
         if self._jobs.trouble:  # of something that need not be done again
-            await self._job(self._store.touch)
+            await self._jobs.run(self._store.touch)
         if self._tail.trouble and self._tail.is_idle:
             await self._tail.probe()
 
@@ -156,29 +149,20 @@ class Housekeeper:
     async def _strike(self) -> None:
         for number in tuple(self.unstruck):
             in_tail = self._tail.strike(number)
-            await (self._job(partial(self._store.strike, number)) if in_tail is None else in_tail)
+            await (self._jobs.run(partial(self._store.strike, number)) if in_tail is None else in_tail)
             self.unstruck.discard(number)
-
-    async def _job(self, job: Callable[[], Any]) -> Any:
-        """Do a job, and raise a :class:`JournalError` if the disk does not let it be done."""
-        try:
-            return await self._jobs.do(job)
-        except Exception as error:
-            raise JournalError(str(error)) from error
 
     async def finish(self) -> None:
         """Write down what has changed, and leave nothing that nobody needs."""
         self.close()
-        await self.save()
+        await self.books.save()
         if all(map(self.is_passed, self._tail.segments)):
             self._tail.rotate()
             await self._seal()
 
     def begin_anew(self) -> None:
         """Have everything that is known here written into a new ledger."""
-        self.cursors.all_again()
-        self.accounts.all_again()
-        self.letter_bytes = 0
+        self.books.all_again()
         self.register()
 
     def close(self) -> None:
@@ -193,82 +177,13 @@ class Housekeeper:
 
     def register(self) -> None:
         """Have the backends written down, before any write that comes later is in the log."""
-        self._registered = True
-        self._tail.hold(_BACKENDS)
+        self.books.register()
         self.run(self._keep_up)
-
-    async def save(self) -> None:
-        """Write down what has changed, unless that is under way."""
-        if self.cursors.have_moved or self.accounts.have_news or self._registered:
-            await self.save_and(lambda: None)
-
-    async def save_and(self, job: Callable[[], T]) -> T:
-        """Write down what has changed, and do another job directly after that.
-
-        One after the other: where one fails nothing may be written down that came later.
-        """
-        await self._saving.acquire()
-        try:
-            result = await self._save_and(job)
-        except JournalError:
-            self._saving.release()
-            raise
-        self._saving.release()
-        return result
-
-    async def _save_and(self, job: Callable[[], T]) -> T:
-        self._to_clean = self._to_clean or self.cursors.have_moved
-        changes = self._take_changes()
-        store, sync, limit = self._store, self._tail.sync, self.limits.max_bytes // LETTERS
-
-        saved: list[tuple[tuple[Loss, ...], int]] = []
-
-        def both() -> T:
-            saved.append(store.save(changes, full_sync=sync, max_letters=limit))
-            return job()
-
-        try:
-            return await self._job(both)  # type: ignore[no-any-return]
-        except JournalError as error:
-            if not saved:
-                self._not_saved(changes, error)
-            raise
-        finally:
-            for losses, letter_bytes in saved:
-                self.letter_bytes = letter_bytes
-                self.accounts.note(losses)
-                if changes.backends and not self._registered:
-                    self._unregistered = None
-                    self._tail.release(_BACKENDS)
-
-    def _not_saved(self, changes: Changes, error: JournalError) -> None:
-        self.cursors.put_back(changes.moves)
-        self.accounts.put_back(changes.letters, changes.losses)
-        if changes.backends:
-            self._registered = True
-            self._unregistered = error
-            self._tail.refuse(error)
-
-    def save_now(self) -> None:
-        """Write down what is known, and wait for the disk; before anything else is done.
-
-        :raises sqlite3.Error: the disk fails, or the ledger is corrupt.
-        """
-        self._registered = True
-        self._store.save(self._take_changes(), full_sync=self._tail.sync, max_letters=0)
 
     def give_up(self, problem: JournalError) -> None:
         """Let nobody wait for the ledger, which does not answer."""
-        if self._tail.is_held(_BACKENDS):
-            self._unregistered = problem
+        self.books.give_up(problem)
         self.room_made()
-
-    def _take_changes(self) -> Changes:
-        letters, losses = self.accounts.take()
-        backends = self.registry.backends if self._registered else ()
-        self._registered = False
-        moves = self.cursors.take_moves(self._tail.settled)
-        return Changes(moves, self._tail.written, backends, letters, losses)
 
     # -- the log
 
@@ -293,7 +208,7 @@ class Housekeeper:
         if sealed:
             put_away = self._jobs.do(partial(self._store.seal, segment))
         else:  # why it was passed, a dead letter perhaps, has to be written down first
-            put_away = Deferred.fromCoroutine(self.save_and(partial(self._store.discard, segment)))
+            put_away = Deferred.fromCoroutine(self.books.save_and(partial(self._store.discard, segment)))
         return put_away.addCallbacks(done, failed)
 
     def is_passed(self, segment: Segment) -> bool:
@@ -316,15 +231,16 @@ class Housekeeper:
         size, sync = self._tail.segment_size, self._tail.sync
         positions = self.cursors.snapshot()
         store = self._store
-        losses = await self.save_and(lambda: cleaning.clean(store, positions, size, full_sync=sync))
-        self._to_clean = self.cursors.have_moved
+        losses = await self.books.save_and(lambda: cleaning.clean(store, positions, size, full_sync=sync))
+        self._to_clean = False
+        self.books.cleaned()
         self.accounts.note(losses)
         await self._measure()
         now = self._reactor.seconds()
         self._clean_at = now + max(LAZY, (now - began) / SHARE)
 
     async def _measure(self) -> None:
-        self.sealed_bytes = await self._job(self._store.log_bytes)
+        self.sealed_bytes = await self._jobs.run(self._store.log_bytes)
 
     # -- limits
 
@@ -340,7 +256,7 @@ class Housekeeper:
             self.is_full = False
 
     async def _make_room(self) -> None:
-        await self.save()
+        await self.books.save()
         await self._tail.quiet()
         self._tail.rotate()
         await self._seal()
@@ -348,7 +264,7 @@ class Housekeeper:
         excess = self.used - self.limits.max_bytes
         if excess >= 0 and self.limits.drop_oldest:
             positions = self.cursors.snapshot()
-            self.dropped(await self.save_and(lambda: cleaning.drop_oldest(self._store, positions, excess + 1)))
+            self.dropped(await self.books.save_and(lambda: cleaning.drop_oldest(self._store, positions, excess + 1)))
             await self._measure()
         self.room_made()
 
@@ -371,7 +287,7 @@ class Housekeeper:
         """Why the journal takes no write now; None if it does."""
         if self.is_full:
             return JournalFullError(f"{self._store.directory}: the journal is full ({self.limits.max_bytes} bytes)")
-        return self._unregistered
+        return self.books.unregistered
 
     def _check_age(self) -> None:
         self._age_timer = None
@@ -386,7 +302,7 @@ class Housekeeper:
         await self._expire()
         if self.cursors.behind:
             upto = self._tail.settled
-            last = await self._job(lambda: self._store.ledger.last_numbers())  # noqa: PLW0108 (another ledger may come)
+            last = await self._jobs.run(lambda: self._store.ledger.last_numbers())  # noqa: PLW0108 (another ledger may come)
             self.cursors.prune(self._tail.last_numbers(last), upto)
         self._to_clean = True
         await self._keep_up()
@@ -400,7 +316,7 @@ class Housekeeper:
             if self._tail.has_older(before):
                 await self.seal_all()
             positions = self.cursors.snapshot()
-            self.dropped(await self.save_and(lambda: cleaning.expire(self._store, positions, before)))
+            self.dropped(await self.books.save_and(lambda: cleaning.expire(self._store, positions, before)))
 
     def dropped(self, dropped: Dropped) -> None:
         """Note what the ledger has dropped, and tell those who may still have it in memory."""

@@ -47,6 +47,13 @@ class Jobs:
         """Do something, however long it takes; fails as the job does."""
         return self._worker.do(job).addCallbacks(self._well, self._failed)
 
+    async def run(self, job: Callable[[], T]) -> T:
+        """Do something, and raise a :class:`JournalError` if the disk does not let it be done."""
+        try:
+            return await self.do(job)
+        except Exception as error:
+            raise JournalError(str(error)) from error
+
     def _well(self, result: T) -> T:
         self.trouble = ""
         self._on_done()

@@ -99,6 +99,6 @@ def restore(
     if found.anew:
         house.accounts.count_damage(cursors.active, found.now)
     if backends is not None:
-        house.save_now()
+        house.books.save_now()
     waiting = {key: cursors.waiting(house.registry.id_of(key) or 0) for key in backends or ()}
     return {key: list(positions.items()) for key, positions in waiting.items()}

@@ -81,7 +81,7 @@ class Operator:
         waiting = await self._jobs.ask(partial(store.waiting, where))
         if backend.active:
             positions = {place: {backend.id: passed} for place, passed in where.items()}
-            house.accounts.note(await house.save_and(partial(cleaning.discard, store, positions, upto)))
+            house.accounts.note(await house.books.save_and(partial(cleaning.discard, store, positions, upto)))
             house.cursors.note_written(backend.id, where)
             for place in where:
                 house.cursors.advance(backend.id, place, upto)
@@ -97,7 +97,7 @@ class Operator:
         backend = house.registry.find(name)
         if backend is None:
             return []
-        await house.save()
+        await house.books.save()
         counted = house.accounts.losses(backend.id, name)
         await self._jobs.ask(partial(self._store.forget_losses, backend.id))
         house.accounts.forget(backend.id)
@@ -109,7 +109,7 @@ class Operator:
         ids = house.registry.returning(backends, known)
 
         async def ask() -> dict[str, Positions]:
-            await house.save()
+            await house.books.save()
             await house.seal_all()
             positions = await self._jobs.ask(partial(store.stopped_at, list(ids.values())))
             house.returning = positions
@@ -121,7 +121,7 @@ class Operator:
         return self._start(ask()) if ids else succeed({})
 
     async def _letters(self, after: int, limit: int) -> list[DeadLetter]:
-        await self._house.save()
+        await self._house.books.save()
         return await self._jobs.ask(partial(self._store.letters, after, limit))
 
     def drop_dead_letters(self, ids: Iterable[int]) -> Deferred[int]:
@@ -129,7 +129,8 @@ class Operator:
         return self._jobs.ask(partial(self._store.remove_letters, list(ids))).addCallback(self._removed)
 
     def _removed(self, removed: tuple[int, int]) -> int:
-        count, self._house.letter_bytes = removed
+        count, size = removed
+        self._house.books.count_letters(size)
         return count
 
     async def _probe(self) -> None:

@@ -306,7 +306,7 @@ class JournalWriter:
 
     def keep_positions(self) -> Deferred[None]:
         """Fire when what was noted until now, of all backends, is in the ledger."""
-        return Deferred.fromCoroutine(self._house.save_and(lambda: None))
+        return Deferred.fromCoroutine(self._house.books.save_and(lambda: None))
 
     def bury(self, key: Key, when: float, write: Write, status: int, message: str) -> None:
         """Keep a write that a backend has refused for good, with what it said."""
@@ -354,7 +354,7 @@ class JournalWriter:
     def register(self, backends: Mapping[Key, tuple[str, str]]) -> None:
         """Say which backends there are from this moment on, as name and location."""
         cursors, registry = self._house.cursors, self._house.registry
-        self._house.run(self._house.save)  # where those stand that are removed
+        self._house.run(self._house.books.save)  # where those stand that are removed
         before = set(cursors.active)
         registry.register(backends)
         cursors.activate(registry.active())

@@ -76,7 +76,7 @@ class CleanTests(JournalCase):
             self.append(*(record(segment * 10 + number, body=b"x" * 1000) for number in range(2, 11)))
             self.seal()
             self.advance(segment * 10 + 10)
-        self.result(Deferred.fromCoroutine(self.journal._house.save()))
+        self.result(Deferred.fromCoroutine(self.journal._house.books.save()))
 
     def clean(self) -> None:
         """Clean."""
