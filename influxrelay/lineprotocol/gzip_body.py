@@ -210,4 +210,4 @@ def reduced(write: Write, whole: bytes, part: bytes) -> Write | None:
         return None
     if write.gzipped:
         part = igzip.compress(part if part.endswith(b"\n") else part + b"\n", _LEVEL, mtime=0)
-    return attrs.evolve(write, body=part)
+    return Write(write.destination, write.query, write.authorization, part, write.mergeable, write.gzipped)

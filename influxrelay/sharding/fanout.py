@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
 
 from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.replies import TAKEN, json_error
@@ -97,11 +98,11 @@ class ShardedFanOut:
         ]
         if len(answers) == 1:
             return answers[0]
-        return _worst_of(answers) if answers else succeed(TAKEN)
+        return _Answers(answers).worst if answers else succeed(TAKEN)
 
 
 def worst(replies: Sequence[Reply]) -> Reply:
-    """Return what a client is told who wrote to several shards; of equally bad answers the first.
+    """Return what a client is told who wrote to several shards; of equally bad answers the first that came.
 
     What was written by all of them is added up where they say it.
     """
@@ -119,6 +120,26 @@ def _badness(reply: Reply) -> int:
     return 2 if reply.status in _NOT_NOW else 1
 
 
-def _worst_of(answers: Sequence[Deferred[Reply]]) -> Deferred[Reply]:
-    """Fire with the worst of several answers when all are there."""
-    return gatherResults(answers, consumeErrors=True).addCallback(worst)
+class _Answers:
+    """Waits for the answers of several shards: ``gatherResults`` for the price of a counter.
+
+    :ivar worst: fires with the worst of them when all are there.
+    """
+
+    __slots__ = ("_count", "_replies", "worst")
+
+    def __init__(self, answers: Sequence[Deferred[Reply]]) -> None:
+        self.worst: Deferred[Reply] = Deferred()
+        self._count = len(answers)
+        self._replies: list[Reply] = []
+        for each in answers:
+            each.addCallbacks(self._answered, self._failed)
+
+    def _answered(self, reply: Reply) -> None:
+        self._replies.append(reply)
+        if len(self._replies) == self._count:
+            self.worst.callback(worst(self._replies))
+
+    def _failed(self, failure: Failure) -> None:
+        if not self.worst.called:
+            self.worst.errback(failure)

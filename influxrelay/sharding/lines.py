@@ -1,7 +1,7 @@
 """Lines divided among shards, many at once.
 
 What is known of a series is its shard in each epoch. So a line costs a cut at its first space and a look into a
-dictionary, and what is made for it lasts no longer than its window of 64 KB is read. Timestamps are read one by one
+dictionary, and what is made for it lasts no longer than its window of 256 KB is read. Timestamps are read one by one
 only where lines beside each other belong to several epochs.
 """
 
@@ -13,12 +13,13 @@ from io import BytesIO
 
 from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.text import text
-from influxrelay.lineprotocol.parser import PRECISIONS, WIDTHS, window_end
+from influxrelay.lineprotocol.parser import PRECISIONS, WIDTHS
 from influxrelay.lineprotocol.scanner import BLANKS, Steps
 from influxrelay.lineprotocol.splitting import read_tag, split_slowly
 from influxrelay.sharding.placement import Epoch, NoShardError, ShardMap
 
 _AROUND = BLANKS + b"\n"
+_WINDOW = 256 * 1024  # bytes that are divided at once
 _MEMORY = 16 * 1024  # series remembered for each epoch
 _MEMORY_LENGTH = 512  # bytes of the longest that is remembered
 _SPECIAL = re.compile(rb"[\\,= ]")  # what is escaped in the name of a tag
@@ -72,16 +73,16 @@ class LineDivider:
         while position < len(body):
             if position:
                 yield None
-            end = window_end(body, position)
+            end = body.find(b"\n", position + _WINDOW) + 1 or len(body)
             lines = BytesIO(body[position:end]).readlines()  # which is faster than split, as it searches by memchr(3)
             number = self._common_epoch(lines, precision)
             found = self._empty()
             try:
                 if number is None:
                     raise _IndentedError  # noqa: TRY301 (it has to be read line by line, too)
-                places, adds = self._places[number], [each.append for each in found]
+                places = self._places[number]
                 for line in lines:
-                    adds[places[line.partition(b" ")[0]]](line)
+                    found[places[line.partition(b" ")[0]]].append(line)
             except _IndentedError:
                 found = self._empty()
                 for line in lines:
