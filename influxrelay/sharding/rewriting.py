@@ -139,4 +139,4 @@ def with_upper_bound(select: Select, until: int) -> Select:
     bound = Binary("<=", Reference("time"), Literal("integer", until))
     if select.condition is None:
         return attrs.evolve(select, condition=bound)
-    return attrs.evolve(select, condition=Binary("AND", Parentheses(select.condition), bound))
+    return attrs.evolve(select, condition=Binary("AND", select.condition, bound))

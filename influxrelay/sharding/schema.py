@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from influxrelay.influxql.ast import Binary, Literal, Measurement, Parentheses, Reference, Select
+from influxrelay.influxql.ast import Binary, Literal, Measurement, Reference, Select
 from influxrelay.influxql.parser import QueryError, parse
 from influxrelay.influxql.timerange import EARLIEST, LATEST, TimeRange
 from influxrelay.influxql.unparsing import Writer, quoted
@@ -107,4 +107,4 @@ def of_no_series(select: Select) -> Select:
         return attrs.evolve(select, sources=sources)
     if select.condition is None:
         return attrs.evolve(select, condition=OF_NO_SERIES)
-    return attrs.evolve(select, condition=Binary("AND", Parentheses(select.condition), OF_NO_SERIES))
+    return attrs.evolve(select, condition=Binary("AND", select.condition, OF_NO_SERIES))
