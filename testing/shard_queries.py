@@ -312,7 +312,18 @@ class Queries:
             *("distinct(load)", "derivative(mean(value), 1m)", "non_negative_derivative(max(value), 10s)"),
             *("difference(last(value))", "top(value, 2)", "bottom(value, host, 2)", "moving_average(mean(value), 3)"),
             *("cumulative_sum(sum(load))", "elapsed(first(value))", "max(value), host"),
-            *("derivative(value, 1s)", "sum(value) % 3", "mean(value), median(value)"),
+            *(
+                "derivative(value, 1s)",
+                "sum(value) % 3",
+                "max(load) % 4",
+                "sum(load) & 12",
+                "count(value) | 3",
+                "min(load) ^ 5",
+                "sum(load) % 0",
+                "mean(value) % 0.3",
+                "last(load) & value",
+                "mean(value), median(value)",
+            ),
         )
         by_customer = (" GROUP BY time(10m), customer", " GROUP BY customer, host", " GROUP BY time(30m), * fill(none)")
         group = self._one(*by_customer, " GROUP BY time(1h)", "")

@@ -20,7 +20,6 @@ from influxrelay.influxql.ast import (
 )
 from influxrelay.influxql.unparsing import Writer
 from influxrelay.sharding.columns import column_names, without_time
-from influxrelay.sharding.evaluation import ARITHMETIC
 from influxrelay.sharding.outcomes import Refused
 from influxrelay.sharding.schema import Schema
 
@@ -106,8 +105,6 @@ def _check(expression: Expression) -> None:
     if isinstance(expression, Parentheses):
         _check(expression.inner)
     elif isinstance(expression, Binary):
-        if expression.operator not in ARITHMETIC:
-            raise Refused(f"the operator {expression.operator} is not merged over shards: {_WOULD_DO}")
         _check(expression.left)
         _check(expression.right)
     elif isinstance(expression, Call):

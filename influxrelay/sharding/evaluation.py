@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from operator import and_, or_, xor
 from typing import Any
 
 from influxrelay.influxql.ast import Binary, Call, Expression, Literal, Parentheses
 
-ARITHMETIC = frozenset("+-*/")
+_BITS = {"&": and_, "|": or_, "^": xor}
 
 
 def wrapped(number: int) -> int:
@@ -38,11 +39,25 @@ def _operate(operator: str, left: Any, right: Any) -> Any:
     if operator == "/":
         return 0.0 if right == 0 else float(left) / float(right)
     if isinstance(left, float) or isinstance(right, float):
-        left, right = float(left), float(right)
-    result = left + right if operator == "+" else left - right if operator == "-" else left * right
-    if isinstance(result, float):
-        return None if math.isnan(result) else result
-    return wrapped(result)
+        return _of_floats(operator, float(left), float(right))
+    if operator in _BITS:
+        return wrapped(_BITS[operator](left, right))
+    if operator == "%":
+        return 0 if right == 0 else abs(left) % abs(right) * (-1 if left < 0 else 1)
+    return wrapped(_of_numbers(operator, left, right))
+
+
+def _of_floats(operator: str, left: float, right: float) -> float | None:
+    if operator in _BITS:
+        return None
+    if operator == "%":
+        return None if right == 0 else math.fmod(left, right)
+    result = _of_numbers(operator, left, right)
+    return None if math.isnan(result) else result
+
+
+def _of_numbers(operator: str, left: Any, right: Any) -> Any:
+    return left + right if operator == "+" else left - right if operator == "-" else left * right
 
 
 def _is_number(value: Any) -> bool:
