@@ -13,7 +13,7 @@ outage, not a failure. At last each server lags, up and well, because the relays
 - With ``--through-relays`` HAProxy sends queries to the relays. Then no answer lacks a point that the relay which has
   passed it on has acknowledged, :data:`GRACE` seconds before, unless it says that its server is behind; none lacks a
   point that its server had just before; and no large answer that looks complete is truncated, of those that somebody
-  reads slowly all the time.
+  reads slowly all the time. Databases are created, too: each of them is on both servers in the end.
 - In the end both servers have the same points: every acknowledged one, and of the datagrams the same ones. Datagrams
   that are lost, with the relay that held them, are counted.
 
@@ -38,6 +38,7 @@ from testing.picture import RELAYS, SERVERS, Picture
 from testing.sites import DATABASE, HTTPSender, Sites
 from tests.soak.dashboard import Dashboard, Tally, Voters, table
 from tests.soak.large_reads import LargeReads
+from tests.soak.statements import Statements
 
 RATE = 200.0  # writes a second
 # HAProxy asks each relay every 0.5 s how a server is, and the relay takes up to a second to say that it is behind; the
@@ -85,6 +86,7 @@ class Run:
         servers = self.picture.servers if through_relays else {}
         self.dashboard = Dashboard(self.picture.haproxy.port, self.sites.http, self.voters, grace, servers)
         self.large = LargeReads(self.picture.haproxy.port, lambda: self.dashboard.tally) if through_relays else None
+        self.statements = Statements(self.picture.haproxy.port) if through_relays else None
 
     def __enter__(self) -> Self:
         self.picture.__enter__()
@@ -97,6 +99,8 @@ class Run:
             self.dashboard.begin("start")
             self.sites.__enter__()
             self.dashboard.start()
+            if self.statements is not None:
+                self.statements.start()
         except BaseException:
             self.picture.__exit__()
             raise
@@ -104,8 +108,9 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.dashboard.end()
-        if self.large is not None:
-            self.large.end()
+        for client in (self.large, self.statements):
+            if client is not None:
+                client.end()
         self.sites.__exit__()
         self.picture.__exit__()
 
@@ -180,7 +185,19 @@ class Run:
         wait_until(self.picture.is_settled, "all is written")
         with self.dashboard.asking:
             self.compare(tally, before)
+        if self.statements is not None:
+            self._compare_databases(self.statements, tally)
         self.sites.resume()
+
+    def _compare_databases(self, statements: Statements, tally: Tally) -> None:
+        """Note what statements have failed, and which databases a server lacks in the end."""
+        tally.failed += statements.failed
+        statements.failed.clear()
+        created = list(statements.created)
+        deadline = time.monotonic() + SETTLE / 2
+        while (missing := statements.missing(created, self.picture.servers)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        tally.problems += missing
 
     def compare(self, tally: Tally, before: dict[str, int], limit: float = SETTLE / 2) -> None:
         """Compare what both servers have with what the senders were told since then."""

@@ -41,6 +41,8 @@ class FailuresTests(SynchronousTestCase):
                 self.assertEqual(found, ([], [], [], []), tally)
                 self.assertGreater(tally.answers["influx1"] + tally.answers["influx2"], 0)
                 self.assertGreater(sum(tally.large.values()), 0)
+            assert run.statements is not None
+            self.assertGreater(len(run.statements.created), 10)
 
     def check_lag(self, run: Run) -> None:
         """Check that a server that lags gets no queries, and gets them again by itself when it does not."""
@@ -86,9 +88,12 @@ class NoticeTests(SynchronousTestCase):
         self.assertIsNone(voters.counts_from("relay2", 3.0))
 
     def test_points_that_were_there(self) -> None:
-        """An answer without a point that its server had just before, and one without an acknowledged point, are old."""
+        """An answer without a point that was there, or was acknowledged, is old; a missing database is found."""
         with Run(short_directory(self), 1, grace=0.0, pace=0.3, through_relays=True) as run:
             run.sites.pause()
+            assert run.statements is not None
+            lacking = run.statements.missing(["nowhere"], run.picture.servers)
+            self.assertEqual(lacking, [f"influx{number} lacks the database nowhere" for number in (1, 2)])
             tally = run.dashboard.begin("old")
             sender = run.sites.http[0]
             for relay in RELAYS:
