@@ -173,6 +173,18 @@ class NginxTests(BalancerCase):
         """A query whose relay is dead, breaks the connection or says 503 is answered by the other one."""
         self.check_other_answers(until="a second has passed")
 
+    def test_again(self) -> None:
+        """When both relays have failed lately they are tried again, and where one breaks off, the other one is."""
+        for ask_again, path in ((self.write, "/write"), (self.query, "/query")):
+            for relay in self.relays:
+                relay.answers[path] = CLOSE
+            self.assertTrue(ask_again("127.1.1.1").startswith("503 "))
+            self.relays[1].answers[path] = 204 if path == "/write" else 200
+            for _ in range(4):
+                self.assertRegex(ask_again("127.1.1.1"), OTHER)
+            self.relays[0].answers[path] = self.relays[1].answers[path]
+            self.nginx.restart()
+
     def test_cut(self) -> None:
         """An answer that is cut off never looks complete, and is not asked for again."""
         self.check_cut()
