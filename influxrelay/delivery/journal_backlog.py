@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
 
 from twisted.internet.defer import Deferred
@@ -11,25 +11,21 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from influxrelay.core.cooperation import make_cooperator
 from influxrelay.core.errors import BackendFailure, JournalError
 from influxrelay.core.write import CHANGES, LINES, Destination, Reply, Write
 from influxrelay.delivery.backlog import Backlog
 from influxrelay.delivery.destination_queue import ENTRY_BYTES, QUEUE_BYTES, DestinationQueue, Entry
 from influxrelay.delivery.fate import Fate, State
 from influxrelay.delivery.journal_cursor import Cursor
-from influxrelay.delivery.parts import divide_write_slowly
+from influxrelay.delivery.page_filter import Page, PageFilter, Parts
 from influxrelay.delivery.settings import EVERYTHING, SenderSettings
 from influxrelay.journal.interface import Journal, Positions
-from influxrelay.journal.records import Drop, Record
-from influxrelay.lineprotocol.filters import Filter
+from influxrelay.journal.records import Drop
 
 READ_AHEAD = 512 * 1024  # bytes of memory for the head of a backlog
 FIRST_PAGE = 4 * 1024  # bytes of lines that are read at first: they may be tiny writes, which take much more memory
 PAGE_GAP = 0.003  # seconds between two pages, so that a backlog does not take all of the machine
 REREAD = 1.0  # seconds until a page that could not be read is tried again
-
-_Page = tuple[list[Record], int]  # writes, and up to which number they are all
 
 
 class JournalBacklog(Backlog):
@@ -50,9 +46,8 @@ class JournalBacklog(Backlog):
         super().__init__()
         self._journal = journal
         self._reactor = reactor
-        self._cooperator = make_cooperator(reactor)
+        self._filter = PageFilter(reactor, lambda: self._host.is_closed)
         self._cursors: dict[DestinationQueue, Cursor] = {}
-        self._wanted: Filter | None = None
         self._knows: Callable[[Write], bool] = lambda _: True
         self._kinds = EVERYTHING
         self._pages = 0  # that are being read
@@ -64,7 +59,7 @@ class JournalBacklog(Backlog):
     def reconfigure(self, settings: SenderSettings) -> None:
         """Let other settings hold from the next write, or page, on."""
         super().reconfigure(settings)
-        self._wanted = settings.filter
+        self._filter.wanted = settings.filter
         self._knows = settings.knows
         self._kinds = settings.kinds
 
@@ -243,41 +238,19 @@ class JournalBacklog(Backlog):
         cursor.is_reading = True
         self._pages += 1
         page = self._journal.read(queue.destination, cursor.loaded, size)
-        parts: dict[int, Write | None] = {}
-        if self._wanted is not None and queue.destination.kind == LINES:
-            page.addCallback(self._filter, cursor, parts)
+        parts: Parts = {}
+        if self._filter.wanted is not None and queue.destination.kind == LINES:
+            page.addCallback(self._filter.apply, cursor.undecided, parts)
         page.addBoth(self._count_page)
-        page.addCallbacks(
-            self._fill,
-            self._not_read,
-            callbackArgs=(queue, cursor, cursor.loaded, parts),
-            errbackArgs=(queue, cursor),
-        )
+        more = (queue, cursor, cursor.loaded, parts)
+        page.addCallbacks(self._fill, self._not_read, callbackArgs=more, errbackArgs=(queue, cursor))
         page.addErrback(self._bug)
 
-    def _count_page(self, result: _Page | Failure) -> _Page | Failure:
+    def _count_page(self, result: Page | Failure) -> Page | Failure:
         self._pages -= 1
         return result
 
-    def _filter(self, page: _Page, cursor: Cursor, parts: dict[int, Write | None]) -> Deferred[_Page]:
-        """Find out what is left of a page's writes, bit by bit: expressions may take long."""
-        filtered = self._cooperator.coiterate(self._filter_slowly(page[0], cursor, parts))
-        return filtered.addCallback(lambda _: page)
-
-    def _filter_slowly(
-        self, records: list[Record], cursor: Cursor, parts: dict[int, Write | None]
-    ) -> Generator[int, None, None]:
-        wanted = self._wanted
-        for record in records:
-            if self._host.is_closed:
-                return
-            if wanted is not None and record.seq not in cursor.undecided:
-                division = yield from divide_write_slowly(record.write, [wanted])
-                parts[record.seq] = division.parts[wanted]
-
-    def _fill(
-        self, page: _Page, queue: DestinationQueue, cursor: Cursor, after: int, parts: dict[int, Write | None]
-    ) -> None:
+    def _fill(self, page: Page, queue: DestinationQueue, cursor: Cursor, after: int, parts: Parts) -> None:
         """Take the next page of the backlog into memory.
 
         :param after: up to which number everything was in memory when the page was asked for.
@@ -342,9 +315,8 @@ class JournalBacklog(Backlog):
     def is_through(self, queue: DestinationQueue, number: int) -> bool:
         """Tell whether nothing of a queue up to this number will be sent any more, as far as this process knows."""
         cursor = self._cursor(queue)
-        if not queue.is_through(number) or (queue.is_behind and cursor.loaded < number):
-            return False
-        return all(held > number for held in cursor.held)
+        is_loaded = not queue.is_behind or cursor.loaded >= number
+        return is_loaded and queue.is_through(number) and all(held > number for held in cursor.held)
 
     def keep_positions(self) -> Deferred[None]:
         """Fire when the journal has written down what the backend has passed."""
