@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -17,10 +18,12 @@ from influxrelay.core.errors import ConfigError
 from influxrelay.core.text import count, iso
 from influxrelay.lineprotocol.query_string import without
 from influxrelay.service.process_limits import collect_less_garbage, raise_file_limit
-from influxrelay.service.relay_service import RelayService
 from influxrelay.service.systemd import Notifier
-from influxrelay.transport.event_loop import install_reactor
+from influxrelay.transport.reactor import install_reactor
 from influxrelay.transport.sockets import Sockets, systemd_sockets
+
+if TYPE_CHECKING:
+    from influxrelay.service.relay_service import RelayService
 
 _MB = 1024 * 1024
 
@@ -54,9 +57,7 @@ class Options(usage.Options):
         try:
             self.config = load(self["config"])
             if self["check"]:
-                from twisted.internet import reactor  # noqa: PLC0415 (importing it installs it)
-
-                RelayService(self.config, reactor)
+                _make(self.config)
         except ConfigError as error:
             sys.exit(f"influxrelay: {error}")
         if self["check"]:
@@ -149,25 +150,36 @@ def makeService(options: Options) -> IService:
     """Build the service; nothing is opened before it starts."""
     from twisted.internet import reactor  # noqa: PLC0415 (importing it installs it, and twistd has a say in which)
 
-    config = options.config
     sockets, notifier = Sockets(systemd_sockets(os.environ)), Notifier(os.environ, reactor)
     try:
-        service = RelayService(config, reactor, sockets=sockets, notifier=notifier)
+        service = _make(options.config, sockets=sockets, notifier=notifier)
     except ConfigError as error:
         sys.exit(f"influxrelay: {error}")
-    _reload_on_hangup(service, reactor)
+    _reload_on_hangup(service.hang_up, reactor)
     raise_file_limit()
     collect_less_garbage()
     return service
 
 
-def _reload_on_hangup(service: RelayService, reactor: Any) -> None:
+def _make(config: Config, **more: Any) -> RelayService:
+    """Build the service, on the reactor that there is now.
+
+    :raises ConfigError: the configuration names a file that cannot be used.
+    """
+    from twisted.internet import reactor  # noqa: PLC0415 (as above)
+
+    from influxrelay.service.relay_service import RelayService  # noqa: PLC0415 (it imports what reactors import)
+
+    return RelayService(config, reactor, **more)
+
+
+def _reload_on_hangup(hang_up: Callable[[], object], reactor: Any) -> None:
     """Let SIGHUP, which would end the process, reload the configuration; who listened for it before still hears it."""
     before = signal.getsignal(signal.SIGHUP)
 
-    def hang_up(number: int, frame: Any) -> None:
-        reactor.callFromThread(service.hang_up)
+    def reload(number: int, frame: Any) -> None:
+        reactor.callFromThread(hang_up)
         if callable(before):
             before(number, frame)
 
-    signal.signal(signal.SIGHUP, hang_up)
+    signal.signal(signal.SIGHUP, reload)

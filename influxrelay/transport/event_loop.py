@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Any
 
-from twisted.internet import asyncioreactor
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 _log = Logger()
-
-
-def install_reactor() -> None:
-    """Install a reactor on uvloop, or on asyncio's own loop where that is missing, unless there is a reactor already.
-
-    ``twistd`` installs what its ``--reactor`` names before it asks a plugin for anything, and its default afterwards.
-    """
-    if "twisted.internet.reactor" in sys.modules:
-        return
-    try:
-        import uvloop  # noqa: PLC0415 (it may be missing)
-    except ImportError:
-        loop = asyncio.new_event_loop()
-    else:
-        loop = uvloop.new_event_loop()
-    asyncio.set_event_loop(loop)
-    asyncioreactor.install(loop)
 
 
 def describe_reactor(reactor: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -34,3 +35,23 @@ class ReactorTests(SynchronousTestCase):
     def test_uvloop(self) -> None:
         """All behaves alike on uvloop."""
         self.run_on("uvloop")
+
+
+class MemoryTests(SynchronousTestCase):
+    """What a relay does not need is not in memory."""
+
+    def test_no_second_tls(self) -> None:
+        """Under ``twistd`` Twisted's own TLS is not imported, on which nothing here is built."""
+        file = Path(self.mktemp())
+        file.write_text('[[http]]\nbind-addr = "127.0.0.1:0"\n[[http.output]]\nlocation = "http://127.0.0.1:1/write"\n')
+        words = f"""if True:
+            import sys
+            from influxrelay import tap
+            options = tap.Options()
+            options.parseOptions(["--config", {str(file)!r}])
+            tap.makeService(options)
+            print([name for name in ("cryptography", "twisted.internet.tcp") if name in sys.modules])
+        """
+        command = [sys.executable, "-c", words]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(PROJECT)})
+        self.assertEqual(ended.stdout, "['twisted.internet.tcp']\n")
