@@ -49,7 +49,7 @@ class Appender:
         try:
             if batch.parts:
                 self._append(batch)
-            for path, offsets in groupby(sorted(batch.strikes), itemgetter(0)):
+            for path, offsets in groupby(sorted(batch.strikes), itemgetter(0)) if batch.strikes else ():
                 strike(path, [offset for _, offset in offsets], sync=batch.sync)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -57,7 +57,7 @@ class Appender:
             raise
 
     def _append(self, batch: Batch) -> None:
-        if batch.path != self._path:
+        if batch.path is not self._path:  # a segment has one object for it
             self.close()
             new = 0 if batch.offset else os.O_CREAT | os.O_TRUNC
             self._file = os.open(batch.path, os.O_RDWR | os.O_CLOEXEC | new, 0o600)
@@ -105,7 +105,7 @@ class Appender:
 
 def _write(file: int, parts: Sequence[bytes], offset: int) -> None:
     for begin in range(0, len(parts), _MAX_PARTS):
-        some = parts[begin : begin + _MAX_PARTS]
+        some = parts if len(parts) <= _MAX_PARTS else parts[begin : begin + _MAX_PARTS]
         size = sum(map(len, some))
         written = os.pwritev(file, some, offset)
         if written < size:  # the disk is nearly full, or this is more than the system writes at once

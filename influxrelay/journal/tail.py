@@ -173,6 +173,8 @@ class Tail:
         return any(each.first <= number <= each.last for each in self.segments)
 
     def _settle(self) -> None:
+        if not (self._waiters or self._drainers or self._quieters):
+            return
         settled = self.settled
         ready = [waited for number, waited in self._waiters if number <= settled]
         self._waiters = [each for each in self._waiters if each[0] > settled]
