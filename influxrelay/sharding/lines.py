@@ -13,16 +13,22 @@ from io import BytesIO
 
 from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.text import text
-from influxrelay.lineprotocol.parser import PRECISIONS, WIDTHS
+from influxrelay.lineprotocol.clean_lines import SERIES, STRING, fields
+from influxrelay.lineprotocol.parser import PRECISIONS, WIDTHS, window_end
 from influxrelay.lineprotocol.scanner import BLANKS, Steps
 from influxrelay.lineprotocol.splitting import read_tag, split_slowly
 from influxrelay.sharding.placement import Epoch, NoShardError, ShardMap
 
 _AROUND = BLANKS + b"\n"
 _WINDOW = 256 * 1024  # bytes that are divided at once
+_LONG = 512 * 1024  # bytes of lines that regular expressions do not look at in one go
 _MEMORY = 16 * 1024  # series remembered for each epoch
 _MEMORY_LENGTH = 512  # bytes of the longest that is remembered
 _SPECIAL = re.compile(rb"[\\,= ]")  # what is escaped in the name of a tag
+# Clean lines, each with its series; what is not clean is matched as a whole, so that the search for more ends there.
+_LINES = re.compile(
+    rb"((" + SERIES + rb") " + fields(STRING + rb'|[^\\",= \n]++') + rb" -?+[0-9]++(?:\n|\Z))|(.+)", re.DOTALL
+)
 _TIME = re.compile(rb" (-?[0-9]{1,19})[ \t\0]*\n?\Z")
 
 
@@ -45,7 +51,7 @@ class LineDivider:
         :return: the body itself where one shard gets all of it.
         :raises InvalidRequest: a line lacks the tag, and there is no default shard.
         """
-        divide = self._divide_slowly if b'"' in body or b"\\" in body else self._divide_clean
+        divide = self._divide_any if b'"' in body or b"\\" in body else self._divide_clean
         pieces: list[list[bytes]] = [[] for _ in self._names]
         try:
             for some in divide(body, precision):
@@ -91,14 +97,39 @@ class LineDivider:
             yield found
             position = end
 
-    def _divide_slowly(self, body: bytes, precision: bytes) -> Iterator[list[list[bytes]] | None]:
-        """Do what :meth:`_divide_clean` does with any body."""
-        for start, lines, every in split_slowly(body):
+    def _divide_any(self, body: bytes, precision: bytes) -> Iterator[list[list[bytes]] | None]:
+        """Do what :meth:`_divide_clean` does with any body: many lines at once up to the first that is odd."""
+        position = 0
+        while position < len(body):
+            if position:
+                yield None
+            end = window_end(body, position)
+            if end - position > _LONG:
+                yield from self._divide_slowly(body, position, precision)
+                return
+            lines, series, rests = zip(*_LINES.findall(body, position, end), strict=True)
+            if rests[-1]:
+                lines, series = lines[:-1], series[:-1]
+            number = self._common_epoch(lines, precision) if lines else None
+            found = self._empty()
+            for line, each in zip(lines, series, strict=True):
+                place = self._place(line, each, precision) if number is None else self._places[number][each]
+                found[place].append(line)
+            yield found
+            position = end - len(rests[-1])
+            if rests[-1]:
+                yield from self._divide_slowly(body, position, precision)
+                return
+
+    def _divide_slowly(self, body: bytes, position: int, precision: bytes) -> Iterator[list[list[bytes]] | None]:
+        """Do what :meth:`_divide_clean` does with the rest of a body."""
+        rest = body[position:]
+        for start, lines, every in split_slowly(rest):
             found = self._empty()
             position = start
             for line, series in zip(lines, every, strict=True):
                 position += len(line) + 1
-                whole = line + b"\n" if position <= len(body) else line
+                whole = line + b"\n" if position <= len(rest) else line
                 found[self._place(line, series, precision)].append(whole)
             yield found
             yield None

@@ -100,6 +100,14 @@ class DivideTests(SynchronousTestCase):
         body = b"".join(b"m,t=%d v=1 %d\n" % (number % 1000, BORDER + number - 5000) for number in range(10_000))
         self.check(ShardMap(ShardKey(b"t"), EPOCHS), body)
 
+    def test_strings(self) -> None:
+        """Bodies with strings, of several windows, of lines longer than those, and with newlines in them."""
+        shards = ShardMap(ShardKey(b"t"), EPOCHS)
+        many = b"".join(b'm,t=%d v="a b",w=1 %d\n' % (number % 100, BORDER + number - 2000) for number in range(5000))
+        self.check(shards, many)
+        self.check(shards, many + b'm,t=1 v="%b" 1\n' % (b"x y\n" * 150_000) + many)
+        self.check(shards, many + b'm,t=1 v="x\n' + many)
+
     def test_escape_at_the_end(self) -> None:
         """A line that ends in an escaped byte keeps the newline behind it, which makes it one."""
         shards = ShardMap(ShardKey(b"t"), EPOCHS[1:])
