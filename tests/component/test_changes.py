@@ -175,6 +175,19 @@ class ChangeTests(QueryTestCase):
             list(dict.fromkeys(reversed(executed)))[::-1], ["/write", "DELETE", "CREATE USER", "CREATE DATABASE"]
         )
 
+    async def test_create_databases(self) -> None:
+        """With ``create-databases`` the relay creates what a change misses, as the same user."""
+        late = self.backend(result(MISSING), result(), result())
+        kept = self.output(late, "b", buffer_size_mb=1, create_databases=True)
+        relay = self.relay(self.output(self.backend(result()), "a"), kept)
+        q, headers = "CREATE RETENTION POLICY r ON d DURATION 1h REPLICATION 1", [b"Authorization: Basic eDp5"]
+        self.assertEqual((await self.ask(relay, asking(q, *headers, more=b"&u=me&p=secret"))).status, 200)
+        await until(partial(relay.senders[1].change_outcomes.__getitem__, "executed"), "the change")
+        self.assertEqual([_kind(each) for each in late.requests][1:], ["CREATE DATABASE", "CREATE RETENTION"])
+        created = late.requests[1]
+        self.assertEqual(created.query, b"q=CREATE+DATABASE+%22d%22&u=me&p=secret")
+        self.assertEqual(created.header("authorization"), b"Basic eDp5")
+
     async def test_repeated(self) -> None:
         """Where it is not known whether a backend has executed a change, "already exists" says that it has."""
         exists = result(b'{"results":[{"statement_id":0,"error":"user already exists"}]}\n')
