@@ -325,6 +325,19 @@ class Queries:
                 "mean(value), median(value)",
             ),
         )
+        function = self._one("mean", "max", "count", "sum", "last", "first", "spread")
+        inner = f"{function}({self._one('value', 'load', 'big')})"
+        windows = self._one(
+            *(f"derivative({inner}, 1m)", f"non_negative_derivative({inner}, 1s)", f"non_negative_derivative({inner})"),
+            *(f"difference({inner})", f"non_negative_difference({inner})", f"moving_average({inner}, 3)"),
+            *(f"cumulative_sum({inner})", f"derivative({inner}, 10s) / 2, {inner}"),
+        )
+        if self._chance.random() < 0.5:
+            tags = self._one("", ', "host"', ", customer", ", *")
+            fill = self._maybe(f" fill({self._one('null', 'none', '0', 'previous', 'linear')})", 0.7)
+            group = f" GROUP BY time({self._one('10m', '1m', '1h', '37m')}){tags}{fill}"
+            where = f" WHERE {self._time()}{self._where()}"
+            return f"SELECT {windows} FROM {self._from()}{where}{group}{self._rest(limit=0.1)}"
         by_customer = (" GROUP BY time(10m), customer", " GROUP BY customer, host", " GROUP BY time(30m), * fill(none)")
         group = self._one(*by_customer, " GROUP BY time(1h)", "")
         where = f" WHERE {self._time()}{self._where()}"

@@ -16,12 +16,14 @@ from influxrelay.influxql.ast import (
     Parentheses,
     Reference,
     Select,
-    walk,
 )
+from influxrelay.influxql.timerange import TimeRange
 from influxrelay.influxql.unparsing import Writer
 from influxrelay.sharding.columns import column_names, without_time
 from influxrelay.sharding.outcomes import Refused
+from influxrelay.sharding.rewriting import between
 from influxrelay.sharding.schema import Schema
+from influxrelay.sharding.streams import STREAMS, inner_call, reads_before, stream_type, subtracts
 
 SELECTORS = frozenset(("min", "max", "first", "last"))
 MERGED = SELECTORS | {"count", "sum", "mean", "spread"}
@@ -31,8 +33,8 @@ _WOULD_DO = (
     "group by the shard key within one epoch, fix it by WHERE, or use count, sum, min, max, mean, first, last or spread"
 )
 
-Part = tuple[str, Reference]
-"""What a shard is asked for: a function of a field."""
+Part = tuple[str, Reference, bool]
+"""What a shard is asked for: a function of a field, and whether one more window is needed before the range."""
 
 
 @attrs.frozen
@@ -69,25 +71,29 @@ class Aggregate:
 
 def parts_of(call: Call) -> tuple[Part, ...]:
     """Return what a function's result follows from."""
-    reference = call.arguments[0]
+    inner = inner_call(call)
+    reference = inner.arguments[0]
     if not isinstance(reference, Reference):
         raise TypeError(call)
-    return tuple((name, reference) for name in _PARTS.get(call.name, (call.name,)))
+    return tuple((name, reference, reads_before(call)) for name in _PARTS.get(inner.name, (inner.name,)))
 
 
-def aggregate(select: Select, schema: Schema, writer: Writer) -> Aggregate:
+def aggregate(select: Select, schema: Schema, writer: Writer, range_of_time: TimeRange) -> Aggregate:
     """Return how a SELECT of functions is answered from those of shards.
 
     :param select: with types, and without wildcards.
+    :param range_of_time: of its rows.
     :raises Refused: it is not known to be possible.
     """
     shown = without_time(select.fields)
     calls: dict[Call, str] = {}
     for field in shown:
         _check(field.expression)
-        for each in walk(field.expression):
-            if isinstance(each, Call):
-                calls[each] = _type_of(each, schema)
+        for each in _outer_calls(field.expression):
+            calls[each] = stream_type(each, _type_of(inner_call(each), schema))
+            _check_stream(each, calls[each])
+    if any(reads_before(each) for each in calls) and not range_of_time.has_since:
+        raise Refused("functions of windows over several shards need a lower bound of time")
     is_selector = len(calls) == 1 and next(iter(calls)).name in SELECTORS and not select.interval()
     known = [call for call, kind in calls.items() if kind]
     return Aggregate(
@@ -96,8 +102,37 @@ def aggregate(select: Select, schema: Schema, writer: Writer) -> Aggregate:
         tuple(each.expression for each in shown),
         calls,
         is_selector,
-        tuple(_questions(select, known, writer)),
+        tuple(_questions(select, known, writer, range_of_time)),
     )
+
+
+def _check_stream(call: Call, kind: str) -> None:
+    """Refuse functions of windows that cannot be computed, or not well enough."""
+    if call.name not in STREAMS:
+        return
+    if kind in ("string", "boolean"):
+        raise Refused(f"{call.name}() of a {kind} cannot be computed")
+    inner = inner_call(call)
+    (reference,) = inner.arguments
+    is_inexact = inner.name == "mean" or (
+        inner.name == "sum" and isinstance(reference, Reference) and reference.type == "float"
+    )
+    if is_inexact and subtracts(call):
+        raise Refused(
+            f"{call.name}({inner.name}()) over several shards: the last digits of sums of floats, which may differ, "
+            f"become the first ones of their differences: take max, min, first, last or count, or {_WOULD_DO}"
+        )
+
+
+def _outer_calls(expression: Expression) -> Iterable[Call]:
+    """Yield the calls of an expression that stand within no other one."""
+    if isinstance(expression, Call):
+        yield expression
+    elif isinstance(expression, Parentheses):
+        yield from _outer_calls(expression.inner)
+    elif isinstance(expression, Binary):
+        yield from _outer_calls(expression.left)
+        yield from _outer_calls(expression.right)
 
 
 def _check(expression: Expression) -> None:
@@ -108,6 +143,7 @@ def _check(expression: Expression) -> None:
         _check(expression.left)
         _check(expression.right)
     elif isinstance(expression, Call):
+        expression = inner_call(expression)
         if expression.name not in MERGED:
             raise Refused(f"{expression.name}() cannot be merged over shards: {_WOULD_DO}")
         if len(expression.arguments) != 1 or not isinstance(expression.arguments[0], Reference):
@@ -135,9 +171,19 @@ def _type_of(call: Call, schema: Schema) -> str:
     return {"count": "integer", "mean": "float"}.get(call.name, kind)
 
 
-def _questions(select: Select, calls: Iterable[Call], writer: Writer) -> Iterable[Question]:
+def _questions(select: Select, calls: list[Call], writer: Writer, whole: TimeRange) -> Iterable[Question]:
     """Yield what each shard is asked."""
+    interval = select.interval()
     parts = list(dict.fromkeys(part for call in calls for part in parts_of(call)))
+    yield from _questions_of(select, [part for part in parts if not part[2]], writer)
+    if select.descending:
+        wider = between(select, whole.since, whole.until + interval)
+    else:
+        wider = between(select, whole.since - interval, whole.until)
+    yield from _questions_of(wider, [part for part in parts if part[2]], writer)
+
+
+def _questions_of(select: Select, parts: list[Part], writer: Writer) -> Iterable[Question]:
     interval = select.interval()
     apart = [part for part in parts if part[0] in ("first", "last")]
     together = [part for part in parts if part not in apart]
@@ -152,11 +198,11 @@ def _questions(select: Select, calls: Iterable[Call], writer: Writer) -> Iterabl
         return
     dimensions = tuple(each for each in select.dimensions if not isinstance(each, Call))
     raw = attrs.evolve(plain, dimensions=dimensions, fill="null")
-    for reference in dict.fromkeys(reference for _, reference in apart):
+    for reference in dict.fromkeys(part[1] for part in apart):
         wanted = tuple(part for part in apart if part[1] == reference)
         yield Question(writer.select(attrs.evolve(raw, fields=(Field(reference),))), wanted, is_raw=True)
 
 
 def _text(select: Select, parts: list[Part], writer: Writer) -> str:
-    fields = [Field(Call(name, (reference,), (0, 0)), f"c{index}") for index, (name, reference) in enumerate(parts)]
+    fields = [Field(Call(name, (reference,), (0, 0)), f"c{index}") for index, (name, reference, _) in enumerate(parts)]
     return writer.select(attrs.evolve(select, fields=tuple(fields)))

@@ -27,6 +27,7 @@ _TEXT = re.compile(r"(?:[^\\.+*?()|\[\]{}^$]|\\[^A-Za-z0-9])*")
 _READS_BACK = frozenset(
     (
         *("derivative", "non_negative_derivative", "difference", "non_negative_difference", "moving_average"),
+        "cumulative_sum",
         *("elapsed", "exponential_moving_average", "double_exponential_moving_average", "relative_strength_index"),
         *("triple_exponential_moving_average", "triple_exponential_derivative", "kaufmans_efficiency_ratio"),
         *("kaufmans_adaptive_moving_average", "chande_momentum_oscillator"),
@@ -88,7 +89,7 @@ def _windows_beyond(select: Select) -> int:
         for each in walk(field.expression):
             if isinstance(each, Call) and each.name in _READS_BACK:
                 numbers = [int(e.value) for e in each.arguments if isinstance(e, Literal) and e.kind == "integer"]  # type: ignore[arg-type]
-                most = max(most, 1 + max([0, *numbers]))
+                most = max([most, 1, *numbers])
     return most
 
 

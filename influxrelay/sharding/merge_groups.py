@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+import attrs
+
 from influxrelay.influxql.ast import Call
 from influxrelay.influxql.timerange import EARLIEST
 from influxrelay.sharding.aggregates import Aggregate, Part, Question, parts_of
 from influxrelay.sharding.evaluation import evaluate, wrapped
 from influxrelay.sharding.outcomes import Refused
 from influxrelay.sharding.results import Block, SeriesKey
+from influxrelay.sharding.streams import inner_call, reads_before, streamed
 from influxrelay.sharding.windows import NOTHING, Fill, Windows, filled
 
 _ROWS = 1000  # of a block
@@ -31,6 +34,10 @@ class Groups:
     def __init__(self, plan: Aggregate, windows: Windows, max_points: int) -> None:
         self._plan = plan
         self._windows = windows
+        if plan.select.descending:
+            self._wider = attrs.evolve(windows, until=windows.until + windows.interval)
+        else:
+            self._wider = attrs.evolve(windows, since=windows.since - windows.interval)
         self._max_points = max_points
         self._points = 0
         self._series: dict[SeriesKey, tuple[str, dict[str, str] | None]] = {}
@@ -81,7 +88,7 @@ class Groups:
         plan, select = self._plan, self._plan.select
         fill = Fill(select.fill, select.fill_value)
         known = {call: kind for call, kind in plan.calls.items() if kind}
-        streams = {call: self._stream(call, kind, parts, fill) for call, kind in known.items()}
+        streams = {call: self._stream(call, parts, fill) for call in known}
         heads = {call: next(stream, None) for call, stream in streams.items()}
         values: dict[Call, Any] = {}
         choose = max if select.descending else min
@@ -99,17 +106,22 @@ class Groups:
                     values[call] = value
             yield [when, *(evaluate(each, values) for each in plan.fields)]
 
-    def _stream(self, call: Call, kind: str, parts: dict[Part, dict[int, _Point]], fill: Fill) -> Iterator[_Point]:
+    def _stream(self, call: Call, parts: dict[Part, dict[int, _Point]], fill: Fill) -> Iterator[_Point]:
         """Yield the windows of one call in one group."""
         select, found = self._plan.select, [parts.get(each, {}) for each in parts_of(call)]
         points = []
         for window in sorted(found[0], reverse=select.descending):
             if not all(window in each for each in found):
                 continue
-            when, value = _value(call.name, [each[window] for each in found])
+            when, value = _value(inner_call(call).name, [each[window] for each in found])
             points.append((self._time(window, when), value))
-        counts = call.name == "count"
-        windows = filled(points, self._windows, fill, kind, counts=counts, descending=select.descending)
+        inner, backwards = inner_call(call), select.descending
+        kind = "integer" if inner.name == "count" else "float" if inner.name == "mean" else parts_of(call)[0][1].type
+        range_of_time = self._wider if reads_before(call) else self._windows
+        counts = inner.name == "count"
+        windows = filled(points, range_of_time, fill, kind, counts=counts, descending=backwards)
+        if inner is not call:
+            windows = streamed(call, windows, self._windows.interval, descending=backwards)
         bounds = select.bounds
         return islice(windows, bounds.offset, bounds.offset + bounds.limit if bounds.limit else None)
 

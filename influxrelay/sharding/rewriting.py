@@ -134,6 +134,32 @@ def _typed_reference(reference: Reference, schema: Schema) -> Reference:
     return Reference(name, kind)
 
 
+def without_times(condition: Expression | None) -> Expression | None:
+    """Return what a condition says of anything but the time (``influxql``, ``ConditionExpr``)."""
+    if isinstance(condition, Parentheses):
+        inner = without_times(condition.inner)
+        return None if inner is None else Parentheses(inner)
+    if not isinstance(condition, Binary):
+        return condition
+    if condition.operator in ("AND", "OR"):
+        left, right = without_times(condition.left), without_times(condition.right)
+        return right if left is None else left if right is None else Binary(condition.operator, left, right)
+    sides = (condition.left, condition.right)
+    is_time = any(isinstance(each, Reference) and each.name.lower() == "time" for each in sides)
+    return None if is_time else condition
+
+
+def between(select: Select, since: int, until: int) -> Select:
+    """Return a SELECT with another range of time, in nanoseconds, both inclusive."""
+    condition: Expression = Binary(
+        "AND",
+        Binary(">=", Reference("time"), Literal("integer", since)),
+        Binary("<=", Reference("time"), Literal("integer", until)),
+    )
+    rest = without_times(select.condition)
+    return attrs.evolve(select, condition=condition if rest is None else Binary("AND", Parentheses(rest), condition))
+
+
 def with_upper_bound(select: Select, until: int) -> Select:
     """Return a SELECT whose range ends at a time, in nanoseconds."""
     bound = Binary("<=", Reference("time"), Literal("integer", until))

@@ -167,7 +167,7 @@ class SelectPlan:
         if not any(_is_function(each) for field in select.fields for each in walk(field.expression)):
             return self._raw(select)
         self._check_dimensions(select)
-        return aggregate(select, schema, self._writer)
+        return aggregate(select, schema, self._writer, bounded_range(select, self._now))
 
     def _is_apart(self, select: Select) -> bool:
         """Tell whether each of its series lies on one shard, with all that it is computed from."""

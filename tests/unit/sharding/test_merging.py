@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.influxql.parser import parse
-from influxrelay.influxql.timerange import EARLIEST
+from influxrelay.influxql.timerange import EARLIEST, TimeRange
 from influxrelay.influxql.unparsing import Writer
 from influxrelay.sharding.aggregates import aggregate
 from influxrelay.sharding.merge_groups import Groups
@@ -113,7 +113,7 @@ class GroupTests(SynchronousTestCase):
         assert statement.select is not None
         schema = Schema(FIELDS, frozenset(("host",)))
         select = rewritten(statement.select, schema)
-        plan = aggregate(select, schema, Writer(0))
+        plan = aggregate(select, schema, Writer(0), TimeRange(0, until, has_since=True))
         groups = Groups(plan, Windows(select.interval(), 0, 0, until), most)
         for answers in shards:
             for question, blocks in zip(plan.questions, answers, strict=True):
@@ -140,6 +140,14 @@ class GroupTests(SynchronousTestCase):
         two = [self.block([1, False]), self.block([9, "b"])]
         self.assertEqual(self.result(text, one, two, until=30), [[0, False, False, "b"]])
 
+    def test_streams(self) -> None:
+        """Functions of windows read one window before the range, and skip empty ones."""
+        text = "SELECT difference(sum(i)), cumulative_sum(count(i)) FROM m GROUP BY time(10u) fill(null)"
+        one = [self.block([0, 1], [10_000, 1]), self.block([-10_000, 5], [0, 1], [10_000, 1])]
+        two = [self.block([10_000, 2]), self.block([10_000, 2])]
+        expected = [[0, -4, 1], [10_000, 2, 4], [20_000, None, 4]]
+        self.assertEqual(self.result(text, one, two, until=29_999), expected)
+
     def test_many_points(self) -> None:
         """More points than are allowed are refused."""
         text = "SELECT last(v) FROM m GROUP BY time(40u)"
@@ -155,6 +163,10 @@ class GroupTests(SynchronousTestCase):
         """What cannot be merged is refused with the function's name."""
         for call in (
             "median(v)",
+            "derivative(v)",
+            "derivative(mean(v))",
+            "difference(sum(v))",
+            "cumulative_sum(last(s))",
             "count(distinct(v))",
             "max(v), host",
             "sum(s)",
