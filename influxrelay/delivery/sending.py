@@ -115,8 +115,9 @@ class Sending:
             self.backlog.tidy(queue)
             if self.queues.changes is not None and self.closed is None:
                 self._look_at_changes()
-            is_over = queue.is_idle and self.queues.has(queue) and self.backlog.has_done(queue)
-            if is_over and not (queue.is_changes and self.order.is_busy):
+                if queue.is_changes and self.order.is_busy:
+                    return  # it stays until it is kept that the last change is passed
+            if queue.is_idle and self.queues.has(queue) and self.backlog.has_done(queue):
                 self.queues.forget(queue)
 
     # -- changes

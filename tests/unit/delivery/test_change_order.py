@@ -167,6 +167,18 @@ class OrderTests(MemoryCase, ChangingCase):
             self.answer_next()
         self.assert_idle()
 
+    def test_closed(self) -> None:
+        """A sender that is closed waits for no change."""
+        self.change()
+        waiting = self.submit(b"1\n", state=State.UNDECIDED)
+        drained = self.sender.drained()
+        self.assertNoResult(drained)
+        self.sender.close()
+        self.assertEqual(waiting.reason, "stopped")
+        self.fail_request("stopped")
+        self.successResultOf(drained)
+        self.assert_idle()
+
     def test_sent_again(self) -> None:
         """A dead letter is not sent again while a change of its database waits."""
         self.change()
