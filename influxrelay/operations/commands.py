@@ -42,9 +42,10 @@ async def _find(listeners: Sequence[Listener], request: Request) -> tuple[Listen
     known: list[str] = []
     found: list[tuple[str, tuple[Listener, Sender | None]]] = []
     for listener in listeners:
-        depths = {} if listener.writer is None else (await listener.writer.contents()).depths
-        senders: dict[str, Sender | None] = dict.fromkeys(depths)
-        senders.update({sender.name: sender for sender in listener.senders})
+        senders: dict[str, Sender | None] = {sender.name: sender for sender in listener.senders}
+        if listener.writer is not None and request.backend not in senders:  # a disk that hangs is asked only if need be
+            depths = (await listener.writer.contents()).depths
+            senders = {**dict.fromkeys(depths), **senders}
         known += senders
         if request.backend in senders:
             found.append((listener.name, (listener, senders[request.backend])))

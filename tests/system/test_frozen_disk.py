@@ -11,6 +11,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
@@ -98,6 +100,11 @@ class DiskCase(SynchronousTestCase):
         found = re.search(r'influxrelay_journal_trouble\{listener="main"\} (\S+)', self.ask("/metrics")[1])
         return found[1].removesuffix(".0") if found is not None else ""
 
+    def tell(self, relay: Relay, *command: str) -> None:
+        """Let an operator do something."""
+        program = Path(sysconfig.get_path("scripts")) / "influxrelay"
+        subprocess.run([program, *command, "--listener", "main", "--config", relay.config], check=True)
+
     def said(self, relay: Relay, words: str) -> int:
         """Return how many lines of the log have these words."""
         return sum(words in line for line in relay.log.read_text().splitlines())
@@ -131,6 +138,8 @@ class FrozenDiskMixin:
         self.assertEqual(self.ask("/health", self.other)[0], 200)
         self.assertIn(WORDS, self.ask("/status")[1])
         self.assertEqual(self.trouble(), "1")
+        for command in ("pause", "resume"):
+            self.tell(relay, "queues", command, "two")
         lines = b"other n=1i 1"
         self.assertEqual(send("POST", f"http://{LOOPBACK}:{self.other}/write?db=db", lines)[0], 204)
         self.servers[1].start()
