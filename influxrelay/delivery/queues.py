@@ -93,7 +93,13 @@ class Queues:
 
     def are_behind(self) -> bool:
         """Tell whether something waits that is not just the next request; or a change that another backend has."""
-        if any(queue.is_behind or queue.is_held for queue in self._queues.values()):
-            return True
+        return self.have_a_backlog() or self.have_a_change()
+
+    def have_a_backlog(self) -> bool:
+        """Tell whether something waits that is not just the next request."""
+        return any(queue.is_behind or queue.is_held for queue in self._queues.values())
+
+    def have_a_change(self) -> bool:
+        """Tell whether a change is under way of which a client was told that it is executed, or will be."""
         changes = self.changes.entries() if self.changes is not None else ()
         return any(entry.fate.state is State.KEPT for entry in changes)

@@ -160,13 +160,14 @@ class Readers:
         """Return the backends to ask, in order: those in sync, then the others by what they lack."""
         found = [(standing(each), each) for each in senders]
         good = [each for how, each in found if how.in_sync]
+        good = good or [each for how, each in found if how.is_about_to_be]
         if good:
             first = next((index for index, each in enumerate(good) if each.name == chosen), self._turn % len(good))
             self._turn += chosen != good[first].name
             good = good[first:] + good[:first]
         candidates = [self._candidate(each, in_sync=True) for each in good]
         if self.settings.when_behind == "serve" or serves_old:
-            rest = [(how, each) for how, each in found if not how.in_sync]
+            rest = [(how, each) for how, each in found if each not in good]
             rest.sort(key=lambda pair: (bool(pair[0].why_unavailable), pair[0].missing))
             candidates += [self._candidate(each, in_sync=False) for _, each in rest]
         return candidates

@@ -124,12 +124,16 @@ class Read:
     def _ask_behind_writes(self, candidate: Candidate, has_them: Callable[[], bool]) -> None:
         """Ask a backend as soon as it has the writes of until now; another one if it gets into trouble with them."""
         self._watch = None
-        if has_them() or self._reactor.seconds() >= self._asked_at + _PATIENCE:
+        how = standing(candidate.sender)
+        if has_them():
             self._ask(candidate)
-        elif standing(candidate.sender).in_sync:
+        elif self._reactor.seconds() >= self._asked_at + _PATIENCE:
+            self._candidate = candidate = attrs.evolve(candidate, in_sync=how.in_sync)
+            self._ask(candidate)
+        elif how.is_about_to_be:
             self._watch = self._reactor.callLater(_STEP, self._ask_behind_writes, candidate, has_them)
         else:
-            self.unanswered(candidate, BackendFailure("behind", standing(candidate.sender).why_not))
+            self.unanswered(candidate, BackendFailure("behind", how.why_not))
 
     def _ask(self, candidate: Candidate) -> None:
         left = max(0.0, self._deadline - self._reactor.seconds()) if self._timeout else None
