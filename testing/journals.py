@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from influxrelay.core.write import Destination, Write
-from influxrelay.journal.interface import Key, Positions
+from influxrelay.journal.interface import Key, Positions, Receipt
 from influxrelay.journal.records import DeadLetter, Drop, Record, count_drop
 
 BACKEND = "fake"
@@ -99,6 +99,10 @@ class MemoryJournal:
         self.appended.append(record)
         self.last_number = max(self.last_number, record.seq)
         return self._do(lambda: self.records.update({record.seq: record}))
+
+    def append_for(self, record: Record, receipt: Receipt) -> None:
+        """Add a write."""
+        self.append(record).addCallbacks(receipt.callback, receipt.errback)
 
     def strike(self, number: int) -> Deferred[None]:
         """Take a write back."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from influxrelay.core.write import Destination, Write
 from influxrelay.journal.records import Contents, DeadLetter, Depth, Drop, JournalLimits, Record
@@ -15,6 +16,16 @@ Key = object
 
 Positions = list[tuple[Destination, int]]
 """Destinations in which something waits for a backend, each with the number up to which the backend has passed it."""
+
+
+class Receipt(Protocol):
+    """Is told what has become of a write; a Deferred is one, and any other takes less time."""
+
+    def callback(self, result: None, /) -> None:
+        """Learn that the write is kept."""
+
+    def errback(self, failure: Failure, /) -> None:
+        """Learn that it is not, because of a :class:`influxrelay.core.errors.JournalError`."""
 
 
 class Journal(Protocol):
@@ -56,6 +67,9 @@ class Journal(Protocol):
 
     def append(self, record: Record) -> Deferred[None]:
         """Add a write; fires when it is kept."""
+
+    def append_for(self, record: Record, receipt: Receipt) -> None:
+        """Add a write as :meth:`append` does, and have somebody told who must not raise."""
 
     def strike(self, number: int) -> Deferred[None]:
         """Take back a write that no client was told was taken; fires when it can no longer be delivered."""

@@ -15,6 +15,7 @@ from influxrelay.core.errors import JournalError
 from influxrelay.core.histogram import LATENCIES, Histogram
 from influxrelay.core.write import Destination
 from influxrelay.journal.appender import Appender, Batch
+from influxrelay.journal.interface import Receipt
 from influxrelay.journal.records import Record
 from influxrelay.journal.segment import Segment
 from influxrelay.journal.store import Part, Waiting
@@ -32,7 +33,7 @@ class _UnderWay:
     batch: Batch
     records: list[Record]
     segment: Segment | None
-    waiting: list[Deferred[None]]
+    waiting: list[Receipt]
     told: bool = False
 
 
@@ -60,7 +61,7 @@ class Tail:
         self._on_settled = on_settled
         self._appender = Appender()
         self._active: Segment | None = None
-        self._pending: list[tuple[Record, Deferred[None]]] = []
+        self._pending: list[tuple[Record, Receipt]] = []
         self._struck: set[int] = set()  # numbers of pending writes
         self._strikes: list[tuple[Path, int]] = []
         self._strikers: list[Deferred[None]] = []
@@ -93,26 +94,25 @@ class Tail:
 
     # -- what is given
 
-    def append(self, record: Record) -> Deferred[None]:
-        """Add a write; fires when it is in the log, and fails with a :class:`JournalError` if it is not."""
+    def append(self, record: Record, receipt: Receipt) -> None:
+        """Add a write; it is told when it is in the log, or that it is not."""
         if self._worker.is_stuck:
-            return self.skip(record, self._problem())
-        done: Deferred[None] = Deferred()
-        self._pending.append((record, done))
+            self.skip(record, self._problem(), receipt)
+            return
+        self._pending.append((record, receipt))
         self._appended = record.seq
         if self._under_way is None and not self._will_flush:
             self._will_flush = True
             self._worker.at_turns_end(self._flush_turn)
-        return done
 
     def _flush_turn(self) -> None:
         self._will_flush = False
         self.flush()
 
-    def skip(self, record: Record, problem: JournalError) -> Deferred[None]:
+    def skip(self, record: Record, problem: JournalError, receipt: Receipt) -> None:
         """Refuse a write for this reason."""
         self._appended = record.seq
-        return fail(problem)
+        receipt.errback(Failure(problem))
 
     def _problem(self) -> JournalError:
         return JournalError(f"{self._directory}: {self.trouble}")
@@ -210,17 +210,18 @@ class Tail:
         """Fail the writes that wait for a batch."""
         pending, self._pending = self._pending, []
         self._struck.clear()
-        _tell([done for _, done in pending], problem)
+        _tell([receipt for _, receipt in pending], problem)
         self._settle()
 
     # -- batches
 
     def _hand_over(self) -> None:
-        pending: list[tuple[Record, Deferred[None]]] = []
+        pending: list[tuple[Record, Receipt]] = []
         if not self._held:
             pending, self._pending = self._pending, []
         strikes, self._strikes = self._strikes, []
-        waiting, self._strikers = [*(done for _, done in pending), *self._strikers], []
+        waiting: list[Receipt] = [*(receipt for _, receipt in pending), *self._strikers]
+        self._strikers = []
         path, offset, segment = self._directory, 0, None
         parts: list[bytes] = []
         if pending:
@@ -291,7 +292,12 @@ class Tail:
         """Tell everybody who waits that the disk does not answer."""
         self.trouble = trouble
         problem = self._problem()
-        waiting = [*self._strikers, *(waited for _, waited in self._waiters), *self._drainers, *self._quieters]
+        waiting: list[Receipt] = [
+            *self._strikers,
+            *(waited for _, waited in self._waiters),
+            *self._drainers,
+            *self._quieters,
+        ]
         self._strikers, self._waiters, self._drainers, self._quieters = [], [], [], []
         if self._under_way is not None and not self._under_way.told:
             self._under_way.told = True
@@ -388,6 +394,6 @@ def explain(failure: Failure) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _tell(waiting: list[Deferred[None]], problem: JournalError) -> None:
+def _tell(waiting: list[Receipt], problem: JournalError) -> None:
     for each in waiting:
         each.errback(Failure(problem))

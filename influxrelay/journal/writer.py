@@ -19,7 +19,7 @@ from influxrelay.core.histogram import Histogram
 from influxrelay.core.write import Destination, Write
 from influxrelay.journal.corruption import is_corrupt
 from influxrelay.journal.housekeeping import LAZY, Housekeeper
-from influxrelay.journal.interface import Key, Positions
+from influxrelay.journal.interface import Key, Positions, Receipt
 from influxrelay.journal.jobs import Jobs
 from influxrelay.journal.ledger import Letter, Loss
 from influxrelay.journal.opening import open_anew, open_store, restore, tell_of_damage
@@ -273,14 +273,23 @@ class JournalWriter:
 
     def append(self, record: Record) -> Deferred[None]:
         """Add a write; fires when it is in the log, and fails with a :class:`JournalError` if it is not."""
+        done: Deferred[None] = Deferred()
+        self._append(record, done)
+        return done
+
+    def append_for(self, record: Record, receipt: Receipt) -> None:
+        """Add a write, and have somebody told who must not raise."""
+        self._append(record, receipt)
+
+    def _append(self, record: Record, receipt: Receipt) -> None:
         house = self._house
         house.cursors.appended(record.write.destination, record.seq)
         house.soon()
-        return (
-            self._tail.append(record)
-            if house.why_unavailable is None
-            else self._tail.skip(record, house.why_unavailable)
-        )
+        problem = house.why_unavailable
+        if problem is None:
+            self._tail.append(record, receipt)
+        else:
+            self._tail.skip(record, problem, receipt)
 
     def strike(self, number: int) -> Deferred[None]:
         """Take back a write that no client was told was taken."""

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.errors import JournalError
 from influxrelay.core.write import Write
+from influxrelay.journal.interface import Receipt
 from influxrelay.journal.records import Record
 from influxrelay.journal.tail import Tail
 from influxrelay.journal.writer import JournalWriter
@@ -189,6 +190,10 @@ class SimulatedWriter(JournalWriter):
         done = super().append(record)
         self._appended.append(done)
         return done.addCallbacks(committed, failed)
+
+    def append_for(self, record: Record, receipt: Receipt) -> None:
+        """Add a write, and note what becomes of it."""
+        self.append(record).addCallbacks(receipt.callback, receipt.errback)
 
     def end(self) -> None:
         """End in order, also if the disk hangs."""

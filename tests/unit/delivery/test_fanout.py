@@ -9,11 +9,13 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay.core.errors import BackendFailure
+from influxrelay.core.errors import BackendFailure, JournalError
 from influxrelay.core.replies import UNABLE
 from influxrelay.core.write import Reply
+from influxrelay.delivery.fate import Fate
 from influxrelay.delivery.settle import FirstAnswer
 from testing.fanout import WRITE, failure, fan_out
+from testing.journals import MemoryJournal
 from testing.senders import FakeSender
 
 
@@ -107,6 +109,27 @@ class SettleTests(SynchronousTestCase):
         senders = [FakeSender()]
         relay = fan_out(senders, name="name")
         self.assertEqual((relay.name, relay.senders), ("name", tuple(senders)))
+
+
+class ReceiptTests(SynchronousTestCase):
+    """What the journal tells of each write."""
+
+    def test_mistake(self) -> None:
+        """A mistake in what comes of one write is logged, and the journal can tell of the next."""
+        for problem in (None, JournalError("disk full")):
+            journal = MemoryJournal(commits_at_once=False)
+            sender = FakeSender()
+            relay = fan_out([sender], journal=journal)
+            answers = [relay.submit(WRITE) for _ in range(2)]
+            broken = self.patch(Fate, "tell", lambda *_: 1 // 0)
+            for fate in sender.fates:
+                fate.answered("", Reply(204))
+            journal.commit(problem)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+            broken.restore()
+            journal.commit(problem)
+            self.assertNoResult(answers[0])
+            self.assertEqual(self.successResultOf(answers[1]).status, 204)
 
 
 class FirstAnswerTests(SynchronousTestCase):
