@@ -289,7 +289,7 @@ class Tail:
         self._on_settled()
 
     def give_up(self, trouble: str) -> None:
-        """Tell everybody who waits that the disk does not answer."""
+        """Tell everybody who waits that the disk does not answer; first the clients, then who waits for the end."""
         self.trouble = trouble
         problem = self._problem()
         waiting: list[Receipt] = [
@@ -301,9 +301,9 @@ class Tail:
         self._strikers, self._waiters, self._drainers, self._quieters = [], [], [], []
         if self._under_way is not None and not self._under_way.told:
             self._under_way.told = True
-            waiting = [*self._under_way.waiting, *waiting]
-        _tell(waiting, problem)
+            _tell(self._under_way.waiting, problem)
         self.refuse(problem)
+        _tell(waiting, problem)
 
     # -- segments
 
