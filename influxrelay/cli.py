@@ -1,4 +1,4 @@
-"""The command line for the operator: ``influxrelay queues``, ``dead-letters``, ``reload``, ``shards``."""
+"""The command line for the operator: ``influxrelay queues``, ``dead-letters``, ``shards``, ``verify`` and others."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import socket
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from influxrelay import __version__
@@ -17,13 +19,14 @@ from influxrelay.config.loader import load
 from influxrelay.config.readers import NotAllowed
 from influxrelay.config.settings import Config
 from influxrelay.config.sharding import time as read_time
-from influxrelay.core.errors import ConfigError
+from influxrelay.core.errors import InfluxRelayError
 from influxrelay.core.text import count, size
 from influxrelay.operations import render as show
 from influxrelay.operations.views import Refused, Request, socket_path
 
 CONFIG = "/etc/influxrelay/relay.toml"
 OK, REFUSED, USAGE = 0, 1, 2
+DIFFERENT, NOT_KNOWN = 1, 2
 PATIENCE = 120.0  # seconds that the relay has for its next line
 
 _SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -40,6 +43,7 @@ _SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "reload check": show.reloaded,
     "shards": show.shards,
     "config": show.converted,
+    "verify": show.verified,
 }
 
 
@@ -48,24 +52,29 @@ class NoRelay(Refused):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the arguments say, and return the exit code: 0 done, 1 refused or not found, 2 wrong usage."""
+    """Do what the arguments say, and return the exit code: 0 done, 1 refused or not found, 2 wrong usage.
+
+    Of ``verify``: 0 equal, 1 different, 2 it could not be told.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         request = _request(options)
-        local = {"shards": _shards, "config": _convert}.get(request.command)
+        local = {"shards": _shards, "config": _convert, "verify": _verify}.get(request.command)
         answer = local(options) if local is not None else _ask(options, request)
         print(json.dumps(answer, indent=2) if options.json else _text(request.command, answer), flush=True)
-    except (Refused, ConfigError) as error:
+    except InfluxRelayError as error:
         print(f"influxrelay: {show.safe(str(error))}".replace("\n", " "), file=sys.stderr)
-        return REFUSED
+        return NOT_KNOWN if options.command == "verify" else REFUSED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read it has seen enough
         return REFUSED
     except KeyboardInterrupt:
         return 130
+    if request.command == "verify":
+        return OK if answer["equal"] else DIFFERENT
     return REFUSED if answer.get("failed") else OK
 
 
@@ -121,6 +130,14 @@ def _parser() -> _Parser:
         file=None,
         journal="",
         output="",
+        database="",
+        retention_policy="",
+        measurement="",
+        since="",
+        until="",
+        share="100%",
+        user="",
+        password_file="",
     )
     parser.add_argument("--version", action="version", version=f"influxrelay {__version__}")
     topics = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -182,6 +199,23 @@ def _parser() -> _Parser:
     config.add_argument("file", metavar="FILE", nargs="?", help="the file (default: the configuration)")
     config.add_argument("--journal", metavar="DIRECTORY", help="replace buffers in memory by journals in here")
     config.add_argument("--output", metavar="NEW", help="write the new file here instead of to standard output")
+
+    verify = add(
+        topics,
+        "verify",
+        "compare what the InfluxDB 1.x backends of a listener contain. Exit codes: 0 equal, 1 different, 2 not known.",
+    )
+    for name, what, words in (
+        ("--database", "NAME", "only this database"),
+        ("--retention-policy", "NAME", "only retention policies of this name"),
+        ("--measurement", "NAME", "only measurements of this name"),
+        ("--since", "TIME", 'from this time on, such as "2026-12-01T00:00:00Z"'),
+        ("--until", "TIME", "up to this time, exclusive (default: as far as nothing is queued)"),
+        ("--share", "PERCENT", "keep the servers busy for this part of the time, such as 25%% (default: 100%%)"),
+        ("--user", "NAME", "for backends whose output has no credentials"),
+        ("--password-file", "FILE", "its password"),
+    ):
+        verify.add_argument(name, metavar=what, help=words)
     return parser
 
 
@@ -205,13 +239,59 @@ def _shards(options: argparse.Namespace) -> dict[str, Any]:
     """Return what the configuration says of shards."""
     from influxrelay.operations.shards import shard_maps  # noqa: PLC0415 (it needs Twisted, which takes its time)
 
-    try:
-        at = read_time(options.at)
-    except NotAllowed as error:
-        _wrong("shards", f"--at: found {options.at!r}; allowed: {error.allowed}")
+    at = _time("shards", "--at", options.at)
     key = None if options.key is None else os.fsencode(options.key)
     config = load(options.config, secrets=False)
     return shard_maps(config, options.listener, key, time.time_ns() if at is None else at)
+
+
+def _time(command: str, option: str, value: str) -> int | None:
+    """Return a time in nanoseconds since 1970; None if it is not given."""
+    try:
+        return read_time(value)
+    except NotAllowed as error:
+        _wrong(command, f"{option}: found {value!r}; allowed: {error.allowed}")
+
+
+def _verify(options: argparse.Namespace) -> dict[str, Any]:
+    """Compare the backends of a listener; what is to be known besides goes to standard error."""
+    from influxrelay.operations.verification.command import Wanted, verify  # noqa: PLC0415 (it needs Twisted)
+
+    share = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)%", options.share)
+    if share is None or not 0 < float(share[1]) <= 100:
+        _wrong("verify", f"--share: found {options.share!r}; allowed: a part such as 25%, above 0%, at most 100%")
+    try:
+        password = (
+            Path(options.password_file).read_text(encoding="utf-8").rstrip("\r\n") if options.password_file else ""
+        )
+    except (OSError, ValueError) as error:
+        raise Refused(f"{options.password_file}: {getattr(error, 'strerror', None) or error}") from None
+    wanted = Wanted(
+        listener=options.listener,
+        database=options.database,
+        policy=options.retention_policy,
+        measurement=options.measurement,
+        since=_time("verify", "--since", options.since),
+        until=_time("verify", "--until", options.until),
+        share=float(share[1]) / 100,
+        user=options.user,
+        password=password,
+    )
+    watched = sys.stderr.isatty()
+
+    def progress(done: int, total: int, found: Any) -> None:
+        if watched:
+            shown = f"{done} of {count(total, 'measurement')}, {count(found.points, 'point')} read"
+            print(end=f"\r{shown}, {count(len(found.differences), 'difference')}\x1b[K", file=sys.stderr, flush=True)
+
+    try:
+        answer = verify(load(options.config), wanted, lambda: _ask(options, Request("queues")), progress)
+    finally:
+        if watched:
+            print(end="\r\x1b[K", file=sys.stderr, flush=True)
+    for note in answer.notes:
+        print(show.safe(f"{answer.listener}: {note}"), file=sys.stderr)
+    return answer.show()
 
 
 def _convert(options: argparse.Namespace) -> dict[str, Any]:

@@ -20,6 +20,13 @@ def iso(when: float) -> str:
     return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def iso_nanoseconds(when: int) -> str:
+    """Return a time, in nanoseconds since 1970, as RFC 3339 in UTC, with as many digits as it needs."""
+    seconds, fraction = divmod(when, 10**9)
+    shown = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{shown}.{fraction:09}".rstrip("0") + "Z" if fraction else f"{shown}Z"
+
+
 def size(count_of_bytes: int) -> str:
     """Return a size in the unit that suits it."""
     if count_of_bytes < 1024:

@@ -170,6 +170,31 @@ def _named(epoch: dict[str, Any]) -> str:
     return ", ".join(f"{each['name']} (weight {each['weight']:g})" for each in found)
 
 
+def verified(answer: dict[str, Any]) -> str:
+    """Show how backends differ."""
+    compared = answer["compared"]
+    looked = f"{count(compared['windows'], 'window')} compared by aggregates, {count(compared['points'], 'point')} read"
+    if answer["equal"]:
+        return f"Equal: {looked}."
+    table = [("KIND", "BACKEND", "DATABASE", "RETENTION POLICY", "MEASUREMENT", "SINCE", "UNTIL", "POINTS", "")]
+    table += [
+        (
+            each["kind"],
+            each["backend"] if "backend" in each else ", ".join(each["backends"]),
+            each["database"],
+            each["retention_policy"] or "-",
+            each["measurement"] or "-",
+            each["since"] or "-",
+            each["until"] or "-",
+            str(each["points"] or "-"),
+            each.get("message", ""),
+        )
+        for each in answer["differences"]
+    ]
+    found = count(len(answer["differences"]), "difference")
+    return "\n".join([*_aligned(table), "", f"{found}: {looked}."])
+
+
 def converted(answer: dict[str, Any]) -> str:
     """Show a converted file, or what was changed in one that was written."""
     if not answer["output"]:

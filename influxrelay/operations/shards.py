@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from influxrelay.config.settings import Config, HTTPListenerConfig
+from influxrelay.core.text import iso_nanoseconds
 from influxrelay.listeners.factory import make_shard_map
 from influxrelay.operations.views import Refused
 from influxrelay.sharding.placement import NoShardError, ShardMap
-
-_SECOND = 10**9
 
 
 def shard_maps(config: Config, listener: str, key: bytes | None, time: int) -> dict[str, Any]:
@@ -24,7 +22,7 @@ def shard_maps(config: Config, listener: str, key: bytes | None, time: int) -> d
     found = [each for each in config.http if each.shards and listener in ("", each.name)]
     if not found:
         raise Refused(f"the listener {listener} has no shards" if listener else "no listener has shards")
-    return {"at": _shown(time), "listeners": [_map(each, key, time) for each in found]}
+    return {"at": iso_nanoseconds(time), "listeners": [_map(each, key, time) for each in found]}
 
 
 def _map(config: HTTPListenerConfig, key: bytes | None, time: int) -> dict[str, Any]:
@@ -35,7 +33,7 @@ def _map(config: HTTPListenerConfig, key: bytes | None, time: int) -> dict[str, 
         "default_shard": config.default_shard,
         "epochs": [
             {
-                "since": None if each.since_ns is None else _shown(each.since_ns),
+                "since": None if each.since_ns is None else iso_nanoseconds(each.since_ns),
                 "shards": [{"name": name, "weight": weight} for name, weight in each.shards],
                 "pins": {pinned.decode(): name for pinned, name in sorted(each.pins.items())},
                 "current": each is shards.epoch_at(time),
@@ -53,9 +51,3 @@ def _place(listener: str, shards: ShardMap, key: bytes, time: int) -> str:
         return shards.place(key, time)
     except NoShardError:
         raise Refused(f"{listener} has no default-shard: writes without the tag are refused") from None
-
-
-def _shown(time: int) -> str:
-    seconds, fraction = divmod(time, _SECOND)
-    shown = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{shown}.{fraction:09}".rstrip("0") + "Z" if fraction else f"{shown}Z"

@@ -1,0 +1,179 @@
+"""``influxrelay verify``: which servers are compared, up to when, and what is said of it."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+import attrs
+
+from influxrelay.config.settings import Config, HTTPOutputConfig, ListenerConfig, UDPOutputConfig
+from influxrelay.core.text import count, iso_nanoseconds, size
+from influxrelay.operations.verification.comparison import SMALL, Comparison, Outcome, Selection
+from influxrelay.operations.verification.server import Server
+from influxrelay.operations.verification.statements import EVERYTHING, Window
+from influxrelay.operations.views import Refused
+from influxrelay.transport.tls import ClientTLS
+
+_NOT_COMPARED = {"v2": "InfluxDB 2.x", "v3": "InfluxDB 3.x"}
+Queues = Callable[[], dict[str, Any]]
+"""Returns what ``influxrelay queues`` says; raises :class:`Refused`."""
+
+
+@attrs.frozen(kw_only=True)
+class Wanted:
+    """What the command line asks for.
+
+    :ivar listener: empty if there is only one that has backends to compare.
+    :ivar until: nanoseconds since 1970, exclusive; None for as far as nothing is queued any more.
+    :ivar user: and ``password``: for backends whose output has no credentials; empty for none.
+    """
+
+    listener: str = ""
+    database: str = ""
+    policy: str = ""
+    measurement: str = ""
+    since: int | None = None
+    until: int | None = None
+    share: float = 1.0
+    user: str = ""
+    password: str = attrs.field(default="", repr=False)
+
+
+@attrs.frozen
+class Answer:
+    """What the command says.
+
+    :ivar notes: lines for people: what was left out, and what was only sampled.
+    """
+
+    listener: str
+    backends: tuple[str, ...]
+    outcome: Outcome
+    notes: list[str]
+
+    @property
+    def equal(self) -> bool:
+        """Whether no difference was found."""
+        return not self.outcome.differences
+
+    def show(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {
+            "equal": self.equal,
+            "compared": {"windows": self.outcome.windows, "points": self.outcome.points},
+            "differences": [each.show() for each in self.outcome.differences],
+        }
+
+
+def verify(config: Config, wanted: Wanted, queues: Queues, progress: Callable[[int, int, Outcome], None]) -> Answer:
+    """Compare the backends of a listener.
+
+    :raises InfluxRelayError: it cannot be told whether they are equal.
+    """
+    listener = _listener(config, wanted.listener)
+    outputs, notes = _outputs(listener)
+    names = tuple(each.name for each in outputs)
+    if len(outputs) < 2:
+        raise Refused("; ".join([f"{listener.name} has fewer than two InfluxDB 1.x backends to compare", *notes]))
+    bounds = Window(
+        EVERYTHING.since if wanted.since is None else max(wanted.since, EVERYTHING.since),
+        EVERYTHING.until if wanted.until is None else min(wanted.until, EVERYTHING.until),
+    )
+    queued, more = _queued(queues, listener.name, names)
+    notes += more
+    if queued is not None and wanted.until is None:
+        bounds = bounds._replace(until=min(bounds.until, queued))
+        notes.append(f"points from {iso_nanoseconds(queued)} on are left out; --until sets another end")
+    if bounds.length <= 0:
+        raise Refused("; ".join(["there is no time left to compare", *notes]))
+    servers = [_server(each, wanted) for each in outputs]
+    selection = Selection(wanted.database, wanted.policy, wanted.measurement, bounds)
+    try:
+        outcome = Comparison(servers, selection, progress).run()
+    finally:
+        for each in servers:
+            each.close()
+    return Answer(listener.name, names, outcome, [*notes, *_not_looked_at(outcome)])
+
+
+def _listener(config: Config, name: str) -> ListenerConfig:
+    found = [each for each in config.listeners if name in ("", each.name) and each.outputs]
+    found = found if name else [each for each in found if len(_outputs(each)[0]) > 1] or found
+    if len(found) == 1:
+        return found[0]
+    shards = [each.name for each in config.shards if name and each.name.startswith(f"{name}/")]
+    if shards:
+        raise Refused(f"{name} has shards; name one of them with --listener: {', '.join(shards)}")
+    names = ", ".join(each.name for each in config.listeners if each.outputs)
+    raise Refused(f"there is no listener {name}; there is: {names}" if name else f"name one with --listener: {names}")
+
+
+def _outputs(listener: ListenerConfig) -> tuple[list[HTTPOutputConfig], list[str]]:
+    """Return the outputs that can be compared, and of the others why not."""
+    found: list[HTTPOutputConfig] = []
+    notes = []
+    outputs: Sequence[HTTPOutputConfig | UDPOutputConfig] = listener.outputs
+    for each in outputs:
+        if isinstance(each, UDPOutputConfig):
+            notes.append(f"{each.name} is written to over UDP, and cannot be compared")
+        elif each.type == "prometheus" or each.api in _NOT_COMPARED:
+            kind = "a Prometheus" if each.type == "prometheus" else _NOT_COMPARED[each.api]
+            notes.append(f"{each.name} is {kind}, and cannot be compared")
+        else:
+            found.append(each)
+            if each.filters:
+                notes.append(f"{each.name} has filters: what they leave out is missing there on purpose")
+    return found, notes
+
+
+def _queued(queues: Queues, listener: str, backends: Sequence[str]) -> tuple[int | None, list[str]]:
+    """Return when the oldest write was accepted that a backend does not have yet, and what is to be said of it."""
+    try:
+        answer = queues()
+    except Refused as error:
+        return None, [f"what is still queued is not known: {error}"]
+    notes, oldest = [], []
+    for row in answer["queues"]:
+        if row["listener"] != listener or row["backend"] not in backends or not row["writes"]:
+            continue
+        what = f"{count(row['writes'], 'write')} ({size(row['bytes'])})"
+        if answer["relay"] == "stopped":
+            notes.append(f"the relay does not run: {what} in its journal have not been delivered to {row['backend']}")
+        else:
+            notes.append(f"{what} are still queued for {row['backend']}")
+        if row["oldest"] is not None:
+            oldest.append(int(datetime.fromisoformat(row["oldest"]).timestamp()) * 10**9)
+    return min(oldest, default=None), notes
+
+
+def _not_looked_at(outcome: Outcome) -> Iterator[str]:
+    if outcome.large:
+        windows = count(outcome.large, "window")
+        yield (
+            f"{windows} of more than {SMALL} points had equal aggregates; {outcome.sampled} of them were read, chosen"
+            " by chance. Aggregates do not show values that have changed places, nor all strings and booleans"
+        )
+    for each in outcome.unreadable:
+        yield f"{'.'.join(each)} cannot be asked for: its name is not UTF-8"
+
+
+def _server(output: HTTPOutputConfig, wanted: Wanted) -> Server:
+    headers = dict(output.headers)
+    given = {name: value for name, value in parse_qsl(output.query) if name in ("u", "p")}
+    user, password = output.username, output.password
+    if output.token is not None:
+        headers["Authorization"] = f"Token {output.token}"
+    elif user is None and wanted.user and not given and "authorization" not in map(str.lower, headers):
+        user, password = wanted.user, wanted.password
+    if user is not None:
+        headers["Authorization"] = "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+    tls = ClientTLS(
+        verify=not output.skip_tls_verification,
+        ca_file=output.ca_file,
+        client_certificate=output.client_certificate,
+    )
+    return Server(output.name, output.query_url, tls, headers, given, share=wanted.share)

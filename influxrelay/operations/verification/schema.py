@@ -1,0 +1,116 @@
+"""The schema of servers: databases, retention policies, shard groups, and the types of fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from influxrelay.operations.verification.differences import Difference
+from influxrelay.operations.verification.points import SCHEMA
+from influxrelay.operations.verification.server import Series, Server
+from influxrelay.operations.verification.statements import Window, retention_policies
+from influxrelay.operations.verification.windows import read_time
+
+INTERNAL = "_internal"
+TYPES = frozenset(("float", "integer", "unsigned", "string", "boolean"))
+_PLAN = "AUXILIARY FIELDS: "
+_COMPARED = {"duration": "duration", "shardGroupDuration": "shard group duration", "default": "default"}
+
+Place = tuple[str, str]
+"""A database and a retention policy."""
+
+
+@attrs.frozen
+class Schema:
+    """What a server has.
+
+    :ivar policies: of each database, what SHOW RETENTION POLICIES says of each.
+    :ivar groups: where the shard groups of each retention policy begin and end.
+    """
+
+    policies: Mapping[str, Mapping[str, Mapping[str, object]]]
+    groups: Mapping[Place, list[Window]]
+
+    @property
+    def places(self) -> set[Place]:
+        """All retention policies."""
+        return {(database, policy) for database, policies in self.policies.items() for policy in policies}
+
+
+def read_schema(server: Server, database: str = "", policy: str = "") -> Schema:
+    """Return the schema of a server.
+
+    :param database: only this one, and ``policy``: only those of this name; empty for all.
+    """
+    names = [str(row[0]) for series in server.ask("SHOW DATABASES") for row in series.values]
+    policies = {}
+    for name in names:
+        if name != INTERNAL and database in ("", name):
+            rows = list(_rows(server.ask(retention_policies(name))))
+            policies[name] = {str(row["name"]): row for row in rows if policy in ("", row["name"])}
+    groups: dict[Place, list[Window]] = {}
+    for row in _rows(server.ask("SHOW SHARD GROUPS")):
+        window = Window(read_time(str(row["start_time"])), read_time(str(row["end_time"])))
+        groups.setdefault((str(row["database"]), str(row["retention_policy"])), []).append(window)
+    return Schema(policies, groups)
+
+
+def _rows(answer: list[Series]) -> Iterator[dict[str, object]]:
+    for series in answer:
+        for row in series.values:
+            yield dict(zip(series.columns, row, strict=True))
+
+
+def compare_schemas(schemas: Mapping[str, Schema]) -> list[Difference]:
+    """Return which databases and retention policies are missing, and which retention policies differ."""
+    found = []
+    for database in sorted(set().union(*(each.policies for each in schemas.values()))):
+        having = {name: each.policies[database] for name, each in schemas.items() if database in each.policies}
+        found += [
+            Difference(database, backends=(name,), kind=SCHEMA, message="it has no such database")
+            for name in sorted(schemas.keys() - having.keys())
+        ]
+        for policy in sorted(set().union(*having.values())):
+            for name in sorted(name for name, policies in having.items() if policy not in policies):
+                message = "it has no such retention policy"
+                found.append(Difference(database, policy, backends=(name,), kind=SCHEMA, message=message))
+            settings = {name: policies[policy] for name, policies in having.items() if policy in policies}
+            found += _compare_policies(database, policy, settings)
+    return found
+
+
+def _compare_policies(database: str, policy: str, settings: Mapping[str, Mapping[str, object]]) -> Iterator[Difference]:
+    (first, values), *others = settings.items()
+    for name, other in others:
+        wrong = [
+            f"{words} {_shown(values.get(key))} and {_shown(other.get(key))}"
+            for key, words in _COMPARED.items()
+            if values.get(key) != other.get(key)
+        ]
+        if wrong:
+            yield Difference(database, policy, backends=(first, name), kind=SCHEMA, message=", ".join(wrong))
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def read_fields(answer: list[Series]) -> dict[str, dict[str, set[str]]]:
+    """Return the measurements of SHOW FIELD KEYS, with the types that each field has in any shard."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for series in answer:
+        fields = found.setdefault(series.name, {})
+        for name, kind in series.values:
+            fields.setdefault(name, set()).add(kind)
+    return found
+
+
+def read_type(answer: list[Series]) -> str:
+    """Return the type of a field that EXPLAIN names; empty if the field is not there."""
+    for series in answer:
+        for row in series.values:
+            kind = str(row[0]).rpartition("::")[2]
+            if str(row[0]).startswith(_PLAN) and kind in TYPES:
+                return kind
+    return ""

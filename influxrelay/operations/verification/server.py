@@ -1,0 +1,128 @@
+"""One server that is asked for its contents: a statement at a time, over a connection that is kept."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import attrs
+
+from influxrelay.core.errors import InfluxRelayError
+from influxrelay.core.text import shortened
+from influxrelay.transport.tls import ClientTLS
+
+_TRIES = 3
+_PAUSE = 1.0  # seconds between two of them
+_CHUNK = 10_000  # points of one piece of an answer
+
+
+class Unanswered(InfluxRelayError):
+    """A server does not answer, or not with a result; ``str()`` is one line for the operator."""
+
+
+@attrs.frozen
+class Series:
+    """A series of an answer, or a piece of one."""
+
+    name: str
+    tags: Mapping[str, str]
+    columns: list[str]
+    values: list[list[Any]]
+
+
+@attrs.define
+class Server:
+    """A backend.
+
+    :ivar url: for queries.
+    :ivar headers: for each request.
+    :ivar parameters: for each request: what stands in the query string of the output's location.
+    :ivar timeout: seconds for each piece of an answer.
+    :ivar share: of the time that the server may be kept busy, above 0 and at most 1.
+    """
+
+    name: str
+    url: str
+    tls: ClientTLS
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    parameters: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    timeout: float = 600.0
+    share: float = 1.0
+    sleep: Callable[[float], None] = time.sleep
+    _connection: http.client.HTTPConnection | None = attrs.field(default=None, init=False)
+
+    def ask(self, statement: str) -> list[Series]:
+        """Return the answer to a statement.
+
+        :raises Unanswered: there is none.
+        """
+        began = time.monotonic()
+        try:
+            return self._ask(statement)
+        finally:
+            if self.share < 1:
+                self.sleep((time.monotonic() - began) * (1 / self.share - 1))
+
+    def _ask(self, statement: str) -> list[Series]:
+        for tried in range(1, _TRIES + 1):
+            try:
+                return self._exchange(statement)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                self.close()
+                if tried == _TRIES:
+                    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                    raise Unanswered(f"{self.name} does not answer: {words}") from None
+                self.sleep(_PAUSE)
+        raise AssertionError
+
+    def _exchange(self, statement: str) -> list[Series]:
+        if self._connection is None:
+            self._connection = self._connect()
+        asked = {**self.parameters, "q": statement, "epoch": "ns", "chunked": "true", "chunk_size": str(_CHUNK)}
+        path = urlsplit(self.url).path or "/"
+        head = {"Content-Type": "application/x-www-form-urlencoded", **self.headers}
+        self._connection.request("POST", path, urlencode(asked).encode(), head)
+        answer = self._connection.getresponse()
+        if answer.status != http.client.OK:
+            body = answer.read(10_000).decode(errors="replace")
+            self.close()
+            if answer.status >= http.client.INTERNAL_SERVER_ERROR:
+                raise http.client.HTTPException(f"it answered {answer.status}: {_problem(body)}")
+            raise Unanswered(f"{self.name} answered {answer.status}: {_problem(body)}")
+        return list(self._series(answer))
+
+    def _series(self, answer: http.client.HTTPResponse) -> Iterator[Series]:
+        """Yield what an answer has, one document after the other; numbers without a fraction stay exact."""
+        for line in answer:
+            document = json.loads(line) if line.strip() else {}
+            problem = document.get("error")
+            for result in document.get("results", ()):
+                problem = problem or result.get("error")
+                for each in result.get("series", ()):
+                    yield Series(each.get("name", ""), each.get("tags", {}), each["columns"], each.get("values", []))
+            if problem:
+                self.close()
+                raise Unanswered(f"{self.name}: {shortened(str(problem), 200)}")
+
+    def _connect(self) -> http.client.HTTPConnection:
+        parts = urlsplit(self.url)
+        if parts.scheme == "https":
+            return http.client.HTTPSConnection(parts.netloc, timeout=self.timeout, context=self.tls.context)
+        return http.client.HTTPConnection(parts.netloc, timeout=self.timeout)
+
+    def close(self) -> None:
+        """Close the connection; the next statement opens another one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _problem(body: str) -> str:
+    try:
+        return shortened(str(json.loads(body)["error"]), 200)
+    except (ValueError, KeyError, TypeError):
+        return shortened(body.strip().partition("\n")[0], 200)

@@ -1,0 +1,75 @@
+"""The statements with which servers are compared.
+
+A window lies within one shard group of every server: a field has one type there, and ``*`` gives each field as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from influxrelay.influxql.timerange import EARLIEST, LATEST
+from influxrelay.influxql.unparsing import quoted
+
+AGGREGATES = ("count", "sum", "min", "max", "first", "last")
+COUNT = ("count",)
+
+
+class Measurement(NamedTuple):
+    """A measurement, by its place."""
+
+    database: str
+    policy: str
+    name: str
+
+    @property
+    def quoted(self) -> str:
+        """What stands behind FROM."""
+        return ".".join(map(quoted, self))
+
+
+class Window(NamedTuple):
+    """A range of nanoseconds since 1970, ``until`` exclusive."""
+
+    since: int
+    until: int
+
+    @property
+    def length(self) -> int:
+        """Nanoseconds."""
+        return self.until - self.since
+
+    @property
+    def condition(self) -> str:
+        """What stands behind WHERE."""
+        return f"time >= {self.since} AND time <= {self.until - 1}"
+
+
+EVERYTHING = Window(EARLIEST, LATEST + 1)
+
+
+def aggregates(measurement: Measurement, window: Window, width: int, names: Sequence[str] = AGGREGATES) -> str:
+    """Return what asks for the aggregates of all fields, by windows of a width; 0 is for one window."""
+    calls = ", ".join(f"{name}(*)" for name in names)
+    grouped = f" GROUP BY time({width}ns) fill(none)" if width else ""
+    return f"SELECT {calls} FROM {measurement.quoted} WHERE {window.condition}{grouped}"  # noqa: S608 (names are quoted)
+
+
+def points(measurement: Measurement, window: Window) -> str:
+    """Return what asks for all points, series by series."""
+    return f"SELECT *::field FROM {measurement.quoted} WHERE {window.condition} GROUP BY *"  # noqa: S608 (names are quoted)
+
+
+def explained_field(measurement: Measurement, window: Window, field: str) -> str:
+    """Return what asks for the type that a field has in a window: its plan names it."""
+    return f"EXPLAIN SELECT {quoted(field)}::field FROM {measurement.quoted} WHERE {window.condition}"  # noqa: S608 (names are quoted)
+
+
+def field_keys(database: str, policy: str) -> str:
+    """Return what asks for the measurements of a retention policy, with their fields and types."""
+    return f"SHOW FIELD KEYS ON {quoted(database)} FROM {quoted(policy)}./.*/"
+
+
+def retention_policies(database: str) -> str:
+    """Return what asks for the retention policies of a database."""
+    return f"SHOW RETENTION POLICIES ON {quoted(database)}"
