@@ -255,7 +255,7 @@ def _time(command: str, option: str, value: str) -> int | None:
 
 def _verify(options: argparse.Namespace) -> dict[str, Any]:
     """Compare the backends of a listener; what is to be known besides goes to standard error."""
-    from influxrelay.operations.verification.command import Wanted, verify  # noqa: PLC0415 (it needs Twisted)
+    from influxrelay.verification.command import Wanted, verify  # noqa: PLC0415 (it needs Twisted)
 
     share = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)%", options.share)
     if share is None or not 0 < float(share[1]) <= 100:

@@ -14,10 +14,10 @@ from twisted.internet.threads import deferToThread
 
 from influxrelay import cli
 from influxrelay.config.loader import load
-from influxrelay.operations.verification.command import Wanted, verify
-from influxrelay.operations.verification.comparison import Comparison, Outcome, Selection
-from influxrelay.operations.verification.server import Server
 from influxrelay.transport.tls import ClientTLS
+from influxrelay.verification.command import Wanted, verify
+from influxrelay.verification.comparison import Comparison, Outcome, Selection
+from influxrelay.verification.server import Server
 from testing.influxdb_case import InfluxDBTestCase
 from testing.servers import Influxd, free_port, send
 

@@ -11,10 +11,10 @@ from typing import TypeVar
 import attrs
 
 from influxrelay.core.errors import InfluxRelayError
-from influxrelay.operations.verification import statements
-from influxrelay.operations.verification.differences import Difference, Ledger
-from influxrelay.operations.verification.points import SCHEMA, Points, differing, read_points, runs
-from influxrelay.operations.verification.schema import (
+from influxrelay.verification import statements
+from influxrelay.verification.differences import Difference, Ledger
+from influxrelay.verification.points import SCHEMA, Points, differing, read_points, runs
+from influxrelay.verification.schema import (
     Place,
     Schema,
     compare_schemas,
@@ -22,9 +22,9 @@ from influxrelay.operations.verification.schema import (
     read_schema,
     read_type,
 )
-from influxrelay.operations.verification.server import Series, Server
-from influxrelay.operations.verification.statements import Measurement, Window
-from influxrelay.operations.verification.windows import (
+from influxrelay.verification.server import Series, Server
+from influxrelay.verification.statements import Measurement, Window
+from influxrelay.verification.windows import (
     PARTS,
     Aggregates,
     are_equal,

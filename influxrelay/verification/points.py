@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from influxrelay.operations.verification.server import Series
+from influxrelay.verification.server import Series
 
 MISSING, VALUE, SCHEMA = "missing", "value", "schema"
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from influxrelay.operations.verification.differences import Difference
-from influxrelay.operations.verification.points import SCHEMA
-from influxrelay.operations.verification.server import Series, Server
-from influxrelay.operations.verification.statements import Window, retention_policies
-from influxrelay.operations.verification.windows import read_time
+from influxrelay.verification.differences import Difference
+from influxrelay.verification.points import SCHEMA
+from influxrelay.verification.server import Series, Server
+from influxrelay.verification.statements import Window, retention_policies
+from influxrelay.verification.windows import read_time
 
 INTERNAL = "_internal"
 TYPES = frozenset(("float", "integer", "unsigned", "string", "boolean"))

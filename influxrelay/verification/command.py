@@ -12,11 +12,11 @@ import attrs
 
 from influxrelay.config.settings import Config, HTTPOutputConfig, ListenerConfig, UDPOutputConfig
 from influxrelay.core.text import count, iso_nanoseconds, size
-from influxrelay.operations.verification.comparison import SMALL, Comparison, Outcome, Selection
-from influxrelay.operations.verification.server import Server
-from influxrelay.operations.verification.statements import EVERYTHING, Window
 from influxrelay.operations.views import Refused
 from influxrelay.transport.tls import ClientTLS
+from influxrelay.verification.comparison import SMALL, Comparison, Outcome, Selection
+from influxrelay.verification.server import Server
+from influxrelay.verification.statements import EVERYTHING, Window
 
 _NOT_COMPARED = {"v2": "InfluxDB 2.x", "v3": "InfluxDB 3.x"}
 Queues = Callable[[], dict[str, Any]]

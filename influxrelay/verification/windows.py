@@ -7,8 +7,8 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from influxrelay.operations.verification.server import Series
-from influxrelay.operations.verification.statements import EVERYTHING, Window
+from influxrelay.verification.server import Series
+from influxrelay.verification.statements import EVERYTHING, Window
 
 PARTS = 256  # windows that are asked for at a time
 _ROUNDING = 1e-13  # of what is added up; where more differs, the points are compared

@@ -7,8 +7,8 @@ from typing import Any
 import attrs
 
 from influxrelay.core.text import iso_nanoseconds
-from influxrelay.operations.verification.points import SCHEMA, Run, joined
-from influxrelay.operations.verification.statements import Measurement
+from influxrelay.verification.points import SCHEMA, Run, joined
+from influxrelay.verification.statements import Measurement
 
 
 @attrs.frozen(kw_only=True)
