@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import threading
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -52,6 +50,7 @@ class ThreadWorker:
     def __init__(self, reactor: Any, name: str, timeout: float, on_stuck: Callable[[str], object]) -> None:
         self.is_stuck = False
         self._reactor = reactor
+        self._loop = event_loop(reactor)
         self._timeout = timeout
         self._on_stuck = on_stuck
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = queue.SimpleQueue()
@@ -60,11 +59,6 @@ class ThreadWorker:
         self._watch: IDelayedCall | None = None
         self._name = name
         self._thread: threading.Thread | None = None
-
-    @cached_property
-    def _loop(self) -> asyncio.AbstractEventLoop | None:
-        """The reactor's loop, first asked for in the reactor's thread: a worker may be made in another one."""
-        return event_loop(self._reactor)
 
     def do(self, job: Callable[[], T]) -> Deferred[T]:
         """Do a job in the thread."""

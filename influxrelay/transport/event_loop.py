@@ -21,12 +21,13 @@ def describe_reactor(reactor: Any) -> str:
 def event_loop(reactor: Any) -> asyncio.AbstractEventLoop | None:
     """Return the asyncio event loop below a reactor; None if it has none of its own.
 
-    Whoever installs an :class:`AsyncioSelectorReactor` makes its loop the current one of the main thread, as Twisted
-    itself does. What goes wrong in the loop's callbacks is logged as Twisted logs it.
+    Twisted has no public way to it. asyncio's current loop would be another one: threads have none, and from Python
+    3.12 on a forked process, such as twistd in the background, has lost its parent's. What goes wrong in the loop's
+    callbacks is logged as Twisted logs it.
     """
     if not isinstance(reactor, AsyncioSelectorReactor):
         return None
-    loop = asyncio.get_event_loop()
+    loop = reactor._asyncioEventloop  # noqa: SLF001 (see above)
     if loop.get_exception_handler() is None:
         loop.set_exception_handler(_log_error)
     return loop

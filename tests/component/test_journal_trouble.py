@@ -43,7 +43,7 @@ class DamageTests(JournalTestCase):
         if noticed:
             (aside,) = self.aside()
             self.assertEqual(aside.read_bytes(), damaged)
-            (told,) = self.lines(LogLevel.critical)
+            (told,) = [each for each in self.lines(LogLevel.critical) if "is damaged" in each]
             self.assertIn(f"the journal in {self.directory} is damaged", told)
             self.assertIn(aside.name, told)
             self.assertNotIn("\n", told)
