@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zoneinfo import ZoneInfo
+
 import attrs
 
 from influxrelay.influxql.ast import Call, Distinct, Expression, Literal, Measurement, Reference, Select, Wildcard, walk
@@ -13,6 +15,7 @@ from influxrelay.sharding.outcomes import Refused
 from influxrelay.sharding.placement import ShardMap
 from influxrelay.sharding.rewriting import has_wildcards, references, rewritten, with_upper_bound
 from influxrelay.sharding.schema import Schema, of_no_series, question
+from influxrelay.sharding.windows import Windows
 
 MATH = frozenset(
     (
@@ -158,6 +161,7 @@ class SelectPlan:
         """
         select = self._rewritten(self.select, schema)
         if self._is_apart(select):
+            self._check_windows(self.select)
             return Rows(self._writer.select(select), select.descending)
         if any(isinstance(each, Select) for each in select.sources):
             raise Refused(
@@ -168,6 +172,27 @@ class SelectPlan:
             return self._raw(select)
         self._check_dimensions(select)
         return aggregate(select, schema, self._writer, bounded_range(select, self._now))
+
+    def _check_windows(self, select: Select, around: Select | None = None, outer: TimeRange | None = None) -> None:
+        """Refuse subqueries with a window that begins before their range: InfluxDB loses groups behind the first one.
+
+        :param around: the SELECT around this one, whose windows it has if it has none.
+        :param outer: the range of that one.
+        """
+        whole = bounded_range(select, self._now)
+        whole = whole if outer is None else whole.intersection(outer)
+        timed = select if select.interval() or around is None else around
+        if outer is not None and timed.interval() and whole.has_since:
+            zone = ZoneInfo(select.zone) if select.zone not in ("", "UTC") else None
+            windows = Windows(timed.interval(), offset_of(timed, self._now), whole.since, whole.until, zone)
+            if windows.start(whole.since) != whole.since:
+                raise Refused(
+                    "a subquery over several shards whose first window begins before its range, so that InfluxDB may "
+                    "lose groups: begin the range with a window, or fix the shard key by WHERE"
+                )
+        for each in select.sources:
+            if isinstance(each, Select):
+                self._check_windows(each, timed, whole)
 
     def _is_apart(self, select: Select) -> bool:
         """Tell whether each of its series lies on one shard, with all that it is computed from."""

@@ -123,6 +123,7 @@ class PlannerTests(SynchronousTestCase):
             "SELECT v FROM m WHERE c = 'x' AND time != 0",
             "SELECT v FROM m OFFSET 1",
             "SELECT max(v) FROM (SELECT v FROM m)",
+            "SELECT max(x) FROM (SELECT max(v) AS x FROM m WHERE time > 0 GROUP BY time(1m), c) GROUP BY c",
             "SELECT v FROM a..m, b..m",
             "EXPLAIN SELECT v FROM m",
             "SHOW STATS",
