@@ -128,6 +128,7 @@ class ChangingWorld(World):
 
     def __init__(self, seed: int, trace: Callable[[str], object] | None = None) -> None:
         super().__init__(seed, trace)
+        self.journal_first = False  # as with HTTP listeners, which alone take statements
         self._chance = random.Random(f"changes {seed}")
         self._share = self._chance.choice((0.1, 0.3, 0.6))
 
