@@ -142,9 +142,9 @@ def _queued(queues: Queues, listener: str, backends: Sequence[str]) -> tuple[int
             continue
         what = f"{count(row['writes'], 'write')} ({size(row['bytes'])})"
         if answer["relay"] == "stopped":
-            notes.append(f"the relay does not run: {what} in its journal have not been delivered to {row['backend']}")
+            notes.append(f"the relay does not run; its journal holds, not delivered to {row['backend']}: {what}")
         else:
-            notes.append(f"{what} are still queued for {row['backend']}")
+            notes.append(f"still queued for {row['backend']}: {what}")
         if row["oldest"] is not None:
             oldest.append(int(datetime.fromisoformat(row["oldest"]).timestamp()) * 10**9)
     return min(oldest, default=None), notes

@@ -100,7 +100,7 @@ class Comparison:
         :raises NothingToCompare: no server has it.
         """
         wanted = self.selection
-        found = _at_once(self.servers, lambda each: read_schema(each, wanted.database, wanted.policy))
+        found = _at_once(self.servers, lambda each: read_schema(each, self.now, wanted.database, wanted.policy))
         schemas = {each.name: schema for each, schema in found}
         places = sorted(set().union(*(each.places for each in schemas.values())))
         if (wanted.database or wanted.policy) and not places:

@@ -38,9 +38,10 @@ class Schema:
         return {(database, policy) for database, policies in self.policies.items() for policy in policies}
 
 
-def read_schema(server: Server, database: str = "", policy: str = "") -> Schema:
+def read_schema(server: Server, now: int, database: str = "", policy: str = "") -> Schema:
     """Return the schema of a server.
 
+    :param now: nanoseconds since 1970: each server deletes expired shard groups when it likes, so they are left out.
     :param database: only this one, and ``policy``: only those of this name; empty for all.
     """
     names = [str(row[0]) for series in server.ask("SHOW DATABASES") for row in series.values]
@@ -51,7 +52,10 @@ def read_schema(server: Server, database: str = "", policy: str = "") -> Schema:
             policies[name] = {str(row["name"]): row for row in rows if policy in ("", row["name"])}
     groups: dict[Place, list[Window]] = {}
     for row in _rows(server.ask("SHOW SHARD GROUPS")):
-        window = Window(read_time(str(row["start_time"])), read_time(str(row["end_time"])))
+        ends, expires = read_time(str(row["end_time"])), read_time(str(row["expiry_time"]))
+        if ends < expires <= now:  # both times are the same if it never expires
+            continue
+        window = Window(read_time(str(row["start_time"])), ends)
         groups.setdefault((str(row["database"]), str(row["retention_policy"])), []).append(window)
     return Schema(policies, groups)
 

@@ -2,87 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
-from pathlib import Path
 from random import Random
-from typing import Any
-from urllib.parse import quote
 
 from twisted.internet.threads import deferToThread
 
-from influxrelay import cli
 from influxrelay.config.loader import load
 from influxrelay.transport.tls import ClientTLS
 from influxrelay.verification.command import Wanted, verify
 from influxrelay.verification.comparison import Comparison, Outcome, Selection
 from influxrelay.verification.server import Server
-from testing.influxdb_case import InfluxDBTestCase
-from testing.servers import Influxd, free_port, send
+from testing.servers import free_port
+from testing.verify_case import VerifyCase
 
 T = 1_700_000_000 * 10**9
 _EARLIEST, _LATEST = -(2**63) + 2, 2**63 - 2
-
-
-class VerifyCase(InfluxDBTestCase):
-    """Writes to each server, and runs the command."""
-
-    def write_to(self, servers: tuple[Influxd, ...], *lines: str, **parameters: str) -> None:
-        """Write lines past any relay."""
-        pairs = {"db": self.db, **parameters}.items()
-        target = "/write?" + "&".join(f"{name}={quote(value)}" for name, value in pairs)
-        for server in servers:
-            status, answer = send("POST", server.url + target, "\n".join(lines).encode())
-            self.assertEqual(status, 204, answer)
-
-    def both_have(self, *lines: str, **parameters: str) -> None:
-        """Write lines to both servers."""
-        self.write_to((self.a, self.b), *lines, **parameters)
-
-    def execute(self, server: Influxd, statement: str) -> None:
-        """Execute a statement that changes something."""
-        status, answer = send("POST", f"{server.url}/query?q={quote(statement)}")
-        self.assertEqual((status, b"error" in answer), (200, False), answer)
-
-    def configuration(self, *outputs: str) -> str:
-        """Return the path of a configuration with both servers as backends, and others."""
-        path = Path(self.mktemp())
-        both = [
-            f'name = "{name}"\nlocation = "{each.url}/write"' for name, each in zip("ab", self.servers, strict=True)
-        ]
-        tables = "".join(f"[[http.output]]\n{each}\n" for each in [*both, *outputs])
-        path.write_text(f'[[http]]\nname = "main"\nbind-addr = "127.0.0.1:{free_port()}"\n{tables}')
-        return str(path)
-
-    async def run_command(self, *arguments: str, config: str = "") -> tuple[int, str, str]:
-        """Return the exit code and both outputs."""
-        out, err = StringIO(), StringIO()
-        words = ["verify", "--config", config or self.configuration(), "--database", self.db, *arguments]
-
-        def run() -> int:
-            with redirect_stdout(out), redirect_stderr(err):
-                try:
-                    return cli.main(words)
-                except SystemExit as end:
-                    return int(end.code or 0)
-
-        return await deferToThread(run), out.getvalue(), err.getvalue()
-
-    async def differences(self, *arguments: str) -> list[Any]:
-        """Return what differs: measurement, kind, backends, first and last time, and points."""
-        code, out, err = await self.run_command("--json", *arguments)
-        found = json.loads(out)
-        self.assertEqual((code, found["equal"]), (1, False) if found["differences"] else (0, True), err)
-        self.assertEqual(set(found), {"equal", "compared", "differences"})
-        self.assertEqual(set(found["compared"]), {"windows", "points"})
-        shown = []
-        for each in found["differences"]:
-            self.assertEqual(each.pop("database"), self.db)
-            names = ("measurement", "kind", "backend", "backends", "since", "until", "points", "message")
-            shown.append(tuple(each[name] for name in names if name in each))
-            self.assertLessEqual(set(each), {*names, "retention_policy"})
-        return shown
 
 
 class PointTests(VerifyCase):
@@ -254,10 +187,10 @@ class TroubleTests(VerifyCase):
             return len(answer.outcome.differences), answer.notes
 
         left_out = "points from 2023-11-14T22:13:20Z on are left out; --until sets another end"
-        told = "3 writes (117 B) are still queued for b"
+        told = "still queued for b: 3 writes (117 B)"
         self.assertEqual(await deferToThread(run, "running"), (0, [told, left_out]))
         self.assertEqual(await deferToThread(run, "running", T + 1), (1, [told]))
-        told = "the relay does not run: 3 writes (117 B) in its journal have not been delivered to b"
+        told = "the relay does not run; its journal holds, not delivered to b: 3 writes (117 B)"
         self.assertEqual(await deferToThread(run, "stopped"), (0, [told, left_out]))
 
     async def test_writes_under_way(self) -> None:
