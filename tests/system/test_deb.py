@@ -19,9 +19,9 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from influxrelay import __version__
-from influxrelay.cli import _parser
 from influxrelay.config.loader import load
 from influxrelay.config.settings import HTTPListenerConfig, UDPListenerConfig
+from influxrelay.operations.arguments import make_parser
 from testing.manager import Backend, Manager, traffic
 from testing.servers import PROJECT, ServerError, find_program, free_port
 
@@ -175,7 +175,7 @@ class PackageTests(SynchronousTestCase):
         self.assertEqual(run(man, "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", page).count("warning"), 0)
         text = page.read_text().replace("\\-", "-")
         words = {
-            word.strip() for help_ in helps(_parser()) for word in re.findall(r"--[a-z]+|(?m:^    [a-z-]+)", help_)
+            word.strip() for help_ in helps(make_parser()) for word in re.findall(r"--[a-z]+|(?m:^    [a-z-]+)", help_)
         }
         self.assertGreater(len(words), 15)
         self.assertEqual([word for word in words if word not in text], [])

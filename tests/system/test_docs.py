@@ -14,8 +14,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay import cli
 from influxrelay.config.loader import load
+from influxrelay.operations.arguments import make_parser
 from influxrelay.tap import Options
 from testing.certificates import make_pem
 from testing.servers import PROJECT
@@ -151,7 +151,7 @@ class ConsistencyTests(SynchronousTestCase):
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             for attempt in (words, [*words, "--help"]):
                 try:
-                    cli._parser().parse_args(attempt)
+                    make_parser().parse_args(attempt)
                 except SystemExit as end:
                     if end.code == 0:
                         return
