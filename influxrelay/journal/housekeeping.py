@@ -163,6 +163,7 @@ class Housekeeper:
     def begin_anew(self) -> None:
         """Have everything that is known here written into a new ledger."""
         self.books.all_again()
+        self.accounts.count_damage(self.cursors.active, self._clock())
         self.register()
 
     def close(self) -> None:

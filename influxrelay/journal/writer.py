@@ -94,12 +94,10 @@ class JournalWriter:
 
     def _begin(self, store: Store, backends: Mapping[Key, tuple[str, str]] | None) -> dict[Key, Positions]:
         try:
-            positions = self._restore(store, backends)
+            return self._restore(store, backends)
         except BaseException:
             store.close()
             raise
-        self._is_open = True
-        return positions
 
     def _restore(self, store: Store, backends: Mapping[Key, tuple[str, str]] | None) -> dict[Key, Positions]:
         self._store = store
@@ -111,9 +109,10 @@ class JournalWriter:
         self._jobs = Jobs(str(self.directory), ledger_worker, self._ledger_is_corrupt, self._look)
         house = Housekeeper(self._reactor, store, self._tail, self._jobs, clock=self._clock, on_drop=self._on_drop)
         house.reconfigure(self._limits, full_sync=self._full_sync)
-        self._house = house
-        self._operator = Operator(house, self._tail, self._jobs, store)
-        return restore(house, store.findings, backends)
+        self._house, self._operator = house, Operator(house, self._tail, self._jobs, store)
+        positions = restore(house, store.findings, backends)
+        self._is_open = True
+        return positions
 
     def start(self) -> None:
         """Begin to work."""
@@ -225,7 +224,6 @@ class JournalWriter:
             tell_of_damage(self.directory, self._corrupt, aside)
         self._corrupt = None
         self._house.begin_anew()
-        self._house.accounts.count_damage(self._house.cursors.active, self._clock())
 
     def _not_begun(self, failure: Failure) -> None:
         if not failure.check(OSError, sqlite3.Error):
@@ -274,14 +272,11 @@ class JournalWriter:
     def append(self, record: Record) -> Deferred[None]:
         """Add a write; fires when it is in the log, and fails with a :class:`JournalError` if it is not."""
         done: Deferred[None] = Deferred()
-        self._append(record, done)
+        self.append_for(record, done)
         return done
 
     def append_for(self, record: Record, receipt: Receipt) -> None:
         """Add a write, and have somebody told who must not raise."""
-        self._append(record, receipt)
-
-    def _append(self, record: Record, receipt: Receipt) -> None:
         house = self._house
         house.cursors.appended(record.write.destination, record.seq)
         house.soon()
@@ -401,8 +396,4 @@ class JournalWriter:
 
     def probe(self) -> Deferred[None]:
         """Find out whether the disk works; :attr:`trouble` tells afterwards."""
-        return self._operator.probe().addBoth(self._probed)
-
-    def _probed(self, result: Failure | None) -> Failure | None:
-        self._look()
-        return result
+        return self._operator.probe()

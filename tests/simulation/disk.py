@@ -173,7 +173,7 @@ class SimulatedWriter(JournalWriter):
         self._tail._appender._append = fail_behind  # type: ignore[method-assign]
         return positions
 
-    def append(self, record: Record) -> Deferred[None]:
+    def append_for(self, record: Record, receipt: Receipt) -> None:
         """Add a write, and note what becomes of it."""
         story = self._disk.writes[record.write]
         story.seq = record.seq
@@ -187,13 +187,10 @@ class SimulatedWriter(JournalWriter):
             self._disk.note(f"write {story.sequence}, {record.seq}, is not in the log: {failure.value}")
             return failure
 
-        done = super().append(record)
+        done: Deferred[None] = Deferred()
         self._appended.append(done)
-        return done.addCallbacks(committed, failed)
-
-    def append_for(self, record: Record, receipt: Receipt) -> None:
-        """Add a write, and note what becomes of it."""
-        self.append(record).addCallbacks(receipt.callback, receipt.errback)
+        done.addCallbacks(committed, failed).addCallbacks(receipt.callback, receipt.errback)
+        super().append_for(record, done)
 
     def end(self) -> None:
         """End in order, also if the disk hangs."""
