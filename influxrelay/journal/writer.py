@@ -145,10 +145,7 @@ class JournalWriter:
 
     def _close(self) -> None:
         """Close the ledger; the lock is kept until the end of a process whose other thread may write to the log yet."""
-        if self._workers[0].is_stuck:
-            self._store.ledger.close()
-        else:
-            self._store.close()
+        (self._store.ledger if self._workers[0].is_stuck else self._store).close()
 
     def _not_stopped(self, failure: Failure) -> None:
         if not failure.check(JournalError, TimeoutError):
@@ -280,16 +277,14 @@ class JournalWriter:
         house = self._house
         house.cursors.appended(record.write.destination, record.seq)
         house.soon()
-        problem = house.why_unavailable
-        if problem is None:
+        if house.why_unavailable is None:
             self._tail.append(record, receipt)
         else:
-            self._tail.skip(record, problem, receipt)
+            self._tail.skip(record, house.why_unavailable, receipt)
 
     def strike(self, number: int) -> Deferred[None]:
         """Take back a write that no client was told was taken."""
-        struck = self._tail.strike(number)
-        if struck is not None:
+        if (struck := self._tail.strike(number)) is not None:
             return struck
 
         def done(was_there: bool) -> Deferred[None]:  # noqa: FBT001 (a callback)
@@ -303,8 +298,7 @@ class JournalWriter:
 
     def advance(self, key: Key, destination: Destination, number: int) -> None:
         """Note that a backend is done with a destination up to this number."""
-        backend = self._house.registry.id_of(key)
-        if backend is not None:
+        if (backend := self._house.registry.id_of(key)) is not None:
             self._house.cursors.advance(backend, destination, number)
             self._house.soon()
 
@@ -314,15 +308,13 @@ class JournalWriter:
 
     def bury(self, key: Key, when: float, write: Write, status: int, message: str) -> None:
         """Keep a write that a backend has refused for good, with what it said."""
-        backend = self._house.registry.id_of(key)
-        if backend is not None:
+        if (backend := self._house.registry.id_of(key)) is not None:
             self._house.accounts.bury(Letter(backend, when, write, status, message))
             self._house.soon()
 
     def count_loss(self, key: Key, reason: str, when: float, size: int) -> None:
         """Count a write that a backend will not get."""
-        backend = self._house.registry.id_of(key)
-        if backend is not None:
+        if (backend := self._house.registry.id_of(key)) is not None:
             self._house.accounts.count(Loss(backend, reason, 1, size, when, when))
             self._house.soon()
 
