@@ -11,7 +11,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from influxrelay.config.loader import load
@@ -127,12 +126,6 @@ def _verify(options: argparse.Namespace) -> dict[str, Any]:
     share = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)%", options.share)
     if share is None or not 0 < float(share[1]) <= 100:
         _wrong("verify", f"--share: found {options.share!r}; allowed: a part such as 25%, above 0%, at most 100%")
-    try:
-        password = (
-            Path(options.password_file).read_text(encoding="utf-8").rstrip("\r\n") if options.password_file else ""
-        )
-    except (OSError, ValueError) as error:
-        raise Refused(f"{options.password_file}: {getattr(error, 'strerror', None) or error}") from None
     wanted = Wanted(
         listener=options.listener,
         database=options.database,
@@ -142,7 +135,7 @@ def _verify(options: argparse.Namespace) -> dict[str, Any]:
         until=_time("verify", "--until", options.until),
         share=float(share[1]) / 100,
         user=options.user,
-        password=password,
+        password_file=options.password_file,
     )
     watched = sys.stderr.isatty()
 

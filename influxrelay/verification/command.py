@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -29,7 +30,8 @@ class Wanted:
 
     :ivar listener: empty if there is only one that has backends to compare.
     :ivar until: nanoseconds since 1970, exclusive; None for as far as nothing is queued any more.
-    :ivar user: and ``password``: for backends whose output has no credentials; empty for none.
+    :ivar user: for backends whose output has no credentials; empty for none.
+    :ivar password_file: the path of a file with the user's password.
     """
 
     listener: str = ""
@@ -40,7 +42,17 @@ class Wanted:
     until: int | None = None
     share: float = 1.0
     user: str = ""
-    password: str = attrs.field(default="", repr=False)
+    password_file: str = ""
+
+    def password(self) -> str:
+        """Return the password.
+
+        :raises Refused: it cannot be read.
+        """
+        try:
+            return Path(self.password_file).read_text(encoding="utf-8").rstrip("\r\n") if self.password_file else ""
+        except (OSError, ValueError) as error:
+            raise Refused(f"{self.password_file}: {getattr(error, 'strerror', None) or error}") from None
 
 
 @attrs.frozen
@@ -90,7 +102,8 @@ def verify(config: Config, wanted: Wanted, queues: Queues, progress: Callable[[i
         notes.append(f"points from {iso_nanoseconds(queued)} on are left out; --until sets another end")
     if bounds.length <= 0:
         raise Refused("; ".join(["there is no time left to compare", *notes]))
-    servers = [_server(each, wanted) for each in outputs]
+    password = wanted.password()
+    servers = [_server(each, wanted, password) for each in outputs]
     selection = Selection(wanted.database, wanted.policy, wanted.measurement, bounds)
     try:
         outcome = Comparison(servers, selection, progress).run()
@@ -161,14 +174,14 @@ def _not_looked_at(outcome: Outcome) -> Iterator[str]:
         yield f"{'.'.join(each)} cannot be asked for: its name is not UTF-8"
 
 
-def _server(output: HTTPOutputConfig, wanted: Wanted) -> Server:
+def _server(output: HTTPOutputConfig, wanted: Wanted, given_password: str) -> Server:
     headers = dict(output.headers)
     given = {name: value for name, value in parse_qsl(output.query) if name in ("u", "p")}
     user, password = output.username, output.password
     if output.token is not None:
         headers["Authorization"] = f"Token {output.token}"
     elif user is None and wanted.user and not given and "authorization" not in map(str.lower, headers):
-        user, password = wanted.user, wanted.password
+        user, password = wanted.user, given_password
     if user is not None:
         headers["Authorization"] = "Basic " + b64encode(f"{user}:{password}".encode()).decode()
     tls = ClientTLS(

@@ -22,7 +22,7 @@ from influxrelay.verification.schema import (
     read_schema,
     read_type,
 )
-from influxrelay.verification.server import Series, Server
+from influxrelay.verification.server import Overflowed, Series, Server
 from influxrelay.verification.statements import Measurement, Window
 from influxrelay.verification.windows import (
     PARTS,
@@ -211,14 +211,18 @@ class _MeasurementComparison:
     def _divide(self, window: Window, parts: int) -> None:
         """Compare the parts of a window by their aggregates, and those that need it by their points."""
         width = width_of_parts(window, parts)
-        asked = _asked(self.servers, statements.aggregates(self.measurement, window, width))
+        try:
+            asked, complete = _asked(self.servers, statements.aggregates(self.measurement, window, width)), True
+        except Overflowed:  # the points will tell
+            counted = statements.aggregates(self.measurement, window, width, statements.COUNT)
+            asked, complete = _asked(self.servers, counted), False
         found = [read_aggregates(answer, window, width) for _, answer in asked]
         piece: list[Window] = []
         size = 0
         for part in sorted(set().union(*found)):
             values: list[Aggregates] = [each.get(part, {}) for each in found]
             points = max(map(points_of, values))
-            equal = are_equal(values)
+            equal = complete and are_equal(values)
             self.whole.outcome.windows += 1
             is_read = points <= (SMALL if equal else PIECE) or (not equal and part.length == 1)
             if piece and (not is_read or size + points > PIECE):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,10 +19,25 @@ from influxrelay.transport.tls import ClientTLS
 _TRIES = 3
 _PAUSE = 1.0  # seconds between two of them
 _CHUNK = 10_000  # points of one piece of an answer
+_ZERO = re.compile(rb"[\[,]-0[\],]")
 
 
 class Unanswered(InfluxRelayError):
     """A server does not answer, or not with a result; ``str()`` is one line for the operator."""
+
+
+class Overflowed(Unanswered):
+    """A sum is beyond what a float can be, and JSON has no word for it; the whole answer is lost."""
+
+
+class NegativeZero(float):
+    """The float -0, which InfluxDB tells from 0."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NegativeZero)
+
+    def __hash__(self) -> int:
+        return hash(-0.0)
 
 
 @attrs.frozen
@@ -98,7 +114,10 @@ class Server:
     def _series(self, answer: http.client.HTTPResponse) -> Iterator[Series]:
         """Yield what an answer has, one document after the other; numbers without a fraction stay exact."""
         for line in answer:
-            document = json.loads(line) if line.strip() else {}
+            if line.startswith(b"json: ") and b"unsupported value" in line:
+                self.close()
+                raise Overflowed(f"{self.name}: {line.decode(errors='replace').strip()}")
+            document = json.loads(line, parse_int=_integer if _ZERO.search(line) else None) if line.strip() else {}
             problem = document.get("error")
             for result in document.get("results", ()):
                 problem = problem or result.get("error")
@@ -119,6 +138,10 @@ class Server:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _integer(digits: str) -> float:
+    return NegativeZero(-0.0) if digits == "-0" else int(digits)
 
 
 def _problem(body: str) -> str:

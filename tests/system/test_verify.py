@@ -49,6 +49,8 @@ class PointTests(VerifyCase):
         self.write_to((self.b,), "swapped f=31 30", "swapped f=30 31", "field h=1 10", "both,x=z x=1 7")
         self.write_to((self.b,), f"ends f=1 {_EARLIEST}", f"ends f=1 {_LATEST}")
         self.write_to((self.a,), f"ends f=2 {_LATEST}")
+        self.both_have("zero f=-0 10", "zero f=0 11")
+        self.write_to((self.b,), "zero f=-0 11")
         zero = "1970-01-01T00:00:00"
         self.assertEqual(
             await self.differences(),
@@ -66,6 +68,7 @@ class PointTests(VerifyCase):
                 ("only", "missing", "b", f"{zero}.000000005Z", f"{zero}.000000007Z", 2),
                 ("swapped", "value", ["a", "b"], f"{zero}.00000003Z", f"{zero}.000000032Z", 2),
                 ("text", "value", ["a", "b"], f"{zero}.00000001Z", f"{zero}.000000011Z", 1),
+                ("zero", "value", ["a", "b"], f"{zero}.000000011Z", f"{zero}.000000012Z", 1),
             ],
         )
         chosen = ("--measurement", "only", "--since", f"{zero}.000000006Z", "--until", f"{zero}.1Z")
@@ -76,6 +79,13 @@ class PointTests(VerifyCase):
         self.assertEqual(code, 1)
         self.assertRegex(out, r"(?m)^missing +b +db\d+ +autogen +only +1970-01-01T00:00:00.000000005Z .* 2$")
         self.assertRegex(out, r"1 difference: 1 window compared by aggregates, 2 points read\.\n$")
+
+    async def test_overflow(self) -> None:
+        """Values whose sum is beyond a float are compared, too."""
+        self.both_have(*(f"m f=1.7e308,g={n} {n}" for n in range(20_000)))
+        self.write_to((self.b,), "m f=1.6e308 7777")
+        (found,) = await self.differences()
+        self.assertEqual(found[:3] + found[4:], ("m", "value", ["a", "b"], "1970-01-01T00:00:00.000007778Z", 1))
 
     async def test_large_windows(self) -> None:
         """In many points one that is missing, one that differs and a series too many are found, and nothing else."""
