@@ -50,9 +50,9 @@ class MemoryJournal:
 
     # -- for the test
 
-    def commit(self, problem: Exception | None = None) -> None:
-        """Do what was appended or struck first, or fail it."""
-        action, done = self._commits.pop(0)
+    def commit(self, problem: Exception | None = None, *, last: bool = False) -> None:
+        """Do what was appended or struck first, or last, or fail it."""
+        action, done = self._commits.pop(-1 if last else 0)
         if problem is None:
             action()
             done.callback(None)

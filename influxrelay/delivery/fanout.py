@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
 
+import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -67,7 +68,7 @@ class FanOut:
         self._journal = journal
         self._journal_first = journal_first
         self._clock = clock
-        self._last_append: Deferred[None] = succeed(None)
+        self._late: deque[_Late] = deque()  # what no sender has before the journal, in order
         self._undecided: dict[int, None] = {}  # the numbers of what is in the journal, or on its way there
         self._backed_up: deque[tuple[Write, _Parts, str, Deferred[Reply]]] = deque()
         self._is_submitting = False
@@ -207,18 +208,19 @@ class FanOut:
         self._undecided[fate.number] = None
         record, receipt = Record(fate.number, fate.time, write), _Receipt(self, fate, consistency == "any")
         is_change = not write.mergeable and write.destination.kind == STATEMENT
-        if not (self._journal_first or is_change):
+        if self._journal_first:
+            late = _Late(write, parts, fate, receipt)
+            self._late.append(late)
+            journal.append(record).addBoth(self._give_out_late, late)
+            return
+        if not is_change:
             journal.append_for(record, receipt)
             self._give_out_journaled(write, parts, fate)
             return
-        appended = self._last_append = journal.append(record)
-        if self._journal_first:
-            appended.addBoth(self._give_out_late, write, parts, fate)
+        appended = journal.append(record)
         appended.addCallbacks(receipt.callback, receipt.errback)
-        if not self._journal_first:
-            self._give_out_journaled(write, parts, fate)
-        if is_change:
-            appended.addBoth(self._executable, parts)
+        self._give_out_journaled(write, parts, fate)
+        appended.addBoth(self._executable, parts)
 
     def _executable(self, result: Failure | None, parts: _Parts) -> Failure | None:
         """Have a change executed that no backend gets before the journal has it, or cannot take it."""
@@ -226,10 +228,21 @@ class FanOut:
             sender.execute_changes()
         return result
 
-    def _give_out_late(self, result: Failure | None, write: Write, parts: _Parts, fate: Fate) -> Failure | None:
-        """Give a write to the senders that the journal has or cannot take; they learn of the latter after that."""
-        self._give_out_journaled(write, parts, fate)
-        return result
+    def _give_out_late(self, result: Failure | None, late: _Late) -> None:
+        """Give a write to the senders that the journal has or cannot take; they learn of the latter after that.
+
+        A journal in trouble may refuse a write at once while earlier ones wait for it: they go first.
+        """
+        late.result, late.is_settled = result, True
+        while self._late and self._late[0].is_settled:
+            first = self._late.popleft()
+            self._give_out_journaled(first.write, first.parts, first.fate)
+            if isinstance(first.result, Failure):
+                first.receipt.errback(first.result)
+            else:
+                first.receipt.callback(None)
+            if first.handed is not None:
+                first.handed.callback(None)
 
     def _give_out_journaled(self, write: Write, parts: _Parts, fate: Fate) -> None:
         self._give_out(parts, fate)
@@ -241,16 +254,13 @@ class FanOut:
 
     def handed_out(self) -> Deferred[None]:
         """Fire when the senders have everything that was submitted until now."""
+        if not self._late:
+            return succeed(None)
         handed: Deferred[None] = Deferred()
-
-        def tell(result: Failure | None) -> Failure | None:
-            handed.callback(None)
-            return result
-
-        if self._journal_first:
-            self._last_append.addBoth(tell)
-        else:
-            handed.callback(None)
+        last = self._late[-1]
+        if last.handed is None:
+            last.handed = Deferred()
+        last.handed.addCallback(handed.callback)
         return handed
 
     def journaled(self, fate: Fate, *, is_any: bool) -> None:
@@ -313,6 +323,23 @@ class FanOut:
         if level == "any" and not journal and all(has_room) and all(sender.keeps for sender in senders):
             return ""
         return f"{able} of {total} backends can take writes, and consistency {level} needs {needed}"
+
+
+@attrs.define(eq=False)
+class _Late:
+    """A write that no sender has before the journal.
+
+    :ivar is_settled: whether the journal has it, or has failed: then ``result`` is a :class:`Failure`.
+    :ivar handed: fires when the senders have it.
+    """
+
+    write: Write
+    parts: _Parts
+    fate: Fate
+    receipt: _Receipt
+    result: Failure | None = None
+    is_settled: bool = False
+    handed: Deferred[None] | None = None
 
 
 class _Receipt:

@@ -180,6 +180,20 @@ class KeptTests(SynchronousTestCase):
         self.senders[0].settle(Reply(204))
         self.assertEqual((told, self.state()), ([Reply(204)], State.KEPT))
 
+    def test_journal_first_in_order(self) -> None:
+        """A write that the journal refuses while earlier ones wait for it does not get to the senders before them."""
+        self.build(consistency="any", journal_first=True)
+        self.submit()
+        handed = self.relay.handed_out()
+        self.submit()
+        self.journal.commit(JournalError("disk"), last=True)
+        self.assertEqual(self.senders[0].fates, [])
+        self.assertNoResult(handed)
+        self.journal.commit(JournalError("disk"))
+        self.assertEqual([fate.number for fate in self.senders[0].fates], [42, 43])
+        self.successResultOf(handed)
+        self.successResultOf(self.relay.handed_out())
+
     def test_any(self) -> None:
         """With ``any`` a committed write is acknowledged before any backend has answered."""
         self.build()
