@@ -18,6 +18,7 @@ from twisted.internet.threads import deferToThread
 from influxrelay import __version__, cli
 from influxrelay.journal import opening
 from influxrelay.journal.records import Contents
+from influxrelay.operations import arguments
 from influxrelay.operations import render as show
 from testing.admin import BAD, HEADER, REFUSAL, SECRET, OperatedCase
 from testing.kept_journal import KeptJournal
@@ -168,7 +169,7 @@ class RunningTests(CLICase):
         self.operate(self.listener(self.backend()))
         self.assertIn("Nothing", await self.good("queues", "--socket", str(self.socket), config=False))
         gone = str(self.directory / "gone.sock")
-        self.patch(cli, "CONFIG", str(self.directory / "none.toml"))
+        self.patch(arguments, "CONFIG", str(self.directory / "none.toml"))
         words = await self.refused("queues", "--socket", gone, config=False)
         self.assertEqual(words, f"no relay answers at {gone}")
 
