@@ -32,7 +32,7 @@ from influxrelay.listeners.transaction import Transaction
 from influxrelay.operations.targets import Progress
 from influxrelay.operations.views import Refused, Request
 
-MAX_LINE = 1024 * 1024  # bytes of a request
+MAX_LINE = 32 * 1024 * 1024  # bytes of a request; a point may be as large as InfluxDB takes it
 _CONNECT = 1.0  # seconds that another relay has to take the connection
 _PATIENCE = 1.0  # seconds that a disk has to remove the socket
 

@@ -19,7 +19,7 @@ from influxrelay.core.timeouts import within
 from influxrelay.delivery.sender import Sender
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import Contents, Depth
-from influxrelay.operations import dead_letters
+from influxrelay.operations import dead_letters, repair
 from influxrelay.operations.targets import Listener, Progress
 from influxrelay.operations.views import Refused, Request, Row, only
 
@@ -222,8 +222,9 @@ COMMANDS: dict[str, Callable[[Sequence[Listener], Request, Progress], Coroutine[
     "dead-letters show": dead_letters.show_letter,
     "dead-letters replay": dead_letters.replay,
     "dead-letters drop": dead_letters.drop_letters,
+    "repair write": repair.write,
 }
-NEED_A_RELAY = frozenset({"queues pause", "queues resume", "dead-letters replay"})
+NEED_A_RELAY = frozenset({"queues pause", "queues resume", "dead-letters replay", "repair write"})
 
 
 async def run(listeners: Sequence[Listener], request: Request, progress: Progress) -> dict[str, Any]:

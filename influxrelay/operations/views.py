@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -69,6 +69,8 @@ class Request:
     :ivar backend: a name, or empty for all.
     :ivar ids: of dead letters, as they were listed.
     :ivar all: every dead letter instead of ``ids``.
+    :ivar write: of a repair: ``database``, ``retention_policy``, ``lines`` with nanoseconds, the ``source`` they are
+        from, and ``authorization`` where the output has no credentials.
     """
 
     command: str
@@ -76,6 +78,7 @@ class Request:
     backend: str = ""
     ids: tuple[str, ...] = ()
     all: bool = False
+    write: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
     @classmethod
     def parse(cls, line: bytes) -> Request:
@@ -89,11 +92,12 @@ class Request:
             raise Refused("the request is no JSON") from None
         if not isinstance(fields, dict):
             raise Refused("the request is no JSON object")
-        ids = fields.get("ids") or []
+        ids, write = fields.get("ids") or [], fields.get("write") or {}
         command, listener, backend = (fields.get(name) or "" for name in ("command", "listener", "backend"))
-        if not isinstance(ids, list) or not all(isinstance(each, str) for each in (command, listener, backend)):
+        texts = [command, listener, backend, *(write.values() if isinstance(write, dict) else [None])]
+        if not isinstance(ids, list) or not all(isinstance(each, str) for each in texts):
             raise Refused("the request has a field of a wrong type")
-        return cls(command, listener, backend, tuple(map(str, ids)), fields.get("all") is True)
+        return cls(command, listener, backend, tuple(map(str, ids)), fields.get("all") is True, write)
 
     def line(self) -> bytes:
         """Return it as a line of JSON."""
