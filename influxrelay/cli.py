@@ -1,4 +1,4 @@
-"""The command line for the operator: ``influxrelay queues``, ``dead-letters``, ``shards``, ``verify`` and others."""
+"""The command line for the operator: ``influxrelay queues``, ``dead-letters``, ``verify``, ``repair`` and others."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from influxrelay.config.loader import load
 from influxrelay.config.readers import NotAllowed
 from influxrelay.config.settings import Config
 from influxrelay.config.sharding import time as read_time
 from influxrelay.core.errors import InfluxRelayError
-from influxrelay.core.text import count, size
+from influxrelay.core.text import age, count, size
 from influxrelay.operations import render as show
 from influxrelay.operations.arguments import USAGE, make_parser
 from influxrelay.operations.views import Refused, Request, socket_path
+
+if TYPE_CHECKING:
+    from influxrelay.verification.command import Wanted
 
 OK, REFUSED = 0, 1
 DIFFERENT, NOT_KNOWN = 1, 2
@@ -42,7 +45,9 @@ _SHOWN: dict[str, Callable[[dict[str, Any]], str]] = {
     "shards": show.shards,
     "config": show.converted,
     "verify": show.verified,
+    "repair": show.repaired,
 }
+_JUDGED = {"verify": "equal", "repair": "complete"}  # commands whose exit code is that of what they find
 
 
 class NoRelay(Refused):
@@ -52,7 +57,8 @@ class NoRelay(Refused):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the arguments say, and return the exit code: 0 done, 1 refused or not found, 2 wrong usage.
 
-    Of ``verify``: 0 equal, 1 different, 2 it could not be told.
+    Of ``verify``: 0 equal, 1 different, 2 it could not be told; of ``repair``: 0 the backend has all that it lacked, 1
+    it has not, 2 it could not be told.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -60,19 +66,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         request = _request(options)
-        local = {"shards": _shards, "config": _convert, "verify": _verify}.get(request.command)
+        local = {"shards": _shards, "config": _convert, "verify": _verify, "repair": _repair}.get(request.command)
         answer = local(options) if local is not None else _ask(options, request)
         print(json.dumps(answer, indent=2) if options.json else _text(request.command, answer), flush=True)
     except InfluxRelayError as error:
         print(f"influxrelay: {show.safe(str(error))}".replace("\n", " "), file=sys.stderr)
-        return NOT_KNOWN if options.command == "verify" else REFUSED
+        return NOT_KNOWN if options.command in _JUDGED else REFUSED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read it has seen enough
         return REFUSED
     except KeyboardInterrupt:
         return 130
-    if request.command == "verify":
-        return OK if answer["equal"] else DIFFERENT
+    if request.command in _JUDGED:
+        return OK if answer[_JUDGED[request.command]] else DIFFERENT
     return REFUSED if answer.get("failed") else OK
 
 
@@ -121,37 +127,87 @@ def _time(command: str, option: str, value: str) -> int | None:
 
 def _verify(options: argparse.Namespace) -> dict[str, Any]:
     """Compare the backends of a listener; what is to be known besides goes to standard error."""
-    from influxrelay.verification.command import Wanted, verify  # noqa: PLC0415 (it needs Twisted)
+    from influxrelay.verification.command import verify  # noqa: PLC0415 (it needs Twisted)
 
-    share = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)%", options.share)
-    if share is None or not 0 < float(share[1]) <= 100:
-        _wrong("verify", f"--share: found {options.share!r}; allowed: a part such as 25%, above 0%, at most 100%")
-    wanted = Wanted(
-        listener=options.listener,
-        database=options.database,
-        policy=options.retention_policy,
-        measurement=options.measurement,
-        since=_time("verify", "--since", options.since),
-        until=_time("verify", "--until", options.until),
-        share=float(share[1]) / 100,
-        user=options.user,
-        password_file=options.password_file,
-    )
-    watched = sys.stderr.isatty()
+    wanted = _wanted(options)
 
     def progress(done: int, total: int, found: Any) -> None:
-        if watched:
-            shown = f"{done} of {count(total, 'measurement')}, {count(found.points, 'point')} read"
-            print(end=f"\r{shown}, {count(len(found.differences), 'difference')}\x1b[K", file=sys.stderr, flush=True)
+        shown = f"{done} of {count(total, 'measurement')}, {count(found.points, 'point')} read"
+        _watch(f"{shown}, {count(len(found.differences), 'difference')}")
 
     try:
         answer = verify(load(options.config), wanted, lambda: _ask(options, Request("queues")), progress)
     finally:
-        if watched:
-            print(end="\r\x1b[K", file=sys.stderr, flush=True)
-    for note in answer.notes:
-        print(show.safe(f"{answer.listener}: {note}"), file=sys.stderr)
+        _watch("")
+    _note(answer.listener, answer.notes)
     return answer.show()
+
+
+def _repair(options: argparse.Namespace) -> dict[str, Any]:
+    """Copy to a backend what it lacks; what is to be known besides goes to standard error."""
+    from influxrelay.verification.repair_command import Order, Relay, repair  # noqa: PLC0415 (it needs Twisted)
+
+    wanted = _wanted(options)
+    order = Order(
+        backend=options.backend,
+        source=options.source,
+        dry_run=options.dry_run,
+        overwrite=options.overwrite,
+        lost=options.lost,
+    )
+    if order.source == order.backend:
+        _wrong("repair", "--from: a backend cannot be copied from itself")
+    config = load(options.config)
+    path = options.socket or socket_path(config)
+    began = time.monotonic()
+
+    def ask(request: Request) -> dict[str, Any]:
+        with contextlib.closing(_lines(path, request)) as lines:
+            return _answer(lines, quiet=True)
+
+    def progress(done: int, total: int, copied: int) -> None:
+        left = f", {age((time.monotonic() - began) * (total - done) / done)} to go" if done else ""
+        _watch(f"{done} of {count(total, 'window')}, {count(copied, 'point')} copied{left}")
+
+    relay = Relay(lambda: _ask_at(options, Request("queues"), config, path), ask)
+    try:
+        answer = repair(config, wanted, order, relay, progress)
+    finally:
+        _watch("")
+    _note(answer.listener, answer.notes)
+    return answer.show()
+
+
+def _watch(shown: str) -> None:
+    """Show how far the work is, in one line, to a person who watches."""
+    if sys.stderr.isatty():
+        print(end=f"\r{shown}\x1b[K", file=sys.stderr, flush=True)
+
+
+def _note(listener: str, notes: Sequence[str]) -> None:
+    for note in notes:
+        print(show.safe(f"{listener}: {note}"), file=sys.stderr)
+
+
+def _wanted(options: argparse.Namespace) -> Wanted:
+    """Return what is selected."""
+    from influxrelay.verification.command import Wanted  # noqa: PLC0415 (it needs Twisted)
+
+    command = options.command
+    share = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)%", options.share)
+    if share is None or not 0 < float(share[1]) <= 100:
+        _wrong(command, f"--share: found {options.share!r}; allowed: a part such as 25%, above 0%, at most 100%")
+    return Wanted(
+        listener=options.listener,
+        database=options.database,
+        policy=options.retention_policy,
+        measurement=options.measurement,
+        since=_time(command, "--since", options.since),
+        until=_time(command, "--until", options.until),
+        share=float(share[1]) / 100,
+        user=options.user,
+        password_file=options.password_file,
+    )
 
 
 def _convert(options: argparse.Namespace) -> dict[str, Any]:

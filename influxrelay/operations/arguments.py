@@ -64,6 +64,10 @@ def make_parser() -> Parser:
         share="100%",
         user="",
         password_file="",
+        source="",
+        dry_run=False,
+        overwrite=False,
+        lost=False,
     )
     parser.add_argument("--version", action="version", version=f"influxrelay {__version__}")
     topics = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -131,6 +135,25 @@ def make_parser() -> Parser:
         "verify",
         "compare what the InfluxDB 1.x backends of a listener contain. Exit codes: 0 equal, 1 different, 2 not known.",
     )
+    _add_selection(verify)
+
+    repair = add(
+        topics,
+        "repair",
+        "copy to a backend what it lacks and another has, through its queue. Exit codes: 0 it has all that it lacked,"
+        " 1 something could not be copied, 2 not known.",
+    )
+    repair.add_argument("backend", metavar="BACKEND")
+    repair.add_argument("--from", dest="source", metavar="BACKEND", help="copy from this one (default: all in sync)")
+    repair.add_argument("--dry-run", action="store_true", help="change nothing; exit code 1 if something is to be done")
+    repair.add_argument("--overwrite", action="store_true", help="replace values that differ from those of --from")
+    repair.add_argument("--lost", action="store_true", help="only the time in which its queue has dropped writes")
+    _add_selection(repair)
+    return parser
+
+
+def _add_selection(parser: Parser) -> None:
+    """Add the options by which points are selected."""
     for name, what, words in (
         ("--database", "NAME", "only this database"),
         ("--retention-policy", "NAME", "only retention policies of this name"),
@@ -141,5 +164,4 @@ def make_parser() -> Parser:
         ("--user", "NAME", "for backends whose output has no credentials"),
         ("--password-file", "FILE", "its password"),
     ):
-        verify.add_argument(name, metavar=what, help=words)
-    return parser
+        parser.add_argument(name, metavar=what, help=words)

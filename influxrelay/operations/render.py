@@ -170,12 +170,41 @@ def _named(epoch: dict[str, Any]) -> str:
     return ", ".join(f"{each['name']} (weight {each['weight']:g})" for each in found)
 
 
+def repaired(answer: dict[str, Any]) -> str:
+    """Say what was copied to a backend, and what was not."""
+    dry, sources = answer["dry_run"], ", ".join(answer["from"])
+    name = f"{answer['listener']}/{answer['backend']}"
+    lines = [f"{name}: {'would create' if dry else 'created'} {each}" for each in answer["created"]]
+    lines += [*_differences(answer["differences"]), ""] if answer["differences"] else []
+    if answer["not_copied"]:
+        table = [("NOT COPIED", "DATABASE", "RETENTION POLICY", "MEASUREMENT", "SINCE", "UNTIL", "")]
+        names = ("database", "retention_policy", "measurement", "since", "until", "message")
+        table += [(str(each["points"]), *(each[field] for field in names)) for each in answer["not_copied"]]
+        lines += [*_aligned(table), ""]
+    done = f"{count(answer['copied'], 'point')} {'would be ' if dry else ''}copied from {sources or 'nowhere'}"
+    if answer["overwritten"]:
+        done += f", {count(answer['overwritten'], 'point')} {'would be ' if dry else ''}overwritten"
+    if answer["differing"]:
+        done += f", {count(answer['differing'], 'point')} with other values left as they are (--overwrite copies them)"
+    if failed := sum(each["points"] for each in answer["not_copied"]):
+        done += f", {count(failed, 'point')} not copied"
+    lines.append(f"{name}: {done}.")
+    if answer["losses_forgotten"]:
+        lines.append(f"{name}: what its queue had lost is there again, and no longer counted.")
+    return "\n".join(lines)
+
+
 def verified(answer: dict[str, Any]) -> str:
     """Show how backends differ."""
     compared = answer["compared"]
     looked = f"{count(compared['windows'], 'window')} compared by aggregates, {count(compared['points'], 'point')} read"
     if answer["equal"]:
         return f"Equal: {looked}."
+    found = count(len(answer["differences"]), "difference")
+    return "\n".join([*_differences(answer["differences"]), "", f"{found}: {looked}."])
+
+
+def _differences(differences: Sequence[dict[str, Any]]) -> list[str]:
     table = [("KIND", "BACKEND", "DATABASE", "RETENTION POLICY", "MEASUREMENT", "SINCE", "UNTIL", "POINTS", "")]
     table += [
         (
@@ -189,10 +218,9 @@ def verified(answer: dict[str, Any]) -> str:
             str(each["points"] or "-"),
             each.get("message", ""),
         )
-        for each in answer["differences"]
+        for each in differences
     ]
-    found = count(len(answer["differences"]), "difference")
-    return "\n".join([*_aligned(table), "", f"{found}: {looked}."])
+    return _aligned(table)
 
 
 def converted(answer: dict[str, Any]) -> str:

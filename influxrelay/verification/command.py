@@ -86,36 +86,56 @@ def verify(config: Config, wanted: Wanted, queues: Queues, progress: Callable[[i
 
     :raises InfluxRelayError: it cannot be told whether they are equal.
     """
-    listener = _listener(config, wanted.listener)
-    outputs, notes = _outputs(listener)
+    listener = find_listener(config, wanted.listener)
+    outputs, notes = find_outputs(listener)
     names = tuple(each.name for each in outputs)
     if len(outputs) < 2:
         raise Refused("; ".join([f"{listener.name} has fewer than two InfluxDB 1.x backends to compare", *notes]))
-    bounds = Window(
-        EVERYTHING.since if wanted.since is None else max(wanted.since, EVERYTHING.since),
-        EVERYTHING.until if wanted.until is None else min(wanted.until, EVERYTHING.until),
-    )
-    queued, more = _queued(queues, listener.name, names)
-    notes += more
-    if queued is not None and wanted.until is None:
-        bounds = bounds._replace(until=min(bounds.until, queued))
-        notes.append(f"points from {iso_nanoseconds(queued)} on are left out; --until sets another end")
+    queued, more = queued_since(queues, listener.name, names)
+    bounds, note = bounds_of(wanted, queued)
+    notes += [*more, *note]
     if bounds.length <= 0:
         raise Refused("; ".join(["there is no time left to compare", *notes]))
     password = wanted.password()
-    servers = [_server(each, wanted, password) for each in outputs]
+    servers = [make_server(each, wanted, password) for each in outputs]
     selection = Selection(wanted.database, wanted.policy, wanted.measurement, bounds)
     try:
         outcome = Comparison(servers, selection, progress).run()
     finally:
         for each in servers:
             each.close()
-    return Answer(listener.name, names, outcome, [*notes, *_not_looked_at(outcome)])
+    return Answer(listener.name, names, outcome, [*notes, *not_looked_at(outcome)])
 
 
-def _listener(config: Config, name: str) -> ListenerConfig:
+def bounds_of(wanted: Wanted, queued: int | None) -> tuple[Window, list[str]]:
+    """Return the time to compare, and what is to be said of it.
+
+    :param queued: since when something is queued.
+    """
+    bounds = Window(
+        EVERYTHING.since if wanted.since is None else max(wanted.since, EVERYTHING.since),
+        EVERYTHING.until if wanted.until is None else min(wanted.until, EVERYTHING.until),
+    )
+    if queued is None or wanted.until is not None:
+        return bounds, []
+    note = f"points from {iso_nanoseconds(queued)} on are left out; --until sets another end"
+    return bounds._replace(until=min(bounds.until, queued)), [note]
+
+
+def find_listener(config: Config, name: str, backend: str = "") -> ListenerConfig:
+    """Return the listener of this name.
+
+    :param name: empty if there is only one that has the backend, or backends to compare.
+    :raises Refused: there is none, or more than one.
+    """
     found = [each for each in config.listeners if name in ("", each.name) and each.outputs]
-    found = found if name else [each for each in found if len(_outputs(each)[0]) > 1] or found
+    if not name:
+        having = [
+            each
+            for each in found
+            if (backend in [output.name for output in each.outputs] if backend else len(find_outputs(each)[0]) > 1)
+        ]
+        found = having or found
     if len(found) == 1:
         return found[0]
     shards = [each.name for each in config.shards if name and each.name.startswith(f"{name}/")]
@@ -125,7 +145,7 @@ def _listener(config: Config, name: str) -> ListenerConfig:
     raise Refused(f"there is no listener {name}; there is: {names}" if name else f"name one with --listener: {names}")
 
 
-def _outputs(listener: ListenerConfig) -> tuple[list[HTTPOutputConfig], list[str]]:
+def find_outputs(listener: ListenerConfig) -> tuple[list[HTTPOutputConfig], list[str]]:
     """Return the outputs that can be compared, and of the others why not."""
     found: list[HTTPOutputConfig] = []
     notes = []
@@ -143,7 +163,7 @@ def _outputs(listener: ListenerConfig) -> tuple[list[HTTPOutputConfig], list[str
     return found, notes
 
 
-def _queued(queues: Queues, listener: str, backends: Sequence[str]) -> tuple[int | None, list[str]]:
+def queued_since(queues: Queues, listener: str, backends: Sequence[str]) -> tuple[int | None, list[str]]:
     """Return when the oldest write was accepted that a backend does not have yet, and what is to be said of it."""
     try:
         answer = queues()
@@ -163,7 +183,8 @@ def _queued(queues: Queues, listener: str, backends: Sequence[str]) -> tuple[int
     return min(oldest, default=None), notes
 
 
-def _not_looked_at(outcome: Outcome) -> Iterator[str]:
+def not_looked_at(outcome: Outcome) -> Iterator[str]:
+    """Yield what was only sampled, and what cannot be asked for."""
     if outcome.large:
         windows = count(outcome.large, "window")
         yield (
@@ -174,19 +195,35 @@ def _not_looked_at(outcome: Outcome) -> Iterator[str]:
         yield f"{'.'.join(each)} cannot be asked for: its name is not UTF-8"
 
 
-def _server(output: HTTPOutputConfig, wanted: Wanted, given_password: str) -> Server:
+def authorization(output: HTTPOutputConfig, wanted: Wanted, password: str) -> str:
+    """Return the header for requests to an output that has no credentials; empty if it has, or none are given.
+
+    :param password: of the user that is wanted.
+    """
+    names = {name.lower() for name, _ in output.headers}
+    given = output.username is not None or output.token is not None or "authorization" in names
+    if given or not wanted.user or not {"u", "p"}.isdisjoint(dict(parse_qsl(output.query))):
+        return ""
+    return _basic(wanted.user, password)
+
+
+def make_server(output: HTTPOutputConfig, wanted: Wanted, password: str) -> Server:
+    """Return a backend to be asked; ``password`` is the wanted user's."""
     headers = dict(output.headers)
     given = {name: value for name, value in parse_qsl(output.query) if name in ("u", "p")}
-    user, password = output.username, output.password
     if output.token is not None:
         headers["Authorization"] = f"Token {output.token}"
-    elif user is None and wanted.user and not given and "authorization" not in map(str.lower, headers):
-        user, password = wanted.user, given_password
-    if user is not None:
-        headers["Authorization"] = "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+    elif output.username is not None:
+        headers["Authorization"] = _basic(output.username, output.password)
+    elif words := authorization(output, wanted, password):
+        headers["Authorization"] = words
     tls = ClientTLS(
         verify=not output.skip_tls_verification,
         ca_file=output.ca_file,
         client_certificate=output.client_certificate,
     )
     return Server(output.name, output.query_url, tls, headers, given, share=wanted.share)
+
+
+def _basic(user: str, password: str | None) -> str:
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()

@@ -36,6 +36,7 @@ from influxrelay.verification.windows import (
 )
 
 T = TypeVar("T")
+Mend = Callable[[Measurement, Window, Mapping[str, set[str]]], None]
 
 PIECE = 10_000  # points that are read at a time
 SMALL = 1000  # points of a window that is compared in full even if its aggregates are equal
@@ -81,6 +82,9 @@ class Comparison:
 
     :param servers: at least two.
     :param progress: is called with how many measurements are done, of how many, and with what was found so far.
+    :param mend: is called with each window in which points differ, for whoever wants to do something about it, and with
+        the types that the fields have on the first server. Then the newest windows of all measurements come first, and
+        those are counted instead of measurements.
     """
 
     servers: Sequence[Server]
@@ -89,6 +93,7 @@ class Comparison:
     random: Random = attrs.field(factory=Random)
     sleep: Callable[[float], None] = time.sleep
     now: int = attrs.field(factory=time.time_ns)
+    mend: Mend | None = None
     outcome: Outcome = attrs.field(factory=Outcome, init=False)
     _done: int = attrs.field(default=0, init=False)
     _total: int = attrs.field(default=0, init=False)
@@ -116,9 +121,8 @@ class Comparison:
         ]
         if wanted.measurement and not measurements:
             raise NothingToCompare(f"no backend has a measurement {wanted.measurement}")
-        self._total = len(measurements)
-        for done, measurement in enumerate(measurements):
-            self._done = done
+        work: list[tuple[_MeasurementComparison, list[Window]]] = []
+        for measurement in measurements:
             place = (measurement.database, measurement.policy)
             servers = [each for each in self.servers if place in schemas[each.name].places]
             if "\ufffd" in measurement.name:
@@ -127,9 +131,28 @@ class Comparison:
                 groups = [group for each in servers for group in schemas[each.name].groups.get(place, ())]
                 windows = shard_windows(groups, wanted.bounds)
                 types = {name: each.get(measurement.name, {}) for name, each in fields[place].items()}
-                self.outcome.differences += self._types(servers, measurement, windows, types)
-                _MeasurementComparison(self, servers, measurement).run(windows)
+                compared = _MeasurementComparison(self, servers, measurement, types)
+                work.append((compared, windows))
+        self._compare(work)
         return self.outcome
+
+    def _compare(self, work: Sequence[tuple[_MeasurementComparison, list[Window]]]) -> None:
+        if self.mend is None:
+            self._total = len(work)
+            for self._done, (compared, windows) in enumerate(work):
+                compared.compare_types(windows)
+                for window in windows:
+                    compared.compare(window)
+                compared.finish()
+            return
+        steps = [(window, compared) for compared, windows in work for window in windows]
+        steps.sort(key=lambda step: step[0].since, reverse=True)
+        self._total = len(steps)
+        for self._done, (window, compared) in enumerate(steps):
+            compared.compare_types([window])
+            compared.compare(window)
+        for compared, _ in work:
+            compared.finish()
 
     def report(self) -> None:
         """Tell how far it is."""
@@ -139,7 +162,7 @@ class Comparison:
         having = [each for each in self.servers if place in schemas[each.name].places]
         return {each.name: read_fields(keys) for each, keys in _asked(having, statements.field_keys(*place))}
 
-    def _types(
+    def types(
         self,
         servers: Sequence[Server],
         measurement: Measurement,
@@ -176,17 +199,22 @@ class Comparison:
 
 @attrs.define
 class _MeasurementComparison:
-    """Compares one measurement, from the earliest window to the latest."""
+    """Compares one measurement, window by window."""
 
     whole: Comparison
     servers: Sequence[Server]
     measurement: Measurement
+    types: Mapping[str, Mapping[str, set[str]]]
     ledger: Ledger = attrs.field(factory=Ledger, init=False)
     sample: list[tuple[Window, int]] = attrs.field(factory=list, init=False)
 
-    def run(self, windows: Iterable[Window]) -> None:
-        for window in windows:
-            self._divide(window, PARTS)
+    def compare_types(self, windows: Iterable[Window]) -> None:
+        self.whole.outcome.differences += self.whole.types(self.servers, self.measurement, windows, self.types)
+
+    def compare(self, window: Window) -> None:
+        self._divide(window, PARTS)
+
+    def finish(self) -> None:
         large, outcome = self.sample, self.whole.outcome
         outcome.large += len(large)
         for window, points in sorted(self.whole.random.sample(large, -(-len(large) // SAMPLED))):
@@ -248,11 +276,14 @@ class _MeasurementComparison:
         servers = self._points(window)
         self.whole.outcome.points += max(sum(map(len, points.values())) for points in servers.values())
         found = differing(servers)
-        if found:
-            if window.until > self.whole.now - _SETTLING:
+        is_recent = window.until > self.whole.now - _SETTLING
+        if found and (is_recent or self.whole.mend is None):
+            if is_recent:
                 self.whole.sleep(_PAUSE)
             servers = self._points(window)
             found &= differing(servers)
+        if found and self.whole.mend is not None:
+            self.whole.mend(self.measurement, window, self.types[self.servers[0].name])
         self.ledger.add(runs(found, servers))
         self.whole.report()
 

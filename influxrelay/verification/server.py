@@ -19,6 +19,7 @@ from influxrelay.transport.tls import ClientTLS
 _TRIES = 3
 _PAUSE = 1.0  # seconds between two of them
 _CHUNK = 10_000  # points of one piece of an answer
+_RESTARTING = re.compile("engine is closed|shard is disabled|server closed")
 _ZERO = re.compile(rb"[\[,]-0[\],]")
 
 
@@ -61,6 +62,7 @@ class Server:
     :ivar headers: for each request.
     :ivar parameters: for each request: what stands in the query string of the output's location.
     :ivar timeout: seconds for each piece of an answer.
+    :ivar tries: how often a statement is sent, a second apart, before the server counts as unanswering.
     :ivar share: of the time that the server may be kept busy, above 0 and at most 1.
     """
 
@@ -71,6 +73,7 @@ class Server:
     parameters: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     timeout: float = 600.0
     share: float = 1.0
+    tries: int = _TRIES
     sleep: Callable[[float], None] = time.sleep
     _connection: http.client.HTTPConnection | None = attrs.field(default=None, init=False)
 
@@ -87,12 +90,12 @@ class Server:
                 self.sleep((time.monotonic() - began) * (1 / self.share - 1))
 
     def _ask(self, statement: str) -> list[Series]:
-        for tried in range(1, _TRIES + 1):
+        for tried in range(1, self.tries + 1):
             try:
                 return self._exchange(statement)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.close()
-                if tried == _TRIES:
+                if tried == self.tries:
                     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
                     raise Unanswered(f"{self.name} does not answer: {words}") from None
                 self.sleep(_PAUSE)
@@ -128,6 +131,8 @@ class Server:
                     yield Series(each.get("name", ""), each.get("tags", {}), each["columns"], each.get("values", []))
             if problem:
                 self.close()
+                if _RESTARTING.search(str(problem)):
+                    raise http.client.HTTPException(str(problem))
                 raise Unanswered(f"{self.name}: {shortened(str(problem), 200)}")
 
     def _connect(self) -> http.client.HTTPConnection:

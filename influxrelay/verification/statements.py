@@ -5,7 +5,7 @@ A window lies within one shard group of every server: a field has one type there
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from influxrelay.influxql.timerange import EARLIEST, LATEST
@@ -73,3 +73,24 @@ def field_keys(database: str, policy: str) -> str:
 def retention_policies(database: str) -> str:
     """Return what asks for the retention policies of a database."""
     return f"SHOW RETENTION POLICIES ON {quoted(database)}"
+
+
+def create_database(database: str, policy: str = "", settings: Mapping[str, object] | None = None) -> str:
+    """Return what creates a database with a default retention policy as ``SHOW RETENTION POLICIES`` says."""
+    if settings is None:
+        return f"CREATE DATABASE {quoted(database)}"
+    return f"CREATE DATABASE {quoted(database)} WITH {_settings(settings)} NAME {quoted(policy)}"
+
+
+def create_policy(database: str, policy: str, settings: Mapping[str, object]) -> str:
+    """Return what creates a retention policy as ``SHOW RETENTION POLICIES`` says."""
+    default = " DEFAULT" if settings["default"] else ""
+    return f"CREATE RETENTION POLICY {quoted(policy)} ON {quoted(database)} {_settings(settings)}{default}"
+
+
+def _settings(settings: Mapping[str, object]) -> str:
+    duration = settings["duration"]
+    return (
+        f"DURATION {'INF' if duration == '0s' else duration} REPLICATION {settings['replicaN']}"
+        f" SHARD DURATION {settings['shardGroupDuration']}"
+    )

@@ -1,0 +1,67 @@
+"""Points as line protocol, from the values that a query returns: what cannot be written exactly is not written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from influxrelay.lineprotocol.splitting import split_lines
+
+_KINDS = {"integer": "i", "unsigned": "u"}
+_LOOSE_NEWLINE = re.compile(r"(?<!\\)(?:\\\\)*\n")  # ends a line: no backslash takes it along
+_SKIPPED = ("#", "\t", "\0")  # a comment, and blanks, where a line or its fields begin
+_MEASUREMENT = re.compile(r"[, ]")
+_TAG = re.compile(r"[,= ]")
+_FIELD = re.compile(r'[,"= ]')
+_STRING = re.compile(r'["\\]')
+
+
+def series_line(measurement: str, tags: Iterable[tuple[str, str]]) -> str:
+    """Return the beginning of a line; empty if it cannot be written (``models/points.go``, ``escapeMeasurement``)."""
+    names = [measurement, *(name for tag in tags for name in tag)]
+    if measurement[:1] in _SKIPPED or not all(map(_is_writable, names)):
+        return ""
+    written = [_MEASUREMENT.sub(_escaped, measurement)]
+    written += [f"{_TAG.sub(_escaped, name)}={_TAG.sub(_escaped, value)}" for name, value in tags]
+    return ",".join(written)
+
+
+def point_line(series: str, fields: Mapping[str, Any], kinds: Mapping[str, str], time: int) -> str:
+    """Return the line of a point; empty if it cannot be written.
+
+    :param series: what :func:`series_line` has returned.
+    :param kinds: of the fields that are numbers: ``float``, ``integer`` or ``unsigned``.
+    """
+    written = []
+    for name, value in fields.items():
+        shown = _value(value, kinds.get(name, ""))
+        if not shown or name[:1] in _SKIPPED or not _is_writable(name):
+            return ""
+        written.append(f"{_FIELD.sub(_escaped, name)}={shown}")
+    return f"{series} {','.join(written)} {time}" if series and written else ""
+
+
+def are_lines(lines: list[str]) -> bool:
+    """Say whether InfluxDB reads lines, joined by newlines, as just these."""
+    read, _ = split_lines("\n".join(lines).encode())
+    return len(read) == len(lines)
+
+
+def _value(value: Any, kind: str) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return "" if "\ufffd" in value else f'"{_STRING.sub(_escaped, value)}"'
+    if kind == "float":
+        return repr(float(value))
+    return f"{value}{_KINDS[kind]}" if kind in _KINDS and isinstance(value, int) else ""
+
+
+def _is_writable(name: str) -> bool:
+    """Say whether a name can be read back: bytes that are not UTF-8 are shown as U+FFFD, and a backslash escapes."""
+    return bool(name) and "\ufffd" not in name and not name.endswith("\\") and not _LOOSE_NEWLINE.search(name)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\{found[0]}"

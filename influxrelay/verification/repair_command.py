@@ -1,0 +1,343 @@
+"""``influxrelay repair``: what is copied from where, by way of the running relay."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from influxrelay.config.settings import Config, HTTPOutputConfig
+from influxrelay.core.text import count
+from influxrelay.listeners.factory import make_filter
+from influxrelay.operations import repair as outcomes
+from influxrelay.operations.views import Refused, Request
+from influxrelay.verification.command import (
+    Queues,
+    Wanted,
+    authorization,
+    bounds_of,
+    find_listener,
+    find_outputs,
+    make_server,
+    not_looked_at,
+    queued_since,
+)
+from influxrelay.verification.comparison import Comparison, NothingToCompare, Outcome, Selection
+from influxrelay.verification.differences import Difference
+from influxrelay.verification.points import MISSING
+from influxrelay.verification.repair import Mending, Uncopied, create_missing
+from influxrelay.verification.schema import read_schema
+from influxrelay.verification.statements import Measurement, Window
+
+TRIES = 120  # of a statement or a write, a second apart: a server or the relay may be restarting
+_MARGIN = 60 * 10**9  # nanoseconds beside what was lost: clocks differ, and clients take their time
+
+Ask = Callable[[Request], dict[str, Any]]
+"""Asks the running relay; raises :class:`Refused`."""
+
+
+@attrs.frozen
+class Relay:
+    """The relay.
+
+    :ivar queues: also answers from a stopped relay's journals.
+    """
+
+    queues: Queues
+    ask: Ask
+    sleep: Callable[[float], None] = time.sleep
+
+
+@attrs.frozen(kw_only=True)
+class Order:
+    """What the command line asks for, beside what is selected.
+
+    :ivar source: empty for all that can be copied from.
+    :ivar lost: whether only the time is looked at in which the queue has dropped writes.
+    """
+
+    backend: str
+    source: str = ""
+    dry_run: bool = False
+    overwrite: bool = False
+    lost: bool = False
+
+
+@attrs.define
+class Answer:
+    """What the command says.
+
+    :ivar created: databases and retention policies, with a point between them.
+    :ivar differences: that are left, or, of a dry run, found.
+    :ivar forgotten: whether the backend's losses are no longer counted.
+    :ivar notes: lines for people.
+    """
+
+    listener: str
+    backend: str
+    sources: tuple[str, ...] = ()
+    dry_run: bool = False
+    created: list[str] = attrs.field(factory=list)
+    copied: int = 0
+    overwritten: int = 0
+    differing: int = 0
+    uncopied: list[Uncopied] = attrs.field(factory=list)
+    differences: list[Difference] = attrs.field(factory=list)
+    forgotten: bool = False
+    notes: list[str] = attrs.field(factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the backend has all that it lacked."""
+        lacked = self.dry_run and (self.created or self.copied or self.overwritten)
+        return not self.uncopied and not lacked
+
+    def show(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        return {
+            "complete": self.complete,
+            "listener": self.listener,
+            "backend": self.backend,
+            "from": list(self.sources),
+            "dry_run": self.dry_run,
+            "created": self.created,
+            "copied": self.copied,
+            "overwritten": self.overwritten,
+            "differing": self.differing,
+            "not_copied": [each.show() for each in self.uncopied],
+            "differences": [each.show() for each in self.differences],
+            "losses_forgotten": self.forgotten,
+        }
+
+
+def repair(
+    config: Config,
+    wanted: Wanted,
+    order: Order,
+    relay: Relay,
+    progress: Callable[[int, int, int], None],
+) -> Answer:
+    """Copy to a backend what it lacks.
+
+    :param progress: is called with how many windows are done, of how many, and with how many points were copied.
+    :raises InfluxRelayError: it cannot be told whether the backend has everything, or it must not be repaired now.
+    """
+    listener = find_listener(config, wanted.listener, order.backend)
+    outputs, notes = find_outputs(listener)
+    by_name = {each.name: each for each in outputs}
+    for name in filter(None, (order.backend, order.source)):
+        if name not in by_name:
+            raise Refused("; ".join([f"{name} is no InfluxDB 1.x backend of {listener.name}", *notes]))
+    rows = _rows(relay.queues, listener.name, order)
+    answer = Answer(listener.name, order.backend, dry_run=order.dry_run, notes=notes)
+    sources = list(_sources(outputs, order, rows, answer))
+    if not sources:
+        raise Refused("; ".join(["there is no backend in sync to copy from; name one with --from", *answer.notes]))
+    answer.sources = tuple(each.name for each in sources)
+    queued, more = queued_since(relay.queues, listener.name, (order.backend, *answer.sources))
+    answer.notes += more
+    bounds, note = bounds_of(wanted, queued)
+    answer.notes += note
+    windows = [bounds]
+    drops = rows.get(order.backend, {}).get("drops", [])
+    if order.lost:
+        windows = _lost(drops, bounds)
+        if not windows:
+            answer.notes.append("its queue has lost nothing in this time")
+            return answer
+    elif bounds.length <= 0:
+        raise Refused("; ".join(["there is no time left to compare", *answer.notes]))
+    password = wanted.password()
+    target = attrs.evolve(make_server(by_name[order.backend], wanted, password), tries=TRIES, sleep=relay.sleep)
+    credentials = authorization(by_name[order.backend], wanted, password)
+    writer = _Writer(relay, listener.name, order.backend, credentials)
+    for each in sources:
+        source = attrs.evolve(make_server(each, wanted, password), tries=TRIES, sleep=relay.sleep)
+        mending = Mending(
+            source,
+            target,
+            writer.to_write_from(source.name),
+            order.overwrite,
+            order.dry_run,
+            make_filter(by_name[order.backend]),
+        )
+        try:
+            _copy(mending, wanted, windows, answer, progress)
+        finally:
+            source.close()
+            target.close()
+    if drops and not order.dry_run:
+        _forget(answer, wanted, order, relay, drops)
+    return answer
+
+
+def _copy(
+    mending: Mending,
+    wanted: Wanted,
+    windows: Sequence[Window],
+    answer: Answer,
+    progress: Callable[[int, int, int], None],
+) -> None:
+    """Copy what one source has in some ranges of time."""
+    source, target = mending.source, mending.target
+    copied = answer.copied
+    _create(mending, wanted, answer)
+    for window in windows:
+        selection = Selection(wanted.database, wanted.policy, wanted.measurement, window)
+        comparison = Comparison(
+            [source, target],
+            selection,
+            lambda done, total, _: progress(done, total, copied + mending.copied),
+            mend=mending.mend,
+        )
+        try:
+            outcome = comparison.run()
+        except NothingToCompare:
+            if len(answer.sources) == 1:
+                raise
+            answer.notes.append(f"{source.name} has nothing of what is asked for")
+            break
+        answer.differences += _left(outcome, target.name, mending)
+        answer.notes += not_looked_at(outcome)
+    answer.copied += mending.copied
+    answer.overwritten += mending.overwritten
+    answer.differing += mending.differing
+    answer.uncopied += mending.uncopied
+
+
+def _create(mending: Mending, wanted: Wanted, answer: Answer) -> None:
+    """Create the databases and retention policies that are missing."""
+    now = time.time_ns()
+    having = [read_schema(each, now, wanted.database, wanted.policy) for each in (mending.source, mending.target)]
+    for place, statement in create_missing(*having).items():
+        if not mending.dry_run:
+            mending.target.ask(statement)
+        answer.created.append(".".join(filter(None, place)))
+        if mending.dry_run and having[0].groups.get(place):
+            answer.notes.append(f"all of {answer.created[-1]} would be copied, and is not counted")
+
+
+def _left(outcome: Outcome, target: str, mending: Mending) -> Iterator[Difference]:
+    """Yield what the repair does not change, or what a dry run would."""
+    for each in outcome.differences:
+        if each.kind == MISSING:
+            if mending.dry_run and each.backends == (target,):
+                yield each
+        elif each.measurement == "" and len(each.backends) == 1:
+            continue  # created, or what only the target has
+        elif each.kind != "value" or mending.dry_run or not mending.overwrite:
+            yield each
+
+
+def _rows(queues: Queues, listener: str, order: Order) -> dict[str, dict[str, Any]]:
+    """Return the queues of the listener by backend.
+
+    :raises Refused: the relay does not run, or the backend is paused.
+    """
+    try:
+        found = queues()
+        problem = "the relay does not run" if found["relay"] == "stopped" else ""
+    except Refused as error:
+        found, problem = {"queues": []}, str(error)
+    if problem and (not order.dry_run or order.lost):
+        raise Refused(f"{problem}; what is copied goes through its queue: start it")
+    rows = {row["backend"]: row for row in found["queues"] if row["listener"] == listener}
+    if not order.dry_run and rows.get(order.backend, {}).get("state") == "paused":
+        raise Refused(f"{order.backend} is paused; resume it with: influxrelay queues resume {order.backend}")
+    return rows
+
+
+def _sources(
+    outputs: Sequence[HTTPOutputConfig], order: Order, rows: dict[str, dict[str, Any]], answer: Answer
+) -> Iterator[HTTPOutputConfig]:
+    """Yield the outputs to copy from: one that was named, else those that have lost nothing themselves."""
+    for each in outputs:
+        if each.name == order.backend or order.source not in ("", each.name):
+            continue
+        if rows.get(each.name, {}).get("drops"):
+            lost = f"{each.name} has lost writes itself, perhaps a DELETE"
+            if not order.source:
+                answer.notes.append(f"{lost}; nothing is copied from it unless --from names it")
+                continue
+            answer.notes.append(lost)
+        yield each
+
+
+def _lost(drops: Sequence[dict[str, Any]], bounds: Window) -> list[Window]:
+    """Return the ranges of time in which a queue has dropped writes, the newest first."""
+    found: list[Window] = []
+    for first, last in sorted((_nanoseconds(each["first"]), _nanoseconds(each["last"])) for each in drops):
+        window = Window(max(first - _MARGIN, bounds.since), min(last + _MARGIN, bounds.until))
+        if found and window.since <= found[-1].until:
+            found[-1] = Window(found[-1].since, max(found[-1].until, window.until))
+        elif window.length > 0:
+            found.append(window)
+    return found[::-1]
+
+
+def _nanoseconds(shown: str) -> int:
+    return int(datetime.fromisoformat(shown).timestamp()) * 10**9
+
+
+def _forget(answer: Answer, wanted: Wanted, order: Order, relay: Relay, drops: list[dict[str, Any]]) -> None:
+    """Have the losses counted from zero if all that was lost is there again."""
+    is_part = wanted.database or wanted.policy or wanted.measurement or wanted.until is not None
+    if is_part or wanted.since is not None or not answer.complete:
+        return
+    if answer.differing:
+        answer.notes.append(
+            f"{count(answer.differing, 'point')} of {order.backend} may be older than those that were lost: look at the"
+            " values, and copy them with --overwrite; until then its losses are counted"
+        )
+        return
+    if _rows(relay.queues, answer.listener, order).get(order.backend, {}).get("drops") != drops:
+        answer.notes.append(f"{order.backend} has lost more meanwhile: repair it again")
+        return
+    relay.ask(Request("queues mark-repaired", answer.listener, order.backend))
+    answer.forgotten = True
+
+
+@attrs.frozen
+class _Writer:
+    """Writes by way of the running relay, and waits for a while if it or the backend cannot take it."""
+
+    relay: Relay
+    listener: str
+    backend: str
+    authorization: str = attrs.field(repr=False)
+
+    def to_write_from(self, source: str) -> Callable[[Measurement, str], str]:
+        """Return what writes lines that are from this backend."""
+        return lambda measurement, lines: self._write(source, measurement, lines)
+
+    def _write(self, source: str, measurement: Measurement, lines: str) -> str:
+        request = Request(
+            "repair write",
+            self.listener,
+            self.backend,
+            write={
+                "database": measurement.database,
+                "retention_policy": measurement.policy,
+                "lines": lines,
+                "source": source,
+                "authorization": self.authorization,
+            },
+        )
+        message = ""
+        for tried in range(TRIES):
+            if tried:
+                self.relay.sleep(1)
+            try:
+                found = self.relay.ask(request)
+            except Refused as error:  # it may be restarting
+                message = str(error)
+                continue
+            outcome, message = found["outcome"], f"{self.backend}: {found['message']}"
+            if outcome in (outcomes.PAUSED, outcomes.DENIED):
+                raise Refused(message)
+            if outcome != outcomes.NOT_NOW:
+                return "" if outcome == outcomes.TAKEN else str(found["message"])
+        raise Refused(f"after {TRIES} tries: {message}")

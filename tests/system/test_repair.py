@@ -1,0 +1,227 @@
+"""``influxrelay repair`` beside a relay in front of two real InfluxDB servers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from testing.program import Child
+from testing.repair_case import RepairCase
+from testing.scripted import reactor
+
+T = 1_700_000_000 * 10**9
+_EARLIEST, _LATEST = -(2**63) + 2, 2**63 - 2
+
+
+class MissingTests(RepairCase):
+    """What a backend lacks is copied, exactly."""
+
+    async def test_everything(self) -> None:
+        """An emptied server gets its databases, its retention policies and all of its points, each as it was."""
+        self.start_relay()
+        self.execute(
+            self.a, f'CREATE RETENTION POLICY "a b" ON {self.db} DURATION 5200w REPLICATION 1 SHARD DURATION 2d'
+        )
+        lines = [
+            f'm,host=h{n % 7},x=t b={n % 2 == 0},f={n}.5,g={n},i={2**53 + n}i,s="a\n{n}",x={n} {T + n * 10**9}'
+            for n in range(3000)
+        ]
+        self.write_to((self.a,), *lines)
+        self.write_to(
+            (self.a,),
+            '\\"\\ \\,;m,t\\ =a\\,\\ b,u=\\= "f\\ \\="=1,k\\,l="\\"\\\\n\\\\",e="" 0',
+            f"m f=1 {_EARLIEST}",
+            f"m f=2 {_LATEST}",
+            f"m i={2**63 - 1}i,j={-(2**63)}i,f=-0,g=1.7976931348623157e308,h=5e-324 -1",
+            "m,ü=é s=\"日本 'x' \\ y\" 5",
+            "back\\slash,t=a\\b\\\\c f\\x=1 5",
+        )
+        self.write_to((self.a,), f"m i=7 {T // 2}", f'kinds v="x" {T}', "kinds v=1 1", f"kinds v=1i {T // 2}", rp="a b")
+        self.write_to((self.a,), f"kinds v=t {T // 3}", rp="a b")
+        self.execute(self.b, f"DROP DATABASE {self.db}")
+        answer = await self.repair("--dry-run", code=1)
+        self.assertEqual(answer["created"], [f"{self.db}.autogen", f"{self.db}.a b"])
+        self.assertIn("no backend has a measurement x", await self.refused("--dry-run", "--measurement", "x"))
+        answer = await self.repair()
+        self.assertEqual(answer["created"], [f"{self.db}.autogen", f"{self.db}.a b"])
+        self.assertEqual((answer["copied"], answer["not_copied"], answer["differences"]), (3011, [], []))
+        await self.assert_equal()
+        answer = await self.repair()
+        self.assertEqual((answer["created"], answer["copied"]), ([], 0))
+
+    async def test_dry_run(self) -> None:
+        """A dry run tells what would be copied, and changes nothing."""
+        self.start_relay()
+        self.both_have(*(f"m f={n} {T + n}" for n in range(10)))
+        self.write_to((self.a,), f"m f=1 {T + 10}", f"m g=1 {T + 3}")
+        self.write_to((self.b,), f"m f=1 {T + 11}")
+        answer = await self.repair("--dry-run", code=1)
+        self.assertEqual((answer["copied"], len(answer["differences"])), (2, 2))
+        self.assertEqual((await self.total(self.a), await self.total(self.b)), (11, 11))
+        answer = await self.repair("--since", "2023-11-14T22:13:20.00000001Z")
+        self.assertEqual((answer["copied"], answer["differences"]), (1, []))
+        answer = await self.repair()
+        self.assertEqual(answer["copied"], 1)
+        answer = await self.repair(backend="a")
+        self.assertEqual(answer["copied"], 1)
+        await self.assert_equal()
+        code, out, _ = await self.run_command(command=("repair", "b", "--database", self.db), config=self.config)
+        self.assertEqual((code, out), (0, "main/b: 0 points copied from a.\n"))
+
+    async def test_overwrite(self) -> None:
+        """Other values of a point are told, and replaced with --overwrite only."""
+        self.start_relay()
+        self.both_have(*(f"m f={n},i={n}i,b=true {T + n}" for n in range(10)), "zero f=0 1")
+        self.write_to((self.a,), f"m f=-1,i={2**53}i {T + 3}", f"m b=false {T + 4}", "zero f=-0 1")
+        answer = await self.repair()
+        self.assertEqual((answer["copied"], answer["differing"], len(answer["differences"])), (0, 3, 2))
+        answer = await self.repair("--overwrite", "--dry-run", code=1)
+        self.assertEqual((answer["overwritten"], len(answer["differences"])), (3, 2))
+        answer = await self.repair("--overwrite", "--from", "a")
+        self.assertEqual((answer["copied"], answer["overwritten"], answer["differences"]), (0, 3, []))
+        await self.assert_equal()
+
+    async def test_conflict(self) -> None:
+        """What a backend refuses is named, and everything else is copied."""
+        self.start_relay()
+        self.write_to((self.a,), *(f"m f={n} {T + n}" for n in range(5)), f"n f=1 {T}")
+        self.write_to((self.b,), f"m f=1i {T + 9}")
+        answer = await self.repair(code=1)
+        (failed,) = answer["not_copied"]
+        self.assertEqual((answer["copied"], failed["measurement"], failed["points"]), (1, "m", 5))
+        self.assertIn("field type conflict", failed["message"])
+        self.assertEqual((failed["since"], failed["until"]), ("2023-11-14T22:13:20Z", "2023-11-14T22:13:20.000000005Z"))
+        code, out, _ = await self.run_command(command=("repair", "b", "--database", self.db), config=self.config)
+        self.assertEqual(code, 1)
+        self.assertIn("main/b: 0 points copied from a, 5 points not copied.", out)
+
+    async def test_filter(self) -> None:
+        """What the backend's filters leave out is not copied."""
+        self.start_relay(filters='[[filter]]\noutputs = ["b"]\nmeasurement-expression = "^keep"\n')
+        self.write_to((self.a,), "keep f=1 1", "drop f=1 1")
+        self.assertEqual((await self.repair())["copied"], 1)
+        self.assertEqual([name for name, _ in await self.points(self.b)], ["keep"])
+
+
+class RelayTests(RepairCase):
+    """The relay's part."""
+
+    async def test_paused_and_stopped(self) -> None:
+        """A paused backend, one that is unknown, and a relay that does not run end with 2 and one line."""
+        service = self.start_relay()
+        self.write_to((self.a,), "m f=1 1")
+        self.assertIn("c is no InfluxDB 1.x backend of main", await self.refused(backend="c"))
+        self.assertIn("c is no InfluxDB 1.x backend of main", await self.refused("--from", "c"))
+        await self.run_command(command=("queues", "pause", "b"), config=self.config)
+        self.assertIn("b is paused; resume it with", await self.refused())
+        await self.run_command(command=("queues", "resume", "b"), config=self.config)
+        await self._end(service)
+        self.assertIn("the relay does not run", await self.refused())
+        self.assertEqual((await self.repair("--dry-run", code=1))["copied"], 1)
+
+    async def test_while_writing(self) -> None:
+        """New writes go on, and reach both servers; in the end they are equal."""
+        service = self.start_relay()
+        for start in range(0, 30_000, 10_000):
+            self.write_to(
+                (self.a,), *(f'm,h=h{n % 5} f={n},s="{n}" {T + n * 10**9}' for n in range(start, start + 10_000))
+            )
+        done = Deferred.fromCoroutine(self.repair())
+        written = 0
+        while not done.called:
+            line = b"m,h=h%d f=%d,g=1i %d" % (written % 5, written, T + written * 10**9 + 1)
+            self.assertEqual((await self.write(service.listeners[0], line)).status, 204)  # type: ignore[arg-type]
+            written += 1
+        answer = await done
+        self.assertGreaterEqual(answer["copied"], 30_000)
+        await self.both(30_000 + written)
+
+    async def test_killed(self) -> None:
+        """A repair that is killed, and started again, copies what is still missing."""
+        self.start_relay()
+        for start in range(0, 60_000, 20_000):
+            self.write_to(
+                (self.a,), *(f'm,h=h{n % 5} f={n},s="{n}" {T + n * 10**9}' for n in range(start, start + 20_000))
+            )
+        program = "import sys; from influxrelay.cli import main; sys.exit(main())"
+        command = [sys.executable, "-c", program, "repair", "b", "--database", self.db, "--config", self.config]
+        child = Child(command, ".")
+        while not await self.total(self.b) and child.code is None:
+            await deferLater(reactor, 0.02)
+        child.process.signalProcess("KILL")
+        while child.code is None:
+            await deferLater(reactor, 0.02)
+        self.assertEqual(child.code, -signal.SIGKILL)
+        there = await self.total(self.b)
+        self.assertGreater(there, 0)
+        answer = await self.repair()
+        self.assertLess(answer["copied"], 60_000)
+        await self.assert_equal()
+
+    async def test_restart(self) -> None:
+        """A server that is restarting is waited for."""
+        self.start_relay()
+        self.write_to((self.a,), *(f"m f={n} {T + n}" for n in range(10)))
+        await deferToThread(self.a.stop)
+        done = Deferred.fromCoroutine(self.repair())
+        await deferToThread(self.a.start)
+        self.assertEqual((await done)["copied"], 10)
+
+
+class LostTests(RepairCase):
+    """What a queue has dropped."""
+
+    async def lose(self, *lines: bytes) -> None:
+        """Have the relay accept writes of which b never gets anything."""
+        await self.run_command(command=("queues", "pause", "b"), config=self.config)
+        for line in lines:
+            self.assertEqual((await self.write(self.service.listeners[0], line)).status, 204)  # type: ignore[arg-type]
+        for action in ("drop", "resume"):
+            code, _, err = await self.run_command("--yes", command=("queues", action, "b"), config=self.config)
+            self.assertEqual(code, 0, err)
+
+    async def drops(self) -> int:
+        """Return how many writes of b count as lost."""
+        _, out, _ = await self.run_command("--json", command=("queues",), config=self.config)
+        rows = {row["backend"]: row for row in json.loads(out)["queues"]}
+        return sum(each["writes"] for each in rows["b"]["drops"])
+
+    async def test_lost(self) -> None:
+        """The time that the queue has dropped is copied, nothing else, and then counts as lost no more."""
+        self.start_relay()
+        self.write_to((self.a,), f"m f=1 {T}")
+        answer = await self.repair("--lost")
+        self.assertEqual((answer["copied"], answer["losses_forgotten"]), (0, False))
+        await self.lose(b"m f=2", b"m f=3", b"n f=1")
+        self.assertEqual(await self.drops(), 3)
+        self.assertIn("there is no backend in sync to copy from", await self.refused(backend="a"))
+        self.assertEqual((await self.repair("--from", "b", backend="a"))["copied"], 0)
+        answer = await self.repair("--lost", "--dry-run", code=1)
+        self.assertEqual((answer["copied"], answer["losses_forgotten"]), (3, False))
+        answer = await self.repair("--lost")
+        self.assertEqual((answer["copied"], answer["losses_forgotten"]), (3, False))
+        self.assertEqual(await self.drops(), 3)
+        self.assertEqual((await self.total(self.a), await self.total(self.b)), (4, 3))
+        code, out, err = await self.run_command("--lost", command=("repair", "b"), config=self.config)
+        self.assertEqual(code, 0, err)
+        self.assertIn("main/b: what its queue had lost is there again, and no longer counted.", out)
+        self.assertEqual(await self.drops(), 0)
+
+    async def test_value_lost(self) -> None:
+        """A value that was lost, and of which the backend has an older one, counts until it is copied."""
+        self.start_relay()
+        now = time.time_ns()
+        self.both_have(f"m f=1 {now}")
+        await self.lose(b"m f=2 %d" % now)
+        code, out, err = await self.run_command("--lost", "--json", command=("repair", "b"), config=self.config)
+        self.assertEqual((code, json.loads(out)["differing"], await self.drops()), (0, 1, 1))
+        self.assertIn("1 point of b may be older than those that were lost", err)
+        await self.run_command("--lost", "--overwrite", command=("repair", "b"), config=self.config)
+        self.assertEqual(await self.drops(), 0)
+        await self.assert_equal()
