@@ -53,13 +53,14 @@ class FilterSimulationTests(SynchronousTestCase):
         seen: list[str] = []
         for seed in range(ENOUGH):
             queue_simulation.run(seed, 1, lambda _, problem: seen.append(str(problem)), FilterWorld)
+            self.flushLoggedErrors(Violation)  # raised within the journal, where it comes of the mistake
             if seen and any(pattern in seen[-1] for pattern in patterns):
                 return
         self.fail(f"{patterns} was not noticed, but {sorted(set(seen))[:5]}")
 
     def test_not_skipped(self) -> None:
         """A cursor that waits for what is not for its backend is noticed."""
-        self.check(JournalBacklog, "skip", lambda *_: None, "has something left")
+        self.check(JournalBacklog, "skip", lambda *_: None, "has something left", "does not end")
 
     def test_skipped_too_early(self) -> None:
         """A cursor that passes what waits when it passes what is not for its backend is noticed."""

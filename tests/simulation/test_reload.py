@@ -19,7 +19,7 @@ from tests.simulation.settle import Violation
 
 SCHEDULES = 150
 FOUND_BEFORE = (60, 132, 201, 6258)  # schedules that once broke a promise
-ENOUGH = 300  # schedules in which each mistake must be noticed
+ENOUGH = 600  # schedules in which each mistake must be noticed
 reconfigure = Sender.reconfigure
 
 

@@ -270,7 +270,7 @@ class LifeTests(SynchronousTestCase):
         self.assertIn(backend.url, (root.path / "etc/influxrelay/relay.toml").read_text())
         self.assertIn("Nothing is wrong.", root.run("influxrelay", "queues"))
         manager.stop(signal.SIGTERM)
-        self.assertIn(f"influxrelay {UPGRADE} starts", manager.tail())
+        self.assertIn(f"starting influxrelay {UPGRADE} on", manager.tail())
         self.assertNotIn("Traceback", manager.tail())
 
         root.run("dpkg", "--remove", "influxrelay")
