@@ -10,6 +10,7 @@ from collections.abc import Callable
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import REMOTE_WRITE, Reply, Write
@@ -24,6 +25,7 @@ from influxrelay.delivery.status import BackendStatus
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.remotewrite.headers import is_version_2
 
+_TICK = 0.02  # seconds between two looks at a barrier
 STATES = ("up", "trouble", "paused", "behind")
 
 
@@ -239,6 +241,15 @@ class Sender:
             return True
 
         return is_past
+
+    async def catches_up(self, seconds: float) -> bool:
+        """Return whether, in this time, the backend gets done with all that was submitted until now."""
+        is_past, deadline = self.barrier(), self._reactor.seconds() + seconds
+        while not is_past():
+            if self._dispatcher.closed is not None or self._reactor.seconds() >= deadline:
+                return False
+            await deferLater(self._reactor, _TICK)
+        return True
 
     # -- the operator, and another configuration
 

@@ -21,6 +21,9 @@ _UNWRITABLE = "line protocol cannot say it exactly"
 
 Point = tuple[Tags, int]
 Fields = dict[str, Any]
+Replaceable = dict[tuple[Point, str], tuple[Any, Any]]
+"""Which values of a field the target may have that are to be replaced: what was written, and what was there before."""
+
 Write = Callable[[Measurement, str], str]
 """Writes lines to the target; returns why it has refused some of them, empty if it has taken all."""
 
@@ -76,11 +79,12 @@ class Mending:
         """Copy what is missing in a window that lies within one shard group.
 
         What was written is read back. If a client has written the same point meanwhile, its value may have come to the
-        target before ours: then the source has it, and it is written again.
+        target before ours: then the source has it, and it is written again. A value that is neither ours nor was there
+        before is a newer one, and stays.
 
         :param types: those that each field has on the source.
         """
-        ours: set[tuple[Point, str]] = set()
+        ours: Replaceable = {}
         copied: set[Point] = set()
         overwritten: set[Point] = set()
         kinds: dict[str, str] = {}
@@ -98,7 +102,10 @@ class Mending:
             if self.dry_run:
                 break
             message = self._copy(measurement, lacking, kinds) or message
-            ours.update((point, field) for point, fields in lacking.items() for field in fields)
+            target = found[1]
+            for point, fields in lacking.items():
+                has = target.get(point[0], {}).get(point[1], {})
+                ours |= {(point, name): (value, has.get(name)) for name, value in fields.items()}
             before = lacking
         left = {} if self.dry_run else lacking
         self.copied += len(copied - overwritten - left.keys())
@@ -107,7 +114,7 @@ class Mending:
         self._note(measurement, left, kinds, message)
 
     def _lacking(
-        self, measurement: Measurement, source: Points, target: Points, ours: set[tuple[Point, str]]
+        self, measurement: Measurement, source: Points, target: Points, ours: Replaceable
     ) -> tuple[dict[Point, Fields], set[Point]]:
         """Return the fields to be written of each point, and the points that have other values on the target."""
         lacking: dict[Point, Fields] = {}
@@ -123,7 +130,10 @@ class Mending:
                     if name in has:
                         if not _differ(value, has[name]):
                             continue
-                        if (point, name) not in ours:
+                        if (point, name) in ours:
+                            if all(_differ(each, has[name]) for each in ours[point, name]):
+                                continue
+                        else:
                             differing.add(point)
                             if not self.overwrite:
                                 continue

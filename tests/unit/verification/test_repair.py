@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from influxrelay.lineprotocol.filters import Filter
+from influxrelay.transport.tls import ClientTLS
 from influxrelay.verification.lines import are_lines, point_line, series_line
-from influxrelay.verification.repair import create_missing
+from influxrelay.verification.repair import Mending, create_missing
 from influxrelay.verification.schema import Schema
-from influxrelay.verification.server import NegativeZero
+from influxrelay.verification.server import NegativeZero, Series, Server
+from influxrelay.verification.statements import Measurement, Window
 
 
 class LineTests(SynchronousTestCase):
@@ -43,6 +50,93 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(point_line("m", {"f": 1}, {}, 1), "")
         self.assertEqual(point_line("m", {"f": 1.5}, {"f": "integer"}, 1), "")
         self.assertEqual(point_line("", {"f": True}, {}, 1), "")
+
+
+M = Measurement("d", "rp", "m")
+
+
+@attrs.define
+class FakeServer(Server):
+    """A server whose points are a dictionary: the values of the field f by time."""
+
+    values: dict[int, Any] = attrs.field(factory=dict)
+
+    def ask(self, statement: str) -> list[Series]:
+        """Return all points."""
+        assert statement.startswith("SELECT *::field"), statement
+        return [Series("m", {}, ["time", "f"], [list(each) for each in self.values.items()])]
+
+
+def fake(**values: Any) -> FakeServer:
+    """Return a server with values at the times 1, 2 and so on."""
+    tls = ClientTLS()
+    return FakeServer("fake", "", tls, values={int(time[1:]): value for time, value in values.items()})
+
+
+class MendingTests(SynchronousTestCase):
+    """Copying what is missing in a window."""
+
+    def mend(
+        self, source: FakeServer, target: FakeServer, *meanwhile: Callable[[], object], **settings: Any
+    ) -> Mending:
+        """Mend; after each write the next thing happens meanwhile."""
+        happenings = iter(meanwhile)
+
+        def write(measurement: Measurement, lines: str) -> str:
+            self.assertEqual(measurement, M)
+            for line in lines.splitlines():
+                _, fields, time = line.split(" ")
+                target.values[int(time)] = float(fields.removeprefix("f="))
+            next(happenings, lambda: None)()
+            return ""
+
+        mending = Mending(source, target, settings.pop("write", write), **settings)
+        mending.mend(M, Window(0, 10), {"f": {"float"}})
+        return mending
+
+    def test_copied(self) -> None:
+        """What is missing is copied, and other values are left as they are, unless they are to be overwritten."""
+        source, target = fake(t1=1, t2=2, t3=3), fake(t2=5, t4=4)
+        mending = self.mend(source, target)
+        self.assertEqual(target.values, {1: 1, 2: 5, 3: 3, 4: 4})
+        self.assertEqual((mending.copied, mending.overwritten, mending.differing), (2, 0, 1))
+        mending = self.mend(source, target, overwrite=True)
+        self.assertEqual(target.values, {1: 1, 2: 2, 3: 3, 4: 4})
+        self.assertEqual((mending.copied, mending.overwritten, mending.differing), (0, 1, 0))
+
+    def test_dry_run(self) -> None:
+        """A dry run counts what it would do."""
+        source, target = fake(t1=1, t2=2), fake(t2=5)
+        mending = self.mend(source, target, overwrite=True, dry_run=True)
+        self.assertEqual((target.values, mending.copied, mending.overwritten), ({2: 5}, 1, 1))
+
+    def test_newer_value(self) -> None:
+        """A value that a client writes meanwhile is there in the end, whether it or ours came first."""
+        source, target = fake(t1=1), fake()
+        self.mend(source, target, lambda: source.values.update({1: 7}))
+        self.assertEqual(target.values, {1: 7})
+        source, target = fake(t1=1), fake()
+        mending = self.mend(source, target, lambda: target.values.update({1: 7}))
+        self.assertEqual((target.values, mending.copied, mending.uncopied), ({1: 7}, 1, []))
+
+    def test_refused(self) -> None:
+        """What the target refuses is named with what it has said; so is what cannot be written."""
+        for overwrite in (False, True):
+            source, target = fake(t1=1, t2=2, t3=3), fake(t2=5, t3=3)
+            mending = self.mend(source, target, write=lambda *_: "it has refused", overwrite=overwrite)
+            (refused,) = mending.uncopied
+            self.assertEqual((refused.since, refused.until, refused.points), (1, 3 if overwrite else 2, 1 + overwrite))
+            self.assertEqual((refused.message, mending.copied, mending.overwritten), ("it has refused", 0, 0))
+        (unwritable,) = self.mend(fake(t1="\ufffd"), fake()).uncopied
+        self.assertEqual(unwritable.message, "line protocol cannot say it exactly")
+
+    def test_filter(self) -> None:
+        """What the target's filters leave out is not copied."""
+        target = fake()
+        self.mend(fake(t1=1), target, filter=Filter(["^n"], []))
+        self.assertEqual(target.values, {})
+        self.mend(fake(t1=1), target, filter=Filter(["^m"], []))
+        self.assertEqual(target.values, {1: 1})
 
 
 class StatementTests(SynchronousTestCase):
