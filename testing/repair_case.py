@@ -30,6 +30,10 @@ class RepairCase(VerifyCase):
         journal = f'journal = "{self.directory()}"'
         self.config = self.configuration(listener=journal, top='shutdown-timeout = "1s"')
         Path(self.config).write_text(Path(self.config).read_text() + filters)
+        return self.start_again()
+
+    def start_again(self) -> RelayService:
+        """Start a relay by the same configuration."""
         self.service = service = RelayService(load(self.config), reactor)
         service.privilegedStartService()
         service.startService()

@@ -72,6 +72,7 @@ class Answer:
 
     :ivar created: databases and retention policies, with a point between them.
     :ivar differences: that are left, or, of a dry run, found.
+    :ivar surplus: how many points of the backend its sources lack.
     :ivar forgotten: whether the backend's losses are no longer counted.
     :ivar notes: lines for people.
     """
@@ -86,6 +87,7 @@ class Answer:
     differing: int = 0
     uncopied: list[Uncopied] = attrs.field(factory=list)
     differences: list[Difference] = attrs.field(factory=list)
+    surplus: int = 0
     forgotten: bool = False
     notes: list[str] = attrs.field(factory=list)
 
@@ -201,6 +203,9 @@ def _copy(
             answer.notes.append(f"{source.name} has nothing of what is asked for")
             break
         answer.differences += _left(outcome, target.name, mending)
+        answer.surplus += sum(
+            each.points for each in outcome.differences if each.kind == MISSING and each.backends == (source.name,)
+        )
         answer.notes += not_looked_at(outcome)
     answer.copied += mending.copied
     answer.overwritten += mending.overwritten
@@ -286,6 +291,12 @@ def _forget(answer: Answer, wanted: Wanted, order: Order, relay: Relay, drops: l
     """Have the losses counted from zero if all that was lost is there again."""
     is_part = wanted.database or wanted.policy or wanted.measurement or wanted.until is not None
     if is_part or wanted.since is not None or not answer.complete:
+        return
+    if answer.surplus:
+        answer.notes.append(
+            f"{order.backend} has {count(answer.surplus, 'point')} that the others lack, perhaps because its queue has"
+            " lost a DELETE: copy them to the others or delete them; until then its losses are counted"
+        )
         return
     if answer.differing:
         answer.notes.append(

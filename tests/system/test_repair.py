@@ -164,6 +164,18 @@ class RelayTests(RepairCase):
         self.assertLess(answer["copied"], 60_000)
         await self.assert_equal()
 
+    async def test_relay_restarts(self) -> None:
+        """A relay that restarts is waited for, and the repair goes on."""
+        service = self.start_relay()
+        self.write_to((self.a,), *(f'm,h=h{n % 5} f={n},s="{n}" {T + n * 10**9}' for n in range(20_000)))
+        done = Deferred.fromCoroutine(self.repair())
+        while not await self.total(self.b):
+            await deferLater(reactor, 0.02)
+        await self._end(service)
+        self.start_again()
+        self.assertLessEqual((await done)["copied"], 20_000)
+        await self.assert_equal()
+
     async def test_restart(self) -> None:
         """A server that is restarting is waited for."""
         self.start_relay()
@@ -176,6 +188,14 @@ class RelayTests(RepairCase):
 
 class LostTests(RepairCase):
     """What a queue has dropped."""
+
+    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
+        """Have servers with nothing but this test's database: losses are those of all databases."""
+        await super().setUp()
+        for server in self.servers:
+            for (name,) in await deferToThread(server.rows, "SHOW DATABASES", ""):
+                if name not in {"_internal", "udp", self.db}:
+                    await deferToThread(server.query, f"DROP DATABASE {name}")
 
     async def lose(self, *lines: bytes) -> None:
         """Have the relay accept writes of which b never gets anything."""
@@ -212,6 +232,17 @@ class LostTests(RepairCase):
         self.assertEqual(code, 0, err)
         self.assertIn("main/b: what its queue had lost is there again, and no longer counted.", out)
         self.assertEqual(await self.drops(), 0)
+
+    async def test_delete_lost(self) -> None:
+        """A backend that may have lost a DELETE goes on counting as one: nothing is brought back from it."""
+        self.start_relay()
+        self.both_have(f"m f=1 {T}", f"m f=2 {T + 1}")
+        await self.lose(b"m f=3")
+        await deferToThread(self.a.query, f"DELETE FROM m WHERE time = {T}", self.db)
+        code, out, err = await self.run_command("--json", command=("repair", "b"), config=self.config)
+        self.assertEqual((code, json.loads(out)["copied"], await self.drops()), (0, 1, 1))
+        self.assertIn("b has 1 point that the others lack, perhaps because its queue has lost a DELETE", err)
+        self.assertIn("there is no backend in sync to copy from", await self.refused(backend="a"))
 
     async def test_value_lost(self) -> None:
         """A value that was lost, and of which the backend has an older one, counts until it is copied."""
