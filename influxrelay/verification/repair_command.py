@@ -133,6 +133,8 @@ def repair(
     for name in filter(None, (order.backend, order.source)):
         if name not in by_name:
             raise Refused("; ".join([f"{name} is no InfluxDB 1.x backend of {listener.name}", *notes]))
+    if order.overwrite and not order.source and len(outputs) > 2:
+        raise Refused("several backends may have other values; name the one that is right with --from")
     rows = _rows(relay.queues, listener.name, order)
     answer = Answer(listener.name, order.backend, dry_run=order.dry_run, notes=notes)
     sources = list(_sources(outputs, order, rows, answer))

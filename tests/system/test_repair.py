@@ -87,6 +87,11 @@ class MissingTests(RepairCase):
         self.assertEqual((answer["copied"], answer["overwritten"], answer["differences"]), (0, 3, []))
         await self.assert_equal()
 
+    async def test_whose_values(self) -> None:
+        """Where several backends may have other values, the one with the right ones has to be named."""
+        self.config = self.configuration(f'name = "c"\nlocation = "{self.a.url}/write"')
+        self.assertIn("name the one that is right with --from", await self.refused("--overwrite"))
+
     async def test_conflict(self) -> None:
         """What a backend refuses is named, and everything else is copied."""
         self.start_relay()
