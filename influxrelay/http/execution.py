@@ -49,17 +49,22 @@ class Execution:
         self._asked: dict[str, None] = {}
 
     async def run(self) -> Reply:
-        """Execute it, and return the answer."""
+        """Execute it, and return the answer; with ``async`` a client wants to hear only of what is not executed."""
+        reply = await self._run()
+        if self._query.values.get(b"async") == b"true" and reply.status < 300:
+            reply = Reply(204, ((b"Content-Type", b"application/json"),))
+        return self._named(reply)
+
+    async def _run(self) -> Reply:
         statements = self._query.statements or ()
         if len(statements) == 1:
-            done = await self._change(statements[0], b"async")
-            return self._named(done.reply)
+            return (await self._change(statements[0], b"async")).reply
         results: list[bytes] = []
         for number, statement in enumerate(statements):
             reply = await self._execute(statement)
             found = _RESULTS.fullmatch(reply.body) if reply.status == 200 else None
             if found is None and number == 0:
-                return self._named(reply)
+                return reply
             if found is None:
                 results.append(_error(number, error_in(reply.body) or f"a backend answered {reply.status}"))
             else:
@@ -67,8 +72,14 @@ class Execution:
             if found is None or error_in(reply.body):
                 results += [_error(each, "not executed") for each in range(number + 1, len(statements))]
                 break
-        body = b'{"results":[%b]}\n' % b",".join(results)
-        return self._named(Reply(200, ((b"Content-Type", b"application/json"),), body))
+        return Reply(200, ((b"Content-Type", b"application/json"),), self._written(results))
+
+    def _written(self, results: Sequence[bytes]) -> bytes:
+        """Return results as the client wants them: in chunks of one each, if in chunks."""
+        values = self._query.values
+        chunked, pretty = (values.get(name) == b"true" for name in (b"chunked", b"pretty"))
+        documents = [b'{"results":[%b]}\n' % each for each in (results if chunked else [b",".join(results)])]
+        return b"".join(map(_indented, documents) if pretty else documents)
 
     def _named(self, reply: Reply) -> Reply:
         if not self._asked:
@@ -120,6 +131,10 @@ class Execution:
                 self._asked[sender.name] = None
                 return reply
         return json_error(503, f"no backend has answered: {'; '.join(problems)}")
+
+
+def _indented(document: bytes) -> bytes:
+    return json.dumps(json.loads(document), ensure_ascii=False, indent=4).encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _error(number: int, message: str) -> bytes:

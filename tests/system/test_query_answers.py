@@ -93,6 +93,26 @@ class AnswerTests(TestCase):
             self.check("POST", f"/query?{urlencode({'db': DATABASE, **rest})}", urlencode(q), {**headers, **FORM})
             self.check("POST", "/query", urlencode({"db": DATABASE, **parameters}), {**headers, **FORM})
 
+    def test_changes(self) -> None:
+        """Requests that change something, too, come in the form that was asked for."""
+        mixed = (
+            "SELECT v FROM m LIMIT 2; CREATE DATABASE other; SELECT count(v) FROM m; SHOW DATABASES;"
+            " SELECT v FROM nowhere..m"
+        )
+        forms: tuple[dict[str, str], ...] = (
+            {},
+            {"pretty": "true"},
+            {"chunked": "true"},
+            {"chunked": "true", "pretty": "true"},
+            {"async": "true"},
+        )
+        for q in ("CREATE DATABASE other", mixed):
+            for form in forms:
+                target = f"/query?{urlencode({'db': DATABASE, 'q': q, 'epoch': 'ns', **form})}"
+                found = [self.ask(port, "POST", target, None, {}) for port in (self.servers[0].http_port, self.port)]
+                direct, relayed = ((status, shown.get("content-type"), body) for status, shown, body in found)
+                self.assertEqual(relayed, direct, target)
+
     def test_no_form(self) -> None:
         """A body that is no form is not looked at."""
         self.check("POST", "/query", f"q={ALL}", {"Content-Type": "text/plain"})
