@@ -48,12 +48,13 @@ class Execution:
         self._executed: tuple[Sender, ...] = ()  # the last change
         self._asked: dict[str, None] = {}
 
+    async def answer(self) -> Reply:
+        """Execute it, and return what the client gets."""
+        return self._query.answer(await self.run())
+
     async def run(self) -> Reply:
-        """Execute it, and return the answer; with ``async`` a client wants to hear only of what is not executed."""
-        reply = await self._run()
-        if self._query.values.get(b"async") == b"true" and reply.status < 300:
-            reply = Reply(204, ((b"Content-Type", b"application/json"),))
-        return self._named(reply)
+        """Execute it, and return the results."""
+        return self._named(await self._run())
 
     async def _run(self) -> Reply:
         statements = self._query.statements or ()

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import attrs
 
 from influxrelay.core.errors import InvalidRequest
+from influxrelay.core.write import Reply
 from influxrelay.delivery.queries import QUERY, Question, forwarded_headers
 from influxrelay.http.request import Request
 from influxrelay.influxql.ast import Statement
@@ -53,6 +54,12 @@ class Query:
     def database(self) -> str:
         """The database of statements that name none."""
         return self.values.get(b"db", b"").decode("utf-8", "replace")
+
+    def answer(self, reply: Reply) -> Reply:
+        """Return what the client gets of the results: with ``async`` nothing, as long as the relay has executed it."""
+        if reply.status >= 300 or self.values.get(b"async") != b"true":
+            return reply
+        return attrs.evolve(reply, status=204, body=b"")
 
     def ask(self, text: str) -> Question:
         """Return what a backend is asked that is to execute this text instead."""

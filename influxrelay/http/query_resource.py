@@ -136,7 +136,7 @@ class Readers:
             return
         self._begun(question)
         began = self.reactor.seconds()
-        done = Deferred.fromCoroutine(execution.run())
+        done = Deferred.fromCoroutine(execution.answer())
         done.addCallbacks(request.respond, request.fail)
         done.addBoth(lambda _: self._ended(None, question, shown, began, "every backend"))
 

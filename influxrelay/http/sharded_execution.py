@@ -124,7 +124,7 @@ class ShardedExecution:
 
     async def _answer_one(self, statement: Statement) -> None:
         if statement.klass is Class.CHANGE:
-            self._request.respond(await self._change(self._query, statement))
+            self._request.respond(self._query.answer(await self._change(self._query, statement)))
             return
         plan = await self._plan(statement)
         if isinstance(plan, Alone):

@@ -188,6 +188,16 @@ class ShardedQueryTests(TestCase):
             counted = self.result("SELECT count(mean) FROM other.means", url)
             self.assertEqual(counted["results"][0]["series"][0]["values"][0][1], written)
 
+    def test_asynchronous(self) -> None:
+        """With ``async`` a change is answered 204, and after an error nothing more is executed."""
+        self.addCleanup(self.ask, "DROP DATABASE later")
+        status, body = self.ask("CREATE DATABASE d", **{"async": "true"})
+        self.assertEqual((status, body), (204, b""))
+        status, _ = self.ask("SET PASSWORD FOR nobody = 'x'; CREATE DATABASE later", **{"async": "true"})
+        self.assertLess(status, 300)
+        for each in self.shards:
+            self.assertNotIn(["later"], each.rows("SHOW DATABASES", "d"))
+
     def test_a_shard_is_down(self) -> None:
         """Without a server of a shard, queries over it are 503, never a part; those of others go on."""
         one = f"SELECT count(value) FROM cpu WHERE customer = 'acme' AND time >= {BORDER}"
