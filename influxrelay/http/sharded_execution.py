@@ -38,7 +38,7 @@ _FORMS = (b"chunked", b"chunk_size", b"pretty", b"async")  # of which a result c
 
 
 @attrs.frozen
-class ShardEntrance:
+class ShardHandlers:
     """Who answers questions to one shard, and who has it changed."""
 
     readers: Readers
@@ -49,7 +49,7 @@ class ShardEntrance:
 class ShardedExecution:
     """Answers one request.
 
-    :param entrances: by the names of the shards.
+    :param shard_handlers: by the names of the shards.
     :param max_points: how many points may be read for one statement where windows are computed from points.
     :param timeout: seconds for what changes nothing; 0 is no limit.
     """
@@ -59,7 +59,7 @@ class ShardedExecution:
         query: Query,
         request: Request,
         shards: ShardMap,
-        entrances: Mapping[str, ShardEntrance],
+        shard_handlers: Mapping[str, ShardHandlers],
         reactor: Any,
         *,
         max_points: int,
@@ -68,14 +68,16 @@ class ShardedExecution:
         self._query = query
         self._request = request
         self._shards = shards
-        self._entrances = entrances
+        self._shard_handlers = shard_handlers
         self._reactor = reactor
         self._timeout = timeout
         self._deadline = reactor.seconds() + timeout
         self._now = time.time_ns()
         self._asked = Asked()
         connection = request.connection
-        ask = {name: HTTPShard(name, each.readers, query, connection, self._asked) for name, each in entrances.items()}
+        ask = {
+            name: HTTPShard(name, each.readers, query, connection, self._asked) for name, each in shard_handlers.items()
+        }
         self._planner = Planner(shards, ask, self._now, max_points)
         head = request.head
         self._format = Format.read(query.values, head.header(b"accept"), head.header(b"accept-encoding"))
@@ -129,7 +131,7 @@ class ShardedExecution:
         plan = await self._plan(statement)
         if isinstance(plan, Alone):
             question = self._query.ask(plan.text)
-            self._entrances[plan.shard].readers.answer(self._request, question, "", self._query.shown)
+            self._shard_handlers[plan.shard].readers.answer(self._request, question, "", self._query.shown)
             return
         await self._answer_next(0, statement, plan)
         await self._finish()
@@ -205,7 +207,7 @@ class ShardedExecution:
         """Have every shard make a change."""
         alone = attrs.evolve(query, statements=(statement,))
         running = []
-        for each in self._entrances.values():
+        for each in self._shard_handlers.values():
             execution = Execution(alone, each.changes, each.readers.senders, each.readers.reactor)
             running.append(Deferred.fromCoroutine(execution.run()))
         return combined(await gatherResults(running, consumeErrors=True))

@@ -11,7 +11,7 @@ from influxrelay.delivery.changes import Changes
 from influxrelay.http.query_request import Query
 from influxrelay.http.query_resource import QueryResource, Readers
 from influxrelay.http.request import Request
-from influxrelay.http.sharded_execution import ShardedExecution, ShardEntrance
+from influxrelay.http.sharded_execution import ShardedExecution, ShardHandlers
 from influxrelay.influxql.ast import Class
 from influxrelay.sharding.placement import ShardMap
 
@@ -25,17 +25,17 @@ class ShardedQueryResource(QueryResource):
     def __init__(self, readers: Readers, changes: Changes, shards: ShardMap) -> None:
         super().__init__(readers, changes)
         self._shards = shards
-        self._entrances: dict[str, ShardEntrance] = {}
+        self._shard_handlers: dict[str, ShardHandlers] = {}
         self._max_points = 0
 
-    def connect(self, shards: ShardMap, entrances: Mapping[str, ShardEntrance], *, max_points: int) -> None:
+    def connect(self, shards: ShardMap, shard_handlers: Mapping[str, ShardHandlers], *, max_points: int) -> None:
         """Let these shards answer the next query.
 
-        :param entrances: by the names of the shards.
+        :param shard_handlers: by the names of the shards.
         :param max_points: how many points may be read where windows have to be computed from points.
         """
         self._shards = shards
-        self._entrances = dict(entrances)
+        self._shard_handlers = dict(shard_handlers)
         self._max_points = max_points
 
     def _answer(self, query: Query, request: Request) -> None:
@@ -43,19 +43,19 @@ class ShardedQueryResource(QueryResource):
         if refusal is not None:
             request.refuse(refusal)
         elif query.backend or not query.statements:
-            entrance = self._entrance_of(query.backend)
-            if entrance is None:
-                names = ", ".join(name for each in self._entrances.values() for name in each.readers.counters)
+            handlers = self._handlers_of(query.backend)
+            if handlers is None:
+                names = ", ".join(name for each in self._shard_handlers.values() for name in each.readers.counters)
                 message = f'no backend is named "{query.backend}"; there are: {names}'
                 request.refuse(json_error(400, message))
             else:
-                entrance.readers.answer(request, query.question, query.backend, query.shown)
+                handlers.readers.answer(request, query.question, query.backend, query.shown)
         else:
             self._execute(query, request)
 
-    def _entrance_of(self, backend: str) -> ShardEntrance | None:
+    def _handlers_of(self, backend: str) -> ShardHandlers | None:
         """Return the shard of a backend; of none one that may answer, for what no server understands."""
-        found = list(self._entrances.values())
+        found = list(self._shard_handlers.values())
         if backend:
             return next((each for each in found if backend in each.readers.counters), None)
         able = (each for each in found if any(not sender.why_unavailable() for sender in each.readers.senders))
@@ -65,7 +65,7 @@ class ShardedQueryResource(QueryResource):
         reads = all(each.klass is Class.READ for each in query.statements or ())
         reactor, timeout = self._readers.reactor, self._readers.settings.timeout if reads else 0.0
         execution = ShardedExecution(
-            query, request, self._shards, self._entrances, reactor, max_points=self._max_points, timeout=timeout
+            query, request, self._shards, self._shard_handlers, reactor, max_points=self._max_points, timeout=timeout
         )
         done = Deferred.fromCoroutine(execution.run())
         if not done.called and reads:

@@ -18,7 +18,7 @@ from influxrelay.http.error_forms import in_v2, in_v3
 from influxrelay.http.overload import ClientLimits
 from influxrelay.http.query_resource import PrometheusReadResource, QueryResource, QuerySettings, Readers
 from influxrelay.http.remote_write_resource import RemoteWriteResource
-from influxrelay.http.sharded_execution import ShardEntrance
+from influxrelay.http.sharded_execution import ShardHandlers
 from influxrelay.http.sharded_query_resource import ShardedQueryResource
 from influxrelay.http.site import RelaySite
 from influxrelay.http.write_resource import NotHereResource, PingResource, WriteResource
@@ -163,9 +163,9 @@ class HTTPService(SiteService, Relaying):
         if self._sharded_queries is not None:
             for shard in shards:
                 shard.furnish_queries(self._query_settings())
-            entrances = {shard.config.shard: ShardEntrance(shard.readers, shard.changes) for shard in shards}
+            shard_handlers = {shard.config.shard: ShardHandlers(shard.readers, shard.changes) for shard in shards}
             points = self.config.max_merge_points
-            self._sharded_queries.connect(make_shard_map(self.config), entrances, max_points=points)
+            self._sharded_queries.connect(make_shard_map(self.config), shard_handlers, max_points=points)
 
     def _query_settings(self) -> QuerySettings:
         config = self.config
