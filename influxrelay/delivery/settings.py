@@ -46,6 +46,11 @@ class SenderSettings:
     statements: frozenset[str] | None = None
     answers: tuple[AnswerRule, ...] = ()
 
+    @property
+    def is_influxdb_1(self) -> bool:
+        """Whether the backend is an InfluxDB 1.x: what is in it can be compared, and repaired."""
+        return self.kinds == EVERYTHING and self.statements is None
+
     def knows(self, write: Write) -> bool:
         """Tell whether the backend knows a statement; of other writes it knows all."""
         is_known = self.statements is None or write.destination.kind != STATEMENT

@@ -87,7 +87,8 @@ async def _rows(listener: Listener, reactor: Any) -> list[Row]:
     for name, depth in contents.depths.items() if contents is not None else ():
         if name not in rows:
             state = "stopped" if depth.active and not listener.running else "removed"
-            rows[name] = Row(listener=listener.name, backend=name, state=state, queue="journal", writes=0, bytes=0)
+            row = Row(listener=listener.name, backend=name, state=state, queue="journal", writes=0, bytes=0)
+            rows[name] = attrs.evolve(row, repairable=state == "stopped")
     rows = {
         name: attrs.evolve(row, journal=journal.place, journal_trouble=journal.trouble or trouble)
         for name, row in rows.items()
@@ -135,6 +136,7 @@ def _row(listener: Listener, sender: Sender) -> Row:
         queue=sender.backlog.kind,
         answers=tuple((*each, number) for each, number in sorted(sender.requests.answers.items())),
         refused=tuple((*each, number) for each, number in sorted(sender.refused.items())),
+        repairable=sender.settings.is_influxdb_1,
     )
     if not sender.keeps:
         return attrs.evolve(row, drops=tuple(sender.backlog.losses()))

@@ -6,7 +6,6 @@ listeners and their senders are at that moment.
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
@@ -22,6 +21,7 @@ from influxrelay.core.timeouts import within
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.standing import Outlook
 from influxrelay.journal.interface import Journal
+from influxrelay.operations.views import how_to_repair
 
 NAME = "influxrelay"
 PATIENCE = 1.0  # seconds that a question about a backend waits for what is under way
@@ -254,10 +254,10 @@ def missed(listener: Listener, sender: Sender) -> str:
         return ""
     first, last = min(each.first for each in losses), max(each.last for each in losses)
     lost = count(sum(each.writes for each in losses), "write")
-    command = f"influxrelay queues mark-repaired {shlex.quote(sender.name)} --listener {shlex.quote(listener.name)}"
     return (
         f"misses {lost} ({size(sum(each.bytes for each in losses))}) accepted from {iso(first)} to {iso(last)}"
-        f" ({', '.join(each.reason for each in losses)}): copy that time from another backend, then: {command}"
+        f" ({', '.join(each.reason for each in losses)}):"
+        f" {how_to_repair(listener.name, sender.name, by_command=sender.settings.is_influxdb_1)}"
     )
 
 

@@ -116,6 +116,7 @@ class Row:
     :ivar missing: databases that the backend does not have.
     :ivar answers: how many requests were answered with anything but a 2xx, by what that means and by reason.
     :ivar refused: how many acknowledged writes the backend has refused for good, in the same way.
+    :ivar repairable: whether ``influxrelay repair`` can copy to it what it has lost.
     """
 
     listener: str
@@ -134,6 +135,7 @@ class Row:
     missing: tuple[str, ...] = ()
     answers: tuple[tuple[str, str, int], ...] = ()
     refused: tuple[tuple[str, str, int], ...] = ()
+    repairable: bool = False
 
     @classmethod
     def parse(cls, shown: dict[str, Any]) -> Self:
@@ -208,8 +210,8 @@ class Row:
             why = DROP_REASONS.get(each.reason, each.reason)
             yield (
                 f"{count(each.writes, 'write')} ({size(each.bytes)}) will never get there, because {why}; accepted"
-                f" from {iso(each.first)} to {iso(each.last)}: copy that time from another backend, then:"
-                f" {self._command('queues mark-repaired')}"
+                f" from {iso(each.first)} to {iso(each.last)}:"
+                f" {how_to_repair(self.listener, self.backend, by_command=self.repairable)}"
             )
         if self.dead_letters:
             yield (
@@ -228,7 +230,19 @@ class Row:
         return f"it takes no writes ({self.reason}): check that it runs and can be reached{where}; {kept}"
 
     def _command(self, words: str) -> str:
-        return f"influxrelay {words} {shlex.quote(self.backend)} --listener {shlex.quote(self.listener)}"
+        return command_for(words, self.listener, self.backend)
+
+
+def command_for(words: str, listener: str, backend: str) -> str:
+    """Return a command on a backend as it is typed into a shell."""
+    return f"influxrelay {words} {shlex.quote(backend)} --listener {shlex.quote(listener)}"
+
+
+def how_to_repair(listener: str, backend: str, *, by_command: bool) -> str:
+    """Say how a backend gets what its queue has lost."""
+    if by_command:
+        return f"copy them from another backend with: {command_for('repair', listener, backend)} --lost"
+    return f"copy that time from another backend, then: {command_for('queues mark-repaired', listener, backend)}"
 
 
 def only(found: list[tuple[str, T]], what: str, listener: str, known: Iterable[str] = ()) -> T:

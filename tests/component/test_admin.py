@@ -422,7 +422,12 @@ class WordsTests(RelayTestCase):
             "resume 'a b' --listener m": Row(state="paused", **{**shared, "queue": "memory"}),
             "the journal in /j does not work (disk full)": Row(state="up", journal_trouble="disk full", **shared),
             "1 write (10 B) will never get there, because other; accepted from 1970-01-01T00:00:00Z to 1970-01-01T00:01"
-            ":00Z: copy": Row(state="up", drops=drops, **shared),
+            ":00Z: copy that time from another backend, then: influxrelay queues mark-repaired 'a b'": Row(
+                state="up", drops=drops, **shared
+            ),
+            "Z: copy them from another backend with: influxrelay repair 'a b' --listener m --lost": Row(
+                state="up", drops=drops, repairable=True, **shared
+            ),
             "refused 2 writes for good: see why with: influxrelay dead-letters list --backend 'a b'": Row(
                 state="up", dead_letters=2, **shared
             ),

@@ -52,8 +52,8 @@ class LossTests(HealthCase):
         service, words = await self.missing(journal=False)
         self.assertRegex(
             words,
-            rf"^misses 1 write \({len(LINE)} B\) accepted from 20.*Z to 20.*Z \(unqueued\): copy that time from another"
-            " backend, then: influxrelay queues mark-repaired two --listener main$",
+            rf"^misses 1 write \({len(LINE)} B\) accepted from 20.*Z to 20.*Z \(unqueued\): copy them from another"
+            " backend with: influxrelay repair two --listener main --lost$",
         )
         row = await self.row("two")
         self.assertEqual([(each["reason"], each["writes"]) for each in row["drops"]], [("unqueued", 1)])

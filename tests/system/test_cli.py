@@ -101,7 +101,7 @@ class RunningTests(CLICase):
             {
                 *("listener", "backend", "state", "reason", "queue", "location", "writes", "bytes", "oldest"),
                 *("oldest_age", "drops", "dead_letters", "journal", "journal_trouble", "missing", "advice"),
-                *("answers", "refused"),
+                *("answers", "refused", "repairable"),
             },
         )
         self.assertEqual(len((await self.json("queues", "--listener", "main"))["queues"]), 2)

@@ -187,7 +187,10 @@ class RecoveryTests(SynchronousTestCase):
         self.bash('until influxrelay --config "$CONFIG" queues | grep "$BAD_NAME *up"; do sleep 0.1; done')
         has, lacks = (self.count_new(server) for server in (self.good, self.bad))
         self.assertLess(lacks, has)
-        shown = re.search(r"from (\S+Z) to (\S+Z): copy that time", re.sub(r"\s+", " ", self.bash(look)))
+        shown = re.search(
+            r"from (\S+Z) to (\S+Z): copy them from another backend with: influxrelay repair west",
+            re.sub(r"\s+", " ", self.bash(look)),
+        )
         assert shown is not None
         times = _replace_times(times, shown[1], shown[2])
         pause, *more = rest

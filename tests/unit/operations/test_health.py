@@ -152,8 +152,8 @@ class ExamineTests(SynchronousTestCase):
         backlog.lost(entry, "full")
         self.assertEqual(
             self.message(),
-            "misses 1 write (8 B) accepted from 1970-01-01T00:01:00Z to 1970-01-01T00:01:00Z (full): copy that time"
-            " from another backend, then: influxrelay queues mark-repaired fake --listener simulation",
+            "misses 1 write (8 B) accepted from 1970-01-01T00:01:00Z to 1970-01-01T00:01:00Z (full): copy them from"
+            " another backend with: influxrelay repair fake --listener simulation --lost",
         )
         backlog.forget_losses()
         self.assertEqual(self.message(), "up and in sync")
