@@ -38,10 +38,10 @@ def entries() -> list[str]:
         folder = PACKAGE / name
         if folder.is_dir():
             lines += ["", f"``{name}/``", f"    {summary(folder / '__init__.py')}.", ""]
-            modules = sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
+            modules = sorted(path for path in folder.rglob("*.py") if path.name != "__init__.py")
             for path in modules:
                 lines += textwrap.wrap(
-                    f"- ``{path.name}``: {summary(path)}",
+                    f"- ``{path.relative_to(folder)}``: {summary(path)}",
                     WIDTH,
                     initial_indent="    ",
                     subsequent_indent="      ",

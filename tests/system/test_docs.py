@@ -81,7 +81,7 @@ class ArchitectureTests(SynchronousTestCase):
         self.assertEqual(page, module_list.with_list(page))
         for path in module_list.PACKAGE.rglob("*.py"):
             if path.name != "__init__.py":
-                self.assertIn(f"``{path.name}``", page)
+                self.assertIn(f"{path.name}``", page)
 
 
 class FragmentTests(SynchronousTestCase):

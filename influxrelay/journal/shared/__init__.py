@@ -1,0 +1,1 @@
+"""The journal that several relays share: a log on a replicated stream."""
