@@ -136,7 +136,7 @@ def _verify(options: argparse.Namespace) -> dict[str, Any]:
         _watch(f"{shown}, {count(len(found.differences), 'difference')}")
 
     try:
-        answer = verify(load(options.config), wanted, lambda: _ask(options, Request("queues")), progress)
+        answer = verify(load(options.config), wanted, lambda request: _ask(options, request), progress)
     finally:
         _watch("")
     _note(answer.listener, answer.notes)

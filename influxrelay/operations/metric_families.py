@@ -258,6 +258,25 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         _BACKEND,
         "Acknowledged writes that the backend has refused for good.",
     ),
+    # -- verify and repair
+    (
+        "influxrelay_verification_timestamp_seconds",
+        "gauge",
+        (*_LISTENER, "scope"),
+        "When influxrelay verify last came to its end; of all that the backends contain, or later of a part.",
+    ),
+    (
+        "influxrelay_verification_differences",
+        "gauge",
+        (*_LISTENER, "scope"),
+        "How many differences the last verification has found; 0 if the backends were equal.",
+    ),
+    (
+        "influxrelay_repaired_points_total",
+        "counter",
+        _BACKEND,
+        "Points that influxrelay repair has copied to the backend; a journal keeps this across restarts.",
+    ),
     # -- queries
     (
         "influxrelay_queries_total",

@@ -35,6 +35,7 @@ from influxrelay.listeners.udp import UDPService
 from influxrelay.operations.metric_families import FAMILIES, Family
 from influxrelay.operations.reactor_lag import ReactorLag
 from influxrelay.operations.resources import QuestionResource
+from influxrelay.operations.verifications import Verifications
 from influxrelay.operations.views import DROP_REASONS
 
 _KINDS: dict[type, str] = {HTTPService: "http", ShardService: "shard", UDPService: "udp", TCPService: "tcp"}
@@ -84,6 +85,7 @@ class Metrics(Service):
     """Reads everything there is to tell of one process.
 
     :param listeners: returns those that there are now.
+    :param verifications: what was told of them; None for nothing.
     :param path: of the configuration file.
     :param clock: returns seconds since the epoch.
     :ivar last_reload_successful: whether what the file says holds, as far as is known.
@@ -94,12 +96,14 @@ class Metrics(Service):
         listeners: Callable[[], Sequence[Listener]],
         reactor: Any,
         *,
+        verifications: Verifications | None = None,
         path: str = "",
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listeners = listeners
         self._reactor = reactor
+        self._verifications = verifications
         self._path = path
         self._clock = clock
         self._monotonic = monotonic
@@ -130,6 +134,8 @@ class Metrics(Service):
         sheet = Sheet(FAMILIES)
         for listener in listeners:
             self._add_listener(sheet, listener)
+            if self._verifications is not None:
+                _add_verifications(sheet, listener.name, self._verifications)
         sheet.add_histogram("influxrelay_reactor_lag_seconds", (), self.lag.lags)
         versions = (__version__, platform.python_version(), twisted_version)
         sheet.add("influxrelay_build_info", versions, 1)
@@ -288,6 +294,13 @@ def _add_answers(sheet: Sheet, labels: tuple[str, str], sender: Sender) -> None:
     for (means, reason), count in {**usual, (DEAD_LETTER, "400"): 0, **sender.refused}.items():
         outcome = "stale" if means == STALE else "refused"
         sheet.add(f"influxrelay_backend_{outcome}_writes_total", (*labels, reason), count)
+
+
+def _add_verifications(sheet: Sheet, listener: str, verifications: Verifications) -> None:
+    for each in verifications.last(listener):
+        sheet.add("influxrelay_verification_timestamp_seconds", (listener, each.scope), each.time)
+        sheet.add("influxrelay_verification_differences", (listener, each.scope), each.differences)
+    sheet.add_each("influxrelay_repaired_points_total", (listener,), verifications.repaired(listener))
 
 
 def _add_drops(sheet: Sheet, labels: tuple[str, str], drops: Iterable[Drop]) -> None:

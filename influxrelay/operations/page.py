@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import attrs
@@ -15,6 +17,7 @@ from influxrelay.operations.charts import chart
 from influxrelay.operations.health import Health
 from influxrelay.operations.history import History, Track
 from influxrelay.operations.recent_log import LogLine
+from influxrelay.operations.verifications import ALL
 
 _RATE_SPAN = 60.0  # seconds over which rates are means
 _COMMAND = "influxrelay "  # how a command in an advice begins; it goes to the end
@@ -113,7 +116,23 @@ def _troubles(facts: Facts) -> list[Tag]:
                 tags.ul([tags.li(_advice(each)) for each in row["advice"]]),
             )
         )
-    return found
+    return [*found, *_differences(facts)]
+
+
+def _differences(facts: Facts) -> Iterator[Tag]:
+    """Yield which listeners' backends are not equal, as far as their last verification knows."""
+    for listener in facts.status["listeners"]:
+        for each in listener["verifications"]:
+            if not each["equal"]:
+                command = f"influxrelay verify --listener {shlex.quote(listener['name'])}"
+                yield tags.li(
+                    tags.strong(listener["name"]),
+                    f": its backends differed in {count(each['differences'], 'place')} at {each['time']}",
+                    tags.ul(
+                        tags.li("see where with: ", tags.code(command)),
+                        tags.li("copy what one lacks with: ", tags.code("influxrelay repair BACKEND"), ", then verify"),
+                    ),
+                )
 
 
 def _since(row: dict[str, Any], track: Track | None, now: float) -> str:
@@ -139,12 +158,29 @@ def _listener(listener: dict[str, Any], facts: Facts) -> Tag:
         tags.p(
             f"listens on {listener['bind_addr']}; " if listener["bind_addr"] else "",
             tags.span(f"refuses writes: {reason}", class_="bad") if reason else "takes writes",
+            [_verification(each, facts.now) for each in listener["verifications"]],
         ),
         tags.div(
-            [_backend(rows[backend["name"]], facts) for backend in listener["backends"] if backend["name"] in rows],
+            [
+                _backend(rows[name], facts, listener["repaired_points"].get(name, 0))
+                for name in (backend["name"] for backend in listener["backends"])
+                if name in rows
+            ],
             class_="backends",
         ),
     )
+
+
+def _verification(verification: dict[str, Any], now: float) -> Tag | str:
+    what = "last verified" if verification["scope"] == ALL else "partly verified"
+    when = f"; {what} {verification['time']} ({age(now - _seconds(verification['time']))} ago): "
+    if verification["equal"]:
+        return f"{when}its backends were equal"
+    return tags.span(f"{when}{count(verification['differences'], 'difference')}", class_="bad")
+
+
+def _seconds(shown: str) -> float:
+    return datetime.fromisoformat(shown).timestamp()
 
 
 def _removed(facts: Facts) -> Tag | str:
@@ -157,7 +193,7 @@ def _removed(facts: Facts) -> Tag | str:
     )
 
 
-def _backend(row: dict[str, Any], facts: Facts) -> Tag:
+def _backend(row: dict[str, Any], facts: Facts, repaired: int = 0) -> Tag:
     track = facts.history.track(row["listener"], row["backend"])
     rate = None if track is None else track.rate(_RATE_SPAN)
     lost = sum(each["writes"] for each in row["drops"])
@@ -172,6 +208,8 @@ def _backend(row: dict[str, Any], facts: Facts) -> Tag:
             shown.append(("oldest", f"{age(row['oldest_age'])} ago"))
     if lost:
         shown.append(("lost", count(lost, "write")))
+    if repaired:
+        shown.append(("repaired", count(repaired, "point")))
     if row["dead_letters"]:
         shown.append(("dead letters", str(row["dead_letters"])))
     quality = "bad" if row["state"] in _BAD_STATES or lost else "good" if row["state"] == "up" else "fair"

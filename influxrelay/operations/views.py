@@ -71,6 +71,7 @@ class Request:
     :ivar all: every dead letter instead of ``ids``.
     :ivar write: of a repair: ``database``, ``retention_policy``, ``lines`` with nanoseconds, the ``source`` they are
         from, and ``authorization`` where the output has no credentials.
+    :ivar report: of a repair: how many ``points`` these are; of a verification: what it has found.
     """
 
     command: str
@@ -79,6 +80,7 @@ class Request:
     ids: tuple[str, ...] = ()
     all: bool = False
     write: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    report: Mapping[str, int] = attrs.field(factory=dict)
 
     @classmethod
     def parse(cls, line: bytes) -> Request:
@@ -92,12 +94,17 @@ class Request:
             raise Refused("the request is no JSON") from None
         if not isinstance(fields, dict):
             raise Refused("the request is no JSON object")
-        ids, write = fields.get("ids") or [], fields.get("write") or {}
+        ids, write, report = fields.get("ids") or [], fields.get("write") or {}, fields.get("report") or {}
         command, listener, backend = (fields.get(name) or "" for name in ("command", "listener", "backend"))
         texts = [command, listener, backend, *(write.values() if isinstance(write, dict) else [None])]
-        if not isinstance(ids, list) or not all(isinstance(each, str) for each in texts):
+        numbers = report.values() if isinstance(report, dict) else [None]
+        if not (
+            isinstance(ids, list)
+            and all(isinstance(each, str) for each in texts)
+            and all(isinstance(each, int) for each in numbers)
+        ):
             raise Refused("the request has a field of a wrong type")
-        return cls(command, listener, backend, tuple(map(str, ids)), fields.get("all") is True, write)
+        return cls(command, listener, backend, tuple(map(str, ids)), fields.get("all") is True, write, report)
 
     def line(self) -> bytes:
         """Return it as a line of JSON."""

@@ -41,6 +41,7 @@ from influxrelay.operations.metrics import Metrics, serve_metrics
 from influxrelay.operations.resources import serve_health, serve_status
 from influxrelay.operations.status_page import StatusPage
 from influxrelay.operations.targets import Progress
+from influxrelay.operations.verifications import REPORT, Verifications, place_of
 from influxrelay.operations.views import Refused, Request, socket_path
 from influxrelay.service.composition import Listener, make_listener
 from influxrelay.service.process_limits import file_limit, share_files
@@ -75,7 +76,8 @@ class RelayService(MultiService):
         for listener in self.listeners:
             listener.setServiceParent(self)
         connect_shards(self.listeners)
-        self._metrics = Metrics(lambda: self.listeners, reactor, path=config.path)
+        self._verifications = Verifications(lambda: place_of(self.config), reactor, time.time)
+        self._metrics = Metrics(lambda: self.listeners, reactor, verifications=self._verifications, path=config.path)
         self.page = StatusPage(self._make_examiner(), self.describe, lambda: self.listeners, reactor)
         self.admin: AdminService | None = None
         if config.admin is not None:
@@ -110,6 +112,7 @@ class RelayService(MultiService):
             "starting influxrelay {version} on {reactor}", version=__version__, reactor=describe_reactor(self._reactor)
         )
         self._warn_of_configuration()
+        self._verifications.load()
         super().startService()
         try:
             self._admin_socket.start()
@@ -136,7 +139,7 @@ class RelayService(MultiService):
             "version": __version__,
             "started": iso(self._started),
             "uptime": round(time.time() - self._started, 3),
-            "listeners": [listener.counters() for listener in self.listeners],
+            "listeners": [{**each.counters(), **self._verifications.show(each.name)} for each in self.listeners],
             "queues": (await show_queues(self.listeners, self._reactor))["queues"],
         }
 
@@ -151,7 +154,11 @@ class RelayService(MultiService):
         """
         if request.command in ("reload", "reload check"):
             return await self.reload(check=request.command != "reload")
-        return await run(self.listeners, request, progress)
+        if request.command == REPORT:
+            return self._verifications.take(request)
+        answer = await run(self.listeners, request, progress)
+        self._verifications.note(request, answer)
+        return answer
 
     def _share_files(self) -> None:
         """Let clients have no more connections than there are files for them."""

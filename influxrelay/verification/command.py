@@ -13,13 +13,17 @@ import attrs
 
 from influxrelay.config.settings import Config, HTTPOutputConfig, ListenerConfig, UDPOutputConfig
 from influxrelay.core.text import count, iso_nanoseconds, size
-from influxrelay.operations.views import Refused
+from influxrelay.operations.verifications import REPORT
+from influxrelay.operations.views import Refused, Request
 from influxrelay.transport.tls import ClientTLS
 from influxrelay.verification.comparison import SMALL, Comparison, Outcome, Selection
 from influxrelay.verification.server import Server
 from influxrelay.verification.statements import EVERYTHING, Window
 
 _NOT_COMPARED = {"v2": "InfluxDB 2.x", "v3": "InfluxDB 3.x"}
+Ask = Callable[[Request], dict[str, Any]]
+"""Asks the relay, or a stopped relay's journals; raises :class:`Refused`."""
+
 Queues = Callable[[], dict[str, Any]]
 """Returns what ``influxrelay queues`` says; raises :class:`Refused`."""
 
@@ -43,6 +47,12 @@ class Wanted:
     share: float = 1.0
     user: str = ""
     password_file: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that the backends contain is wanted."""
+        is_part = self.database or self.policy or self.measurement or self.since is not None or self.until is not None
+        return not is_part
 
     def password(self) -> str:
         """Return the password.
@@ -81,8 +91,8 @@ class Answer:
         }
 
 
-def verify(config: Config, wanted: Wanted, queues: Queues, progress: Callable[[int, int, Outcome], None]) -> Answer:
-    """Compare the backends of a listener.
+def verify(config: Config, wanted: Wanted, ask: Ask, progress: Callable[[int, int, Outcome], None]) -> Answer:
+    """Compare the backends of a listener, and tell the relay what was found.
 
     :raises InfluxRelayError: it cannot be told whether they are equal.
     """
@@ -91,7 +101,8 @@ def verify(config: Config, wanted: Wanted, queues: Queues, progress: Callable[[i
     names = tuple(each.name for each in outputs)
     if len(outputs) < 2:
         raise Refused("; ".join([f"{listener.name} has fewer than two InfluxDB 1.x backends to compare", *notes]))
-    queued, more = queued_since(queues, listener.name, names)
+    relay = _Relay(ask)
+    queued, more = queued_since(relay.queues, listener.name, names)
     bounds, note = bounds_of(wanted, queued)
     notes += [*more, *note]
     if bounds.length <= 0:
@@ -104,7 +115,35 @@ def verify(config: Config, wanted: Wanted, queues: Queues, progress: Callable[[i
     finally:
         for each in servers:
             each.close()
-    return Answer(listener.name, names, outcome, [*notes, *not_looked_at(outcome)])
+    notes += [*not_looked_at(outcome), *relay.tell(listener.name, wanted, outcome)]
+    return Answer(listener.name, names, outcome, notes)
+
+
+@attrs.define
+class _Relay:
+    """The relay, if it runs."""
+
+    ask: Ask
+    _runs: bool = False
+
+    def queues(self) -> dict[str, Any]:
+        answer = self.ask(Request("queues"))
+        self._runs = answer["relay"] == "running"
+        return answer
+
+    def tell(self, listener: str, wanted: Wanted, outcome: Outcome) -> Iterator[str]:
+        """Have the relay show what was found; yield why it does not, if it runs."""
+        report = {
+            "whole": wanted.whole,
+            "differences": len(outcome.differences),
+            "windows": outcome.windows,
+            "points": outcome.points,
+        }
+        if self._runs:
+            try:
+                self.ask(Request(REPORT, listener, report=report))
+            except Refused as error:
+                yield f"the relay's metrics do not show this: {error}"
 
 
 def bounds_of(wanted: Wanted, queued: int | None) -> tuple[Window, list[str]]:

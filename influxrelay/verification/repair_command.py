@@ -11,6 +11,7 @@ import attrs
 
 from influxrelay.config.settings import Config, HTTPOutputConfig
 from influxrelay.core.text import count
+from influxrelay.lineprotocol.splitting import split_lines
 from influxrelay.listeners.factory import make_filter
 from influxrelay.operations import repair as outcomes
 from influxrelay.operations.views import Refused, Request
@@ -338,6 +339,7 @@ class _Writer:
                 "source": source,
                 "authorization": self.authorization,
             },
+            report={"points": len(split_lines(lines.encode())[0])},
         )
         message = ""
         for tried in range(TRIES):

@@ -193,7 +193,7 @@ class TroubleTests(VerifyCase):
 
         def run(relay: str, until: int | None = None) -> tuple[int, list[str]]:
             wanted = Wanted(database=self.db, until=until)
-            answer = verify(config, wanted, lambda: {"relay": relay, "queues": [row]}, lambda *_: None)
+            answer = verify(config, wanted, lambda _: {"relay": relay, "queues": [row]}, lambda *_: None)
             return len(answer.outcome.differences), answer.notes
 
         left_out = "points from 2023-11-14T22:13:20Z on are left out; --until sets another end"

@@ -31,7 +31,7 @@ class RelayTests(VerifyCase):
         file.write_text(file.read_text().replace(old, new) if old else new)
 
     async def test_queued(self) -> None:
-        """What is queued is said and left out; when it is delivered the backends are equal, and it can be watched."""
+        """What is queued is said and left out; the relay is told what was found; and it can be watched."""
         journal = f'journal = "{self.directory()}"'
         config = self.configuration(listener=journal, top='shutdown-timeout = "1s"')
         service = RelayService(load(config), reactor)
@@ -49,6 +49,9 @@ class RelayTests(VerifyCase):
         code, out, err = await self.run_command("--until", "2200-01-01T00:00:00Z", config=config)
         self.assertEqual((code, len(err.splitlines())), (1, 1))
         self.assertRegex(out, r"(?m)^missing +b .* 1$")
+        (shown,) = (await service.describe())["listeners"]
+        told = [(each["scope"], each["differences"], each["points"]) for each in shown["verifications"]]
+        self.assertEqual(told, [("part", 1, 2)])
         self.assertEqual((await self.run_command(command=("queues", "resume", "b"), config=config))[0], 0)
         await self.both(2)
         code, out, err = await self.run_command(config=config, terminal=True)
