@@ -20,8 +20,10 @@ from influxrelay.core.write import CHANGES, STATEMENT, Destination, Reply, Write
 from influxrelay.delivery.queries import Question
 from influxrelay.delivery.statements import Change, Refusal, Result, Scope, as_write, scope_of
 from influxrelay.journal.records import Drop
-from tests.simulation.queue import QueueStory, Server, World, main
-from tests.simulation.settle import Story
+from tests.simulation.model_backend import Story
+from tests.simulation.queue import World
+from tests.simulation.queue_server import QueueStory, Server
+from tests.simulation.schedule import main
 
 NOBODY = (b"", b"", b"")
 DESTINATIONS = (

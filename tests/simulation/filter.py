@@ -14,8 +14,9 @@ from collections.abc import Callable
 from influxrelay.config.settings import FilterConfig, HTTPOutputConfig
 from influxrelay.listeners.factory import make_filter
 from tests.simulation.health import QueueWorld
-from tests.simulation.queue import Server, main, part_of
+from tests.simulation.queue_server import Server, part_of
 from tests.simulation.reload import ReloadWorld
+from tests.simulation.schedule import main
 
 EXPRESSIONS = ("", "^(bad|p0|p1)$", "^(bad|p[123])$", "^(bad|p3)$", "^bad$")  # what is malformed is for everyone
 

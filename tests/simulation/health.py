@@ -22,9 +22,11 @@ from influxrelay.delivery.back_off import FORGIVENESS
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.standing import Outlook, outlook
 from influxrelay.operations.health import PATIENCE, Health, LocalExaminer
-from tests.simulation import queue as queue_simulation
-from tests.simulation import settle as simulation
-from tests.simulation.settle import Story, Violation
+from tests.simulation import queue, settle
+from tests.simulation.model_backend import Story
+from tests.simulation.queue_process import WatchedSender
+from tests.simulation.queue_server import QueueStory
+from tests.simulation.schedule import Violation
 
 QUESTIONS = 30  # of each schedule, or of each process in it
 LONGEST_RETRY_AFTER = 30.0  # seconds, of the model backends
@@ -122,7 +124,7 @@ class Questions:
             self._world.broken(f"at the end {sender.name} is said to be: {health.message}; lost: {losses}")
 
 
-class World(simulation.World):
+class World(settle.World):
     """A schedule of senders without queues."""
 
     def __init__(self, seed: int) -> None:
@@ -142,7 +144,7 @@ class World(simulation.World):
         return [each for each in self.stories.values() if each.answers and each.answers[0].status < 300]
 
     def _has(self, sender: Sender, story: Story) -> bool:
-        assert isinstance(sender, simulation.WatchedSender)
+        assert isinstance(sender, settle.WatchedSender)
         return self._has_taken(self.backends[sender.number], story)
 
     def _check(self) -> None:
@@ -150,11 +152,10 @@ class World(simulation.World):
         for each in self.senders:
             if not self.closed:
                 self.questions.ask_at_the_end(each, self.clock, self._has)
-        if self.problems:
-            raise self.problems[0]
+        self.raise_problem()
 
 
-class QueueWorld(queue_simulation.World):
+class QueueWorld(queue.World):
     """A schedule of senders with queues."""
 
     def __init__(self, seed: int, trace: Callable[[str], object] | None = None) -> None:
@@ -174,13 +175,13 @@ class QueueWorld(queue_simulation.World):
 
     def _taken(self, sender: Sender) -> list[Story]:
         """Without a journal a process knows nothing of what the one before it has lost."""
-        assert isinstance(sender, queue_simulation.WatchedSender)
+        assert isinstance(sender, WatchedSender)
         must = self._must(self.servers[sender.number])
         return [each for each in must if self.on_disk or each.generation == self.generation]
 
     def _has(self, sender: Sender, story: Story) -> bool:
-        assert isinstance(sender, queue_simulation.WatchedSender)
-        assert isinstance(story, queue_simulation.QueueStory)
+        assert isinstance(sender, WatchedSender)
+        assert isinstance(story, QueueStory)
         return self.servers[sender.number].has(story)
 
     def _check(self) -> None:
@@ -188,8 +189,7 @@ class QueueWorld(queue_simulation.World):
         assert self.process is not None
         for sender in self.process.senders:
             self.questions.ask_at_the_end(sender, self.clock, self._has)
-        if self.problems:
-            raise self.problems[0]
+        self.raise_problem()
 
 
 def run(world: Any, seeds: Iterable[int], report: Callable[[int, Violation], object]) -> tuple[int, int]:

@@ -17,7 +17,10 @@ from twisted.internet.interfaces import IDelayedCall
 
 from influxrelay.delivery.sender import Sender
 from influxrelay.listeners.transaction import Transaction
-from tests.simulation.queue import Process, Server, WatchedSender, World, main
+from tests.simulation.queue import World
+from tests.simulation.queue_process import Process, WatchedSender
+from tests.simulation.queue_server import Server
+from tests.simulation.schedule import main
 
 GRACE = 2.0  # seconds that a backend that is removed has for the rest
 

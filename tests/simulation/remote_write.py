@@ -9,7 +9,6 @@ that somebody else has overtaken with a newer one.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 from collections import defaultdict
@@ -31,6 +30,7 @@ from influxrelay.remotewrite.snappy import joined, pack
 from testing.backends import OK, FakeBackend, Post
 from testing.journals import MemoryJournal
 from testing.remote_write import Timeseries, version_1
+from tests.simulation.schedule import Violation, main
 
 LATE = Reply(400, (), b"out of order sample\n")
 BUSY = (Reply(503, (), b"starting"), Reply(500, (), b"no"), Reply(429, ((b"Retry-After", b"2"),)))
@@ -39,10 +39,6 @@ SERIES = ("x", "y", "z")
 MAX_STEPS = 5_000
 Key = tuple[bytes, str]
 """A series, by tenant and name."""
-
-
-class Violation(Exception):
-    """A promise was broken."""
 
 
 class Prometheus(FakeBackend):
@@ -195,37 +191,5 @@ class World:
             raise Violation(f"something is left: {losses}, {letters}")
 
 
-def run(seed: int, count: int, tell: Callable[[int, Exception], object]) -> None:
-    """Run schedules, and tell which of them fail."""
-    for each in range(seed, seed + count):
-        try:
-            World(each).run()
-        except Violation as problem:
-            tell(each, problem)
-
-
-def main() -> int:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation.remote_write", description=__doc__)
-    parser.add_argument("seed", nargs="?", type=int, default=0)
-    parser.add_argument("--count", type=int, default=0)
-    options = parser.parse_args()
-    failed: list[int] = []
-
-    def tell(seed: int, problem: Exception) -> None:
-        failed.append(seed)
-        print(f"seed {seed}: {problem}")  # noqa: T201 (asked for)
-
-    if options.count:
-        run(options.seed, options.count, tell)
-        print(f"{options.count} schedules, {len(failed)} failed")  # noqa: T201 (asked for)
-        return bool(failed)
-    try:
-        World(options.seed, print).run()
-    except Violation as problem:
-        tell(options.seed, problem)
-    return bool(failed)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:], World))

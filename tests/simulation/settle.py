@@ -1,25 +1,15 @@
 """A seeded simulation of relays in front of backends that fail, and the contract checked after each schedule.
 
-``python -m tests.simulation.settle SEED`` runs one schedule, ``--count N`` runs N from there on. A failing seed is
-printed, and fails again whenever it is run: all that is random comes from the seed, and time is a Clock's.
-
-The real FanOut and Senders run against model backends. A write has a number, its *sequence*, which counts all writes in
-the order in which the relay took them; each of its lines sets one point to that number. So what a backend holds in the
-end tells which write was the last to set a point.
+``python -m tests.simulation.settle SEED`` runs one schedule with a trace, ``--count N`` runs N without one. The real
+FanOut and senders run against the model backends of :mod:`tests.simulation.model_backend`.
 """
 
 from __future__ import annotations
 
-import argparse
-import random
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from influxrelay.core.errors import BackendFailure
@@ -29,223 +19,11 @@ from influxrelay.delivery.backlog import Backlog
 from influxrelay.delivery.destination_queue import Entry
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.fate import Fate, State
-from influxrelay.delivery.responses import Verdict, is_presentable, judge
+from influxrelay.delivery.responses import is_presentable
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.settings import SenderSettings
-
-MAX_EVENTS = 5_000  # a schedule has some hundreds; more means that it does not end
-EPSILON = 1e-6
-OK = Reply(204)
-DESTINATIONS = (
-    Destination(b"a", b"", b"ns", (b"", b"", b"")),
-    Destination(b"a", b"rp", b"ns", (b"", b"", b"")),
-    Destination(b"a", b"", b"s", (b"", b"", b"")),
-    Destination(b"a", b"", b"ns", (b"", b"user", b"")),
-)
-NOT_NOW = (Reply(408), Reply(425), Reply(500, (), b"engine is closed"), Reply(301), Reply(503), Reply(429))
-MOODS = ("well",) * 6 + ("refusing", "failing", "busy", "hanging", "resetting", "slow", "mixed", "mixed")
-
-
-class Violation(AssertionError):
-    """The contract does not hold."""
-
-
-class Story:
-    """A write, and what happens to it.
-
-    :ivar poisoned: whether it has a line that every backend refuses.
-    :ivar answers: the client's, of which there must be one.
-    :ivar outcomes: each sender's, by number, in the order they came.
-    :ivar words: what each backend answered to exactly this write.
-    """
-
-    def __init__(self, sequence: int, write: Write, now: float, *, poisoned: bool) -> None:
-        self.sequence = sequence
-        self.write = write
-        self.poisoned = poisoned
-        self.submitted = now
-        self.answers: list[Reply] = []
-        self.outcomes: dict[int, Reply | BackendFailure] = {}
-        self.words: dict[int, list[Reply]] = {}
-
-
-class ModelBackend:
-    """A server that stores lines in the order in which it applies them, and has moods.
-
-    A request is applied as a whole at one instant, or not at all; never after its time-out.
-
-    :ivar points: what is stored: the sequence by point.
-    :ivar whole: the sequences of which all good lines were stored, by a request that was refused or not.
-    :ivar applied: each (destination, sequence) in the order of its first application.
-    :ivar arrived: the same for arrivals.
-    :ivar not_before: when it may be asked again, by its last Retry-After.
-    """
-
-    def __init__(self, number: int, world: World) -> None:
-        rng = world.rng
-        self.number = number
-        self.name = f"backend{number}"
-        self.timeout = rng.choice((1.0, 2.0, 5.0))
-        self.points: dict[bytes, int] = {}
-        self.whole: set[int] = set()
-        self.settled: dict[int, bool] = {}
-        self.applied: dict[Destination, list[int]] = {}
-        self.arrived: dict[Destination, list[int]] = {}
-        self.under_way: dict[Deferred[Reply], Destination] = {}
-        self.not_before = 0.0
-        self._world = world
-        self._rng = rng
-        self._mood = "well"
-        self._until = rng.random() * 3
-        self._permanent = rng.random() < 0.3  # refuses with a 5xx whose text is permanent
-        self._refused: set[int] = set()
-        self._keeps_good_lines = rng.random() < 0.8
-
-    # -- the protocol of influxrelay.delivery.sender.Backend
-
-    def post(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
-        """Take a request, and decide what will become of it."""
-        body = b"".join(body_parts)
-        stories = self._read(write, body)
-        arrived = self.arrived.setdefault(write.destination, [])
-        arrived += [story.sequence for story in stories if story.sequence not in arrived]
-        answered: Deferred[Reply] = Deferred()
-        self.under_way[answered] = write.destination
-        self._world.note_in_flight(self, write.destination)
-        rng = self._rng
-        mood = self._feel()
-        if mood == "mixed":
-            mood = rng.choice(MOODS)
-        stored_first = rng.random() < 0.5
-        delay = rng.random() * 0.05
-        if mood == "hanging":
-            if stored_first:
-                self._apply(write, body, stories)
-            self._later(self.timeout, answered, BackendFailure("timeout", "no answer"))
-        elif mood == "resetting":
-            if stored_first:
-                self._apply(write, body, stories)
-            self._later(delay, answered, BackendFailure("reset", "connection lost"))
-        elif mood == "refusing":
-            self._later(delay / 10, answered, BackendFailure("refused", "connection refused"))
-        elif mood == "failing":
-            self._later(delay, answered, rng.choice(NOT_NOW), stories)
-        elif mood == "busy":
-            after = b"%d" % rng.choice((0, 1, 2, 3, 30))
-            self._later(delay, answered, Reply(rng.choice((503, 429)), ((b"Retry-After", after),), b"busy"), stories)
-        else:
-            if mood == "slow":
-                delay = rng.random() * self.timeout * 0.99
-            self._world.clock.callLater(delay, self._serve, answered, write, body, stories)
-        return answered
-
-    def abort(self) -> None:
-        """Fail what is under way."""
-        for answered in list(self.under_way):
-            self._end(answered, BackendFailure("stopped", "aborted"))
-
-    def close(self) -> Deferred[None]:
-        """Have nothing to close."""
-        raise NotImplementedError
-
-    # -- the server
-
-    def _feel(self) -> str:
-        now = self._world.clock.seconds()
-        while now >= self._until:
-            self._mood = self._rng.choice(MOODS)
-            self._until += self._rng.random() * self._rng.choice((0.1, 1.0, 4.0))
-        return self._mood
-
-    def _read(self, write: Write, body: bytes) -> list[Story]:
-        """Find out which writes a body is made of."""
-        stories: list[Story] = []
-        for line in body.removesuffix(b"\n").split(b"\n"):
-            sequence = int(line.partition(b" v=")[2].partition(b"i")[0] or -1) if line else -1
-            story = self._world.stories.get(sequence)
-            if story is None or line not in story.write.body.split(b"\n"):
-                self._world.broken(f"{self.name} got the line {line!r}, which nobody sent")
-                continue
-            if story.write.destination != write.destination or story.write.query != write.query:
-                self._world.broken(f"{self.name} got write {sequence} at another place than its own")
-            if story not in stories:
-                stories.append(story)
-        if len(stories) > 1:
-            if not all(story.write.mergeable for story in stories):
-                self._world.broken(f"{self.name} got a write merged that is not mergeable")
-            if any(story.sequence in self._refused for story in stories):
-                self._world.broken(f"{self.name} got a write merged again after it was refused")
-            if len(body) > self._world.max_batch + 1:
-                self._world.broken(f"{self.name} got {len(body)} bytes merged")
-        self._check_body(body, stories)
-        return stories
-
-    def _check_body(self, body: bytes, stories: list[Story]) -> None:
-        """Check that these writes, whole and in this order, are what it was sent."""
-        sent = b"".join(story.write.body.removesuffix(b"\n") + b"\n" for story in stories)
-        if sent.removesuffix(b"\n") != body.removesuffix(b"\n"):
-            self._world.broken(f"{self.name} got {body!r} instead of {sent!r}")
-
-    def _apply(self, write: Write, body: bytes, stories: list[Story]) -> Reply:
-        """Store the good lines, and answer."""
-        bad = [story for story in stories if story.poisoned]
-        if bad and not self._keeps_good_lines:
-            return self._refusal(bad)
-        for line in body.split(b"\n"):
-            if line and not line.endswith(b"!"):
-                self.points[line.partition(b" ")[0]] = int(line.partition(b" v=")[2].partition(b"i")[0])
-        applied = self.applied.setdefault(write.destination, [])
-        for story in stories:
-            if story.sequence not in self.whole:
-                applied.append(story.sequence)
-                self.whole.add(story.sequence)
-            # Lines that a refused merged request leaves do not count as long as the write has not been sent alone.
-            self.settled[story.sequence] = not (bad and len(stories) > 1)
-        return self._refusal(bad) if bad else OK
-
-    def _refusal(self, bad: list[Story]) -> Reply:
-        names = b",".join(b"%d" % story.sequence for story in bad)
-        if self._permanent:
-            return Reply(500, (), b"partial write: " + names)
-        return Reply(400, ((b"X-Influxdb-Error", names),), b"unable to parse: " + names)
-
-    def _serve(self, answered: Deferred[Reply], write: Write, body: bytes, stories: list[Story]) -> None:
-        if answered in self.under_way:
-            self._end(answered, self._apply(write, body, stories), stories)
-
-    def _later(
-        self,
-        delay: float,
-        answered: Deferred[Reply],
-        outcome: Reply | BackendFailure,
-        stories: list[Story] | None = None,
-    ) -> None:
-        self._world.clock.callLater(delay, self._end, answered, outcome, stories)
-
-    def _end(
-        self, answered: Deferred[Reply], outcome: Reply | BackendFailure, stories: list[Story] | None = None
-    ) -> None:
-        if self.under_way.pop(answered, None) is None:
-            return  # aborted
-        if isinstance(outcome, Reply):
-            self._remember(outcome, stories or [])
-        if isinstance(outcome, BackendFailure):
-            answered.errback(Failure(outcome))
-            return
-        for story in stories or ():
-            if len(stories or ()) == 1 or outcome is OK:
-                story.words.setdefault(self.number, []).append(outcome)
-        answered.callback(outcome)
-
-    def _remember(self, reply: Reply, stories: list[Story]) -> None:
-        verdict = judge(reply)
-        if verdict is not Verdict.NOT_NOW:
-            self.not_before = 0.0  # whoever answers is well
-            if verdict is not Verdict.TAKEN:
-                self._refused.update(story.sequence for story in stories)
-        elif reply.headers:
-            seconds = float(dict(reply.headers)[b"Retry-After"])
-            self.not_before = max(self.not_before, self._world.clock.seconds() + seconds)
+from tests.simulation.model_backend import ModelBackend, Story
+from tests.simulation.schedule import EPSILON, Schedule, Violation, main
 
 
 class WatchedFate:
@@ -306,38 +84,20 @@ class WatchedSender(Sender):
             self.world.broken(f"write {story.sequence} waited {waited:g} s at {self.name}, not {limit:g}")
 
 
-class BoundedClock(Clock):
-    """A Clock for a schedule that must end, also if it sets timers for now, again and again."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__()
-        self._world = world
-        self._left = MAX_EVENTS
-
-    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> IDelayedCall:  # noqa: A002 (Clock's)
-        """Refuse where there is no end."""
-        self._left -= 1
-        if self._left < 0:
-            raise self._world.broken(f"it does not end: {MAX_EVENTS} events")
-        return super().callLater(delay, callable, *args, **kw)
-
-
-class World:
+class World(Schedule[Story]):
     """One schedule."""
 
-    def __init__(self, seed: int) -> None:
-        self.rng = rng = random.Random(seed)
-        self.clock = BoundedClock(self)
-        self.stories: dict[int, Story] = {}
-        self.problems: list[Violation] = []
+    def __init__(self, seed: int, trace: Callable[[str], object] | None = None) -> None:
+        super().__init__(seed, trace)
+        rng = self.rng
         self.max_batch = rng.choice((40, 100, 1000))
         self.max_in_flight = rng.choice((1, 1, 1, 1, 2, 3))
         self.backends = [ModelBackend(number, self) for number in range(rng.choice((2, 2, 3)))]
         self.senders = [self._make_sender(number, backend) for number, backend in enumerate(self.backends)]
         self.relay = FanOut("simulation", self.senders, self.clock)
         self.closed = False
-        self._poison = rng.choice((0.0, 0.1, 0.3))
-        self._places = rng.randint(1, len(DESTINATIONS))
+        self.poison = rng.choice((0.0, 0.1, 0.3))
+        self.places = rng.randint(1, len(self.destinations))
 
     def _make_sender(self, number: int, backend: Any) -> WatchedSender:
         settings = SenderSettings(
@@ -351,12 +111,6 @@ class World:
         sender.number, sender.world = number, self
         return sender
 
-    def broken(self, message: str) -> Violation:
-        """Note a violation, also where an exception would end in a Deferred."""
-        problem = Violation(message)
-        self.problems.append(problem)
-        return problem
-
     # -- the writers
 
     def run(self) -> None:
@@ -367,22 +121,12 @@ class World:
             self.clock.callLater(rng.random() * length, self.submit, rng.choice((0, 0, 0, 1, 3)))
         if rng.random() < 0.1:
             self.clock.callLater(rng.random() * length, self.stop)
-        self._until_quiet()
+        self.until_quiet()
         self._check()
 
     def submit(self, more: int) -> None:
         """Submit a write, and ``more`` when it is answered, in the moment in which the client is told."""
-        rng = self.rng
-        sequence = len(self.stories)
-        where = rng.randrange(self._places)
-        poisoned = rng.random() < self._poison
-        points = rng.sample(range(4), rng.choice((1, 1, 2)))
-        lines = [b"p%d,d=%d v=%di 1" % (point, where, sequence) for point in points]
-        if poisoned:
-            lines.insert(rng.randrange(len(lines) + 1), b"bad,d=%d v=%di !" % (where, sequence))
-        query = b"db=a&place=%d" % where + rng.choice((b"", b"", b"", b"&pretty=true"))
-        body = b"\n".join(lines) + rng.choice((b"", b"\n"))
-        write = Write(DESTINATIONS[where], query, b"", body, rng.random() < 0.85)
+        sequence, write, poisoned = self.next_write()
         self.current = story = Story(sequence, write, self.clock.seconds(), poisoned=poisoned)
         self.stories[sequence] = story
         answered = self.relay.submit(write)
@@ -408,23 +152,11 @@ class World:
             if backend.under_way:
                 self.broken(f"{sender.name} was asked for more after close")
 
-    def _until_quiet(self) -> None:
-        clock = self.clock
-        while not self.problems and (calls := clock.getDelayedCalls()):
-            clock.rightNow = max(clock.rightNow, min(call.getTime() for call in calls))
-            clock.advance(0)
-        if self.problems:
-            raise self.problems[0]
-
     # -- the contract
 
     def note_in_flight(self, backend: ModelBackend, destination: Destination) -> None:
         """Check that no more is under way than may be."""
-        count = sum(each == destination for each in backend.under_way.values())
-        if count > self.max_in_flight:
-            self.broken(f"{backend.name} has {count} requests of one destination in flight")
-        if self.clock.seconds() < backend.not_before - EPSILON:
-            self.broken(f"{backend.name} was asked before its Retry-After")
+        super().note_in_flight(backend, destination)
         if len(backend.under_way) > 1 and self.senders[backend.number].status.trouble is not None:
             self.broken(f"{backend.name} is in trouble, and has {len(backend.under_way)} requests in flight")
 
@@ -467,8 +199,7 @@ class World:
             self._check_missed(sender, backend)
             if self.max_in_flight == 1:
                 self._check_order(backend)
-        if self.problems:
-            raise self.problems[0]
+        self.raise_problem()
 
     def _check_truth(self, backend: ModelBackend) -> None:
         """Check that what the sender to a backend answered is what the backend did."""
@@ -513,12 +244,8 @@ class World:
             self.broken(f"{backend.name} misses {len(missed)} writes, and {counted} are counted")
 
     def _check_idle(self, sender: WatchedSender) -> None:
-        """Check that a sender has forgotten everything."""
-        left = (sender.queues.memory.size, sender.requests.in_flight, len(sender.queues), len(sender.clients))
-        if left != (0, 0, 0, 0):
-            self.broken(f"{sender.name} has something left: {left}")
-        if not sender.drained().called:
-            self.broken(f"{sender.name} is not drained")
+        """Check that a sender has forgotten everything but its counts."""
+        self.check_sender_is_idle(sender)
         if sender.writes != len(self.stories):
             self.broken(f"{sender.name} counted {sender.writes} of {len(self.stories)} writes")
         failed = sum(
@@ -530,36 +257,5 @@ class World:
             self.broken(f"{sender.name} counted {sender.clients.failures}, and {failed} writes failed")
 
 
-def run(first: int, count: int, report: Callable[[int, Violation], object]) -> int:
-    """Run schedules, report those that break the contract, and return how many did."""
-    broken = 0
-    for seed in range(first, first + count):
-        try:
-            World(seed).run()
-        except Violation as problem:
-            broken += 1
-            report(seed, problem)
-    return broken
-
-
-def main(arguments: list[str]) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.simulation.settle", description=__doc__.split("\n", maxsplit=1)[0]
-    )
-    parser.add_argument("seed", type=int, nargs="?", default=0)
-    parser.add_argument("--count", type=int, default=1)
-    options = parser.parse_args(arguments)
-    started = time.monotonic()
-
-    def report(seed: int, problem: Violation) -> None:
-        sys.stdout.write(f"seed {seed}: {problem}\n")
-
-    broken = run(options.seed, options.count, report)
-    seconds = time.monotonic() - started
-    sys.stdout.write(f"{options.count} schedule(s) in {seconds:.1f} s, {broken} broken\n")
-    return 1 if broken else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], World))

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
-from twisted.trial.unittest import SynchronousTestCase
+from collections.abc import Sequence
 
 from influxrelay.core.write import Destination
 from influxrelay.delivery import parts
 from influxrelay.delivery.journal_backlog import JournalBacklog
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.lineprotocol.scanner import Steps
-from tests.simulation import queue as queue_simulation
+from tests.simulation.case import SimulationCase
 from tests.simulation.filter import FilterWorld
-from tests.simulation.settle import Violation
 
 SCHEDULES = 100
 FOUND_BEFORE = (
@@ -24,39 +20,22 @@ FOUND_BEFORE = (
     1512,
     3591,
 )  # schedules that once broke a promise, or in which the simulation was wrong
-ENOUGH = 300  # schedules in which each mistake must be noticed
 
 
-class FilterSimulationTests(SynchronousTestCase):
+class FilterSimulationTests(SimulationCase):
     """The contract, where backends take only some lines."""
+
+    world = FilterWorld
 
     def test_contract(self) -> None:
         """What a filter leaves gets to its backend, in order, and nothing else does; filters change, too."""
-        problems: list[str] = []
         changed = nobody = passed = failed = 0
-        for seed in (*range(SCHEDULES), *FOUND_BEFORE):
-            world = FilterWorld(seed)
-            try:
-                world.run()
-            except Violation as problem:
-                problems.append(f"seed {seed}: {problem}")
+        for world in self.schedules((*range(SCHEDULES), *FOUND_BEFORE)):
             changed += world.reloads["filter"]
             nobody += sum(not story.parts for story in world.stories.values())
             passed += world.questions.passed
             failed += world.questions.failed
-        self.assertEqual(problems, [], "run `python -m tests.simulation.filter SEED`")
         self.assertGreater(min(changed, nobody, passed, failed), 20, (changed, nobody, passed, failed))
-
-    def check(self, owner: Any, name: str, mistake: Callable[..., Any], *patterns: str) -> None:
-        """Make a mistake and check that it is noticed, in one of these words."""
-        self.patch(owner, name, mistake)
-        seen: list[str] = []
-        for seed in range(ENOUGH):
-            queue_simulation.run(seed, 1, lambda _, problem: seen.append(str(problem)), FilterWorld)
-            self.flushLoggedErrors(Violation)  # raised within the journal, where it comes of the mistake
-            if seen and any(pattern in seen[-1] for pattern in patterns):
-                return
-        self.fail(f"{patterns} was not noticed, but {sorted(set(seen))[:5]}")
 
     def test_not_skipped(self) -> None:
         """A cursor that waits for what is not for its backend is noticed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -20,53 +19,27 @@ from influxrelay.journal.housekeeping import Housekeeper
 from influxrelay.journal.interface import Positions
 from influxrelay.journal.tail import Tail
 from influxrelay.journal.writer import JournalWriter
-from tests.simulation import queue as queue_simulation
+from tests.simulation import queue_process
+from tests.simulation.case import SimulationCase
 from tests.simulation.disk import SimulatedWriter
-from tests.simulation.settle import Violation
+from tests.simulation.queue import World
+from tests.simulation.schedule import main
 
-SCHEDULES = 600
+FIRST, SCHEDULES = 40, 600  # those before the first are in test_quick
 FOUND_BEFORE = (67, 148, 191, 239, 965, 1000, 1398, 1440, 5291, 8682, 11015)  # schedules that once broke a promise
-ENOUGH = 300  # schedules in which each mistake must be noticed
 # As they are without a mistake.
 passed, resume = JournalBacklog.passed, JournalBacklog.resume
 
 
-class QueueSimulationTests(SynchronousTestCase):
+class QueueSimulationTests(SimulationCase):
     """The contract under hundreds of schedules."""
 
+    world = World
+
     def test_contract(self) -> None:
-        """Sections 1, 2 and 3 of the contract hold in every schedule."""
-        problems: list[str] = []
-        queue_simulation.run(0, SCHEDULES, lambda seed, problem: problems.append(f"seed {seed}: {problem}"))
-        self.assertEqual(problems, [], "run `python -m tests.simulation.queue SEED`")
-
-    def test_found_before(self) -> None:
-        """The schedules that once lost, reordered or kept too much are well."""
-        problems: list[str] = []
-        for seed in FOUND_BEFORE:
-            queue_simulation.run(seed, 1, lambda seed, problem: problems.append(f"seed {seed}: {problem}"))
-        self.assertEqual(problems, [], "run `python -m tests.simulation.queue SEED`")
-
-    def test_deterministic(self) -> None:
-        """A seed tells the same story each time, and different seeds tell different ones."""
-
-        def story(seed: int) -> object:
-            world = queue_simulation.World(seed)
-            world.run()
-            return [(each.sequence, each.submitted, each.write.body, each.answers) for each in world.stories.values()]
-
-        self.assertEqual([story(seed) for seed in range(10)], [story(seed) for seed in range(10)])
-        self.assertNotEqual(story(1), story(2))
-
-    def test_it_is_eventful(self) -> None:
-        """The schedules hold what they are made for: crashes, stops, trouble of the disk, drops, dead letters."""
+        """Sections 1 to 3 of the contract hold in every schedule, and the schedules hold what they are made for."""
         seen = dict.fromkeys(("crashed", "stopped", "unjournaled", "excused", "gone", "refused", "poisoned"), 0)
-        for seed in range(150):
-            world = queue_simulation.World(seed)
-            try:
-                world.run()
-            except Violation:
-                continue
+        for world in self.schedules(range(FIRST, SCHEDULES)):
             stories = world.stories.values()
             seen["crashed"] += world.crashes
             seen["stopped"] += world.stops
@@ -75,7 +48,22 @@ class QueueSimulationTests(SynchronousTestCase):
             seen["gone"] += sum(story.gone for story in stories)
             seen["refused"] += sum(story.refused for story in stories)
             seen["poisoned"] += sum(story.poisoned and story.taken for story in stories)
-        self.assertGreater(min(seen.values()), 20, seen)
+        self.assertGreater(min(seen.values()), 50, seen)
+
+    def test_found_before(self) -> None:
+        """The schedules that once lost, reordered or kept too much are well."""
+        self.check_contract(FOUND_BEFORE)
+
+    def test_deterministic(self) -> None:
+        """A seed tells the same story each time, and different seeds tell different ones."""
+
+        def story(seed: int) -> object:
+            world = World(seed)
+            world.run()
+            return [(each.sequence, each.submitted, each.write.body, each.answers) for each in world.stories.values()]
+
+        self.assertEqual([story(seed) for seed in range(10)], [story(seed) for seed in range(10)])
+        self.assertNotEqual(story(1), story(2))
 
 
 class CommandLineTests(SynchronousTestCase):
@@ -85,7 +73,7 @@ class CommandLineTests(SynchronousTestCase):
         """Run the command in this process."""
         out = io.StringIO()
         self.patch(sys, "stdout", out)
-        return queue_simulation.main(list(arguments)), out.getvalue()
+        return main(list(arguments), World), out.getvalue()
 
     def test_one(self) -> None:
         """A seed is replayed with a trace."""
@@ -159,27 +147,18 @@ def send_at_once(*arguments: Any, journal_first: bool, **named: Any) -> FanOut:
     return FanOut(*arguments, **named)
 
 
-class MistakeTests(SynchronousTestCase):
+class MistakeTests(SimulationCase):
     """The simulation notices mistakes, each within a bounded number of schedules."""
 
-    def assert_noticed(self, pattern: str, seeds: Iterable[int] = range(ENOUGH)) -> None:
-        """Check that a schedule breaks for the reason that is expected.
+    world = World
+
+    def assert_noticed(self, *patterns: str, world: Any = None) -> None:
+        """Check that it is noticed.
 
         A journal in which something is left does not come to rest: it looks for what is too old again and again.
         """
-        patterns = (pattern, "it does not end") if "something left" in pattern else (pattern,)
-        seen: list[str] = []
-        for seed in seeds:
-            queue_simulation.run(seed, 1, lambda _, problem: seen.append(str(problem)))
-            self.flushLoggedErrors(Violation)  # raised within the journal, where it comes of the mistake
-            if seen and any(each in seen[-1] for each in patterns):
-                return
-        self.fail(f"{pattern!r} was not noticed, but {sorted(set(seen))[:5]}")
-
-    def check(self, owner: Any, name: str, mistake: Any, pattern: str) -> None:
-        """Make a mistake and check that it is noticed, in these words."""
-        self.patch(owner, name, mistake)
-        self.assert_noticed(pattern)
+        more = ("it does not end",) if "has something left" in patterns else ()
+        super().assert_noticed(*patterns, *more, world=world)
 
     def test_passed_too_high(self) -> None:
         """A cursor that moves past what the backend does not have is noticed."""
@@ -208,7 +187,7 @@ class MistakeTests(SynchronousTestCase):
 
     def test_send_at_once(self) -> None:
         """A write that a backend has before the journal, where that may not be, is noticed."""
-        self.check(queue_simulation, "FanOut", send_at_once, "before the journal")
+        self.check(queue_process, "FanOut", send_at_once, "before the journal")
 
     def test_delete_nothing(self) -> None:
         """A log that keeps what all backends have passed is noticed."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.journal_backlog import JournalBacklog
@@ -13,44 +10,27 @@ from influxrelay.delivery.sender import Sender
 from influxrelay.journal.registry import Registry
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.relaying import Relaying
-from tests.simulation import queue as queue_simulation
+from tests.simulation.case import SimulationCase
 from tests.simulation.reload import ReloadWorld
-from tests.simulation.settle import Violation
 
 SCHEDULES = 150
 FOUND_BEFORE = (60, 132, 201, 6258)  # schedules that once broke a promise
-ENOUGH = 600  # schedules in which each mistake must be noticed
 reconfigure = Sender.reconfigure
 
 
-class ReloadSimulationTests(SynchronousTestCase):
+class ReloadSimulationTests(SimulationCase):
     """The contract, while the configuration changes."""
+
+    world = ReloadWorld
+    enough = 600
 
     def test_contract(self) -> None:
         """Order and what is kept hold in every schedule with reloads, and all kinds of them happen."""
-        problems: list[str] = []
         seen: dict[str, int] = {}
-        for seed in (*range(SCHEDULES), *FOUND_BEFORE):
-            world = ReloadWorld(seed)
-            try:
-                world.run()
-            except Violation as problem:
-                problems.append(f"seed {seed}: {problem}")
+        for world in self.schedules((*range(SCHEDULES), *FOUND_BEFORE)):
             for change, count in world.reloads.items():
                 seen[change] = seen.get(change, 0) + count
-        self.assertEqual(problems, [], "run `python -m tests.simulation.reload SEED`")
         self.assertGreater(min(seen.values()), 20, seen)
-
-    def check(self, owner: Any, name: str, mistake: Callable[..., Any], *patterns: str) -> None:
-        """Make a mistake and check that it is noticed, in one of these words."""
-        self.patch(owner, name, mistake)
-        seen: list[str] = []
-        for seed in range(ENOUGH):
-            queue_simulation.run(seed, 1, lambda _, problem: seen.append(str(problem)), ReloadWorld)
-            self.flushLoggedErrors(Violation)  # raised within the journal, where it comes of the mistake
-            if seen and any(pattern in seen[-1] for pattern in patterns):
-                return
-        self.fail(f"{patterns} was not noticed, but {sorted(set(seen))[:5]}")
 
     def test_not_found_again(self) -> None:
         """A backend that is renamed, moved or removed, and is not known again, is noticed."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
-from twisted.trial.unittest import SynchronousTestCase
+from collections.abc import Sequence
 
 from influxrelay.core.write import Reply
 from influxrelay.delivery import destination_queue
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry
 from influxrelay.remotewrite.division import divide
-from tests.simulation import remote_write as simulation
+from tests.simulation.case import SimulationCase
+from tests.simulation.remote_write import World
 
 SCHEDULES = 150
-ENOUGH = 150  # schedules in which each mistake must be noticed
 put_back = DestinationQueue.put_back
 
 
@@ -24,34 +21,21 @@ def put_back_at_the_tail(self: DestinationQueue, entries: Sequence[Entry], **_: 
         self.add(entry)
 
 
-class RemoteWriteTests(SynchronousTestCase):
+class RemoteWriteTests(SimulationCase):
     """Acknowledged samples, before a Prometheus that rolls back."""
+
+    world = World
+    enough = 150
 
     def test_contract(self) -> None:
         """Each sample is there in the end, in order, whatever fails, is sent twice, or is rolled back."""
         seen = dict.fromkeys(("restarts", "lost answers", "refusals", "journals"), 0)
-        for seed in range(SCHEDULES):
-            world = simulation.World(seed)
-            try:
-                world.run()
-            except simulation.Violation as problem:
-                self.fail(f"seed {seed}: {problem}: run `python -m tests.simulation.remote_write {seed}`")
+        for world in self.schedules(range(SCHEDULES)):
             seen["restarts"] += world.restarts
             seen["lost answers"] += world.lost_answers
             seen["refusals"] += world.backend.refusals
             seen["journals"] += world.journal is not None
         self.assertGreater(min(seen.values()), 50, seen)
-
-    def check(self, owner: Any, name: str, mistake: Callable[..., Any], pattern: str = "and not all up to") -> None:
-        """Make a mistake and check that it is noticed, in these words."""
-        self.patch(owner, name, mistake)
-        seen: list[str] = []
-        for seed in range(ENOUGH):
-            simulation.run(seed, 1, lambda _, problem: seen.append(str(problem)))
-            if seen:
-                self.assertIn(pattern, seen[0])
-                return
-        self.fail("it was not noticed")
 
     def test_rest_is_given_up(self) -> None:
         """Samples that are given up with a stale one are noticed."""
@@ -59,7 +43,7 @@ class RemoteWriteTests(SynchronousTestCase):
         def give_up(self: Entry, reply: Reply) -> list[Entry]:
             return []
 
-        self.check(Entry, "divided", give_up)
+        self.check(Entry, "divided", give_up, "and not all up to")
 
     def test_newer_half_first(self) -> None:
         """Parts that are sent in another order are noticed."""
@@ -67,7 +51,7 @@ class RemoteWriteTests(SynchronousTestCase):
         def backwards(message: bytes, pieces: int, *, from_oldest: bool) -> list[bytes]:
             return divide(message, pieces)[::-1]
 
-        self.check(destination_queue, "divide", backwards)
+        self.check(destination_queue, "divide", backwards, "and not all up to")
 
     def test_put_back_at_the_tail(self) -> None:
         """Writes that come back behind newer ones are noticed."""
