@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 project = "influxrelay"
 author = "The influxrelay authors"
 version = release = __version__
-extensions = ["config_reference", "sphinx_copybutton"]
+extensions = ["command_reference", "config_reference", "sphinx_copybutton"]
 root_doc = "index"
 nitpicky = True
 highlight_language = "none"  # what is not marked as code of a language is a shell session or output

@@ -12,16 +12,9 @@ from urllib.parse import quote
 from twisted.internet.threads import deferToThread
 
 from influxrelay import cli
+from testing.cli_case import Terminal
 from testing.influxdb_case import InfluxDBTestCase
 from testing.servers import Influxd, free_port, send
-
-
-class Terminal(StringIO):
-    """Where a person watches."""
-
-    def isatty(self) -> bool:
-        """Say that it is a terminal."""
-        return True
 
 
 class VerifyCase(InfluxDBTestCase):

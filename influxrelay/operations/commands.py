@@ -1,6 +1,6 @@
 """What operators can do, with a running relay or a stopped one: each command is a function over listeners.
 
-A stopped relay's listeners have a journal and nothing else (:mod:`influxrelay.operations.offline`).
+A stopped relay's listeners have a journal and nothing else (:mod:`influxrelay.cli.offline`).
 """
 
 from __future__ import annotations

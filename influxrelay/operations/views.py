@@ -1,7 +1,7 @@
 """What the operator is told of queues and dead letters, as plain values for JSON; and what is asked for.
 
 The relay that runs (:mod:`influxrelay.operations.admin_socket`) and the command line that reads a stopped relay's
-journal (:mod:`influxrelay.operations.offline`) say it in the same words.
+journal (:mod:`influxrelay.cli.offline`) say it in the same words.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
+from influxrelay.cli import render
 from influxrelay.config.settings import AnswerConfig, Config, HTTPListenerConfig, HTTPOutputConfig, TCPListenerConfig
 from influxrelay.listeners.tcp import TCPService
-from influxrelay.operations import render
 from influxrelay.service.relay_service import RelayService
 from influxrelay.tap import describe
 from testing.remote_write_case import RemoteWriteTestCase, one_series, post

@@ -31,10 +31,10 @@ class ConfigCommandTests(SynchronousTestCase):
         path.write_text(f'{text}timeout = ""\n')
         self.assertEqual(
             self.run_command(str(path)),
-            (0, text, "http[0].output[0].timeout: removed, since it asks for the default\n"),
+            (0, text, "influxrelay config: http[0].output[0].timeout: removed, since it asks for the default\n"),
         )
         path.write_text(text)
-        self.assertEqual(self.run_command(str(path)), (0, text, "nothing to change\n"))
+        self.assertEqual(self.run_command(str(path)), (0, text, "influxrelay config: nothing to change\n"))
 
     def test_file(self) -> None:
         """With --output a new file is written; an existing one is replaced with --yes only."""
@@ -45,13 +45,13 @@ class ConfigCommandTests(SynchronousTestCase):
         self.assertIn('location = "http://10.0.0.1:8086/write"\n', new.read_text())
         new.write_text("mine")
         code, out, err = self.run_command(FORK, "--output", str(new))
-        self.assertEqual((code, out), (1, ""))
+        self.assertEqual((code, out), (2, ""))
         self.assertIn("exists already; add --yes to replace it", err)
         self.assertEqual(new.read_text(), "mine")
         self.assertEqual(self.run_command(FORK, "--output", str(new), "--yes")[0], 0)
         self.assertNotEqual(new.read_text(), "mine")
         code, _, err = self.run_command(FORK, "--output", "/nowhere/new.toml")
-        self.assertEqual((code, err), (1, "influxrelay: /nowhere/new.toml: No such file or directory\n"))
+        self.assertEqual((code, err), (2, "influxrelay config: /nowhere/new.toml: No such file or directory\n"))
 
     def test_json(self) -> None:
         """For scripts there is one object with the text and the changes."""
@@ -63,5 +63,7 @@ class ConfigCommandTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """A file that the relay would refuse is refused in the same words."""
         code, out, err = self.run_command("/nowhere/relay.toml")
-        self.assertEqual((code, out), (1, ""))
-        self.assertEqual(err, "influxrelay: /nowhere/relay.toml: cannot read the file: No such file or directory\n")
+        self.assertEqual((code, out), (2, ""))
+        self.assertEqual(
+            err, "influxrelay config: /nowhere/relay.toml: cannot read the file: No such file or directory\n"
+        )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from influxrelay.cli import offline as stopped
 from influxrelay.config.loader import load
 from influxrelay.config.settings import HTTPOutputConfig, JournalConfig
 from influxrelay.core.errors import JournalError
 from influxrelay.delivery import prober as pinger
 from influxrelay.journal.records import JournalLimits
 from influxrelay.listeners.udp import UDPService
-from influxrelay.operations import offline as stopped
 from influxrelay.operations.views import Request
 from influxrelay.service.relay_service import RelayService
 from testing.failing_disk import break_disk

@@ -19,9 +19,9 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from influxrelay import __version__
+from influxrelay.cli.arguments import make_parser
 from influxrelay.config.loader import load
 from influxrelay.config.settings import HTTPListenerConfig, UDPListenerConfig
-from influxrelay.operations.arguments import make_parser
 from testing.manager import Backend, Manager, traffic
 from testing.servers import PROJECT, ServerError, find_program, free_port
 

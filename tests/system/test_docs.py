@@ -14,8 +14,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from influxrelay.cli.arguments import make_parser
 from influxrelay.config.loader import load
-from influxrelay.operations.arguments import make_parser
 from influxrelay.tap import Options
 from testing.certificates import make_pem
 from testing.servers import PROJECT

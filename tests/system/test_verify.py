@@ -174,7 +174,7 @@ class TroubleTests(VerifyCase):
         gone = self.configuration(f'name = "c"\nlocation = "http://127.0.0.1:{free_port()}/write"')
         code, out, err = await self.run_command(config=gone)
         self.assertEqual((code, out), (2, ""))
-        self.assertIn("influxrelay: c does not answer: Connection refused", err)
+        self.assertIn("influxrelay verify: c does not answer: Connection refused", err)
 
     async def test_other_servers(self) -> None:
         """Of backends that are not asked for their points it is said why."""

@@ -45,7 +45,8 @@ class RelayTests(VerifyCase):
         self.assertEqual((await self.write(listener, b"m f=2")).status, 204)  # type: ignore[arg-type]
         code, out, err = await self.run_command(config=config)
         self.assertEqual((code, out), (0, "Equal: 1 window compared by aggregates, 1 point read.\n"), err)
-        self.assertRegex(err, r"^main: still queued for b: 1 write \(\d+ B\)\nmain: points from 20\S+Z on are left out")
+        self.assertRegex(err, r"^influxrelay verify: main: still queued for b: 1 write \(\d+ B\)\n")
+        self.assertRegex(err, r"\ninfluxrelay verify: main: points from 20\S+Z on are left out")
         code, out, err = await self.run_command("--until", "2200-01-01T00:00:00Z", config=config)
         self.assertEqual((code, len(err.splitlines())), (1, 1))
         self.assertRegex(out, r"(?m)^missing +b .* 1$")
@@ -56,7 +57,7 @@ class RelayTests(VerifyCase):
         await self.both(2)
         code, out, err = await self.run_command(config=config, terminal=True)
         self.assertEqual((code, out), (0, "Equal: 2 windows compared by aggregates, 2 points read.\n"), err)
-        self.assertIn("\r0 of 1 measurement, 2 points read, 0 differences\x1b[K", err)
+        self.assertIn("0 of 1 measurement, 2 points read, 0 differences", err)
 
     async def test_stopped(self) -> None:
         """Of a relay that does not run it is said what its journal holds."""
@@ -91,7 +92,7 @@ class RelayTests(VerifyCase):
         )
         self.both_have("m f=1 1")
         code, _, err = await self.run_command("--listener", "main", config=path)
-        line = "influxrelay: main has shards; name one of them with --listener: main/s1\n"
+        line = "influxrelay verify: main has shards; name one of them with --listener: main/s1\n"
         self.assertEqual((code, err), (2, line))
         self.assertEqual((await self.run_command("--listener", "main/s1", config=path))[0], 0)
 

@@ -6,9 +6,9 @@ from base64 import b64decode
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from influxrelay.cli import render
 from influxrelay.core.write import Destination, Write
 from influxrelay.journal.records import DeadLetter
-from influxrelay.operations import render
 from influxrelay.operations.views import summary, whole
 from influxrelay.remotewrite.headers import with_media_type
 from testing.remote_write import version_1, version_2

@@ -82,11 +82,11 @@ class CommandTests(ConfigTestCase):
     def test_refused(self) -> None:
         """Without shards, with a listener that has none, with a key without a place or a wrong time it says so."""
         Path("relay.toml").write_text(HTTP + OUTPUT)
-        self.assertIn("no listener has shards", self.ask(code=1))
-        self.assertIn("the listener x has no shards", self.ask("--listener", "x", code=1))
+        self.assertIn("no listener has shards", self.ask(code=2))
+        self.assertIn("the listener x has no shards", self.ask("--listener", "x", code=2))
         self.assertIn("--at: found 'today'; allowed: a time with an offset", self.ask("--at", "today", code=2))
         Path("relay.toml").write_text(SHARDS.replace('default-shard = "s1"\n', ""))
-        self.assertIn("metrics has no default-shard: writes without the tag are refused", self.ask("", code=1))
+        self.assertIn("metrics has no default-shard: writes without the tag are refused", self.ask("", code=2))
 
     def test_check(self) -> None:
         """``--check`` describes shards and epochs."""
