@@ -116,6 +116,8 @@ def _describe_journal(journal: JournalConfig | None) -> list[str]:
         return []
     bounds = f"{journal.max_bytes // _MB} MB, {journal.max_age / 3600:g} h, {journal.full} when full"
     trouble = f"{journal.on_error} on error or after {journal.timeout:g} s"
+    if journal.shared:
+        trouble += f", lease {journal.shared.lease:g} s"
     return [f"  journal in {journal.directory}: {bounds}, sync {journal.sync}, {trouble}"]
 
 

@@ -48,8 +48,10 @@ def run(config: Config, request: Request, no_relay: str) -> dict[str, Any]:
     directories = {
         each.name: Path(each.journal.directory)
         for each in listeners
-        if each.journal is not None and request.listener in ("", each.name)
+        if each.journal and not each.journal.shared and request.listener in ("", each.name)
     }
+    if not directories and any(each.journal and each.journal.shared for each in listeners):
+        raise Refused(f"{no_relay}; to know what is in a shared journal needs a running relay")
     if not directories:
         raise Refused(f"{no_relay}, and there is no journal that could be read instead")
     try:

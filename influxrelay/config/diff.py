@@ -106,6 +106,9 @@ def _refuse_what_needs_a_restart(place: str, old: Listener, new: Listener) -> No
         raise ConfigError(f"{place}.shard: to begin or end with shards needs a restart")
     if (old.journal and old.journal.directory) != (new.journal and new.journal.directory):
         raise ConfigError(f"{place}.journal: another journal, or to begin or end one, needs a restart")
+    if old.journal and new.journal:
+        for key in _keys(old.journal.shared, new.journal.shared):
+            raise ConfigError(f"{place}.journal-{key}: another value needs a restart")
     before = pair_outputs(old, new)
     for index, output in enumerate(new.outputs):
         if getattr(output, "type", "") != getattr(before.get(output.name, output), "type", ""):

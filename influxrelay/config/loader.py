@@ -20,6 +20,7 @@ from influxrelay.config import readers
 from influxrelay.config import schema as config_keys
 from influxrelay.config.answers import read_answers
 from influxrelay.config.document import Place, Table, parse, read, read_each, read_text, refuse_duplicates
+from influxrelay.config.journals import choose_journal, log_of, need
 from influxrelay.config.names import tell_apart
 from influxrelay.config.readers import shown
 from influxrelay.config.schema import Keys
@@ -107,11 +108,7 @@ def _refuse_clashes(
     refuse_duplicates(
         "journal",
         "each listener needs a journal of its own",
-        [
-            (at, each.journal.directory, os.path.realpath(each.journal.directory))
-            for at, each in listeners
-            if each.journal
-        ],
+        [(at, each.journal.directory, log_of(each.journal)) for at, each in listeners if each.journal],
     )
 
 
@@ -137,7 +134,7 @@ def _http_listener(place: Place, table: Table) -> HTTPListenerConfig:
     # As in InfluxDB Relay's relay/http.go.
     default_name = bound if isinstance(bound, str) else f"http{'s' if pem else ''}://{table['bind-addr']}"
     fields["name"] = fields.get("name", default_name)
-    fields["journal"] = journal = _choose_journal(place, table, fields)
+    fields["journal"] = journal = choose_journal(place, table, fields)
     answers = fields.pop("answers", ())
     read_answers(place / "answers", answers)  # an error is found here, and not in a shard
     timeout = {"health_timeout": fields["health_timeout"]} if "health_timeout" in fields else {}
@@ -165,7 +162,7 @@ def _tcp_listener(place: Place, table: Table) -> TCPListenerConfig:
     bound, pem = fields.pop("bind_addr"), fields.pop("ssl_combined_pem", "")
     _refuse_two_certificates(place, bound, pem)
     fields["name"] = fields.get("name", f"tcp {table['bind-addr']}")
-    fields["journal"] = journal = _choose_journal(place, table, fields)
+    fields["journal"] = journal = choose_journal(place, table, fields)
     fields["outputs"] = outputs = _outputs(place, fields, _tcp_output, journal)
     _refuse_other_queries(place / "output", outputs, "all outputs of a TCP listener")
     return TCPListenerConfig(bind_addr=table["bind-addr"], endpoint=_endpoint(bound, pem), **fields)
@@ -185,27 +182,11 @@ def _udp_listener(place: Place, table: Table) -> UDPListenerConfig:
     fields = read(place, table, config_keys.UDP, "bind-addr")
     host, port = fields.pop("bind_addr")
     fields["name"] = fields.get("name", table["bind-addr"])
-    fields["journal"] = journal = _choose_journal(place, table, fields)
+    fields["journal"] = journal = choose_journal(place, table, fields)
     fields["outputs"] = outputs = _outputs(place, fields, _udp_output, journal)
     if journal:
         _refuse_unlike_outputs(place / "output", outputs)
     return UDPListenerConfig(bind_addr=table["bind-addr"], host=host, port=port, **fields)
-
-
-def _choose_journal(place: Place, table: Table, fields: Table) -> JournalConfig | None:
-    """Make one value of a journal's settings; an empty directory switches them all off."""
-    _need(place, table, "journal", '"DIRECTORY"', *config_keys.JOURNAL)
-    directory = fields.pop("journal", None)
-    names = [name for name in fields if name.startswith("journal_")]
-    settings = {name.removeprefix("journal_"): fields.pop(name) for name in names}
-    return JournalConfig(directory, **settings) if directory else None
-
-
-def _need(place: Place, table: Table, key: str, value: str, *dependents: str) -> None:
-    """Refuse settings of something that the table does not switch on."""
-    for dependent in dependents:
-        if dependent in table and key not in table:
-            raise (place / dependent).error(f"set without {key}; add {key} = {value}, or remove it")
 
 
 def _refuse_unlike_outputs(place: Place, outputs: Iterable[UDPOutputConfig | HTTPOutputConfig]) -> None:
@@ -287,7 +268,7 @@ def _http_output(place: Place, table: Table, keys: Keys | None = None) -> HTTPOu
     if is_prometheus:
         keys = config_keys.PROMETHEUS_OUTPUT
     fields = read(place, table, keys or config_keys.HTTP_OUTPUT, "location")
-    _need(place, table, "buffer-size-mb", "MEGABYTES", "buffer-full")
+    need(place, table, "buffer-size-mb", "MEGABYTES", "buffer-full")
     url: SplitResult = fields.pop("location")
     endpoints = read(place / "endpoints", fields.pop("endpoints", {}), config_keys.ENDPOINTS)
     fields["answers"] = read_answers(place / "answers", fields.pop("answers", ()))

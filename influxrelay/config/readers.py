@@ -294,6 +294,14 @@ def from_file(read: Callable[[object], str | None]) -> Callable[[object], str | 
     return content
 
 
+def path_of_secret(value: object) -> str | None:
+    """Read the path of a file that holds a secret, which is read when it is used."""
+    path = string(value)
+    if path and not _content(path).strip():
+        raise NotAllowed("a file that holds a secret", "it is empty")
+    return path
+
+
 def certificates(value: object) -> str | None:
     """Read the path of a PEM file with certificates; whether OpenSSL can read them shows when they are used."""
     path = string(value)

@@ -43,7 +43,10 @@ FILTER: Keys = {
     "outputs": readers.names,
 }
 JOURNAL: Keys = {
-    "journal": readers.string,
+    "journal": urls.journal,
+    "journal-ca-file": readers.certificates,
+    "journal-credentials-file": readers.path_of_secret,
+    "journal-lease": readers.duration,
     "journal-max-mb": readers.scaled(readers.integer(1, zero_is_default=True), 1024 * 1024),
     "journal-max-age": readers.duration,
     "journal-full": readers.word("reject", "drop-oldest"),

@@ -10,10 +10,31 @@ import attrs
 
 
 @attrs.frozen
+class StreamConfig:
+    """The replicated stream of NATS that is a shared journal.
+
+    :ivar servers: ``HOST:PORT`` of each, at least one.
+    :ivar stream: letters, digits, ``-`` and ``_``.
+    :ivar ca_file: a PEM file of authorities to trust instead of the system's; only with TLS.
+    :ivar credentials_file: holds NATS credentials, the seed of an NKey, or ``USER:PASSWORD``.
+    :ivar lease: seconds after which another relay delivers to a backend whose relay is gone, at least 1.
+    """
+
+    servers: tuple[str, ...]
+    stream: str
+    tls: bool = False
+    ca_file: str | None = None
+    credentials_file: str | None = None
+    lease: float = 5.0
+
+
+@attrs.frozen
 class JournalConfig:
     """Where and how a listener keeps what its backends miss.
 
-    :ivar directory: as written, not empty; one for each listener.
+    :ivar directory: as written, not empty; one for each listener. The URL of a shared journal.
+    :ivar shared: None for a journal in a directory. Of a shared one the default of ``timeout`` is 10 seconds, and of
+        ``on_error`` ``refuse``.
     :ivar max_bytes: on disk, at least 1 MiB; the default is 1 GiB.
     :ivar max_age: seconds, above 0; the default is a week.
     :ivar full: ``reject`` or ``drop-oldest``.
@@ -30,6 +51,7 @@ class JournalConfig:
     sync: str = "normal"
     on_error: str = "relay"
     timeout: float = 5.0
+    shared: StreamConfig | None = None
 
 
 @attrs.frozen
@@ -159,7 +181,8 @@ class ShardConfig:
     :ivar bind_addr: the listener's and its own name: what it is known by after its listener has another name.
     :ivar weight: its part of the keys in relation to other shards', above 0.
     :ivar consistency: the listener's.
-    :ivar journal: with the listener's settings, in the directory of the shard's name within the listener's.
+    :ivar journal: with the listener's settings, in the directory of the shard's name within the listener's, or in the
+        stream with the shard's name at its end.
     :ivar outputs: at least one; names are unique within the listener.
     """
 
@@ -333,8 +356,8 @@ class Config:
 
     :ivar path: the file, as it was given.
     :ivar shutdown_timeout: seconds, above 0.
-    :ivar admin_socket: the path of a unix socket; empty for ``admin.sock`` in the first journal's directory, if
-        there is a journal; None for no socket.
+    :ivar admin_socket: the path of a unix socket; empty for ``admin.sock`` in the first directory of a journal,
+        if there is one; None for no socket.
     :ivar admin: None for no such listener.
     :ivar http: and ``udp`` and ``tcp``: at least one listener between them, names unique.
     :ivar warnings: what the file says that is accepted, but probably not meant; each is one line with its place.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-
-import attrs
 
 from influxrelay.config import schema as config_keys
 from influxrelay.config.document import Place, Table, read, read_each, refuse_duplicates
+from influxrelay.config.journals import journal_of_shard
 from influxrelay.config.readers import shown
 from influxrelay.config.settings import EpochConfig, HTTPListenerConfig, HTTPOutputConfig, JournalConfig, ShardConfig
 
@@ -45,7 +43,7 @@ def read_shards(place: Place, bind_addr: str, fields: Table, read_outputs: _Read
     def shard(at: Place, table: Table) -> ShardConfig:
         known = read(at, table, config_keys.HTTP_SHARD, "name")
         name = known.pop("name")
-        its = attrs.evolve(journal, directory=os.path.join(journal.directory, name)) if journal else None  # noqa: PTH118
+        its = journal_of_shard(journal, name) if journal else None
         outputs = read_outputs(at, known, its)
         return ShardConfig(
             name=f"{fields['name']}/{name}",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from influxrelay.config.readers import NotAllowed, is_host, is_ip
+from influxrelay.config.readers import NotAllowed, is_host, is_ip, string
+from influxrelay.config.settings import StreamConfig
 
 _URL_CHARACTER = r"(?:[!-$&-~]|%[0-9A-Fa-f]{2})"
 
@@ -49,6 +50,36 @@ def url_path(value: object) -> str | None:
     if not re.fullmatch(rf"(?!/)(?:(?![?#]){_URL_CHARACTER})*", path) or "://" in path:
         raise NotAllowed('a path such as "/write"')
     return path
+
+
+def journal(value: object) -> str | StreamConfig | None:
+    """Read the directory of a journal, or the URL of a shared one, whose servers have 4222 as their default port."""
+    text = string(value)
+    match = re.fullmatch(r"(?i)([a-z]+)://(.*?)(?:/([^/]*))?/?", text or "")
+    if text is None or match is None:
+        return text
+    scheme, hosts, stream = match[1].lower(), match[2], match[3] or ""
+    if scheme not in ("nats", "tls"):
+        raise NotAllowed('a directory, or a URL such as "nats://HOST:4222,HOST:4222,HOST:4222/STREAM" or "tls://..."')
+    if "@" in hosts:
+        raise NotAllowed("a URL without user:password@ (use the key journal-credentials-file)")
+    servers = tuple(map(_nats_server, hosts.split(",")))
+    if len(set(servers)) < len(servers):
+        raise NotAllowed("a URL that names each server once")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}(?<!-letters)", stream):
+        end = "a URL with a slash and the name of a stream at its end"
+        raise NotAllowed(f"{end}: letters, digits, - and _, but not -letters at its own end")
+    return StreamConfig(servers, stream, tls=scheme == "tls")
+
+
+def _nats_server(text: str) -> str:
+    match = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?", text)
+    host = match[1] if match else ""
+    good = is_ip(host[1:-1], 6) if host.startswith("[") else is_host(host)
+    port = int(match[2] or 4222) if match else 0
+    if not good or not 0 < port < 65536:
+        raise NotAllowed("a URL with a list of servers, HOST:PORT,HOST:PORT, behind its scheme")
+    return f"{host}:{port}"
 
 
 def _url(value: object) -> SplitResult:

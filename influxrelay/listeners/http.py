@@ -86,9 +86,8 @@ class HTTPService(SiteService, Relaying):
     def startService(self) -> None:
         """Open the port; warn of a journal that nobody reads, because it is from before the shards."""
         super().startService()
-        for directory in dict.fromkeys(
-            Path(each.journal.directory).parent for each in self.config.shards if each.journal
-        ):
+        journals = [each.journal for each in self.config.shards if each.journal and not each.journal.shared]
+        for directory in dict.fromkeys(Path(each.directory).parent for each in journals):
             if (directory / JOURNAL_FILE).exists():
                 self.log.warn(
                     "{relay}: {directory} holds a journal from before the shards, which is not read: stop the relay,"

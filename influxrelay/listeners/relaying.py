@@ -111,6 +111,8 @@ class Relaying(PortService):
         if self.writer is None or journal is None or self._journal_open:
             return {}
         try:
+            if journal.shared:
+                raise JournalError(f"{journal.directory}: this version cannot share journals yet")  # noqa: TRY301
             check_disk(self.writer.directory, journal.timeout)
             positions = self.writer.open(self._backends_of_journal())
         except JournalError as error:

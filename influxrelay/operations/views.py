@@ -52,7 +52,7 @@ def socket_path(config: Config) -> str:
     if config.admin_socket is None or config.admin_socket:
         return config.admin_socket or ""
     listeners = config.listeners
-    journals = [each.journal for each in listeners if each.journal is not None]
+    journals = [each.journal for each in listeners if each.journal and not each.journal.shared]
     path = str(Path(journals[0].directory) / "admin.sock") if journals else ""
     return path if len(path.encode()) <= MAX_SOCKET_PATH else ""
 

@@ -19,6 +19,7 @@ from influxrelay.config.settings import (
     HTTPOutputConfig,
     JournalConfig,
     ShardConfig,
+    StreamConfig,
     TCPListenerConfig,
     UDPListenerConfig,
     UDPOutputConfig,
@@ -54,7 +55,8 @@ class ReferenceTests(ConfigTestCase):
             owner = OWNERS[table]
             name = config_keys.ATTRIBUTES.get(key, key.replace("-", "_"))
             if name.startswith("journal_"):
-                owner, name = JournalConfig, name.removeprefix("journal_")
+                name = name.removeprefix("journal_")
+                owner = JournalConfig if name in attrs.fields_dict(JournalConfig) else StreamConfig
             default = {field.name: field.default for field in attrs.fields(owner)}.get(name)
             with self.subTest(f"{table}.{key}"):
                 read = KEYS[table][key](value)
