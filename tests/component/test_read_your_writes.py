@@ -29,7 +29,7 @@ class ReadYourWritesTests(RelayTestCase):
         self.assertEqual((await self.ask(relay, WRITE)).status, 204)
         client = await self.client(relay)
         client.send(QUERY)
-        await until(lambda: relay.readers.active, "the query")
+        await until(lambda: relay.readers.active and late.requests, "the query, behind the write")
         self.assertEqual((await self.ask(relay, request(b"/ping", b"", method=b"GET"))).status, 204)
         self.assertEqual([each.path for each in late.requests], [b"/write"])
         held.release()
