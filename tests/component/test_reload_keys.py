@@ -34,8 +34,10 @@ class Key:
 
 MB = 1024 * 1024
 RULES = ('[{status = 404, means = "retry"}]', '[{status = 404, means = "hold"}]')
+SHARED_JOURNAL = "tests.unit.config.test_shared_journals.SharedJournalTests.test_reload"
 JOURNAL: dict[str, Key | str] = {
     "journal": "RestartTests.test_journal",
+    **dict.fromkeys(("journal-ca-file", "journal-credentials-file", "journal-lease"), SHARED_JOURNAL),
     "journal-max-mb": Key("7", "8", "listener.writer._limits.max_bytes", 7 * MB, 8 * MB),
     "journal-max-age": Key('"7s"', '"8s"', "listener.writer._limits.max_age", 7.0, 8.0),
     "journal-full": Key('"reject"', '"drop-oldest"', "listener.writer._limits.drop_oldest", False, True),
@@ -191,8 +193,8 @@ class KeyTests(ReloadCase):
             self.assertEqual(sorted(decided), sorted(getattr(config_keys, table)), table)
             for where in decided.values():
                 if isinstance(where, str):
-                    place = where if where.startswith("test_") else f"test_reload.{where}"
-                    TestLoader().loadByName(f"tests.component.{place}")
+                    place = where if where.startswith("test") else f"test_reload.{where}"
+                    TestLoader().loadByName(place if place.startswith("tests.") else f"tests.component.{place}")
 
     async def check(
         self, keys: dict[str, Key | str], text: Callable[[str], str], *, only: str = "", but: str = ""
