@@ -28,7 +28,7 @@ class Work:
         if self._bar is not None:
             self._bar[0].stop()
 
-    def __call__(self, done: int, total: int, words: str = "") -> None:
+    def __call__(self, done: float, total: int, words: str = "") -> None:
         """Show that so many are done of so many.
 
         :param words: instead of the two numbers.
@@ -38,7 +38,7 @@ class Work:
         if self._bar is None:
             self._bar = _start(total)
         progress, task = self._bar
-        progress.update(task, completed=done, total=total, description=words or f"{done} of {total}")
+        progress.update(task, completed=done, total=total, description=words or f"{int(done)} of {total}")
 
 
 def _start(total: int) -> tuple[Progress, TaskID]:

@@ -23,9 +23,9 @@ cannot take it now; an operator has paused it."""
 async def write(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
     """Send lines to one backend, behind what is queued for it, and return what has become of them.
 
-    They are kept nowhere. The answer comes when the source has all that was accepted before: if a client has written
-    one of the points meanwhile, and its value came to the backend before the one from here, the source shows that.
-    While a change such as a DELETE waits for the backend, or for the one that the lines are
+    They are kept nowhere. With ``await_source`` the answer comes when the source has all that was accepted before: if a
+    client has written one of the points meanwhile, and its value came to the backend before the one from here, the
+    source shows that. While a change such as a DELETE waits for the backend, or for the one that the lines are
     from, they could bring back what it removes, and are not taken.
     """
     senders = {each.name: each for listener in listeners for each in listener.senders}
@@ -40,7 +40,7 @@ async def write(listeners: Sequence[Listener], request: Request, _: Progress) ->
         reply = await sender.resend(_write(request))
     except BackendFailure as failure:
         return _outcome(NOT_NOW, _problem(sender, failure))
-    if source is not None and not await source.catches_up(PATIENCE):
+    if source is not None and request.write.get("await_source") and not await source.catches_up(PATIENCE):
         return _outcome(NOT_NOW, f"{source.name} is behind, and may have older values")
     if reply.status < 300:
         return _outcome(TAKEN)

@@ -91,7 +91,7 @@ class Answer:
         }
 
 
-def verify(config: Config, wanted: Wanted, ask: Ask, progress: Callable[[int, int, Outcome], None]) -> Answer:
+def verify(config: Config, wanted: Wanted, ask: Ask, progress: Callable[[float, int, Outcome], None]) -> Answer:
     """Compare the backends of a listener, and tell the relay what was found.
 
     :raises InfluxRelayError: it cannot be told whether they are equal.

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
-from typing import TypeVar
 
 import attrs
 
 from influxrelay.core.errors import InfluxRelayError
 from influxrelay.verification import statements
 from influxrelay.verification.differences import Difference, Ledger
+from influxrelay.verification.gaps import find_gaps
 from influxrelay.verification.points import SCHEMA, Points, differing, read_points, runs
 from influxrelay.verification.schema import (
     Place,
@@ -22,7 +21,7 @@ from influxrelay.verification.schema import (
     read_schema,
     read_type,
 )
-from influxrelay.verification.server import Overflowed, Series, Server
+from influxrelay.verification.server import Overflowed, Series, Server, at_once
 from influxrelay.verification.statements import Measurement, Window
 from influxrelay.verification.windows import (
     PARTS,
@@ -35,10 +34,10 @@ from influxrelay.verification.windows import (
     width_of_parts,
 )
 
-T = TypeVar("T")
-Mend = Callable[[Measurement, Window, Mapping[str, set[str]]], None]
+Mend = Callable[[Measurement, Window, Mapping[str, set[str]], tuple[Points, Points] | None], None]
 
 PIECE = 10_000  # points that are read at a time
+GAP = 40_000  # points that are copied at a time where nothing has to be compared
 SMALL = 1000  # points of a window that is compared in full even if its aggregates are equal
 SAMPLED = 50  # of so many larger windows with equal aggregates one is compared in full
 _SETTLING = 60 * 10**9  # nanoseconds for which a write may be under way to one of the servers
@@ -82,14 +81,15 @@ class Comparison:
 
     :param servers: at least two.
     :param progress: is called with how many measurements are done, of how many, and with what was found so far.
-    :param mend: is called with each window in which points differ, for whoever wants to do something about it, and with
-        the types that the fields have on the first server. Then the newest windows of all measurements come first, and
-        those are counted instead of measurements.
+    :param mend: is called with each window in which points differ, for whoever wants to do something about it, with the
+        types that the fields have on the first server, and with the points of the two servers; with None where the
+        second has none, and then nothing is said of it. The newest windows of all measurements come first, and those
+        are counted instead of measurements.
     """
 
     servers: Sequence[Server]
     selection: Selection
-    progress: Callable[[int, int, Outcome], None] = lambda done, total, outcome: None  # noqa: ARG005
+    progress: Callable[[float, int, Outcome], None] = lambda done, total, outcome: None  # noqa: ARG005
     random: Random = attrs.field(factory=Random)
     sleep: Callable[[float], None] = time.sleep
     now: int = attrs.field(factory=time.time_ns)
@@ -105,7 +105,7 @@ class Comparison:
         :raises NothingToCompare: no server has it.
         """
         wanted = self.selection
-        found = _at_once(self.servers, lambda each: read_schema(each, self.now, wanted.database, wanted.policy))
+        found = at_once(self.servers, lambda each: read_schema(each, self.now, wanted.database, wanted.policy))
         schemas = {each.name: schema for each, schema in found}
         places = sorted(set().union(*(each.places for each in schemas.values())))
         if (wanted.database or wanted.policy) and not places:
@@ -154,9 +154,16 @@ class Comparison:
         for compared, _ in work:
             compared.finish()
 
-    def report(self) -> None:
-        """Tell how far it is."""
-        self.progress(self._done, self._total, self.outcome)
+    def is_settled(self, window: Window) -> bool:
+        """Whether no write should be under way any more that may be missing in a window."""
+        return window.until <= self.now - _SETTLING
+
+    def report(self, part: float = 0.0) -> None:
+        """Tell how far it is.
+
+        :param part: of the window at hand that is done.
+        """
+        self.progress(self._done + part, self._total, self.outcome)
 
     def _fields(self, place: Place, schemas: Mapping[str, Schema]) -> dict[str, dict[str, dict[str, set[str]]]]:
         having = [each for each in self.servers if place in schemas[each.name].places]
@@ -212,7 +219,19 @@ class _MeasurementComparison:
         self.whole.outcome.differences += self.whole.types(self.servers, self.measurement, windows, self.types)
 
     def compare(self, window: Window) -> None:
-        self._divide(window, PARTS)
+        mend = self.whole.mend
+        others = [window]
+        if mend is not None and self.whole.is_settled(window) and len(self.servers) == 2:
+            gaps, found = find_gaps(self.servers[0], self.servers[1], self.measurement, window, GAP)
+            others = [part.window for part in found]
+            total = sum(part.points for part in (*gaps, *found))
+            done = 0
+            for part in reversed(gaps):
+                mend(self.measurement, part.window, self.types[self.servers[0].name], None)
+                done += part.points
+                self.whole.report(done / total)
+        for each in others:
+            self._divide(each, PARTS)
 
     def finish(self) -> None:
         large, outcome = self.sample, self.whole.outcome
@@ -276,14 +295,15 @@ class _MeasurementComparison:
         servers = self._points(window)
         self.whole.outcome.points += max(sum(map(len, points.values())) for points in servers.values())
         found = differing(servers)
-        is_recent = window.until > self.whole.now - _SETTLING
+        is_recent = not self.whole.is_settled(window)
         if found and (is_recent or self.whole.mend is None):
             if is_recent:
                 self.whole.sleep(_PAUSE)
             servers = self._points(window)
             found &= differing(servers)
         if found and self.whole.mend is not None:
-            self.whole.mend(self.measurement, window, self.types[self.servers[0].name])
+            source, target = (servers[each.name] for each in self.servers)
+            self.whole.mend(self.measurement, window, self.types[self.servers[0].name], (source, target))
         self.ledger.add(runs(found, servers))
         self.whole.report()
 
@@ -294,25 +314,4 @@ class _MeasurementComparison:
 
 def _asked(servers: Sequence[Server], statement: str) -> list[tuple[Server, list[Series]]]:
     """Ask all servers at the same time."""
-    return _at_once(servers, lambda each: each.ask(statement))
-
-
-def _at_once(servers: Sequence[Server], work: Callable[[Server], T]) -> list[tuple[Server, T]]:
-    """Do something with each server, at the same time; the threads hold nobody up who does not wait for them."""
-    results: dict[str, T] = {}
-    problems: list[Exception] = []
-
-    def run(server: Server) -> None:
-        try:
-            results[server.name] = work(server)
-        except Exception as error:  # noqa: BLE001 (raised below)
-            problems.append(error)
-
-    threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in servers]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    if problems:
-        raise problems[0]
-    return [(each, results[each.name]) for each in servers]
+    return at_once(servers, lambda each: each.ask(statement))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from influxrelay.lineprotocol.splitting import split_lines
@@ -35,17 +36,26 @@ def point_line(series: str, fields: Mapping[str, Any], kinds: Mapping[str, str],
     """
     written = []
     for name, value in fields.items():
-        shown = _value(value, kinds.get(name, ""))
-        if not shown or name[:1] in _SKIPPED or not _is_writable(name):
+        shown, begin = _value(value, kinds.get(name, "")), _field(name)
+        if not shown or not begin:
             return ""
-        written.append(f"{_FIELD.sub(_escaped, name)}={shown}")
+        written.append(begin + shown)
     return f"{series} {','.join(written)} {time}" if series and written else ""
 
 
 def are_lines(lines: list[str]) -> bool:
     """Say whether InfluxDB reads lines, joined by newlines, as just these."""
-    read, _ = split_lines("\n".join(lines).encode())
+    text = "\n".join(lines)
+    if '"' not in text and "\\" not in text:
+        return text.count("\n") == len(lines) - 1
+    read, _ = split_lines(text.encode())
     return len(read) == len(lines)
+
+
+@lru_cache(maxsize=10_000)
+def _field(name: str) -> str:
+    """Return the name of a field, up to its value; empty if it cannot be written."""
+    return f"{_FIELD.sub(_escaped, name)}=" if name[:1] not in _SKIPPED and _is_writable(name) else ""
 
 
 def _value(value: Any, kind: str) -> str:

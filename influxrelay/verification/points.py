@@ -47,10 +47,14 @@ def read_points(answer: Sequence[Series]) -> Points:
     for series in answer:
         tags = tuple(sorted((name, value) for name, value in series.tags.items() if value))
         points = found.setdefault(tags, {})
-        columns = series.columns[1:]
-        for time, *row in series.values:
-            fields = {name: value for name, value in zip(columns, row, strict=True) if value is not None}
-            points.setdefault(time, {}).update(fields)
+        columns = series.columns
+        for row in series.values:
+            fields = dict(zip(columns, row, strict=True))
+            if None in row:
+                fields = {name: value for name, value in fields.items() if value is not None}
+            known = points.setdefault(fields.pop("time"), fields)
+            if known is not fields:
+                known.update(fields)
     return found
 
 

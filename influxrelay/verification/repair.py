@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from queue import SimpleQueue
 from typing import Any
 
 import attrs
@@ -13,19 +15,22 @@ from influxrelay.verification import statements
 from influxrelay.verification.lines import are_lines, point_line, series_line
 from influxrelay.verification.points import Points, Tags, read_points
 from influxrelay.verification.schema import Place, Schema, read_type
-from influxrelay.verification.server import Server
+from influxrelay.verification.server import Server, at_once
 from influxrelay.verification.statements import Measurement, Window
 
 BATCH = 256 * 1024  # characters that are written at a time
 _UNWRITABLE = "line protocol cannot say it exactly"
 
 Point = tuple[Tags, int]
+Types = Mapping[str, set[str]]
 Fields = dict[str, Any]
 Replaceable = dict[tuple[Point, str], tuple[Any, Any]]
 """Which values of a field the target may have that are to be replaced: what was written, and what was there before."""
 
-Write = Callable[[Measurement, str], str]
-"""Writes lines to the target; returns why it has refused some of them, empty if it has taken all."""
+Write = Callable[[Measurement, str, bool], str]
+"""Writes lines to the target; returns why it has refused some of them, empty if it has taken all.
+
+With True it returns when the source has all that was written before, too."""
 
 
 @attrs.frozen
@@ -75,7 +80,9 @@ class Mending:
     differing: int = 0
     uncopied: list[Uncopied] = attrs.field(factory=list)
 
-    def mend(self, measurement: Measurement, window: Window, types: Mapping[str, set[str]]) -> None:
+    def mend(
+        self, measurement: Measurement, window: Window, types: Types, found: tuple[Points, Points] | None = None
+    ) -> None:
         """Copy what is missing in a window that lies within one shard group.
 
         What was written is read back. If a client has written the same point meanwhile, its value may have come to the
@@ -83,62 +90,70 @@ class Mending:
         before is a newer one, and stays.
 
         :param types: those that each field has on the source.
+        :param found: what the source and the target have; None where the target has nothing.
         """
+        source, target = (_points(self.source, measurement, window), Points()) if found is None else found
         ours: Replaceable = {}
-        copied: set[Point] = set()
-        overwritten: set[Point] = set()
         kinds: dict[str, str] = {}
-        before: dict[Point, Fields] | None = None
         message = ""
-        while True:
-            found = _points(self.source, measurement, window), _points(self.target, measurement, window)
-            lacking, differing = self._lacking(measurement, *found, ours)
-            if not lacking or lacking == before:
-                break
-            if before is None:
-                overwritten = differing if self.overwrite else set()
+        lacking, differing = self._lacking(measurement, source, target, ours)
+        overwritten = differing if self.overwrite else set()
+        copied = [lacking]
+        while lacking and not self.dry_run:
             self._find_kinds(kinds, measurement, window, types, lacking)
-            copied |= lacking.keys()
-            if self.dry_run:
-                break
             message = self._copy(measurement, lacking, kinds) or message
-            target = found[1]
-            for point, fields in lacking.items():
-                has = target.get(point[0], {}).get(point[1], {})
-                ours |= {(point, name): (value, has.get(name)) for name, value in fields.items()}
+            if self._are_same(measurement, window):
+                lacking = {}
+                break
+            for tags, points in lacking.items():
+                having = target.get(tags, {})
+                for time, fields in points.items():
+                    has = having.get(time, {})
+                    ours |= {((tags, time), name): (value, has.get(name)) for name, value in fields.items()}
+            source, target = self._read_both(measurement, window)
             before = lacking
-        left = {} if self.dry_run else lacking
-        self.copied += len(copied - overwritten - left.keys())
-        self.overwritten += len(overwritten - left.keys())
+            lacking, differing = self._lacking(measurement, source, target, ours)
+            if lacking == before:
+                break
+            copied.append(lacking)
+        left = set() if self.dry_run else _points_of(lacking)
+        if left or overwritten or len(copied) > 1:
+            everything = set().union(*map(_points_of, copied))
+            self.copied += len(everything - overwritten - left)
+        else:
+            self.copied += sum(map(len, copied[0].values()))
+        self.overwritten += len(overwritten - left)
         self.differing += 0 if self.overwrite else len(differing)
-        self._note(measurement, left, kinds, message)
+        if left:
+            self._note(measurement, lacking, kinds, message)
 
     def _lacking(
         self, measurement: Measurement, source: Points, target: Points, ours: Replaceable
-    ) -> tuple[dict[Point, Fields], set[Point]]:
+    ) -> tuple[Points, set[Point]]:
         """Return the fields to be written of each point, and the points that have other values on the target."""
-        lacking: dict[Point, Fields] = {}
+        lacking: Points = {}
         differing: set[Point] = set()
         for tags, points in source.items():
             if self.filter is not None and not self._takes(measurement, tags):
                 continue
-            having = target.get(tags, {})
+            having = target.get(tags)
+            if not having:
+                lacking[tags] = points
+                continue
             for time, fields in points.items():
-                has = having.get(time, {})
+                has, point = having.get(time, {}), (tags, time)
                 for name, value in fields.items():
-                    point = tags, time
-                    if name in has:
-                        if not _differ(value, has[name]):
-                            continue
-                        if (point, name) in ours:
-                            if all(_differ(each, has[name]) for each in ours[point, name]):
-                                continue
-                        else:
-                            differing.add(point)
-                            if not self.overwrite:
-                                continue
-                    lacking.setdefault(point, {})[name] = value
+                    if name in has and not _differ(value, has[name]):
+                        continue
+                    if name in has and (point, name) not in ours:
+                        differing.add(point)
+                    if name not in has or self._is_replaced(has[name], ours.get((point, name))):
+                        lacking.setdefault(tags, {}).setdefault(time, {})[name] = value
         return lacking, differing
+
+    def _is_replaced(self, value: Any, ours: tuple[Any, Any] | None) -> bool:
+        """Say whether a value of the target is to be replaced: a newer one is not."""
+        return self.overwrite if ours is None else not all(_differ(each, value) for each in ours)
 
     def _takes(self, measurement: Measurement, tags: Tags) -> bool:
         assert self.filter is not None  # noqa: S101 (asked for where there is one)
@@ -146,55 +161,145 @@ class Mending:
         return not series or all(self.filter.judge([series.encode()]))
 
     def _find_kinds(
-        self,
-        kinds: dict[str, str],
-        measurement: Measurement,
-        window: Window,
-        types: Mapping[str, set[str]],
-        lacking: Mapping[Point, Fields],
+        self, kinds: dict[str, str], measurement: Measurement, window: Window, types: Types, lacking: Points
     ) -> None:
         """Find out what the numbers are: JSON shows the float 1 as the integer 1."""
-        for name in set().union(*lacking.values()) - kinds.keys():
+        for name in {
+            name for points in lacking.values() for fields in points.values() for name in fields
+        } - kinds.keys():
             if len(known := types.get(name, set())) == 1:
                 (kinds[name],) = known
             else:
                 kinds[name] = read_type(self.source.ask(statements.explained_field(measurement, window, name)))
 
-    def _copy(self, measurement: Measurement, lacking: Mapping[Point, Fields], kinds: Mapping[str, str]) -> str:
+    def _copy(self, measurement: Measurement, lacking: Points, kinds: Mapping[str, str]) -> str:
         message = ""
+        waiting: list[str] = []
         for batch in _batches(_lines(measurement, lacking, kinds)):
             for lines in [batch] if are_lines(batch) else [[line] for line in batch]:
-                message = self.write(measurement, "\n".join(lines)) or message
+                if waiting:
+                    message = self.write(measurement, "\n".join(waiting), False) or message
+                waiting = lines
+        if waiting:
+            message = self.write(measurement, "\n".join(waiting), True) or message
         return message
 
-    def _note(
-        self, measurement: Measurement, left: Mapping[Point, Fields], kinds: Mapping[str, str], message: str
-    ) -> None:
+    def _are_same(self, measurement: Measurement, window: Window) -> bool:
+        """Say whether both servers answer the same to the question for all points; most of the time they do."""
+        statement = statements.points(measurement, window)
+        (_, one), (_, other) = at_once((self.source, self.target), lambda each: each.fetch(statement))
+        return one == other and b'"error":' not in one
+
+    def _read_both(self, measurement: Measurement, window: Window) -> tuple[Points, Points]:
+        both = at_once((self.source, self.target), lambda each: _points(each, measurement, window))
+        (_, source), (_, target) = both
+        return source, target
+
+    def _note(self, measurement: Measurement, left: Points, kinds: Mapping[str, str], message: str) -> None:
         """Note what could not be copied, and why."""
-        unwritable = {point for point in left if not any(_lines(measurement, {point: left[point]}, kinds))}
-        refused = left.keys() - unwritable
-        for points, words in ((unwritable, _UNWRITABLE), (refused, message or "it was taken, and is not there")):
-            if points:
-                times = [time for _, time in points]
-                self.uncopied.append(Uncopied(measurement, min(times), max(times) + 1, len(points), words))
+        unwritable: list[int] = []
+        refused: list[int] = []
+        for tags, points in left.items():
+            for time, fields in points.items():
+                written = any(_lines(measurement, {tags: {time: fields}}, kinds))
+                (refused if written else unwritable).append(time)
+        for times, words in ((unwritable, _UNWRITABLE), (refused, message or "it was taken, and is not there")):
+            if times:
+                self.uncopied.append(Uncopied(measurement, min(times), max(times) + 1, len(times), words))
+
+
+@attrs.define
+class Crew:
+    """Mends several windows at a time.
+
+    :param lead: on whose connections it is found out what is to be mended.
+    :param members: each with connections of its own; a single one mends while it is waited for.
+    """
+
+    lead: Mending
+    members: Sequence[Mending]
+    _idle: SimpleQueue[Mending] = attrs.field(factory=SimpleQueue, init=False)
+    _problems: list[BaseException] = attrs.field(factory=list, init=False)
+
+    @classmethod
+    def of(cls, lead: Mending, size: int) -> Crew:
+        """Return a crew of so many, all of whom do the same."""
+        members = [
+            attrs.evolve(lead, source=attrs.evolve(lead.source), target=attrs.evolve(lead.target), uncopied=[])
+            for _ in range(size)
+        ]
+        return cls(lead, members)
+
+    def __attrs_post_init__(self) -> None:
+        for each in self.members:
+            self._idle.put(each)
+
+    def mend(
+        self, measurement: Measurement, window: Window, types: Types, found: tuple[Points, Points] | None = None
+    ) -> None:
+        """Have a window mended as soon as somebody has the time.
+
+        :raises InfluxRelayError: one of them could not be.
+        """
+        if len(self.members) == 1:
+            self.members[0].mend(measurement, window, types, found)
+            return
+        member = self._idle.get()
+        if self._problems:
+            self._idle.put(member)
+            raise self._problems[0]
+
+        def work() -> None:
+            try:
+                member.mend(measurement, window, types, found)
+            except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
+                self._problems.append(error)
+            finally:
+                self._idle.put(member)
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def finish(self) -> None:
+        """Wait for all of them.
+
+        :raises InfluxRelayError: one of them could not be mended.
+        """
+        for each in [self._idle.get() for _ in self.members]:
+            self._idle.put(each)
+        if self._problems:
+            raise self._problems[0]
+
+    @property
+    def copied(self) -> int:
+        """How many points were copied."""
+        return sum(each.copied for each in self.members)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for each in (self.lead, *self.members):
+            each.source.close()
+            each.target.close()
 
 
 def _points(server: Server, measurement: Measurement, window: Window) -> Points:
     return read_points(server.ask(statements.points(measurement, window)))
 
 
+def _points_of(points: Points) -> set[Point]:
+    return {(tags, time) for tags, times in points.items() for time in times}
+
+
 def _differ(one: Any, other: Any) -> bool:
     return bool(one != other) or isinstance(one, bool) is not isinstance(other, bool)
 
 
-def _lines(measurement: Measurement, points: Mapping[Point, Fields], kinds: Mapping[str, str]) -> Iterator[str]:
+def _lines(measurement: Measurement, points: Points, kinds: Mapping[str, str]) -> Iterator[str]:
     """Yield the lines of points; those that cannot be written are left out."""
-    series: dict[Tags, str] = {}
-    for (tags, time), fields in points.items():
-        if tags not in series:
-            series[tags] = series_line(measurement.name, tags)
-        if line := point_line(series[tags], fields, kinds, time):
-            yield line
+    for tags, times in points.items():
+        series = series_line(measurement.name, tags)
+        for time, fields in times.items():
+            if line := point_line(series, fields, kinds, time):
+                yield line
 
 
 def _batches(lines: Iterator[str]) -> Iterator[list[str]]:

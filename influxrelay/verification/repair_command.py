@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -29,10 +30,11 @@ from influxrelay.verification.command import (
 from influxrelay.verification.comparison import Comparison, NothingToCompare, Outcome, Selection
 from influxrelay.verification.differences import Difference
 from influxrelay.verification.points import MISSING
-from influxrelay.verification.repair import Mending, Uncopied, create_missing
+from influxrelay.verification.repair import Crew, Mending, Uncopied, Write, create_missing
 from influxrelay.verification.schema import read_schema
 from influxrelay.verification.statements import Measurement, Window
 
+CREW = 3  # windows that are copied at a time: one is read, one is written, one is read again
 TRIES = 120  # of a statement or a write, a second apart: a server or the relay may be restarting
 _MARGIN = 60 * 10**9  # nanoseconds beside what was lost: clocks differ, and clients take their time
 
@@ -121,13 +123,14 @@ def repair(
     wanted: Wanted,
     order: Order,
     relay: Relay,
-    progress: Callable[[int, int, int], None],
+    progress: Callable[[float, int, int], None],
 ) -> Answer:
     """Copy to a backend what it lacks.
 
     :param progress: is called with how many windows are done, of how many, and with how many points were copied.
     :raises InfluxRelayError: it cannot be told whether the backend has everything, or it must not be repaired now.
     """
+    gc.set_threshold(100_000)  # points are many small objects, none of which needs to be looked for
     listener = find_listener(config, wanted.listener, order.backend)
     outputs, notes = find_outputs(listener)
     by_name = {each.name: each for each in outputs}
@@ -158,7 +161,7 @@ def repair(
     password = wanted.password()
     target = attrs.evolve(make_server(by_name[order.backend], wanted, password), tries=TRIES, sleep=relay.sleep)
     credentials = authorization(by_name[order.backend], wanted, password)
-    writer = _Writer(relay, listener.name, order.backend, credentials)
+    writer = _Writer(relay, listener.name, order.backend, credentials, wanted.share)
     for each in sources:
         source = attrs.evolve(make_server(each, wanted, password), tries=TRIES, sleep=relay.sleep)
         mending = Mending(
@@ -169,24 +172,25 @@ def repair(
             order.dry_run,
             make_filter(by_name[order.backend]),
         )
+        crew = Crew.of(mending, CREW if wanted.share == 1 else 1)
         try:
-            _copy(mending, wanted, windows, answer, progress)
+            _copy(crew, wanted, windows, answer, progress)
         finally:
-            source.close()
-            target.close()
+            crew.close()
     if drops and not order.dry_run:
         _forget(answer, wanted, order, relay, drops)
     return answer
 
 
 def _copy(
-    mending: Mending,
+    crew: Crew,
     wanted: Wanted,
     windows: Sequence[Window],
     answer: Answer,
-    progress: Callable[[int, int, int], None],
+    progress: Callable[[float, int, int], None],
 ) -> None:
     """Copy what one source has in some ranges of time."""
+    mending = crew.lead
     source, target = mending.source, mending.target
     copied = answer.copied
     _create(mending, wanted, answer)
@@ -195,11 +199,12 @@ def _copy(
         comparison = Comparison(
             [source, target],
             selection,
-            lambda done, total, _: progress(done, total, copied + mending.copied),
-            mend=mending.mend,
+            lambda done, total, _: progress(done, total, copied + crew.copied),
+            mend=crew.mend,
         )
         try:
             outcome = comparison.run()
+            crew.finish()
         except NothingToCompare:
             if len(answer.sources) == 1:
                 raise
@@ -210,10 +215,11 @@ def _copy(
             each.points for each in outcome.differences if each.kind == MISSING and each.backends == (source.name,)
         )
         answer.notes += not_looked_at(outcome)
-    answer.copied += mending.copied
-    answer.overwritten += mending.overwritten
-    answer.differing += mending.differing
-    answer.uncopied += mending.uncopied
+    for each in crew.members:
+        answer.copied += each.copied
+        answer.overwritten += each.overwritten
+        answer.differing += each.differing
+        answer.uncopied += each.uncopied
 
 
 def _create(mending: Mending, wanted: Wanted, answer: Answer) -> None:
@@ -322,12 +328,21 @@ class _Writer:
     listener: str
     backend: str
     authorization: str = attrs.field(repr=False)
+    share: float = 1.0
 
-    def to_write_from(self, source: str) -> Callable[[Measurement, str], str]:
+    def to_write_from(self, source: str) -> Write:
         """Return what writes lines that are from this backend."""
-        return lambda measurement, lines: self._write(source, measurement, lines)
+        return lambda measurement, lines, last: self._paced(source, measurement, lines, last=last)
 
-    def _write(self, source: str, measurement: Measurement, lines: str) -> str:
+    def _paced(self, source: str, measurement: Measurement, lines: str, *, last: bool) -> str:
+        began = time.monotonic()
+        try:
+            return self._write(source, measurement, lines, last=last)
+        finally:
+            if self.share < 1:
+                self.relay.sleep((time.monotonic() - began) * (1 / self.share - 1))
+
+    def _write(self, source: str, measurement: Measurement, lines: str, *, last: bool) -> str:
         request = Request(
             "repair write",
             self.listener,
@@ -337,6 +352,7 @@ class _Writer:
                 "retention_policy": measurement.policy,
                 "lines": lines,
                 "source": source,
+                "await_source": "yes" if last else "",
                 "authorization": self.authorization,
             },
             report={"points": len(split_lines(lines.encode())[0])},

@@ -5,9 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import attrs
@@ -15,6 +16,8 @@ import attrs
 from influxrelay.core.errors import InfluxRelayError
 from influxrelay.core.text import shortened
 from influxrelay.transport.tls import ClientTLS
+
+T = TypeVar("T")
 
 _TRIES = 3
 _PAUSE = 1.0  # seconds between two of them
@@ -82,17 +85,27 @@ class Server:
 
         :raises Unanswered: there is none.
         """
+        return self._paced(statement, lambda body: list(self._series(body)))
+
+    def fetch(self, statement: str) -> bytes:
+        """Return the answer to a statement as it came, whatever it says.
+
+        :raises Unanswered: there is none.
+        """
+        return self._paced(statement, bytes)
+
+    def _paced(self, statement: str, read: Callable[[bytes], T]) -> T:
         began = time.monotonic()
         try:
-            return self._ask(statement)
+            return self._answer(statement, read)
         finally:
             if self.share < 1:
                 self.sleep((time.monotonic() - began) * (1 / self.share - 1))
 
-    def _ask(self, statement: str) -> list[Series]:
+    def _answer(self, statement: str, read: Callable[[bytes], T]) -> T:
         for tried in range(1, self.tries + 1):
             try:
-                return self._exchange(statement)
+                return read(self._exchange(statement))
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.close()
                 if tried == self.tries:
@@ -101,7 +114,7 @@ class Server:
                 self.sleep(_PAUSE)
         raise AssertionError
 
-    def _exchange(self, statement: str) -> list[Series]:
+    def _exchange(self, statement: str) -> bytes:
         if self._connection is None:
             self._connection = self._connect()
         asked = {**self.parameters, "q": statement, "epoch": "ns", "chunked": "true", "chunk_size": str(_CHUNK)}
@@ -115,11 +128,11 @@ class Server:
             if answer.status >= http.client.INTERNAL_SERVER_ERROR:
                 raise http.client.HTTPException(f"it answered {answer.status}: {_problem(body)}")
             raise Unanswered(f"{self.name} answered {answer.status}: {_problem(body)}")
-        return list(self._series(answer))
+        return answer.read()
 
-    def _series(self, answer: http.client.HTTPResponse) -> Iterator[Series]:
+    def _series(self, body: bytes) -> Iterator[Series]:
         """Yield what an answer has, one document after the other; numbers without a fraction stay exact."""
-        for line in answer:
+        for line in body.splitlines():
             if line.startswith(b"json: ") and b"unsupported value" in line:
                 self.close()
                 raise Overflowed(f"{self.name}: {line.decode(errors='replace').strip()}")
@@ -157,3 +170,24 @@ def _problem(body: str) -> str:
         return shortened(str(json.loads(body)["error"]), 200)
     except (ValueError, KeyError, TypeError):
         return shortened(body.strip().partition("\n")[0], 200)
+
+
+def at_once(servers: Sequence[Server], work: Callable[[Server], T]) -> list[tuple[Server, T]]:
+    """Do something with each server, at the same time; the threads hold nobody up who does not wait for them."""
+    results: dict[str, T] = {}
+    problems: list[Exception] = []
+
+    def run(server: Server) -> None:
+        try:
+            results[server.name] = work(server)
+        except Exception as error:  # noqa: BLE001 (raised below)
+            problems.append(error)
+
+    threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in servers]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    if problems:
+        raise problems[0]
+    return [(each, results[each.name]) for each in servers]

@@ -18,7 +18,14 @@ class WriteTests(OperatedCase):
 
     async def repair(self, backend: str = "two", **fields: str) -> Any:
         """Submit the lines, and return the outcome, or the error."""
-        fields = {"database": "d b", "retention_policy": "r&p", "lines": LINES, "source": "one", **fields}
+        fields = {
+            "database": "d b",
+            "retention_policy": "r&p",
+            "lines": LINES,
+            "source": "one",
+            "await_source": "yes",
+            **fields,
+        }
         found = await self.order("repair write", backend=backend, write=fields)
         return (found["outcome"], found["message"]) if isinstance(found, dict) else found
 

@@ -207,8 +207,8 @@ class LostTests(RepairCase):
         await self.run_command(command=("queues", "pause", "b"), config=self.config)
         for line in lines:
             self.assertEqual((await self.write(self.service.listeners[0], line)).status, 204)  # type: ignore[arg-type]
-        for action in ("drop", "resume"):
-            code, _, err = await self.run_command("--yes", command=("queues", action, "b"), config=self.config)
+        for words in (("drop", "b", "--yes"), ("resume", "b")):
+            code, _, err = await self.run_command(command=("queues", *words), config=self.config)
             self.assertEqual(code, 0, err)
 
     async def drops(self) -> int:

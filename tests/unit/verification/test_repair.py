@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import attrs
@@ -11,10 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.transport.tls import ClientTLS
 from influxrelay.verification.lines import are_lines, point_line, series_line
-from influxrelay.verification.repair import Mending, create_missing
+from influxrelay.verification.points import read_points
+from influxrelay.verification.repair import Crew, Mending, create_missing
 from influxrelay.verification.schema import Schema
-from influxrelay.verification.server import NegativeZero, Series, Server
-from influxrelay.verification.statements import Measurement, Window
+from influxrelay.verification.server import NegativeZero, Series, Server, Unanswered
+from influxrelay.verification.statements import Measurement, Window, points
 
 
 class LineTests(SynchronousTestCase):
@@ -53,6 +55,7 @@ class LineTests(SynchronousTestCase):
 
 
 M = Measurement("d", "rp", "m")
+_numbers = count()
 
 
 @attrs.define
@@ -66,11 +69,15 @@ class FakeServer(Server):
         assert statement.startswith("SELECT *::field"), statement
         return [Series("m", {}, ["time", "f"], [list(each) for each in self.values.items()])]
 
+    def fetch(self, statement: str) -> bytes:
+        """Return all points in some form."""
+        return repr(self.ask(statement)).encode()
+
 
 def fake(**values: Any) -> FakeServer:
     """Return a server with values at the times 1, 2 and so on."""
     tls = ClientTLS()
-    return FakeServer("fake", "", tls, values={int(time[1:]): value for time, value in values.items()})
+    return FakeServer(f"fake{next(_numbers)}", "", tls, values={int(time[1:]): value for time, value in values.items()})
 
 
 class MendingTests(SynchronousTestCase):
@@ -82,7 +89,7 @@ class MendingTests(SynchronousTestCase):
         """Mend; after each write the next thing happens meanwhile."""
         happenings = iter(meanwhile)
 
-        def write(measurement: Measurement, lines: str) -> str:
+        def write(measurement: Measurement, lines: str, last: bool) -> str:  # noqa: FBT001 (as it is called)
             self.assertEqual(measurement, M)
             for line in lines.splitlines():
                 _, fields, time = line.split(" ")
@@ -91,7 +98,8 @@ class MendingTests(SynchronousTestCase):
             return ""
 
         mending = Mending(source, target, settings.pop("write", write), **settings)
-        mending.mend(M, Window(0, 10), {"f": {"float"}})
+        source_has, target_has = (read_points(each.ask(points(M, Window(0, 10)))) for each in (source, target))
+        mending.mend(M, Window(0, 10), {"f": {"float"}}, (source_has, target_has))
         return mending
 
     def test_copied(self) -> None:
@@ -129,6 +137,27 @@ class MendingTests(SynchronousTestCase):
             self.assertEqual((refused.message, mending.copied, mending.overwritten), ("it has refused", 0, 0))
         (unwritable,) = self.mend(fake(t1="\ufffd"), fake()).uncopied
         self.assertEqual(unwritable.message, "line protocol cannot say it exactly")
+
+    def test_crew(self) -> None:
+        """Several windows are mended at a time, and what has gone wrong in one of them is raised."""
+        source, target = fake(t1=1), fake()
+
+        def write(measurement: Measurement, lines: str, last: bool) -> str:  # noqa: FBT001 (as it is called)
+            if "f=2" in lines:
+                raise Unanswered("no answer")
+            target.values.update({1: 1})
+            return ""
+
+        crew = Crew.of(Mending(source, target, write), 2)
+        crew.mend(M, Window(0, 10), {"f": {"float"}}, ({(): {1: {"f": 1}}}, {}))
+        crew.finish()
+        self.assertEqual((crew.copied, target.values), (1, {1: 1}))
+        crew.mend(M, Window(0, 10), {"f": {"float"}}, ({(): {2: {"f": 2}}}, {}))
+        with self.assertRaisesRegex(Unanswered, "no answer"):
+            crew.finish()
+        with self.assertRaisesRegex(Unanswered, "no answer"):
+            crew.mend(M, Window(0, 10), {"f": {"float"}})
+        crew.close()
 
     def test_filter(self) -> None:
         """What the target's filters leave out is not copied."""

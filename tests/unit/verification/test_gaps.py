@@ -1,0 +1,73 @@
+"""Where a server has nothing at all."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from influxrelay.transport.tls import ClientTLS
+from influxrelay.verification.gaps import find_gaps
+from influxrelay.verification.server import Series, Server
+from influxrelay.verification.statements import Measurement, Window
+
+M = Measurement("d", "rp", "m")
+WINDOW = Window(10_000, 10_256)
+
+
+@attrs.define
+class Counting(Server):
+    """A server that counts the points of each window; ``times`` are theirs."""
+
+    times: list[int] = attrs.field(factory=list)
+
+    def ask(self, statement: str) -> list[Series]:
+        """Return the counts that are asked for."""
+        found = re.fullmatch(
+            r'SELECT count\(\*\) FROM "d"\."rp"\."m" WHERE time >= (\d+) AND time <= (\d+)'
+            r"(?: GROUP BY time\((\d+)ns\) fill\(none\))?",
+            statement,
+        )
+        assert found is not None, statement
+        first, last, width = (int(each or 0) for each in found.groups())
+        times = [each for each in self.times if first <= each <= last]
+        counts = Counter(each - each % width if width else first for each in times)
+        return [Series("m", {}, ["time", "count_f"], [list(each) for each in sorted(counts.items())])]
+
+
+class GapTests(SynchronousTestCase):
+    """The parts of a window."""
+
+    def find(self, source: list[int], target: list[int], most: int) -> tuple[list[tuple[int, int, int]], ...]:
+        """Return the gaps and the other parts, as first and last time from the start of the window, and points."""
+        servers = [
+            Counting(name, "", ClientTLS(), times=[10_000 + each for each in times])
+            for name, times in (("a", source), ("b", target))
+        ]
+        return tuple(
+            [(each.window.since - 10_000, each.window.until - 10_001, each.points) for each in parts]
+            for parts in find_gaps(servers[0], servers[1], M, WINDOW, most)
+        )
+
+    def test_gaps(self) -> None:
+        """Where only the source has points nothing is compared; what lies between is."""
+        self.assertEqual(
+            self.find([1, 2, 3, 50, 51, 90], [50, 51, 200], 10),
+            ([(1, 3, 3), (90, 90, 1)], [(50, 51, 2), (200, 200, 1)]),
+        )
+        self.assertEqual(self.find([], [], 10), ([], []))
+        self.assertEqual(self.find([1, 2], [1, 2], 10), ([], [(1, 2, 2)]))
+
+    def test_large(self) -> None:
+        """A gap has no more points than are to be read at a time, unless they are at one time."""
+        gaps, others = self.find([7] * 30 + list(range(20, 40)), [], 10)
+        self.assertEqual((gaps, others), ([(7, 7, 30), (20, 29, 10), (30, 39, 10)], []))
+        servers = [
+            Counting(name, "", ClientTLS(), times=times)
+            for name, times in (("a", [10**9 + n * 1000 for n in range(100)]), ("b", []))
+        ]
+        gaps, _ = find_gaps(servers[0], servers[1], M, Window(10**9, 2 * 10**9), 10)
+        self.assertEqual(sum(each.points for each in gaps), 100)
+        self.assertLessEqual(max(each.points for each in gaps), 10)
