@@ -60,7 +60,7 @@ class ClientTLS:
     def __init__(
         self, *, verify: bool = True, ca_file: str | None = None, client_certificate: str | None = None
     ) -> None:
-        self.context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.options |= ssl.OP_NO_RENEGOTIATION
         context.hostname_checks_common_name = False
         if not verify:
@@ -69,10 +69,17 @@ class ClientTLS:
         authorities = b""
         if ca_file is not None:
             authorities = _load_authorities(context, ca_file)
-        elif verify:
-            context.load_default_certs()
+        self._trusts_system = verify and ca_file is None
         shown = _load_certificate(context, client_certificate) if client_certificate is not None else b""
         self._content = (verify, authorities, shown)
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """What a connection needs; the system's authorities are read when it is first used, for that takes a while."""
+        if self._trusts_system:
+            self._trusts_system = False
+            self._context.load_default_certs()
+        return self._context
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ClientTLS) and self._content == other._content
