@@ -18,7 +18,7 @@ help:
 	@echo 'make picture      two of everything behind load balancers, in a live table: kill parts with a key;'
 	@echo '                  OPTIONS=--shards shows two shards, behind one relay and behind two layers of them'
 	@echo 'make unit         the tests that need no servers'
-	@echo 'make test         lint, then all tests with their coverage; TESTS=tests.system.test_servers runs some'
+	@echo 'make test         lint, and all tests with their coverage; TESTS=tests.system.test_servers runs some'
 	@echo 'make test-lowest  the tests with the oldest versions of libraries that pyproject.toml allows'
 	@echo 'make simulate     a million random schedules of failing backends, disks and processes'
 	@echo 'make bench        how fast it is, compared with nginx and InfluxDB; OPTIONS=--help shows more'
@@ -38,9 +38,9 @@ picture: $(VENV)/installed
 	@tools/setup.sh packages picture
 	@$(python) -m tools.picture $(OPTIONS)
 
-test: lint
+test: $(VENV)/installed-dev
 	@tools/setup.sh packages test
-	@$(python) -m tools.run_tests --coverage $(TESTS)
+	@$(python) -m tools.run_tests --coverage --beside '$(MAKE) --no-print-directory lint' $(TESTS)
 
 test-lowest: .venv-lowest/installed
 	@tools/setup.sh packages test

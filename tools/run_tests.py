@@ -10,12 +10,14 @@ import argparse
 import itertools
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from unittest import TestCase, TestSuite
 
@@ -28,7 +30,7 @@ from tools.test_worker import Outcome
 EVERYTHING = ["tests"]
 PLACE = Path("_trial_temp.run")
 UNMEASURED = "tests.simulation."  # measuring would make them twice as long; other tests run the same code
-LONGEST_FIRST = ("tests.system.", "tests.simulation.", "tests.component.", "")
+WAITING = ("tests.system.", "tests.component.")  # for servers, timers and other programs, longer than they compute
 
 
 def cases(suite: TestSuite) -> Iterator[TestCase]:
@@ -41,17 +43,25 @@ def cases(suite: TestSuite) -> Iterator[TestCase]:
 
 
 def classes(names: list[str]) -> dict[str, list[str]]:
-    """Return the tests by these names, by their class, in the order to run them; what cannot be loaded is one, too."""
+    """Return the tests by these names, by their class; what cannot be loaded is one, too."""
     found: dict[str, list[str]] = {}
     for test in cases(TestLoader().loadByNames(names, recurse=True)):
         name, _, method = test.id().rpartition(".")
         found.setdefault(name if hasattr(test, method) else test.id(), []).append(test.id())
-    rank = {name: next(i for i, folder in enumerate(LONGEST_FIRST) if name.startswith(folder)) for name in found}
-    return {name: found[name] for name in sorted(found, key=rank.__getitem__)}
+    return found
+
+
+def in_order(found: Iterable[str]) -> tuple[deque[str], deque[str]]:
+    """Return the classes that wait, and those that compute, the longest first."""
+    waiting = [name for folder in WAITING for name in found if name.startswith(folder)]
+    computing = sorted(set(found) - set(waiting), key=lambda name: (not name.startswith(UNMEASURED), name))
+    return deque(waiting), deque(computing)
 
 
 class Run:
     """Several processes that run classes of tests, until all have been run.
+
+    One half of the processes begins with the tests that wait, the other one with those that compute.
 
     :param place: a directory for all their files.
     :ivar outcomes: what came of each class.
@@ -62,40 +72,44 @@ class Run:
         self._place = place
         self._options = [f"--coverage={place / '.coverage'}"] if coverage else []
         self._numbers = itertools.count(1)
-        self._waiting = iter(found.items())
+        self._found = found
+        self._queues = in_order(found)
         self._lock = threading.Lock()
 
-    def run(self, processes: int) -> None:
+    def run(self, processes: int | None = None) -> None:
         """Return when all have been run."""
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(processes)]
+        processes = processes or len(os.sched_getaffinity(0)) * (2 if self._queues[0] else 1)
+        processes = min(processes, len(self._found))
+        threads = [
+            threading.Thread(target=self._work, args=self._queues[:: 1 - 2 * (number % 2)], daemon=True)
+            for number in range(processes)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-    def _take(self) -> tuple[str, list[str]] | None:
+    def _take(self, *queues: deque[str]) -> str | None:
         with self._lock:
-            return next(self._waiting, None)
+            return next((queue.popleft() for queue in queues if queue), None)
 
-    def _work(self) -> None:
-        while taken := self._take():
+    def _work(self, *queues: deque[str]) -> None:
+        while name := self._take(*queues):
             with self._lock:
                 place = self._place / str(next(self._numbers))
             command = [sys.executable, "-m", "tools.test_worker", str(place), *self._options]
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
-                while taken:
-                    name, tests = taken
-                    outcome = self._ask(worker, name, tests, place)
-                    self._note(name, outcome)
+                while name:
+                    self._note(name, self._ask(worker, name, place))
                     if worker.poll() is not None:
                         break
-                    taken = self._take()
+                    name = self._take(*queues)
 
-    @staticmethod
-    def _ask(worker: subprocess.Popen[str], name: str, tests: list[str], place: Path) -> Outcome:
+    def _ask(self, worker: subprocess.Popen[str], name: str, place: Path) -> Outcome:
         assert worker.stdin is not None
         assert worker.stdout is not None
         began = time.monotonic()
+        tests = self._found[name]
         worker.stdin.write(json.dumps([tests, not name.startswith(UNMEASURED)]) + "\n")
         worker.stdin.flush()
         answer = worker.stdout.readline()
@@ -145,19 +159,24 @@ def main(arguments: list[str]) -> int:
     """Return 0 if there are tests by these names, none of them fails, and the whole of them covers enough."""
     parser = argparse.ArgumentParser(prog="run_tests", description=__doc__)
     parser.add_argument("names", nargs="*", default=EVERYTHING, help="modules, classes or methods (default: all)")
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: the cores")
+    parser.add_argument("--processes", type=int, help="default: one for each core, or two if there are tests that wait")
+    parser.add_argument("--beside", default="true", metavar="COMMAND", help="run this, too; it must not fail either")
     parser.add_argument("--coverage", action="store_true", help="measure coverage, child processes included")
     options = parser.parse_args(arguments)
 
     place = make_place()
+    beside = subprocess.Popen(shlex.split(options.beside))
     found = classes(options.names)
     run = Run(found, place, coverage=options.coverage)
-    run.run(min(options.processes, len(found)))
+    run.run(options.processes)
     for name, outcome in run.outcomes.items():
         if outcome.report:
             print(f"\n{name}\n{outcome.report}")
     print()
     enough = not options.coverage or report_coverage(place, whole=options.names == EVERYTHING)
+    if beside.wait():
+        print(f"\n`{options.beside}` has failed, see above")
+        enough = False
     print()
 
     passed, failed, skipped = (

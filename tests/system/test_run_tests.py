@@ -71,6 +71,14 @@ class RunnerTests(SynchronousTestCase):
             self.assertIn(expected, printed)
         self.assertNotIn("something was printed", printed)
 
+    def test_beside(self) -> None:
+        """What is run beside the tests must not fail either."""
+        self.assertEqual(self.run_tests("--beside", "true", "sample.First")[0], 0)
+        code, printed = self.run_tests("--beside", "sh -c 'echo something is wrong; exit 4'", "sample.First")
+        self.assertEqual((code, printed.splitlines()[-1]), (1, "2 passed, 0 failed"))
+        self.assertIn("something is wrong", printed)
+        self.assertIn("has failed, see above", printed)
+
     def test_nothing_to_run(self) -> None:
         """Names that cannot be loaded are failures; no tests at all are no success."""
         self.assertEqual(self.summary("sample.Missing"), (1, "0 passed, 1 failed"))
