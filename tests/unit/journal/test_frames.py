@@ -26,11 +26,7 @@ from influxrelay.journal.frames import (
 )
 from influxrelay.journal.records import Record
 from testing.journal_cases import OTHER, PLACE
-
-fields = st.binary(max_size=20)
-destinations = st.builds(Destination, fields, fields, fields, st.tuples(fields, fields, fields))
-writes = st.builds(Write, destinations, fields, st.just(b""), st.binary(max_size=200), st.booleans(), st.booleans())
-records = st.builds(Record, st.integers(1, 2**63), st.floats(0, 1e12), writes)
+from testing.journal_strategies import destinations, fields, records
 
 
 def frames(*bodies: bytes) -> list[bytes]:

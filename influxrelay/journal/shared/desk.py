@@ -1,0 +1,112 @@
+"""What operators and monitors ask of a shared journal, at whichever relay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from influxrelay.core.write import Destination
+from influxrelay.journal.records import Contents, Depth, Drop
+from influxrelay.journal.shared.counts import Counter
+from influxrelay.journal.shared.group import Group
+from influxrelay.journal.shared.index import Index, Total
+from influxrelay.journal.shared.letters import Letters
+from influxrelay.journal.shared.state import BackendState, plus
+
+
+class Desk:
+    """Answers for the whole group.
+
+    :param catch_up: fires when all that is in the log now was handed out.
+    """
+
+    def __init__(
+        self, group: Group, index: Index, letters: Letters, counter: Counter, catch_up: Callable[[], Deferred[int]]
+    ) -> None:
+        self._group = group
+        self._index = index
+        self._letters = letters
+        self._counter = counter
+        self._catch_up = catch_up
+
+    async def contents(self) -> Contents:
+        """Return what there is."""
+        await self._catch_up()
+        letters = await self._letters.count()
+        depths: dict[str, Depth] = {}
+        drops: list[Drop] = []
+        for name, (state, _) in sorted(self._group.states.items()):
+            total = Total() if state.removed else await self._counter.waiting(self._positions(state))
+            depths[name] = _depth(state, total)
+            drops += self.losses(name)
+        return Contents(depths, tuple(drops), letters)
+
+    def losses(self, name: str) -> list[Drop]:
+        """Return what was lost for a backend, as far as is known here."""
+        known = self._group.states.get(name)
+        losses = dict(known[0].losses) if known is not None else {}
+        seat = self._group.seats.get(name)
+        for each in seat.losses if seat is not None else ():
+            losses[each.reason] = plus(losses.get(each.reason), each)
+        return [each for _, each in sorted(losses.items())]
+
+    def _positions(self, state: BackendState) -> Mapping[Destination, int]:
+        seat = self._group.seats.get(state.name)
+        if seat is not None and seat.progress is not None:
+            return dict(seat.progress.waiting)
+        return self._index.waiting(state.cursor, state.ahead)
+
+    async def discard(self, name: str) -> tuple[Depth | None, int]:
+        """Give up what waits for a backend, and count it; or forget a backend that is no longer configured."""
+        await self._catch_up()
+        upto = self._index.head
+        known = self._group.states.get(name)
+        if known is None:
+            return None, upto
+        state = known[0]
+        if name not in self._group.seats and (state.removed or not state.owner):
+            await self._group.remove(name)
+            return attrs.evolve(_depth(state, Total()), active=False), upto
+        seat = self._group.seats.get(name)
+        if seat is not None and seat.progress is not None:
+            total = await self._counter.waiting(dict(seat.progress.waiting))
+            if seat.progress is not None:
+                _count(seat.count, name, total)
+                seat.progress.advance_all(upto)
+                await seat.save()
+                return _depth(state, total), upto
+        positions = self._positions(state)
+        total = await self._counter.waiting(positions)
+
+        def edit(state: BackendState) -> BackendState:
+            ahead = {where: number for where, number in state.ahead.items() if number > upto}
+            drops: list[Drop] = []
+            _count(drops.append, name, total)
+            return attrs.evolve(state, cursor=max(state.cursor, upto), ahead=ahead).with_losses(drops)
+
+        await self._group.change(name, edit)
+        return _depth(state, total), upto
+
+    async def forget_losses(self, name: str) -> list[Drop]:
+        """Count a backend's losses from zero, and return what was counted."""
+        seat = self._group.seats.get(name)
+        if seat is not None and seat.progress is not None and seat.losses:
+            await seat.save()
+        state = await self._group.change(name, lambda state: attrs.evolve(state, losses={}))
+        return [] if state is None else [each for _, each in sorted(state.losses.items())]
+
+    async def pause(self, name: str, *, paused: bool) -> bool:
+        """Pause a backend, or let it go on; return whether there is such a backend."""
+        return await self._group.change(name, lambda state: attrs.evolve(state, paused=paused)) is not None
+
+
+def _count(count: Callable[[Drop], object], backend: str, total: Total) -> None:
+    if total.writes:
+        count(Drop(backend, "operator", total.writes, total.bytes, total.first, total.last))
+
+
+def _depth(state: BackendState, total: Total) -> Depth:
+    oldest = total.first if total.writes else None
+    return Depth(state.name, state.location, not state.removed, total.writes, total.bytes, oldest)

@@ -1,0 +1,233 @@
+"""All backends that the group knows, and those of them that this relay would deliver to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from influxrelay.core.errors import JournalError
+from influxrelay.journal.interface import Key
+from influxrelay.journal.shared.frames import end_of
+from influxrelay.journal.shared.index import Index
+from influxrelay.journal.shared.interface import Bucket, Conflict, Entry, Watch
+from influxrelay.journal.shared.lease import Lease
+from influxrelay.journal.shared.seat import Seat
+from influxrelay.journal.shared.state import PREFIX, BackendState, key_for
+from influxrelay.journal.shared_log import Follower
+
+TRY_AGAIN = 1.0  # seconds until a backend that could not be made known is made known again
+_TRIES = 10  # of a change that others make, too
+
+
+class Group:
+    """The backends.
+
+    :param relay: the own name in the group.
+    :param lease: seconds for which a lease holds.
+    :param now: seconds on a clock that goes on while the process is stopped.
+    :param end: fires with the last message of the log.
+    :param is_ready: is told whether every registered backend is known to the group: before that, no write may be kept.
+    :ivar states: of all backends, as they were last seen, by name.
+    :ivar seats: of the registered ones, by name.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        bucket: Bucket,
+        relay: str,
+        lease: float,
+        now: Callable[[], float],
+        *,
+        index: Index,
+        follower: Follower,
+        end: Callable[[], Deferred[int]],
+        catch_up: Callable[[], Deferred[int]],
+        count_dropped: Callable[[Seat, int], object],
+        is_ready: Callable[[bool], object],
+    ) -> None:
+        self.states: dict[str, tuple[BackendState, int]] = {}
+        self.seats: dict[str, Seat] = {}
+        self._reactor = reactor
+        self._bucket = bucket
+        self._relay = relay
+        self._lease = lease
+        self._now = now
+        self._index = index
+        self._follower = follower
+        self._end = end
+        self._catch_up = catch_up
+        self._count_dropped = count_dropped
+        self._is_ready = is_ready
+        self._keys: dict[Key, Seat] = {}
+        self._watch: Watch | None = None
+        self._is_closed = False
+
+    async def open(self) -> None:
+        """Find out which backends the group knows."""
+        self._watch = self._bucket.watch(PREFIX, self._changed)
+        await self._watch.in_sync
+
+    async def close(self) -> None:
+        """Give all leases back. Never fails."""
+        self._is_closed = True
+        await DeferredList([each.release() for each in self.seats.values()])
+        if self._watch is not None:
+            self._watch.stop()
+
+    def _changed(self, entry: Entry) -> None:
+        if entry.value is None:
+            for name in [name for name in self.states if key_for(name) == entry.key]:
+                if entry.revision > self.states[name][1]:
+                    self._gone(name)
+            return
+        try:
+            self._observe(BackendState.decode(entry.value), entry.revision)
+        except ValueError as error:
+            self._log.error("{key}: {error}", key=entry.key, error=error)
+
+    def _observe(self, state: BackendState, revision: int) -> None:
+        known = self.states.get(state.name)
+        if known is None or revision > known[1]:
+            self.states[state.name] = state, revision
+        if (seat := self.seats.get(state.name)) is not None:
+            seat.observe(state, revision)
+
+    def _gone(self, name: str) -> None:
+        """Begin anew with a backend that was forgotten, if it is one of ours."""
+        del self.states[name]
+        if (seat := self.seats.pop(name, None)) is not None:
+            self._leave(seat)
+            self._enter(seat.key, name, seat.location)
+            self.make_known_soon()
+
+    # -- which there are
+
+    def register(self, backends: Mapping[Key, tuple[str, str]]) -> None:
+        """Say which backends are configured here; the group learns of those that it does not know."""
+        for key, seat in list(self._keys.items()):
+            if backends.get(key, ("", ""))[0] != seat.name:
+                del self._keys[key]
+                if self.seats.get(seat.name) is seat:
+                    del self.seats[seat.name]
+                    self._leave(seat, removed=all(name != seat.name for name, _ in backends.values()))
+        for key, (name, location) in backends.items():
+            if name not in self.seats:
+                self._enter(key, name, location)
+            else:
+                self.seats[name].location = location
+
+    def _enter(self, key: Key, name: str, location: str) -> None:
+        seat = self.seats[name] = self._keys[key] = Seat(
+            key,
+            name,
+            location,
+            Lease(self._relay, self._lease, self._now),
+            reactor=self._reactor,
+            now=self._now,
+            bucket=self._bucket,
+            index=self._index,
+            follower=self._follower,
+            catch_up=self._catch_up,
+            count_dropped=self._count_dropped,
+        )
+        if name in self.states:
+            seat.observe(*self.states[name])
+
+    def _leave(self, seat: Seat, *, removed: bool = False) -> None:
+        delivered = seat.progress is not None
+        seat.release(removed=removed)
+        if delivered:
+            self._follower.lost(seat.key)
+
+    def make_known_soon(self) -> None:
+        """Let the group know of all registered backends, however long that takes."""
+        if not self._is_closed and any(name not in self.states for name in self.seats):
+            self._is_ready(False)
+            Deferred.fromCoroutine(self.make_known()).addErrback(self._not_known)
+
+    def _not_known(self, failure: Failure) -> None:
+        if not failure.check(JournalError):
+            self._log.failure("the backends of a shared journal", failure)
+        self._reactor.callLater(TRY_AGAIN, self.make_known_soon)
+
+    async def make_known(self) -> None:
+        """Let the group know of all registered backends."""
+        for name, seat in list(self.seats.items()):
+            if name not in self.states:
+                state = BackendState(name, seat.location, cursor=end_of(await self._end()))
+                try:
+                    revision = await self._bucket.create(key_for(name), state.encode())
+                except Conflict:
+                    await self._load(name)
+                else:
+                    self._observe(state, revision)
+        self._is_ready(all(name in self.states for name in self.seats))
+
+    async def _load(self, name: str) -> None:
+        entry = await self._bucket.load(key_for(name))
+        if entry is not None:
+            self._changed(entry)
+
+    # -- what is known
+
+    def seat(self, key: Key) -> Seat | None:
+        """Return the backend for which something stands."""
+        return self._keys.get(key)
+
+    @property
+    def delivered(self) -> list[Seat]:
+        """The backends to which this relay delivers."""
+        return [each for each in self.seats.values() if each.progress is not None]
+
+    def lowest(self) -> int:
+        """Return up to which number every backend has passed the log, as is written down."""
+        cursors = [state.cursor for state, _ in self.states.values() if not state.removed]
+        return min(cursors, default=self._index.head)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other relay delivers to anything, as far as is known."""
+        return all(state.owner in {"", self._relay} for state, _ in self.states.values())
+
+    @property
+    def is_responsible(self) -> bool:
+        """Whether it is this relay that does what one has to do for all."""
+        first = min((name for name, (state, _) in self.states.items() if not state.removed), default="")
+        seat = self.seats.get(first)
+        return seat is not None and seat.is_valid
+
+    # -- changes by the operator, and by who does not deliver
+
+    async def change(self, name: str, edit: Callable[[BackendState], BackendState]) -> BackendState | None:
+        """Change what is known of a backend, whoever delivers to it; return what it was. None if there is none.
+
+        :raises JournalError: that cannot be done now.
+        """
+        for _ in range(_TRIES):
+            entry = await self._bucket.load(key_for(name))
+            if entry is None or entry.value is None:
+                return None
+            try:
+                state = BackendState.decode(entry.value)
+            except ValueError as error:
+                raise JournalError(str(error)) from error
+            changed = edit(state)
+            try:
+                revision = await self._bucket.update(entry.key, changed.encode(), entry.revision)
+            except Conflict:
+                continue
+            self._observe(changed, revision)
+            return state
+        raise JournalError(f"backend {name} is changed by other relays all the time")
+
+    async def remove(self, name: str) -> None:
+        """Know no more of a backend that is not configured."""
+        await self._bucket.delete(key_for(name))
+        self.states.pop(name, None)

@@ -1,0 +1,167 @@
+"""What a shared journal does beside appending and reading: it counts what was dropped, and makes room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from influxrelay.core.errors import JournalError
+from influxrelay.journal.records import Drop, JournalLimits
+from influxrelay.journal.shared.committer import Committer
+from influxrelay.journal.shared.counts import Counter
+from influxrelay.journal.shared.frames import end_of, seq_of
+from influxrelay.journal.shared.group import Group
+from influxrelay.journal.shared.index import Index, Total
+from influxrelay.journal.shared.interface import Stream, StreamState
+from influxrelay.journal.shared.letters import Letters
+from influxrelay.journal.shared.reader import Reader
+from influxrelay.journal.shared.seat import Seat
+from influxrelay.journal.shared_log import Follower
+
+LOOK = 1.0  # seconds between two looks
+LETTERS = 4  # dead letters may have this part of the journal
+_NEARLY = 0.98  # of the age at which something is dropped: clocks differ
+
+
+class Keeper:
+    """Looks at the log now and then.
+
+    :param clock: returns seconds since the epoch.
+    :ivar used: bytes that the log and the dead letters take.
+    :ivar begin: the first message that there was when this relay came.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        stream: Stream,
+        *,
+        index: Index,
+        reader: Reader,
+        counter: Counter,
+        letters: Letters,
+        follower: Follower,
+        clock: Callable[[], float],
+    ) -> None:
+        self.limits = JournalLimits()
+        self.begin = 0
+        self._reactor = reactor
+        self._stream = stream
+        self._index = index
+        self._reader = reader
+        self._counter = counter
+        self._letters = letters
+        self._follower = follower
+        self._clock = clock
+        self._bytes = 0
+        self._group: Group
+        self._committer: Committer
+        self._timer: Any = None
+        self._is_looking = False
+        self._is_closed = False
+
+    @property
+    def used(self) -> int:
+        """Bytes that the log and the dead letters take."""
+        return self._bytes + self._letters.size
+
+    def start(self, group: Group, committer: Committer) -> None:
+        """Begin to look."""
+        self._group, self._committer = group, committer
+        self._later()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._is_closed = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def _later(self) -> None:
+        if not self._is_closed:
+            self._timer = self._reactor.callLater(LOOK, self._tick)
+
+    def _tick(self) -> None:
+        looked = Deferred.fromCoroutine(self._look())
+        looked.addErrback(self._not_looked).addCallback(lambda _: self._later())
+
+    def _not_looked(self, failure: Failure) -> None:
+        if not failure.check(JournalError):
+            self._log.failure("a shared journal", failure)
+
+    async def _look(self) -> None:
+        await self._committer.probe()
+        state = await self.look()
+        if not self._group.is_responsible:
+            return
+        needless = self._index.needed(self._group.lowest(), self._clock())
+        if needless >= state.first_seq:
+            await self._stream.purge(needless)
+        await self._letters.limit(self.limits.max_bytes // LETTERS, self._count_letter)
+
+    def _count_letter(self, drop: Drop) -> None:
+        if (seat := self._group.seats.get(drop.backend)) is not None and seat.progress is not None:
+            seat.count(drop)
+            return
+        counted = Deferred.fromCoroutine(self._group.change(drop.backend, lambda state: state.with_losses([drop])))
+        counted.addErrback(self._not_looked)
+
+    async def look(self) -> StreamState:
+        """Count what was dropped from the log since the last look."""
+        state = await self._stream.state()
+        self._bytes = state.bytes
+        for seat in self._group.delivered:
+            self.count_dropped(seat, state.first_seq)
+        passed = seq_of(self._group.lowest() + 1) - 1
+        upto = min(state.first_seq - 1, passed)
+        self._index.forget(upto)
+        self._reader.forget(upto)
+        return state
+
+    def count_dropped(self, seat: Seat, first_seq: int) -> None:
+        """Count what a backend has not passed, and the log has no more.
+
+        :param first_seq: the first message that it has.
+        """
+        progress, upto = seat.progress, end_of(first_seq - 1)
+        if progress is None:
+            return
+        for where, passed in list(progress.waiting.items()):
+            if passed < upto:
+                total = self._counter.known({where: passed}, seq_of(upto))
+                if total.writes:
+                    seat.count(self._drop(seat.name, total))
+                progress.advance(where, upto)
+                seat.changed()
+                self._follower.dropped(seat.key, where, upto)
+
+    def stood_up(self, seat: Seat, first_seq: int) -> None:
+        """Count what a backend has lost before this relay delivered to it.
+
+        Of what was dropped before this relay came nobody knows more than how many messages it was.
+        """
+        state, upto = seat.lease.state, end_of(self.begin - 1)
+        if state is not None and seat.progress is not None and state.cursor < upto:
+            now, messages = self._clock(), self.begin - 1 - seq_of(state.cursor)
+            seat.count(Drop(seat.name, "age" if self.limits.max_age else "full", messages, 0, now, now))
+            seat.progress.advance_all(upto)
+        self.count_dropped(seat, first_seq)
+
+    def count_damaged(self, seq: int) -> None:
+        """Count a message that cannot be read for every backend that this relay delivers to."""
+        for seat in self._group.delivered:
+            progress = seat.progress
+            for where, passed in progress.waiting.items() if progress is not None else ():
+                span = next(self._index.after(where, max(passed, end_of(seq - 1))), None)
+                if span is not None and span.seq == seq:
+                    seat.count(Drop(seat.name, "damaged", span.count, span.size, span.oldest, span.oldest))
+
+    def _drop(self, backend: str, total: Total) -> Drop:
+        max_age = self.limits.max_age
+        is_old = max_age and total.last <= self._clock() - max_age * _NEARLY
+        return Drop(backend, "age" if is_old else "full", total.writes, total.bytes, total.first, total.last)

@@ -1,0 +1,397 @@
+"""A journal that several relays share: a replicated log, and a cursor for each backend."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from influxrelay.core.errors import BackendFailure, JournalError
+from influxrelay.core.histogram import Histogram
+from influxrelay.core.write import Destination, Reply, Write
+from influxrelay.journal.interface import Key, Positions, Receipt
+from influxrelay.journal.records import Contents, DeadLetter, Depth, Drop, JournalLimits, Record
+from influxrelay.journal.shared.committer import Committer, first_of_all
+from influxrelay.journal.shared.counts import Counter
+from influxrelay.journal.shared.desk import Desk
+from influxrelay.journal.shared.frames import Destinations, LogHead, Struck
+from influxrelay.journal.shared.group import Group
+from influxrelay.journal.shared.guard import Guard
+from influxrelay.journal.shared.index import Index
+from influxrelay.journal.shared.interface import Engine
+from influxrelay.journal.shared.keeping import Keeper
+from influxrelay.journal.shared.letters import Letters
+from influxrelay.journal.shared.reader import Reader
+from influxrelay.journal.shared.tail import Tail
+from influxrelay.journal.shared.words import Words
+from influxrelay.journal.shared_log import Follower
+
+LEASE = 5.0  # seconds
+
+
+def steady() -> float:
+    """Return seconds on a clock that is never set, and goes on while the process, or the machine, is stopped."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class SharedJournal:
+    """The journal of one relay in a group; see :class:`influxrelay.journal.shared_log.SharedLog`.
+
+    :param relay: a name that no other process has, or has had.
+    :param lease: seconds until another relay delivers what a dead one did.
+    :param clock: returns seconds since the epoch.
+    :param steady: returns seconds on a clock that goes on while the process is stopped.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        engine: Engine,
+        relay: str,
+        limits: JournalLimits,
+        *,
+        lease: float = LEASE,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = steady,
+    ) -> None:
+        self._reactor = reactor
+        self._engine = engine
+        self._relay = relay
+        self._lease = lease
+        self._clock = clock
+        self._steady = steady
+        self._told = ""  # what was logged
+        self._is_open = False
+        self._follower = Guard()
+        self._index = Index()
+        destinations = Destinations()
+        stream = engine.log
+        self._reader = Reader(stream, self._index, destinations, self._count_gone, self._damaged)
+        self._counter = Counter(self._index, self._reader)
+        self._letters = Letters(reactor, engine.letters, relay, destinations)
+        self._keeper = Keeper(
+            reactor,
+            stream,
+            index=self._index,
+            reader=self._reader,
+            counter=self._counter,
+            letters=self._letters,
+            follower=self._follower,
+            clock=clock,
+        )
+        self._keeper.limits = limits
+        self._tail = Tail(
+            stream,
+            relay,
+            self._index,
+            self._reader,
+            destinations,
+            wants_records=lambda: self._delivers,
+            hand_out=self._hand_out,
+            struck=partial(self._follower.decided, kept=False),
+            reactor=reactor,
+            now=clock,
+        )
+        self._committer = Committer(reactor, stream, relay, self._tail.stored, self._look)
+        self._tail.committer = self._committer
+        self._group = Group(
+            reactor,
+            engine.bucket,
+            relay,
+            lease,
+            steady,
+            index=self._index,
+            follower=self._follower,
+            end=self._end,
+            catch_up=self._catch_up,
+            count_dropped=self._keeper.stood_up,
+            is_ready=self._ready,
+        )
+        self._words = Words(
+            reactor,
+            engine,
+            relay,
+            on_outcome=self._follower.outcome,
+            on_kept=partial(self._follower.decided, kept=True),
+            is_alone=lambda: self._group.is_alone,
+        )
+        self._desk = Desk(self._group, self._index, self._letters, self._counter, self._catch_up)
+
+    # -- start and stop
+
+    def open(self, backends: Mapping[Key, tuple[str, str]], follower: Follower) -> Deferred[None]:
+        """Find out what is in the log, and register the backends; leases come later, one by one."""
+        self._follower.follower = follower
+        return Deferred.fromCoroutine(self._open(backends))
+
+    async def _open(self, backends: Mapping[Key, tuple[str, str]]) -> None:
+        await self._engine.connect()
+        await self._words.open()
+        await self._group.open()
+        state = await self._engine.log.state()
+        self._keeper.begin = state.first_seq
+        await self._tail.open(state.first_seq - 1)
+        await self._letters.open()
+        self._is_open = True
+        self._committer.hold("backends")
+        self._group.register(backends)
+        await self._group.make_known()
+        self._keeper.start(self._group, self._committer)
+
+    def stop(self, within: float = math.inf) -> Deferred[None]:
+        """Finish what has been given, write the positions down, give the leases back, and leave."""
+        stopping = Deferred.fromCoroutine(self._stop())
+        if within < math.inf:
+            stopping.addTimeout(within, self._reactor)
+        return stopping.addErrback(self._not_stopped).addCallback(self._leave)
+
+    async def _stop(self) -> None:
+        self._keeper.close()
+        if self._is_open:
+            await self._committer.drained()
+            await self._group.close()
+
+    def _not_stopped(self, failure: Failure) -> None:
+        if not failure.check(JournalError, TimeoutError):
+            self._log.failure("the journal at {place}", failure, place=self.place)
+
+    def _leave(self, _: None) -> Deferred[None]:
+        self._is_open = False
+        self._committer.give_up(JournalError(f"{self.place}: the relay is stopping"))
+        self._tail.close()
+        self._letters.close()
+        self._words.close()
+        return self._engine.close().addErrback(self._not_stopped)
+
+    # -- trouble
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong, as long as it is; empty if all is well."""
+        return (self._committer.trouble or self._engine.trouble) if self._is_open else ""
+
+    @property
+    def why_unavailable(self) -> str:
+        """Why a write would not be journaled now; empty if it would, as far as is known."""
+        return f"the journal does not work: {self.trouble}" if self.trouble else ""
+
+    def _look(self) -> None:
+        """Log what is wrong, once, and that it no longer is."""
+        trouble = self._committer.trouble
+        if trouble and not self._told:
+            self._log.critical("the journal at {place}: {trouble}", place=self.place, trouble=trouble)
+        elif self._told and not trouble:
+            self._log.info("the journal at {place} works again", place=self.place)
+        self._told = trouble
+
+    def probe(self) -> Deferred[None]:
+        """Find out whether the log takes anything; :attr:`trouble` tells afterwards."""
+        return self._committer.probe()
+
+    # -- what is known without asking
+
+    @property
+    def relay(self) -> str:
+        """What this process is called in the group."""
+        return self._relay
+
+    @property
+    def place(self) -> str:
+        """Where the log is, for people."""
+        return self._engine.place
+
+    @property
+    def last_number(self) -> int:
+        """The end of what was handed out."""
+        return self._index.head
+
+    @property
+    def used(self) -> int:
+        """Bytes that the log and the dead letters take, as of a moment ago."""
+        return self._keeper.used
+
+    @property
+    def max_bytes(self) -> int:
+        """How much the journal may keep; 0 for no limit."""
+        return self._keeper.limits.max_bytes
+
+    @property
+    def commits(self) -> Histogram:
+        """The seconds that each message took to be stored."""
+        return self._committer.commits
+
+    def losses(self, key: Key) -> list[Drop]:
+        """Return what was lost for a backend."""
+        seat = self._group.seat(key)
+        return [] if seat is None else self._desk.losses(seat.name)
+
+    # -- writes
+
+    def next_number(self) -> int:
+        """Return 0: the log gives the numbers."""
+        return 0
+
+    def append(self, record: Record) -> Deferred[None]:
+        """Add a write; fires when a quorum has it."""
+        done: Deferred[None] = Deferred()
+        self.append_for(record, done)
+        return done
+
+    def append_shared(self, record: Record) -> Deferred[int]:
+        """Add a write; fires with its number when a quorum has it."""
+        return self.append(record).addCallback(lambda _: record.seq)
+
+    def append_for(self, record: Record, receipt: Receipt) -> None:
+        """Add a write, and have somebody told who must not raise."""
+        self._committer.append(record, receipt)
+
+    def strike(self, number: int) -> Deferred[None]:
+        """Take back a write that no client was told was taken."""
+        if self._index.is_forgotten(number):
+            return succeed(None)
+        write = self._committer.recent(number)
+        struck = Struck(number) if write is None else Struck(number, len(write.body), write.destination)
+        self._index.strike([struck])
+        self._follower.decided([number], kept=False)
+        return self._committer.strike(struck)
+
+    def read(self, destination: Destination, after: int, max_bytes: int) -> Deferred[tuple[list[Record], int]]:
+        """Read the next writes of a destination, and say up to which number they are all."""
+        return Deferred.fromCoroutine(self._reader.read(destination, after, max_bytes))
+
+    @property
+    def _delivers(self) -> bool:
+        return any(seat.progress is not None for seat in self._group.seats.values())
+
+    def _hand_out(self, head: LogHead, seq: int, records: Sequence[Record]) -> None:
+        delivers = False
+        for seat in self._group.seats.values():
+            if seat.progress is not None:
+                delivers = True
+                seat.progress.appended(seq, head.parts)
+        if delivers and records:
+            self._follower.hand_out(records, head.origin)
+
+    async def _end_and_begin(self) -> tuple[int, int]:
+        state = await self._engine.log.state()
+        await self._tail.reached(state.last_seq)
+        return state.last_seq, state.first_seq
+
+    def _end(self) -> Deferred[int]:
+        return self._engine.log.state().addCallback(lambda state: state.last_seq)
+
+    def _catch_up(self) -> Deferred[int]:
+        """Fire when all that is in the log now was handed out, with the first message in it."""
+        return Deferred.fromCoroutine(self._end_and_begin()).addCallback(lambda both: both[1])
+
+    def _count_gone(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._keeper.look()).addCallback(lambda _: None)
+
+    def _damaged(self, seq: int, error: ValueError) -> None:
+        self._log.error("{place}: message {seq}: {error}", place=self.place, seq=seq, error=error)
+        self._reactor.callLater(0.0, self._keeper.count_damaged, seq)  # it may not be in the index yet
+
+    # -- between deliverer and origin
+
+    def outcome(self, number: int, origin: str, backend: str, result: Reply | BackendFailure) -> None:
+        """Tell a write's origin what became of it at a backend; at once if that is this relay."""
+        if origin == self._relay:
+            self._follower.outcome(number, backend, result)
+        else:
+            self._words.outcome(number, origin, backend, result)
+
+    def decided(self, numbers: Iterable[int]) -> None:
+        """Tell the deliverers that own writes are kept; this relay's own at once."""
+        numbers = tuple(numbers)
+        self._follower.decided(numbers, kept=True)
+        self._words.kept(numbers)
+
+    # -- leases, positions, and what goes with them
+
+    def is_valid(self, key: Key) -> bool:
+        """Tell whether this relay has a backend's lease at this moment."""
+        seat = self._group.seat(key)
+        return seat is not None and seat.is_valid
+
+    def deliverers(self) -> dict[str, str]:
+        """Return which relay delivers to each backend, as far as is known; empty if none does."""
+        return {name: state.owner for name, (state, _) in self._group.states.items() if not state.removed}
+
+    def advance(self, key: Key, destination: Destination, number: int) -> None:
+        """Note that a backend is done with a destination up to this number."""
+        seat = self._group.seat(key)
+        if seat is not None and seat.progress is not None and seat.progress.advance(destination, number):
+            seat.changed()
+
+    def keep_positions(self) -> Deferred[None]:
+        """Fire when what was noted until now, of all backends that this relay delivers to, is written down."""
+        saved = [each.save() for each in self._group.delivered]
+        return gatherResults(saved, consumeErrors=True).addCallbacks(lambda _: None, first_of_all)
+
+    def bury(self, key: Key, when: float, write: Write, status: int, message: str) -> None:
+        """Keep a write that a backend has refused for good, with what it said."""
+        seat = self._group.seat(key)
+        if seat is not None and seat.progress is not None:
+            seat.bury(self._letters.bury(seat.name, when, write, status, message))
+
+    def count_loss(self, key: Key, reason: str, when: float, size: int) -> None:
+        """Count a write that a backend will not get."""
+        seat = self._group.seat(key)
+        if seat is not None:
+            seat.count(Drop(seat.name, reason, 1, size, when, when))
+
+    # -- backends and settings
+
+    def reconfigure(self, limits: JournalLimits, *, full_sync: bool) -> None:  # noqa: ARG002 (the servers' settings)
+        """Let other settings hold from the next write on."""
+        self._keeper.limits = limits
+
+    def register(self, backends: Mapping[Key, tuple[str, str]]) -> None:
+        """Say which backends there are from this moment on, as name and location."""
+        self._group.register(backends)
+        self._group.make_known_soon()
+
+    def returning(
+        self,
+        backends: Mapping[str, str],  # noqa: ARG002 (leases tell)
+        known: Mapping[str, Key],  # noqa: ARG002
+    ) -> Deferred[dict[str, Positions]]:
+        """Return nothing: where a backend stands is told with its lease."""
+        return succeed({})
+
+    def _ready(self, is_ready: bool) -> None:  # noqa: FBT001 (a callback)
+        (self._committer.release if is_ready else self._committer.hold)("backends")
+
+    # -- for the operator
+
+    def contents(self) -> Deferred[Contents]:
+        """Return what is in the journal, for the whole group."""
+        return Deferred.fromCoroutine(self._desk.contents())
+
+    def discard(self, backend: str) -> Deferred[tuple[Depth | None, int]]:
+        """Give up what waits for a backend, and count it; or forget a backend that is no longer configured."""
+        return Deferred.fromCoroutine(self._desk.discard(backend))
+
+    def forget_losses(self, backend: str) -> Deferred[list[Drop]]:
+        """Count a backend's losses from zero, and return what was counted."""
+        return Deferred.fromCoroutine(self._desk.forget_losses(backend))
+
+    def pause(self, backend: str, *, paused: bool) -> Deferred[bool]:
+        """Pause a backend for the whole group, or let it go on; fires with whether there is such a backend."""
+        return Deferred.fromCoroutine(self._desk.pause(backend, paused=paused))
+
+    def dead_letters(self, after: int, limit: int) -> Deferred[list[DeadLetter]]:
+        """Return the dead letters with a higher id, the oldest first."""
+        return Deferred.fromCoroutine(self._letters.read(after, limit))
+
+    def drop_dead_letters(self, ids: Iterable[int]) -> Deferred[int]:
+        """Remove dead letters, and return how many there were."""
+        return Deferred.fromCoroutine(self._letters.drop(ids))

@@ -1,0 +1,354 @@
+"""A journal that relays share: what is appended, handed out, struck and read."""
+
+from __future__ import annotations
+
+import attrs
+
+from influxrelay.core.errors import BackendFailure
+from influxrelay.core.write import CHANGES, Reply
+from influxrelay.journal.records import JournalLimits, Record
+from influxrelay.journal.shared.committer import MESSAGE
+from influxrelay.journal.shared.frames import number_of, seq_of
+from influxrelay.journal.shared_log import SharedLog
+from testing.journal_cases import OTHER, PLACE, write
+from testing.logs import watch_log
+from testing.memory_watches import ANSWER, REQUEST
+from testing.shared_journals import LEASE, SharedCase, large
+
+
+class AppendTests(SharedCase):
+    """Appending."""
+
+    def test_interface(self) -> None:
+        """It is what delivery asks for."""
+        journal: SharedLog = self.relay("ra").journal
+        self.assertEqual((journal.relay, journal.trouble, journal.why_unavailable), ("ra", "", ""))
+        self.assertEqual((journal.next_number(), journal.place), (0, "nats://memory/relay"))
+
+    def test_order(self) -> None:
+        """Numbers rise, and every relay reads the same writes with the same numbers in the same order."""
+        first, second = self.relay("ra"), self.relay("rb")
+        appended = [
+            relay.journal.append_shared(Record(0, 1.0, write(b"%d\n" % index, where)))
+            for index in range(50)
+            for relay, where in ((first, PLACE), (second, PLACE), (first, OTHER))
+        ]
+        numbers = [self.result(each) for each in appended]
+        self.assertEqual(len(set(numbers)), 150)
+        for mine in (numbers[::3], numbers[1::3], numbers[2::3]):
+            self.assertEqual(mine, sorted(mine))
+        self.later(1.0)
+        bodies = self.read(first)
+        self.assertEqual((len(bodies), self.read(second)), (100, bodies))
+        self.assertEqual(self.read(second, where=OTHER), [b"%d\n" % index for index in range(50)])
+        self.assertEqual([number for number, _ in first.handed], sorted(numbers))
+        self.assertEqual({number for number, origin in first.handed if origin == "rb"}, set(numbers[1::3]))
+
+    def test_group_commit(self) -> None:
+        """What comes in one turn, or while a message is under way, is one message."""
+        relay = self.relay("ra")
+        self.cluster.travel = lambda _what, _engine: 0.05
+        appended = [relay.journal.append_shared(Record(0, 1.0, write())) for _ in range(10)]
+        self.later(0.05)
+        appended += [relay.journal.append_shared(Record(0, 1.0, write())) for _ in range(10)]
+        numbers = [self.result(each) for each in appended]
+        expected = [number_of(seq, index) for seq in (1, 2) for index in range(10)]
+        self.assertEqual((numbers, relay.journal.commits.count), (expected, 2))
+
+    def test_own_records(self) -> None:
+        """An own write is handed out as the object that was appended, after its receipt."""
+        relay = self.relay("ra")
+        self.deliverer()
+        record = Record(0, 1.0, write())
+        told: list[int] = []
+        relay.journal.append(record).addCallback(lambda _: told.append(len(relay.handed)))
+        self.later(0.5)
+        self.assertEqual((told, relay.handed, relay.records[record.seq] is record), ([0], [(record.seq, "ra")], True))
+
+    def test_many_destinations(self) -> None:
+        """However many there are, and however large, each message is small enough."""
+        relay = self.relay("ra")
+        for number in (1, 3000):
+            sizes = {len(each.payload) for each in self.cluster.log.messages.values()}
+            self.assertLessEqual(max(sizes, default=0), MESSAGE)
+            self.append(relay, *(b"x" * 1000 for _ in range(number)))
+
+    def test_lost_acknowledgement(self) -> None:
+        """A write whose acknowledgement is lost is there once, and who waits is told by the log itself."""
+        relay = self.relay("ra")
+        self.cluster.lose(ANSWER)
+        self.assertEqual(self.append(relay, b"one\n"), [number_of(1, 0)])
+        self.cluster.lose(REQUEST)
+        self.assertEqual(self.append(relay, b"two\n", b"three\n"), [number_of(2, 0), number_of(2, 1)])
+        self.later(5)
+        self.assertEqual(self.read(relay), [b"one\n", b"two\n", b"three\n"])
+        self.assertEqual([number for number, _ in relay.handed], [65536, 131072, 131073])
+
+    def test_large(self) -> None:
+        """A body that no message can hold is in the log as one write, whoever reads it, from memory or not."""
+        first, second = self.relay("ra"), self.relay("rb")
+        self.assertIs(self.deliverer(), first)
+        bodies = [large(3 * MESSAGE + 7).body, b"small\n", large(MESSAGE).body]
+        numbers = self.append(second, *bodies)
+        self.later(1)
+        self.assertEqual([number for number, _ in first.handed], numbers)
+        self.assertEqual([first.records[number].write.body for number in numbers], bodies)
+        self.assertEqual([self.read(first), self.read(second)], [bodies, bodies])
+        third = self.relay("rc")
+        self.assertEqual(self.read(third), bodies)
+        self.assertEqual(self.contents(third).depths["a"].writes, 3)
+        self.assertEqual(self.read(third, after=numbers[0]), bodies[1:])
+
+    def test_large_without_end(self) -> None:
+        """Of a write whose relay died in the middle nothing is delivered."""
+        first, second = self.relay("ra"), self.relay("rb")
+        self.cluster.travel = lambda what, _engine: 0.1 if what == ANSWER else 0.0
+        second.journal.append(Record(0, 1.0, large(3 * MESSAGE)))
+        while not self.cluster.log.messages:
+            self.later(0.01)
+        self.kill(second)
+        self.append(first, b"one\n")
+        self.later(1)
+        self.assertEqual(self.read(first), [b"one\n"])
+
+    def test_failure(self) -> None:
+        """Without a quorum writes fail in time, then at once, and it works again by itself."""
+        relay = self.relay("ra")
+        self.cluster.quorum = False
+        journal = relay.journal
+        failed = journal.append(Record(0, 1.0, write()))
+        self.assertIn("no answer", self.fails(failed))
+        self.assertIn("no answer", journal.trouble)
+        self.assertIn("does not work", journal.why_unavailable)
+        self.assertIn("no answer", self.fails(journal.append(Record(0, 1.0, write())), 0.01))
+        self.cluster.quorum = True
+        self.until(lambda: not journal.trouble)
+        self.assertEqual(len(self.append(relay, b"again\n")), 1)
+
+    def test_full(self) -> None:
+        """A log that is full refuses writes, says so, and takes them again when there is room."""
+        self.cluster = self.make_cluster(max_bytes=20000)
+        relay = self.relay("ra")
+        self.append(relay, b"x" * 15000)
+        self.assertIn("maximum bytes", self.fails(relay.journal.append(Record(0, 1.0, large(10000)))))
+        self.assertIn("maximum bytes", relay.journal.trouble)
+        for backend in ("a", "b"):
+            relay.journal.advance(backend, PLACE, relay.journal.last_number)
+        self.until(lambda: not self.cluster.log.messages and not relay.journal.trouble)
+        self.assertEqual(len(self.append(relay, b"x" * 10000)), 1)
+
+
+class StrikeTests(SharedCase):
+    """Striking."""
+
+    def test_strike(self) -> None:
+        """A struck write is not read, at no relay, nor after a restart, and is not counted."""
+        first, second = self.relay("ra"), self.relay("rb")
+        numbers = self.append(second, b"one\n", b"two\n", b"three\n") + self.append(second, b"four\n")
+        self.result(second.journal.strike(numbers[1]))
+        self.result(second.journal.strike(numbers[3]))
+        for relay in (first, second, self.relay("rc")):
+            self.later(0.1)
+            self.assertEqual(self.read(relay), [b"one\n", b"three\n"])
+            depth = self.contents(relay).depths["a"]
+            self.assertEqual((depth.writes, depth.bytes), (2, 10))
+        self.assertEqual((first.struck, second.struck), ([numbers[1], numbers[3]], [numbers[1], numbers[3]]))
+
+    def test_durable(self) -> None:
+        """A strike is done when the log has it; one that fails is tried until it has."""
+        relay = self.relay("ra")
+        (number,) = self.append(relay, b"one\n")
+        self.cluster.quorum = False
+        self.fails(relay.journal.strike(number))
+        self.cluster.quorum = True
+        self.later(3)
+        self.kill(relay)
+        self.assertEqual(self.read(self.relay("rb")), [])
+
+    def test_later_reader(self) -> None:
+        """Who becomes the deliverer after a strike never reads what was struck, however late its messages come."""
+        first, second = self.relay("ra"), self.relay("rb")
+        self.assertIs(self.deliverer(), first)
+        (number, _) = self.append(first, b"one\n", b"two\n")
+        late = {second.engine: 2.0}
+        self.cluster.travel = lambda what, engine: late.get(engine, 0.0) if what == "push" else 0.0
+        self.result(first.journal.strike(number))
+        self.kill(first)
+        read: list[bytes] = []
+        second.gained = lambda *_: read.append(b"")  # type: ignore[method-assign]
+        self.until(lambda: read)
+        self.assertEqual(self.read(second), [b"two\n"])
+
+    def test_forgotten(self) -> None:
+        """Nobody remembers strikes of what every backend has passed."""
+        relay = self.relay("ra")
+        self.deliverer()
+        numbers = self.append(relay, *(b"%d\n" % index for index in range(20)))
+        for number in numbers[::2]:
+            self.result(relay.journal.strike(number))
+        index = relay.journal._index
+        self.assertEqual(index.struck, 10)
+        (last,) = self.append(relay, b"last\n")
+        for backend in ("a", "b"):
+            relay.journal.advance(backend, PLACE, last)
+        self.until(lambda: not self.cluster.log.messages)
+        self.later(2)
+        self.assertEqual((index.struck, len(index)), (0, 0))
+        self.result(relay.journal.strike(numbers[1]))
+        self.assertEqual((index.struck, len(self.cluster.log.messages)), (0, 0))
+
+
+class ReadTests(SharedCase):
+    """Reading."""
+
+    def test_pages(self) -> None:
+        """A page ends with the write that makes it large enough, and says so, in whatever messages they are."""
+        relay = self.relay("ra")
+        numbers: list[int] = []
+        for _ in range(3):
+            numbers += self.append(relay, *(b"x" * 100 for _ in range(3)))
+            self.append(relay, b"other\n", where=OTHER)
+        self.later(0.1)
+        for size, count in ((1, 1), (100, 1), (101, 2), (350, 4)):
+            records, upto = self.result(relay.journal.read(PLACE, 0, size))
+            self.assertEqual(([each.seq for each in records], upto), (numbers[:count], numbers[count - 1]))
+        after, found = 0, []
+        while after < relay.journal.last_number:
+            records, after = self.result(relay.journal.read(PLACE, after, 250))
+            found += [each.seq for each in records]
+        self.assertEqual(found, numbers)
+        self.assertEqual(self.result(relay.journal.read(CHANGES, 0, 100)), ([], relay.journal.last_number))
+
+    def test_no_answer(self) -> None:
+        """A page that cannot be read is an error."""
+        first = self.relay("ra")
+        self.append(first, b"one\n")
+        second = self.relay("rb")
+        second.engine.cut()
+        self.fails(second.journal.read(PLACE, 0, 100))
+
+    def test_damage(self) -> None:
+        """A message that cannot be read is left out, and counted once for every backend."""
+        logged = watch_log(self)
+        first, second = self.relay("ra"), self.relay("rb")
+        self.deliverer()
+        self.cluster.travel = lambda what, engine: 1.0 if engine is first.engine and what == "push" else 0.0
+        self.append(second, b"one\n", b"two\n")
+        message = self.cluster.log.messages[1]
+        self.cluster.log.messages[1] = attrs.evolve(message, payload=message.payload[:-1] + b"?")
+        (last,) = self.append(second, b"last\n")
+        self.later(2)
+        self.assertEqual([number for number, _ in first.handed], [last])
+        for _ in range(2):
+            self.assertEqual(self.read(first), [b"last\n"])
+        drops = [(each.backend, each.reason, each.writes, each.bytes) for each in self.contents(first).drops]
+        self.assertEqual(drops, [("a", "damaged", 2, 8), ("b", "damaged", 2, 8)])
+        self.assertEqual(
+            [each for each in logged if "damaged" in each], ["nats://memory/relay: message 1: the message is damaged"]
+        )
+
+    def test_reconnection(self) -> None:
+        """After a lost connection nothing is left out and nothing comes twice."""
+        first, second = self.relay("ra"), self.relay("rb")
+        self.assertIs(self.deliverer(), first)
+        numbers = self.append(second, b"one\n")
+        for _ in range(3):
+            first.engine.cut()
+            numbers += self.append(second, b"two\n", b"three\n")
+            self.later(1)
+            first.engine.mend()
+            self.later(0.2)
+            numbers += self.append(second, b"four\n")
+        self.later(1)
+        self.assertEqual([number for number, _ in first.handed], numbers)
+
+
+class WordsTests(SharedCase):
+    """What relays tell each other."""
+
+    def test_outcomes(self) -> None:
+        """What a backend says reaches the relay whose client wrote."""
+        first, second = self.relay("ra"), self.relay("rb")
+        reply = Reply(400, ((b"X-Influxdb-Error", b"n\xfc"),), b"\xffbad\n", complete=False)
+        failure = BackendFailure("503", "it is overloaded", Reply(503, (), b"later", held=True))
+        for relay in (first, second):
+            relay.journal.outcome(1, "rb", "a", reply)
+            relay.journal.outcome(2, "rb", "b", failure)
+            relay.journal.outcome(3, "rb", "a", Reply(204))
+            relay.journal.outcome(3, "gone", "a", Reply(204))
+            self.later(0.1)
+            (one, two, three), second.outcomes = second.outcomes, []
+            self.assertEqual((one, three), ((1, "a", reply), (3, "a", Reply(204))))
+            assert isinstance(two[2], BackendFailure)
+            self.assertEqual((two[:2], two[2].args, two[2].reply), ((2, "b"), failure.args, failure.reply))
+        self.assertEqual(first.outcomes, [])
+
+    def test_decided(self) -> None:
+        """What is kept is told to who delivers, wherever that is."""
+        first, second = self.relay("ra"), self.relay("rb")
+        self.assertIs(self.deliverer(), first)
+        second.journal.decided([1, 2])
+        self.assertEqual((second.kept, first.kept), ([1, 2], []))
+        self.later(0.1)
+        first.journal.decided(iter([3]))
+        self.later(0.1)
+        self.assertEqual((first.kept, second.kept), ([1, 2, 3], [1, 2]))
+
+
+class LimitTests(SharedCase):
+    """Age and size."""
+
+    def test_age(self) -> None:
+        """What is too old is counted once, whoever delivers, and the deliverer is told to give it up."""
+        self.cluster = self.make_cluster(max_age=10.0)
+        limits = JournalLimits(max_age=10.0)
+        first, second = self.relay("ra", limits=limits), self.relay("rb", limits=limits)
+        self.assertIs(self.deliverer(), first)
+        numbers = self.append(second, b"one\n", b"two\n")
+        self.append(second, b"other\n", where=OTHER)
+        first.journal.advance("a", PLACE, numbers[0])
+        self.later(5)
+        (last,) = self.append(second, b"last\n")
+        self.later(8)
+        end = number_of(seq_of(numbers[0]) + 1, 0xFFFF)
+        told = {each[1:] for each in first.events if each[0] == "dropped"}
+        self.assertEqual(told, {(key, where, end) for key in "ab" for where in (PLACE, OTHER)})
+        self.kill(first)
+        self.later(LEASE + 1)
+        self.assertEqual(set(second.held), {"a", "b"})
+        for relay in (second, self.relay("rc", limits=limits)):
+            drops = {each.backend: (each.reason, each.writes, each.bytes) for each in self.contents(relay).drops}
+            self.assertEqual(drops, {"a": ("age", 3, 15), "b": ("age", 4, 19)})
+        self.assertGreater(last, end)
+
+    def test_full(self) -> None:
+        """What makes way for newer writes is counted, too, and so is what went while no relay was there."""
+        self.cluster = self.make_cluster(max_bytes=5000, drop_oldest=True)
+        first = self.relay("ra")
+        self.deliverer()
+        for _ in range(4):
+            self.append(first, b"x" * 2000)
+        self.later(3)
+        (drop,) = [each for each in self.contents(first).drops if each.backend == "a"]
+        self.assertEqual((drop.reason, drop.writes, drop.bytes), ("full", 2, 4000))
+        self.kill(first)
+        self.cluster.log.remove(3)
+        second = self.relay("rb")
+        self.deliverer()
+        self.later(3)
+        (drop,) = [each for each in self.contents(second).drops if each.backend == "a"]
+        self.assertEqual((drop.reason, drop.writes), ("full", 3))
+
+    def test_purge(self) -> None:
+        """What every backend has passed is removed from the log, and nothing else is."""
+        relay = self.relay("ra")
+        self.deliverer()
+        numbers = [self.append(relay, b"one\n", b"two\n") for _ in range(3)]
+        relay.journal.advance("a", PLACE, numbers[2][1])
+        relay.journal.advance("b", PLACE, numbers[1][0])
+        self.later(3)
+        self.assertEqual(list(self.cluster.log.messages), [2, 3])
+        relay.journal.advance("b", PLACE, numbers[1][1])
+        self.later(3)
+        self.assertEqual(list(self.cluster.log.messages), [3])
+        self.assertGreater(relay.journal.used, 0)
