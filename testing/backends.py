@@ -9,6 +9,7 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import STATEMENT, Destination, Reply, Write
+from influxrelay.delivery.connection_pool import NOT_OURS, Gate
 
 TIMEOUT = 10.0
 OK = Reply(204)
@@ -82,6 +83,7 @@ class FakeBackend:
         self.posts: list[Post] = []
         self.created: list[tuple[Write, Deferred[Reply]]] = []
         self.at_once: list[Reply | BackendFailure | Exception] = []
+        self._gate: Gate = lambda: True
 
     def post(self, write: Write, body_parts: Sequence[bytes]) -> Deferred[Reply]:
         """Record a request."""
@@ -90,6 +92,8 @@ class FakeBackend:
         assert all(type(part) is bytes for part in body_parts)
         body = b"".join(body_parts)
         assert body
+        if not self._gate():
+            return fail(BackendFailure(NOT_OURS, "as the gate says"))
         post = Post(write, body)
         self.posts.append(post)
         if self.at_once:
@@ -107,6 +111,15 @@ class FakeBackend:
         """Record it."""
         self.created.append((write, Deferred()))
         return self.created[-1][1]
+
+    def guard(self, gate: Gate) -> None:
+        """Fail a post if this says so, as if it came to a connection at once."""
+        self._gate = gate
+
+    def abort_writes(self) -> None:
+        """Fail the writes and statements in flight."""
+        for post in list(self.pending):
+            post.fail("stopped")
 
     def abort_changes(self) -> None:
         """Fail the statements in flight."""

@@ -8,6 +8,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from influxrelay.core.write import Reply, Write
+from influxrelay.delivery.connection_pool import Gate
 
 
 class Backend(Protocol):
@@ -34,6 +35,12 @@ class Backend(Protocol):
 
     def ping(self) -> Deferred[Reply]:
         """Ask whether the server lives; fires and fails as :meth:`post` does, within a time of its own."""
+
+    def guard(self, gate: Gate) -> None:
+        """Send no write and no change if this says so directly before its bytes: fail with the reason ``not ours``."""
+
+    def abort_writes(self) -> None:
+        """Fail the writes and changes in flight."""
 
     def abort_changes(self) -> None:
         """Fail the statements in flight: the server does not live."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from heapq import heapify, heappop, heapreplace
 from typing import Protocol
@@ -193,10 +194,19 @@ class Backlog:
     # -- a journal's
 
     def resume(self, positions: Positions, last_number: int, decided: int) -> None:
-        """Read on from where the backend was; once, before its first write.
+        """Read on from where the backend was, before its first write, or its first one since :meth:`stand_down`.
 
         :param decided: the number of the last write for this backend, where another may still be struck.
         """
+
+    def restore_by(self, restore: Callable[[int, float], Fate]) -> None:
+        """Let this return the fate of a write that is read again, by its number and the time of its acceptance."""
+
+    def leave(self, destination: Destination, number: int) -> None:
+        """Let a write wait of which only the journal has what the backend is to get."""
+
+    def stand_down(self) -> None:
+        """Know of nothing that waits: another process goes on with it."""
 
     def forget(self, destination: Destination, upto: int) -> None:
         """Give up what the journal has dropped up to this number, and has counted."""

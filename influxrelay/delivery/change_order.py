@@ -62,6 +62,12 @@ class ChangeOrder:
         """Whether anything may have to wait for a change."""
         return bool(self._pending)
 
+    def forget(self) -> None:
+        """Know of no change: another process goes on with them."""
+        self._pending = {}
+        self._known = math.inf
+        self.unsure = False
+
     # -- what may be sent
 
     def note(self, entry: Entry) -> None:

@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Reply
-from influxrelay.delivery.connection_pool import ConnectionPool, Exchange
+from influxrelay.delivery.connection_pool import ConnectionPool, Exchange, Gate
 from influxrelay.delivery.response_reader import (
     MAX_ANSWER,
     PARSER_ERRORS,
@@ -50,7 +50,14 @@ class BackendClient:
         self._under_way: set[Response] = set()
 
     def request(
-        self, method: bytes, target: bytes, headers: Headers, body: bytes = b"", *, timeout: float | None = None
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        body: bytes = b"",
+        *,
+        timeout: float | None = None,
+        gate: Gate | None = None,
     ) -> Deferred[Response]:
         """Ask, and pass the response on while it comes.
 
@@ -58,6 +65,7 @@ class BackendClient:
         :param target: path and query.
         :param headers: those that frame the message are ours to set, and left out.
         :param timeout: seconds for everything, to the last byte of the response; None for no limit.
+        :param gate: tells, directly before the bytes of the request, whether they may be sent.
         :return: fires with the head of the response; fails with :class:`BackendFailure`. To cancel it breaks the
             connection.
         """
@@ -68,6 +76,7 @@ class BackendClient:
         if body or method != b"GET":
             lines.append(b"Content-Length: %d\r\n" % len(body))
         response = Response(self._pool, [b"".join([*lines, b"\r\n", body])], self._under_way.discard)
+        response.gate = gate
         self._under_way.add(response)
         if timeout is not None:
             response.limit_time(self._reactor, timeout)

@@ -71,6 +71,13 @@ class Clients:
         entry.waits = False
         self._waiting.pop(entry, None)
 
+    def forget(self) -> None:
+        """Forget all of them: they need not be told."""
+        self.stop()
+        for entry in self._waiting:
+            entry.waits = False
+        self._waiting = {}
+
     # -- how long they wait
 
     def wait(self, entry: Entry) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -16,7 +16,11 @@ from twisted.python.failure import Failure
 from influxrelay.core.errors import BackendFailure
 from influxrelay.delivery.failures import explain
 
+NOT_OURS = "not ours"  # reason of a failure: the request was not sent, for that is no longer up to this process
 IDLE_TIME = 60.0  # seconds; a connection that is not used for one to two times as long is closed
+
+
+Gate = Callable[[], bool]
 
 
 class Exchange(ABC):
@@ -28,12 +32,14 @@ class Exchange(ABC):
     :ivar repeated: whether it was sent a second time, because its first connection had gone stale.
     :ivar connection: the connection that carries it.
     :ivar connecting: the attempt to make a connection for it.
+    :ivar gate: tells, directly before the bytes of the request, whether they may still be sent; None if they may.
     """
 
-    __slots__ = ("begun", "connecting", "connection", "keep_alive", "pieces", "repeated")
+    __slots__ = ("begun", "connecting", "connection", "gate", "keep_alive", "pieces", "repeated")
 
-    def __init__(self, pieces: Sequence[bytes]) -> None:
+    def __init__(self, pieces: Sequence[bytes], gate: Gate | None = None) -> None:
         self.pieces = pieces
+        self.gate = gate
         self.begun = self.keep_alive = self.repeated = False
         self.connection: Connection | None = None
         self.connecting: Deferred[Any] | None = None
@@ -69,8 +75,12 @@ class Connection(Protocol):
         self._watched = self._unsent = False
         self.used = self.resting = False
 
-    def begin(self, exchange: Exchange) -> None:
-        """Send a request."""
+    def begin(self, exchange: Exchange) -> bool:
+        """Send a request; return False if it may no longer be sent."""
+        if exchange.gate is not None and not exchange.gate():
+            exchange.pieces = ()
+            exchange.fail(BackendFailure(NOT_OURS, "another relay delivers to it"))
+            return False
         self._exchange, exchange.connection = exchange, self
         self.resting = False
         pieces = exchange.pieces
@@ -80,6 +90,7 @@ class Connection(Protocol):
             self._watched = True
             self.transport.registerProducer(self, True)
             self.transport.writeSequence(pieces)
+        return True
 
     def pauseProducing(self) -> None:
         """Note that much of a large request is not sent yet."""
@@ -174,7 +185,9 @@ class ConnectionPool:
     def submit(self, exchange: Exchange) -> None:
         """Carry an exchange as soon as there is a connection for it."""
         if self._idle:
-            self._idle.pop().begin(exchange)
+            connection = self._idle.pop()
+            if not connection.begin(exchange):
+                self.release(connection)
         elif len(self._open) + self._connecting < self._limit:
             self._connect(exchange)
         else:
@@ -207,9 +220,7 @@ class ConnectionPool:
         self._connecting -= 1
         wanted = exchange.connecting is not None
         exchange.connecting = None
-        if wanted:
-            connection.begin(exchange)
-        else:
+        if not wanted or not connection.begin(exchange):
             self.release(connection)
 
     def _not_connected(self, failure: Failure, exchange: Exchange) -> None:
@@ -233,9 +244,10 @@ class ConnectionPool:
 
     def release(self, connection: Connection) -> None:
         """Use a connection for the next exchange, or keep it."""
-        if self._waiting:
-            connection.begin(self._waiting.popleft())
-        elif self._retired:
+        while self._waiting:
+            if connection.begin(self._waiting.popleft()):
+                return
+        if self._retired:
             connection.transport.loseConnection()
         else:
             self._idle.append(connection)

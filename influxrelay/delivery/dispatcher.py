@@ -16,6 +16,7 @@ from influxrelay.delivery.answer_rules import DEAD_LETTER, Answer
 from influxrelay.delivery.backend import Backend
 from influxrelay.delivery.backlog import Backlog
 from influxrelay.delivery.clients import Clients
+from influxrelay.delivery.connection_pool import NOT_OURS
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry, MissingDatabase
 from influxrelay.delivery.fate import Fate, State
 from influxrelay.delivery.requests import Requests
@@ -23,6 +24,7 @@ from influxrelay.delivery.responses import NOT_READY, STALE, Verdict, excerpt, r
 from influxrelay.delivery.sending import Sending
 from influxrelay.delivery.settings import SenderSettings
 from influxrelay.delivery.statements import scope_of
+from influxrelay.journal.interface import Positions
 
 
 class Dispatcher(Sending):
@@ -164,6 +166,10 @@ class Dispatcher(Sending):
         is_answer: bool = False,
     ) -> None:
         """Take a failure that is the backend's own."""
+        if problem.reason == NOT_OURS:
+            self.stand_down()
+        if self.stands_by or not self.queues.has(queue):
+            return
         if queue.is_changes:
             self.order.failed(problem)
         flowed = self.flows
@@ -276,6 +282,32 @@ class Dispatcher(Sending):
         for queue in self.queues:
             self._found_database(queue)
         self._look_again()
+
+    # -- where several processes deliver, one at a time
+
+    def stand_down(self) -> None:
+        """Forget everything and tell nobody: another process has all that waits, and goes on with it."""
+        if self.stands_by:
+            return
+        self.stands_by = True
+        self._look_whether_it_flows()
+        self.clients.forget()
+        self.order.forget()
+        for queue in self.queues:
+            queue.clear()
+            queue.is_behind = False
+            self._found_database(queue)
+            self.queues.forget(queue)
+        self.backlog.stand_down()
+        self.requests.abort_writes()
+        self.landed()
+
+    def stand_up(self, positions: Positions, last_number: int) -> None:
+        """Go on from where another process was; what it has seen of the backend is not known here."""
+        self.stands_by = False
+        self.back_off.lives()
+        self._look_whether_it_flows()
+        self.backlog.resume(positions, last_number, last_number)
 
     # -- the end
 

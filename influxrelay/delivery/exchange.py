@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import TAKEN
 from influxrelay.core.write import Reply
-from influxrelay.delivery.connection_pool import ConnectionPool, Exchange
+from influxrelay.delivery.connection_pool import ConnectionPool, Exchange, Gate
 from influxrelay.delivery.response_reader import MAX_ANSWER, PARSER_ERRORS, is_final, make_parser, read_reply
 
 _MAX_RECEIVED = MAX_ANSWER + 64 * 1024  # bytes, with head and chunk sizes
@@ -22,12 +22,14 @@ class Exchanges:
     """Posts, each within one timeout that covers everything: a free connection, the request and the whole response.
 
     :param timeout: seconds.
+    :ivar gate: tells, directly before the bytes of each request, whether they may be sent; None if they may.
     """
 
     def __init__(self, reactor: IReactorTime, pool: ConnectionPool, timeout: float) -> None:
         self._reactor = reactor
         self._pool = pool
         self._timeout = timeout
+        self.gate: Gate | None = None
         self._under_way: dict[_Post, None] = {}  # in the order of their deadlines
         self._timer: IDelayedCall | None = None
 
@@ -37,7 +39,7 @@ class Exchanges:
         :param wants_headers: whether the headers of a 204 matter, too.
         :return: fires with any final answer; fails with :class:`BackendFailure` where there is no clear status line.
         """
-        post = _Post(self, pieces, self._reactor.seconds() + self._timeout, wants_headers=wants_headers)
+        post = _Post(self, pieces, self._reactor.seconds() + self._timeout, self.gate, wants_headers=wants_headers)
         self._under_way[post] = None
         if self._timer is None:
             self._timer = self._reactor.callLater(self._timeout, self._expire)
@@ -102,9 +104,9 @@ class _Post(Exchange):
     )
 
     def __init__(
-        self, owner: Exchanges, pieces: Sequence[bytes], deadline: float, *, wants_headers: bool = False
+        self, owner: Exchanges, pieces: Sequence[bytes], deadline: float, gate: Gate | None, *, wants_headers: bool
     ) -> None:
-        super().__init__(pieces)
+        super().__init__(pieces, gate)
         self.deadline = deadline
         self.result: Deferred[Reply] = Deferred()
         self._owner = owner

@@ -20,7 +20,7 @@ from influxrelay.core.replies import json_error
 from influxrelay.core.write import LINES, REMOTE_WRITE, STATEMENT, Reply, Write
 from influxrelay.delivery.asking import collect_reply
 from influxrelay.delivery.client import BackendClient, Response, printable
-from influxrelay.delivery.connection_pool import ConnectionPool
+from influxrelay.delivery.connection_pool import ConnectionPool, Gate
 from influxrelay.delivery.conversions import AT_ONCE, Conversions
 from influxrelay.delivery.exchange import Exchanges
 from influxrelay.delivery.failures import explain
@@ -114,6 +114,7 @@ class HTTPBackend:
         self.client = BackendClient(reactor, self._pools[1], self._headers[b"Host"])
         self._queries = BackendClient(reactor, self._pools[2], self._headers[b"Host"])
         self._executing: set[Deferred[Any]] = set()
+        self._gate: Gate | None = None
         self._remote_path, _, self._remote_query = _target(remote_write_url).partition(b"?")
         self._names_database = names_database
         self._remote_head_of = lru_cache(maxsize=1024)(self._make_remote_head)
@@ -193,7 +194,7 @@ class HTTPBackend:
     def _execute(self, write: Write) -> Deferred[Reply]:
         """Ask for the execution of a statement, however long that takes."""
         change = as_change(write)
-        asked: Deferred[Any] = self.query(change.question, own_credentials=change.own_credentials)
+        asked: Deferred[Any] = self.query(change.question, own_credentials=change.own_credentials, gate=self._gate)
         asked.addCallback(collect_reply)
         asked.addCallbacks(read_result, lambda failure: Failure(explain(failure)), callbackArgs=(self,))
         self._executing.add(asked)
@@ -240,12 +241,18 @@ class HTTPBackend:
         return endpoint == QUERY or isinstance(self._api, V1)
 
     def query(
-        self, question: Question, *, own_credentials: bool = False, timeout: float | None = None
+        self,
+        question: Question,
+        *,
+        own_credentials: bool = False,
+        timeout: float | None = None,
+        gate: Gate | None = None,
     ) -> Deferred[Response]:
         """Ask what a client asks, as the client, and pass the response on while it comes.
 
         :param own_credentials: ask as the user of the output instead, if it has one.
         :param timeout: seconds for everything, to the last byte of the response; None for no limit.
+        :param gate: tells, directly before the bytes of the request, whether they may be sent.
         :return: fires with the head of the response; fails with :class:`BackendFailure`.
         """
         path, query, body = self._query_path, self._api.locate(question.query), question.body
@@ -263,7 +270,7 @@ class HTTPBackend:
         if own_credentials:
             query = without(query, b"u", b"p")
         target = b"%b?%b" % (path, query) if query else path
-        return self._queries.request(question.method, target, headers, body, timeout=timeout)
+        return self._queries.request(question.method, target, headers, body, timeout=timeout, gate=gate)
 
     def ping(self) -> Deferred[Reply]:
         """Ask whether the server lives; fires and fails as :meth:`post` does, within a time of its own."""
@@ -277,10 +284,19 @@ class HTTPBackend:
             headers.setRawHeaders(name, [value])
         return self.client.ask(method, target, headers, timeout=timeout)
 
-    def abort(self) -> None:
-        """Fail what is under way, with the reason ``stopped``."""
+    def guard(self, gate: Gate) -> None:
+        """Send no write and no change if this says so directly before its bytes."""
+        self._gate = self._exchanges.gate = gate
+
+    def abort_writes(self) -> None:
+        """Fail the writes and changes in flight."""
         self._conversions.abort()
         self._exchanges.abort()
+        self.abort_changes()
+
+    def abort(self) -> None:
+        """Fail what is under way, with the reason ``stopped``."""
+        self.abort_writes()
         self.client.abort()
         self._queries.abort()
 

@@ -12,15 +12,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from influxrelay.core.errors import BackendFailure, JournalError
-from influxrelay.core.write import CHANGES, LINES, Destination, Reply, Write
-from influxrelay.delivery.backlog import Backlog
+from influxrelay.core.write import CHANGES, LINES, Destination, Write
 from influxrelay.delivery.destination_queue import ENTRY_BYTES, QUEUE_BYTES, DestinationQueue, Entry
 from influxrelay.delivery.fate import Fate, State
+from influxrelay.delivery.journal_accounts import JournalAccounts
 from influxrelay.delivery.journal_cursor import Cursor
 from influxrelay.delivery.page_filter import Page, PageFilter, Parts
 from influxrelay.delivery.settings import EVERYTHING, SenderSettings
 from influxrelay.journal.interface import Journal, Positions
-from influxrelay.journal.records import Drop
+from influxrelay.journal.records import Record
 
 READ_AHEAD = 512 * 1024  # bytes of memory for the head of a backlog
 FIRST_PAGE = 4 * 1024  # bytes of lines that are read at first: they may be tiny writes, which take much more memory
@@ -28,7 +28,7 @@ PAGE_GAP = 0.003  # seconds between two pages, so that a backlog does not take a
 REREAD = 1.0  # seconds until a page that could not be read is tried again
 
 
-class JournalBacklog(Backlog):
+class JournalBacklog(JournalAccounts):
     """A backlog in the journal, of which only the head is in memory.
 
     While requests are sent, up to ``max-waiting-mb`` wait in memory. A backend that takes nothing has no more there
@@ -43,11 +43,9 @@ class JournalBacklog(Backlog):
     _log = Logger()
 
     def __init__(self, journal: Journal, reactor: IReactorTime) -> None:
-        super().__init__()
-        self._journal = journal
+        super().__init__(journal)
         self._reactor = reactor
         self._filter = PageFilter(reactor, lambda: self._host.is_closed)
-        self._cursors: dict[DestinationQueue, Cursor] = {}
         self._knows: Callable[[Write], bool] = lambda _: True
         self._kinds = EVERYTHING
         self._pages = 0  # that are being read
@@ -55,6 +53,7 @@ class JournalBacklog(Backlog):
         self._next_page = 0.0
         self._not_ours = range(0)
         self._resumed_upto = 0
+        self._restore: Callable[[int, float], Fate] = Fate.restored
 
     def reconfigure(self, settings: SenderSettings) -> None:
         """Let other settings hold from the next write, or page, on."""
@@ -126,18 +125,6 @@ class JournalBacklog(Backlog):
         queue.last_number = number
         self._host.tidy(queue)
 
-    def lost(self, entry: Entry, reason: str) -> None:
-        """Count it, in the journal."""
-        self._host.lost(entry)
-        entry.fate.when_decided(partial(self._count_if_kept, reason, len(entry.write.body)))
-
-    def _count_if_kept(self, reason: str, size: int, fate: Fate) -> None:
-        if fate.state is State.KEPT:
-            self._count_loss(reason, size, fate)
-
-    def _count_loss(self, reason: str, size: int, fate: Fate) -> None:
-        self._journal.count_loss(self, reason, fate.time, size)
-
     def keep_beside(self, queue: DestinationQueue, entry: Entry) -> None:
         """Keep a write in memory that the journal could not take, and that comes behind what is in it.
 
@@ -150,35 +137,9 @@ class JournalBacklog(Backlog):
         self._host.clients.fail([entry], BackendFailure("full", "it is neither in memory nor in the journal"))
         self._host.tidy(queue)
 
-    def missed(self, write: Write, when: float) -> None:
-        """Count it: there was no room."""
-        self._journal.count_loss(self, "full", when, len(write.body))
-
     def release(self, entry: Entry) -> None:
         """Forget a client that has been told by another backend."""
         self._host.clients.release(entry)
-
-    def refused(self, queue: DestinationQueue, entry: Entry, reply: Reply) -> None:
-        """Make a dead letter of it."""
-        self._when_kept(queue, entry.fate, partial(self._bury, entry.write, reply))
-
-    def _bury(self, write: Write, reply: Reply, fate: Fate) -> None:
-        message = reply.body.decode("utf-8", "replace").strip()
-        self._journal.bury(self, fate.time, write, reply.status, message)
-
-    def _when_kept(self, queue: DestinationQueue, fate: Fate, note: Callable[[Fate], object]) -> None:
-        """Note what has become of a write if it is kept; the backend has not passed it before that is certain."""
-        if fate.state is State.UNDECIDED:
-            self._cursor(queue).held.add(fate.number)
-        fate.when_decided(partial(self._pass, queue, note))
-
-    def _pass(self, queue: DestinationQueue, note: Callable[[Fate], object], fate: Fate) -> None:
-        if fate.state is State.KEPT:
-            note(fate)
-        cursor = self._cursors.get(queue)
-        if cursor is not None and fate.number in cursor.held:
-            cursor.held.discard(fate.number)
-            self._host.tidy(queue)
 
     def stopped(self, entry: Entry) -> None:
         """Count what is in memory alone."""
@@ -258,7 +219,7 @@ class JournalBacklog(Backlog):
         records, upto = page
         struck, cursor.struck = cursor.struck, set()
         cursor.is_reading = False
-        if self._host.is_closed or not queue.is_behind:
+        if self._host.is_closed or not queue.is_behind or not self._host.queues.has(queue):
             return
         if cursor.loaded < after:  # some of that was left to the journal since
             self._host.tidy(queue)
@@ -269,14 +230,9 @@ class JournalBacklog(Backlog):
         for record in records:
             if record.seq <= cursor.loaded or record.seq in self._not_ours or record.seq in struck:
                 continue  # dropped by the operator while the page was read; not for this backend; for nobody
-            entry = cursor.undecided.pop(record.seq, None)
-            if entry is None:
-                part = parts.get(record.seq, record.write)
-                if part is None or not self._knows(record.write):
-                    continue
-                entry = Entry(part, Fate.restored(record.seq, record.time))
-                entry.waits = False
-            entries.append(entry)
+            entry = cursor.undecided.pop(record.seq, None) or self._make_entry(record, parts)
+            if entry is not None:
+                entries.append(entry)
         if records:
             size = sum(len(record.write.body) for record in records)
             self._page_size = max(1024, READ_AHEAD * size // (size + len(records) * ENTRY_BYTES))
@@ -286,6 +242,17 @@ class JournalBacklog(Backlog):
         self._fail_undecided(cursor, cursor.loaded, BackendFailure("struck", "it is no longer in the journal"))
         queue.is_behind = cursor.loaded < queue.last_number
         self._host.go_on(queue)
+
+    def _make_entry(self, record: Record, parts: Parts) -> Entry | None:
+        """Return what the backend is to get of a write that was read; None for nothing."""
+        part = parts.get(record.seq, record.write)
+        if part is None or not self._knows(record.write):
+            return None
+        entry = Entry(part, self._restore(record.seq, record.time))
+        entry.waits = entry.fate.state is State.UNDECIDED
+        if entry.waits:
+            self._host.clients.wait(entry)
+        return entry
 
     def _fail_undecided(self, cursor: Cursor, upto: float, problem: BackendFailure) -> None:
         gone = [number for number in cursor.undecided if number <= upto]
@@ -327,7 +294,7 @@ class JournalBacklog(Backlog):
     # -- from the journal, and from the operator
 
     def resume(self, positions: Positions, last_number: int, decided: int) -> None:
-        """Read on from where the backend was; once, before its first write."""
+        """Read on from where the backend was."""
         self._not_ours = range(decided + 1, last_number + 1)
         self._resumed_upto = last_number
         for destination, passed in sorted(positions, key=lambda each: each[0] != CHANGES):
@@ -336,6 +303,25 @@ class JournalBacklog(Backlog):
             queue.is_behind, queue.last_number = True, last_number
             cursor.loaded = cursor.noted = passed
             self._host.resumed(queue)
+
+    def restore_by(self, restore: Callable[[int, float], Fate]) -> None:
+        """Let this return the fate of what is read from the journal."""
+        self._restore = restore
+
+    def leave(self, destination: Destination, number: int) -> None:
+        """Let a write wait of which only the journal has what the backend is to get."""
+        queue = self._host.queues.open(destination)
+        if not queue.is_behind:
+            queue.is_behind = True
+            self._cursor(queue).loaded = queue.last_number or number - 1
+        queue.last_number = number
+        self._host.tidy(queue)
+
+    def stand_down(self) -> None:
+        """Know of nothing that waits."""
+        for cursor in self._cursors.values():
+            cursor.held.clear()
+        self._cursors.clear()
 
     def forget(self, destination: Destination, upto: int) -> None:
         """Give up what the journal has dropped up to this number, and has counted."""
@@ -390,10 +376,3 @@ class JournalBacklog(Backlog):
                 self.stopped(entry)
             entries += [*cursor.undecided.values(), *beside]
         return entries
-
-    def losses(self) -> list[Drop]:
-        """Return what was lost."""
-        return self._journal.losses(self)
-
-    def forget_losses(self) -> None:
-        """Leave them to the journal."""

@@ -16,6 +16,7 @@ from influxrelay.core.histogram import LATENCIES, Histogram
 from influxrelay.core.write import Reply
 from influxrelay.delivery.answer_rules import Answer, AnswerRule, classify
 from influxrelay.delivery.backend import Backend
+from influxrelay.delivery.connection_pool import Gate
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry, body_parts
 from influxrelay.delivery.responses import Verdict, retry_after
 
@@ -71,6 +72,7 @@ class Requests:
         self.latency = Histogram(LATENCIES)
         self._retired: list[Backend] = []  # that still have something in flight
         self._outcomes = outcomes
+        self._gate: Gate | None = None
 
     @property
     def answered(self) -> int:
@@ -154,6 +156,18 @@ class Requests:
             self.backend.retire()
             self._retired = [each for each in (*self._retired, self.backend) if each.is_busy()]
             self.backend = backend
+            if self._gate is not None:
+                backend.guard(self._gate)
+
+    def guard(self, gate: Gate) -> None:
+        """Send no request if this says so directly before its bytes."""
+        self._gate = gate
+        self.backend.guard(gate)
+
+    def abort_writes(self) -> None:
+        """Fail the writes and changes in flight."""
+        for backend in (self.backend, *self._retired):
+            backend.abort_writes()
 
     def abort_changes(self) -> None:
         """Fail the changes in flight."""

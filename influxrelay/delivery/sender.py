@@ -16,12 +16,14 @@ from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import REMOTE_WRITE, Reply, Write
 from influxrelay.delivery.backend import Backend
 from influxrelay.delivery.backlog import Backlog
+from influxrelay.delivery.connection_pool import Gate
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry
 from influxrelay.delivery.dispatcher import Dispatcher
 from influxrelay.delivery.fate import Fate, ResentFate
 from influxrelay.delivery.responses import NOT_READY, excerpt
 from influxrelay.delivery.settings import SenderSettings
 from influxrelay.delivery.status import BackendStatus
+from influxrelay.journal.interface import Positions
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.remotewrite.headers import is_version_2
 
@@ -250,6 +252,25 @@ class Sender:
                 return False
             await deferLater(self._reactor, _TICK)
         return True
+
+    # -- where several processes deliver, one at a time
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether another process delivers to the backend, or will."""
+        return self._dispatcher.stands_by
+
+    def guard(self, gate: Gate) -> None:
+        """Send no request if this says so directly before its bytes, and stand down then."""
+        self.requests.guard(gate)
+
+    def stand_down(self) -> None:
+        """Forget what waits and tell nobody, and take nothing until :meth:`stand_up`: another process goes on."""
+        self._dispatcher.stand_down()
+
+    def stand_up(self, positions: Positions, last_number: int) -> None:
+        """Deliver what waits at these positions up to a number, and then what is submitted."""
+        self._dispatcher.stand_up(positions, last_number)
 
     # -- the operator, and another configuration
 

@@ -25,6 +25,7 @@ class Sending:
     :ivar flows: whether requests may be sent: there is no trouble, no pause and no end.
     :ivar closed: why nothing is sent any more; None while that is not so.
     :ivar paused: whether an operator wants nothing to be sent.
+    :ivar stands_by: whether another process delivers to the backend.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Sending:
         self.order = ChangeOrder(self.queues, backlog, self.timers, self._go_on_behind_changes)
         self.order.rename(settings.listener, settings.name)
         self.flows = True
-        self.paused = False
+        self.paused = self.stands_by = False
         self.closed: BackendFailure | None = None
         self._is_looking = False  # soon, whether a change may be sent
         self._reactor = reactor
@@ -157,7 +158,7 @@ class Sending:
 
     def probe(self) -> None:
         """Send the one request that may find the backend well again, now or when it is time."""
-        if self.back_off.trouble is None or self.paused or self.closed is not None:
+        if self.back_off.trouble is None or self.paused or self.stands_by or self.closed is not None:
             return
         changes = self.queues.changes
         if self.requests.in_flight > (changes is not None and len(changes.in_flight)):  # a change may take hours
@@ -189,7 +190,8 @@ class Sending:
         self.probe()
 
     def _look_whether_it_flows(self) -> None:
-        self.flows = self.back_off.trouble is None and not self.paused and self.closed is None
+        idle = self.paused or self.stands_by
+        self.flows = self.back_off.trouble is None and not idle and self.closed is None
 
     # -- the operator, and the end
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from influxrelay.config.settings import (
 from influxrelay.core.write import LINES, REMOTE_WRITE, STATEMENT, Destination
 from influxrelay.delivery.answer_rules import AnswerRule
 from influxrelay.delivery.backlog import Backlog, MemoryBacklog
+from influxrelay.delivery.hand_out import BesideJournal, HandOut, JournalFirst
 from influxrelay.delivery.http_backend import HTTPBackend
 from influxrelay.delivery.journal_backlog import JournalBacklog
 from influxrelay.delivery.sender import Sender
@@ -150,6 +152,16 @@ def make_sender(output: HTTPOutputConfig, listener: str, reactor: Any, journal: 
     elif output.buffer_size_mb:
         backlog = MemoryBacklog()
     return Sender(make_backend(output, reactor), reactor, sender_settings(output, listener), backlog)
+
+
+def make_hand_out(journal: Journal | None, reactor: Any, *, is_answering: bool) -> HandOut:
+    """Return how a fan-out gives its senders what it accepts.
+
+    :param is_answering: whether clients learn what becomes of what they send, and send it again if need be.
+    """
+    if journal is None:
+        return HandOut(reactor, clock=time.time)
+    return (BesideJournal if is_answering else JournalFirst)(journal, reactor, clock=time.time)
 
 
 def make_filter(output: HTTPOutputConfig | UDPOutputConfig) -> Filter | None:

@@ -51,7 +51,7 @@ class HTTPService(SiteService, Relaying):
         self._sockets = sockets
         self.check_endpoint()
         self._limiter: TokenBucket | None = None
-        self._fan_out = FanOut(config.name, self.senders, reactor, journal=self.writer, clock=time.time)
+        self._fan_out = FanOut(config.name, self.senders, self.make_hand_out())
         self.fan_outs = [self._fan_out]
         self.shards: list[ShardService] = []
         self._sharded = ShardedFanOut(make_shard_map(config), {}) if config.shards else None

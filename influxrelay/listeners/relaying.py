@@ -11,12 +11,20 @@ from influxrelay.core.errors import JournalError
 from influxrelay.core.write import LINES, Destination
 from influxrelay.delivery.backend import Backend
 from influxrelay.delivery.fanout import FanOut
+from influxrelay.delivery.hand_out import HandOut
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.standing import Outlook
 from influxrelay.journal.interface import Key, Positions
 from influxrelay.journal.opening import check_disk
 from influxrelay.journal.writer import JournalWriter
-from influxrelay.listeners.factory import http_outputs, journal_limits, make_backend, make_sender, make_writer
+from influxrelay.listeners.factory import (
+    http_outputs,
+    journal_limits,
+    make_backend,
+    make_hand_out,
+    make_sender,
+    make_writer,
+)
 from influxrelay.listeners.port_service import PortService, cannot_start
 from influxrelay.listeners.sender_changes import SenderChanges
 from influxrelay.listeners.transaction import Transaction
@@ -28,10 +36,12 @@ Backlogs = dict[str, Positions]
 class Relaying(PortService):
     """A port whose writes go to backends.
 
+    :cvar is_answering: whether clients learn what becomes of what they send, and send it again if need be.
     :ivar leaving: the senders of outputs that are no longer configured, until they have finished what they have.
     """
 
     is_shard = False
+    is_answering = True
     fan_outs: list[FanOut]
     _journal_open = False
 
@@ -46,6 +56,10 @@ class Relaying(PortService):
     def make_writer(self, config: ListenerConfig) -> JournalWriter | None:
         """Return what keeps the journal, if there is one."""
         return make_writer(config.journal, self._reactor, self._forget)
+
+    def make_hand_out(self) -> HandOut:
+        """Return how a fan-out gives its senders what it accepts."""
+        return make_hand_out(self.writer, self._reactor, is_answering=self.is_answering)
 
     def make_sender(self, output: HTTPOutputConfig, name: str) -> Sender:
         """Return the sender to a backend of the listener of this name."""

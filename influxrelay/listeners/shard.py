@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -23,7 +22,7 @@ class ShardService(Relaying):
 
     def __init__(self, config: ShardConfig, reactor: Any) -> None:
         super().__init__(config, reactor)
-        self.fan_out = FanOut(config.name, self.senders, reactor, journal=self.writer, clock=time.time)
+        self.fan_out = FanOut(config.name, self.senders, self.make_hand_out())
         self.fan_outs = [self.fan_out]
         self.readers = Readers(config.name, self._influxdbs(), QuerySettings(), reactor)
         self.changes = Changes(self.fan_out)

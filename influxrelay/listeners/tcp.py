@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -25,6 +24,7 @@ class TCPService(StreamService, Relaying):
     It gives no answers. Lines that no backend and no queue can take wait, and nothing more is read meanwhile.
     """
 
+    is_answering = False
     _listening_line = "{relay}: listening for TCP on {address}, backends: {backends}"
     config: TCPListenerConfig
 
@@ -33,15 +33,7 @@ class TCPService(StreamService, Relaying):
         self._sockets = sockets
         self.check_endpoint()
         self.server = LineServer(config.name, reactor)
-        self._fan_out = FanOut(
-            config.name,
-            self.senders,
-            reactor,
-            journal=self.writer,
-            consistency="any",
-            journal_first=self.writer is not None,
-            clock=time.time,
-        )
+        self._fan_out = FanOut(config.name, self.senders, self.make_hand_out(), consistency="any")
         self.fan_outs = [self._fan_out]
         where, query = self._destination()
         self.batcher = PatientBatcher(

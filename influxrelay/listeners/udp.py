@@ -28,6 +28,8 @@ from influxrelay.transport.sockets import Sockets
 class UDPService(Relaying):
     """A UDP listener and its outputs."""
 
+    is_answering = False
+
     def __init__(self, config: UDPListenerConfig, reactor: Any, sockets: Sockets) -> None:
         super().__init__(config, reactor)
         self._sockets = sockets
@@ -76,15 +78,7 @@ class UDPService(Relaying):
             "interval": config.batch_interval,
         }
         if key not in self._batchers:
-            fan_out = FanOut(
-                name,
-                senders,
-                self._reactor,
-                journal=self.writer,
-                consistency="any",
-                journal_first=self.writer is not None,
-                clock=time.time,
-            )
+            fan_out = FanOut(name, senders, self.make_hand_out(), consistency="any")
             on_lost = (lambda _: None) if key is None else partial(self._note_lost, key)
             batcher = LineBatcher(fan_out, self._reactor, where, target.forwarded, **settings, on_lost=on_lost)
             return fan_out, batcher

@@ -43,7 +43,7 @@ JOURNAL: dict[str, Key | str] = {
     "journal-full": Key('"reject"', '"drop-oldest"', "listener.writer._limits.drop_oldest", False, True),
     "journal-sync": Key('"normal"', '"full"', "listener.writer._tail.sync", False, True),
     "journal-timeout": Key('"7s"', '"8s"', "listener.writer._timeout", 7.0, 8.0),
-    "journal-on-error": Key('"relay"', '"refuse"', "fan_out._refuse_unjournaled", False, True),
+    "journal-on-error": Key('"relay"', '"refuse"', "fan_out.hand_out.refuses_unjournaled", False, True),
 }
 HTTP: dict[str, Key | str] = {
     "name": "ListenerTests.test_renamed",

@@ -20,6 +20,7 @@ from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.settings import SenderSettings
 from influxrelay.listeners.factory import make_filter
 from influxrelay.listeners.relaying import Relaying
+from testing.fanout import make_hand_out
 from tests.simulation.disk import TIMEOUT, SimulatedWriter
 from tests.simulation.queue_server import QueueSchedule, QueueStory, Server
 from tests.simulation.schedule import EPSILON, sequence_of
@@ -113,7 +114,9 @@ class SimulatedListener(Relaying):
         self.world = world
         super().__init__(config, reactor)
         self.relay = FanOut(
-            config.name, self.senders, reactor, journal=self.writer, journal_first=world.journal_first, clock=world.now
+            config.name,
+            self.senders,
+            make_hand_out(reactor, self.writer, journal_first=world.journal_first, clock=world.now),
         )
         self.fan_outs = [self.relay]
         self.furnish()

@@ -19,6 +19,7 @@ from influxrelay.delivery.backlog import Backlog
 from influxrelay.delivery.destination_queue import Entry
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.fate import Fate, State
+from influxrelay.delivery.hand_out import HandOut
 from influxrelay.delivery.responses import is_presentable
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.settings import SenderSettings
@@ -94,7 +95,7 @@ class World(Schedule[Story]):
         self.max_in_flight = rng.choice((1, 1, 1, 1, 2, 3))
         self.backends = [ModelBackend(number, self) for number in range(rng.choice((2, 2, 3)))]
         self.senders = [self._make_sender(number, backend) for number, backend in enumerate(self.backends)]
-        self.relay = FanOut("simulation", self.senders, self.clock)
+        self.relay = FanOut("simulation", self.senders, HandOut(self.clock))
         self.closed = False
         self.poison = rng.choice((0.0, 0.1, 0.3))
         self.places = rng.randint(1, len(self.destinations))

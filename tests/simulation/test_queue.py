@@ -12,13 +12,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from influxrelay.core.write import Reply
 from influxrelay.delivery.backlog import MemoryBacklog
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry
-from influxrelay.delivery.fanout import FanOut
+from influxrelay.delivery.hand_out import HandOut
 from influxrelay.delivery.journal_backlog import JournalBacklog
 from influxrelay.journal import cleaning
 from influxrelay.journal.housekeeping import Housekeeper
 from influxrelay.journal.interface import Positions
 from influxrelay.journal.tail import Tail
 from influxrelay.journal.writer import JournalWriter
+from testing.fanout import make_hand_out
 from tests.simulation import queue_process
 from tests.simulation.case import SimulationCase
 from tests.simulation.disk import SimulatedWriter
@@ -142,9 +143,9 @@ def trim_too_much(self: JournalBacklog, queue: DestinationQueue) -> None:
         self._leave(queue, entry, entry.fate.number - 1)
 
 
-def send_at_once(*arguments: Any, journal_first: bool, **named: Any) -> FanOut:
+def send_at_once(*arguments: Any, journal_first: bool, **named: Any) -> HandOut:
     """Let the backends have a write while the journal is still at it."""
-    return FanOut(*arguments, **named)
+    return make_hand_out(*arguments, **named)
 
 
 class MistakeTests(SimulationCase):
@@ -187,7 +188,7 @@ class MistakeTests(SimulationCase):
 
     def test_send_at_once(self) -> None:
         """A write that a backend has before the journal, where that may not be, is noticed."""
-        self.check(queue_process, "FanOut", send_at_once, "before the journal")
+        self.check(queue_process, "make_hand_out", send_at_once, "before the journal")
 
     def test_delete_nothing(self) -> None:
         """A log that keeps what all backends have passed is noticed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from influxrelay.delivery.fanout import FanOut
+from influxrelay.delivery.hand_out import BesideJournal
 from influxrelay.delivery.journal_backlog import JournalBacklog
 from influxrelay.delivery.sender import Sender
 from influxrelay.journal.registry import Registry
@@ -43,7 +43,12 @@ class ReloadSimulationTests(SimulationCase):
     def test_undecided(self) -> None:
         """A backend that returns and gets what no client was told is taken is noticed."""
         self.check(
-            FanOut, "decided", lambda self: self._journal.last_number, "after 503", "after 400", "was answered 400"
+            BesideJournal,
+            "decided",
+            lambda self: self._journal.last_number,
+            "after 503",
+            "after 400",
+            "was answered 400",
         )
 
     def test_not_resumed(self) -> None:

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Reply
-from influxrelay.delivery.connection_pool import IDLE_TIME, Connection, ConnectionPool
+from influxrelay.delivery.connection_pool import IDLE_TIME, NOT_OURS, Connection, ConnectionPool
 from influxrelay.delivery.exchange import Exchanges
 
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -128,6 +128,23 @@ class ExchangeTests(SynchronousTestCase):
         self.clock.advance(IDLE_TIME)
         self.assertTrue(self.endpoint.connections[1].transport.disconnecting)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_gate(self) -> None:
+        """Whether a request may be sent is asked directly before its bytes, also of one that waits for a connection."""
+        may_send = True
+        self.exchanges.gate = lambda: may_send
+        posts = [self.post() for _ in range(4)]
+        may_send = False
+        self.answer(0)
+        self.successResultOf(posts[0])
+        self.assertNoResult(posts[1])
+        for posted in (*posts[2:], self.post()):
+            self.assertEqual(self.failureResultOf(posted, BackendFailure).value.reason, NOT_OURS)
+        may_send = True
+        again = self.post()
+        self.answer(0)
+        self.successResultOf(again)
+        self.assertEqual([bytes(each.transport.value()) for each in self.endpoint.connections], [b"xx", b"x"])
 
     def test_retired(self) -> None:
         """After the last answer nothing is left of a pool that is no longer needed."""

@@ -20,6 +20,7 @@ from influxrelay.delivery.settings import SenderSettings
 from influxrelay.journal.interface import Key
 from influxrelay.journal.records import Record
 from testing.backends import FakeBackend, destination, write
+from testing.fanout import make_hand_out
 from testing.journals import MemoryJournal
 
 MIB = 1024 * 1024
@@ -64,7 +65,7 @@ class MemoryTests(SynchronousTestCase):
             SenderSettings("well"),
             None if journal is None else JournalBacklog(journal, self.clock),
         )
-        self.fan_out = FanOut("test", [well, self.sender], self.clock, journal=journal)
+        self.fan_out = FanOut("test", [well, self.sender], make_hand_out(self.clock, journal))
         self.submit(0)
         self.dead.pending[0].fail()
 

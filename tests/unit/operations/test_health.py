@@ -29,6 +29,7 @@ from influxrelay.journal.writer import JournalWriter
 from influxrelay.operations.health import PATIENCE, Check, Health, LocalExaminer
 from testing.backends import FakeBackend, destination, write
 from testing.failing_disk import break_disk
+from testing.fanout import make_hand_out
 from testing.sender_case import Client, room
 from tests.simulation.health import FakeListener
 
@@ -391,7 +392,8 @@ class AbleTests(SynchronousTestCase):
                 self.failureResultOf(writer.probe(), JournalError)
         senders = [self.sender(f"b{number}", state, queue, writer) for number, state in enumerate(states)]
         refuses = on_error == "refuse"
-        return FanOut("test", senders, self.clock, journal=writer, consistency=consistency, refuse_unjournaled=refuses)
+        hand_out = make_hand_out(self.clock, writer)
+        return FanOut("test", senders, hand_out, consistency=consistency, refuse_unjournaled=refuses)
 
     def sender(self, name: str, state: str, queue: str, writer: JournalWriter | None) -> Sender:
         """Build a sender whose backend is in this state."""
