@@ -43,7 +43,7 @@ class Terminal:
         self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
         self.written = b""
-        self._file, inside = pty.openpty()
+        self.file, inside = pty.openpty()
         self.resize(columns, rows)
         self.process = subprocess.Popen(
             [sys.executable, "-c", _START, *command],
@@ -58,7 +58,7 @@ class Terminal:
 
     def resize(self, columns: int, rows: int) -> None:
         """Change its size."""
-        fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        fcntl.ioctl(self.file, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self._screen.resize(rows, columns)
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class Terminal:
             self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
-        os.close(self._file)
+        os.close(self.file)
 
     @property
     def lines(self) -> list[str]:
@@ -86,9 +86,9 @@ class Terminal:
 
     def read(self) -> None:
         """Take what the program has written."""
-        while select.select([self._file], [], [], 0.05)[0]:
+        while select.select([self.file], [], [], 0.05)[0]:
             try:
-                data = os.read(self._file, 65536)
+                data = os.read(self.file, 65536)
             except OSError:  # it has ended
                 return
             self.written += data
@@ -115,7 +115,7 @@ class Terminal:
 
     def press(self, keys: str) -> None:
         """Press keys."""
-        os.write(self._file, keys.encode())
+        os.write(self.file, keys.encode())
 
     def end(self) -> tuple[int, str]:
         """Wait for the end; return the exit code, and what the program has written to its pipe."""

@@ -105,6 +105,7 @@ def make_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"influxrelay {__version__}", help="show the version")
     parser.finish()
     parser.expect_commands("COMMAND", required=True)
+    _add_top(parser)
     _add_queues(parser)
     _add_dead_letters(parser)
     _add_verify(parser)
@@ -121,6 +122,17 @@ def _add_listener(parser: Parser, words: str = "only this listener's backends") 
 
 def _add_yes(parser: Parser, words: str) -> None:
     parser.add_argument("--yes", action="store_true", help=words)
+
+
+def _add_top(parser: Parser) -> None:
+    top = parser.add_command(
+        "top",
+        "watch every listener and backend of the running relay until q is pressed: state, queue, rates, losses, dead"
+        " letters, and what to do. Without a terminal it is printed once.",
+        "top",
+    )
+    _add_listener(top, "only this listener and its backends")
+    top.finish()
 
 
 def _add_queues(parser: Parser) -> None:

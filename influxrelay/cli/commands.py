@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from influxrelay.cli import render as show
+from influxrelay.cli import top
 from influxrelay.cli.arguments import NOT_DONE, make_parser
 from influxrelay.cli.client import Client
 from influxrelay.cli.terminal import Work
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from influxrelay.verification.command import Wanted
 
 OK, NO = 0, 1
+_SOON = 5.0  # seconds that the relay has for its answer to who watches
 NOBODY_READS = 141  # the exit code of a program that SIGPIPE has ended, as shells have it
 
 Answer = dict[str, Any]
 _SHOWN: dict[str, Callable[[Answer], str]] = {
+    "top": top.text,
     "queues": show.queues,
     "queues drop": show.dropped_queue,
     "queues mark-repaired": show.marked_repaired,
@@ -65,6 +68,8 @@ def run(arguments: Sequence[str] | None) -> int:
     command = options.command
     try:
         answer = _HERE.get(command, _ask)(options)
+        if answer is None:
+            return OK
         print(json.dumps(answer, indent=2) if options.json else _text(command, answer), flush=True)
     except InfluxRelayError as error:
         _tell(options, [str(error)])
@@ -136,6 +141,21 @@ def _insist_on_yes(client: Client, request: Request) -> None:
             if row["backend"] == request.backend and row["writes"]:
                 waiting = f"{count(row['writes'], 'write')} ({size(row['bytes'])})"
                 raise Refused(f"{row['backend']} will never get the {waiting} in its queue; add --yes to confirm")
+
+
+def _top(options: argparse.Namespace) -> Answer | None:
+    """Show how the relay is, again and again if a person looks; then there is nothing to print at the end."""
+    client = Client(options.config, options.socket)
+
+    def ask() -> Answer:
+        return client.ask_relay(Request("top", options.listener), patience=_SOON)
+
+    if options.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return ask()
+    from influxrelay.cli.live import show as show_live  # noqa: PLC0415 (only who watches waits for it)
+
+    show_live(ask)
+    return None
 
 
 # -- commands for the servers
@@ -244,7 +264,8 @@ def _convert(options: argparse.Namespace) -> Answer:
     return answer
 
 
-_HERE: dict[str, Callable[[argparse.Namespace], Answer]] = {
+_HERE: dict[str, Callable[[argparse.Namespace], Answer | None]] = {
+    "top": _top,
     "shards": _shards,
     "config": _convert,
     "verify": _verify,

@@ -25,12 +25,30 @@ class Sample:
     :ivar submitted: writes that the backend's sender was given since the start.
     :ivar waiting: writes in its queue; 0 if it has none, or if that could not be found out.
     :ivar age: seconds since the oldest of them was accepted.
+    :ivar lost: writes that it will never get.
     """
 
     time: float
     submitted: int
     waiting: int
     age: float
+    lost: int
+
+
+@attrs.frozen
+class Rates:
+    """Means of the last while, in writes per second.
+
+    :ivar accepted: that came for the backend.
+    :ivar sent: that the backend has answered.
+    """
+
+    accepted: float
+    sent: float
+
+    def time_to_go(self, waiting: int) -> float | None:
+        """Return in how many seconds a queue is empty if it goes on so; None if it does not shrink."""
+        return round(waiting / (self.sent - self.accepted), 3) if waiting and self.sent > self.accepted else None
 
 
 @attrs.define
@@ -46,13 +64,15 @@ class Track:
     since: float
     samples: deque[Sample]
 
-    def rate(self, seconds: float) -> float | None:
-        """Return how many writes came in each of the last so many seconds; None as long as there is one sample."""
+    def rates(self, seconds: float) -> Rates | None:
+        """Return what came and went in each of the last so many seconds; None as long as there is one sample."""
         last = self.samples[-1]
         first = next((each for each in self.samples if each.time >= last.time - seconds), last)
         if last.time <= first.time or last.submitted < first.submitted:
             return None
-        return (last.submitted - first.submitted) / (last.time - first.time)
+        accepted, span = last.submitted - first.submitted, last.time - first.time
+        gone = accepted - (last.waiting - first.waiting) - max(0, last.lost - first.lost)
+        return Rates(accepted / span, max(0, gone) / span)
 
 
 class History(Service):
@@ -108,7 +128,8 @@ class History(Service):
             track = self._tracks.get(key) or Track(state, now, deque())
             if track.state != state:
                 track.state, track.since = state, now
-            track.samples.append(Sample(now, submitted.get(key, 0), row["writes"] or 0, row["oldest_age"] or 0.0))
+            lost = sum(each["writes"] for each in row["drops"])
+            track.samples.append(Sample(now, submitted.get(key, 0), row["writes"] or 0, row["oldest_age"] or 0.0, lost))
             while track.samples[0].time < now - SPAN:
                 track.samples.popleft()
             tracks[key] = track

@@ -2,57 +2,25 @@
 
 from __future__ import annotations
 
-import shlex
 import socket
-from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-import attrs
 from twisted.internet.defer import Deferred
 from twisted.web.template import Tag, flattenString, tags
 
 from influxrelay.core.text import age, count, iso, size
 from influxrelay.operations.charts import chart
-from influxrelay.operations.health import Health
-from influxrelay.operations.history import History, Track
-from influxrelay.operations.recent_log import LogLine
+from influxrelay.operations.history import Track
+from influxrelay.operations.overview import BAD_STATES, RATE_SPAN, STATES, Facts, Trouble
 from influxrelay.operations.verifications import ALL
 
-_RATE_SPAN = 60.0  # seconds over which rates are means
 _COMMAND = "influxrelay "  # how a command in an advice begins; it goes to the end
-_STATES = {
-    "up": "up",
-    "trouble": "takes no writes",
-    "paused": "paused",
-    "behind": "catching up",
-    "removed": "no longer configured",
-    "stopped": "stopped",
-}
-_BAD_STATES = ("trouble", "removed")
-
-
-@attrs.frozen
-class Facts:
-    """What the page shows.
-
-    :ivar status: what ``/status`` says.
-    :ivar letters: the oldest dead letters, as ``influxrelay dead-letters list`` has them.
-    :ivar lines: of the log, the newest last.
-    :ivar now: seconds since the epoch.
-    """
-
-    status: dict[str, Any]
-    health: Health
-    history: History
-    letters: Sequence[dict[str, Any]]
-    lines: Sequence[LogLine]
-    now: float
 
 
 def render(facts: Facts) -> Deferred[bytes]:
     """Write the page."""
-    troubled = _troubles(facts)
+    troubled = [_trouble(each, facts.now) for each in facts.troubles()]
     headline = f"{count(len(troubled), 'thing')} to look at" if troubled else "All is well"
     page = tags.html(
         tags.head(
@@ -102,43 +70,15 @@ def _header(facts: Facts) -> Tag:
 # -- what is wrong
 
 
-def _troubles(facts: Facts) -> list[Tag]:
-    """Return what is wrong, the worst first, with what to do."""
-    found = [] if facts.health.passed else [tags.li(tags.strong("Writes are refused"), f": {facts.health.message}")]
-    rows = [row for row in facts.status["queues"] if row["advice"]]
-    rows.sort(key=lambda row: (row["state"] not in _BAD_STATES, not row["drops"], row["listener"], row["backend"]))
-    for row in rows:
-        track = facts.history.track(row["listener"], row["backend"])
-        found.append(
-            tags.li(
-                tags.strong(row["backend"]),
-                f" of {row['listener']}: {_STATES[row['state']]}{_since(row, track, facts.now)}",
-                tags.ul([tags.li(_advice(each)) for each in row["advice"]]),
-            )
-        )
-    return [*found, *_differences(facts)]
-
-
-def _differences(facts: Facts) -> Iterator[Tag]:
-    """Yield which listeners' backends are not equal, as far as their last verification knows."""
-    for listener in facts.status["listeners"]:
-        for each in listener["verifications"]:
-            if not each["equal"]:
-                command = f"influxrelay verify --listener {shlex.quote(listener['name'])}"
-                yield tags.li(
-                    tags.strong(listener["name"]),
-                    f": its backends differed in {count(each['differences'], 'place')} at {each['time']}",
-                    tags.ul(
-                        tags.li("see where with: ", tags.code(command)),
-                        tags.li("copy what one lacks with: ", tags.code("influxrelay repair BACKEND"), ", then verify"),
-                    ),
-                )
-
-
-def _since(row: dict[str, Any], track: Track | None, now: float) -> str:
-    if row["state"] == "up" or track is None or track.state != row["state"]:
-        return ""
-    return f" since {iso(track.since)} ({age(now - track.since)})"
+def _trouble(trouble: Trouble, now: float) -> Tag:
+    """Return what is wrong, since when, and what to do."""
+    whose = trouble.backend or trouble.listener
+    of = f" of {trouble.listener}" if trouble.backend else ""
+    since = "" if trouble.since is None else f" since {iso(trouble.since)} ({age(now - trouble.since)})"
+    return tags.li(
+        [tags.strong(whose), f"{of}: {trouble.what}{since}"] if whose else tags.strong(trouble.what),
+        tags.ul([tags.li(_advice(each)) for each in trouble.advice]) if trouble.advice else "",
+    )
 
 
 def _advice(words: str) -> list[Tag | str]:
@@ -195,26 +135,29 @@ def _removed(facts: Facts) -> Tag | str:
 
 def _backend(row: dict[str, Any], facts: Facts, repaired: int = 0) -> Tag:
     track = facts.history.track(row["listener"], row["backend"])
-    rate = None if track is None else track.rate(_RATE_SPAN)
+    rates = None if track is None else track.rates(RATE_SPAN)
     lost = sum(each["writes"] for each in row["drops"])
     shown: list[tuple[str, str]] = []
-    if rate is not None:
-        shown.append(("writes/s", f"{rate:,.1f}"))
+    if rates is not None:
+        shown += [("accepted", f"{rates.accepted:,.1f}/s"), ("sent", f"{rates.sent:,.1f}/s")]
     if row["queue"] == "none":
         shown.append(("queue", "none"))
     elif row["writes"] is not None:
         shown.append(("waiting", f"{count(row['writes'], 'write')}, {size(row['bytes'])}" if row["writes"] else "0"))
         if row["oldest_age"] is not None:
             shown.append(("oldest", f"{age(row['oldest_age'])} ago"))
+        to_go = None if rates is None else rates.time_to_go(row["writes"])
+        if to_go is not None:
+            shown.append(("caught up in", f"about {age(to_go)}"))
     if lost:
         shown.append(("lost", count(lost, "write")))
     if repaired:
         shown.append(("repaired", count(repaired, "point")))
     if row["dead_letters"]:
         shown.append(("dead letters", str(row["dead_letters"])))
-    quality = "bad" if row["state"] in _BAD_STATES or lost else "good" if row["state"] == "up" else "fair"
+    quality = "bad" if row["state"] in BAD_STATES or lost else "good" if row["state"] == "up" else "fair"
     return tags.article(
-        tags.h4(row["backend"], " ", tags.span(_STATES[row["state"]], class_=f"state {quality}")),
+        tags.h4(row["backend"], " ", tags.span(STATES[row["state"]], class_=f"state {quality}")),
         tags.p(row["reason"], class_="reason") if row["reason"] else "",
         tags.dl([tags.div(tags.dt(name), tags.dd(value)) for name, value in shown]),
         _charts(track, row, facts.now),

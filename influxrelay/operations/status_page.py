@@ -1,4 +1,4 @@
-"""Serves the page for people, and gathers what it shows beyond ``/status``."""
+"""Serves the page for people, and gathers what it and ``influxrelay top`` show beyond ``/status``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from twisted.web.resource import Resource
 from influxrelay.core.errors import JournalError
 from influxrelay.core.write import Reply
 from influxrelay.http.request import Request
+from influxrelay.operations.commands import chosen
 from influxrelay.operations.dead_letters import oldest_letters
 from influxrelay.operations.health import Examiner
 from influxrelay.operations.history import History
-from influxrelay.operations.page import Facts, render
+from influxrelay.operations.overview import Facts
+from influxrelay.operations.page import render
 from influxrelay.operations.recent_log import RecentLog
 from influxrelay.operations.resources import QuestionResource
 from influxrelay.operations.targets import Listener
@@ -69,14 +71,25 @@ class StatusPage(Service):
             root.putChild(name, _file(name.decode(), media_type))
 
     async def _render(self) -> bytes:
+        return await render(await self._facts())
+
+    async def overview(self, listener: str) -> dict[str, Any]:
+        """Return what ``influxrelay top`` shows.
+
+        :param listener: only this one; empty for all.
+        :raises Refused: there is no such listener.
+        """
+        chosen(self._listeners(), listener)
+        return (await self._facts()).show(listener)
+
+    async def _facts(self) -> Facts:
         status = await self._ask()
         health = await self._examiner.health()
         try:
             letters = await oldest_letters(self._listeners(), _LETTERS)
         except JournalError:  # the page says what is wrong with the disk
             letters = []
-        facts = Facts(status, health, self.history, letters, tuple(self._log_lines.lines), time.time())
-        return await render(facts)
+        return Facts(status, health, self.history, letters, tuple(self._log_lines.lines), time.time())
 
     def startService(self) -> None:
         """Begin to remember."""

@@ -34,6 +34,7 @@ from influxrelay.listeners.port_service import AdminService, SiteService, cannot
 from influxrelay.listeners.tcp import TCPService
 from influxrelay.listeners.tcp_protocol import LineServer
 from influxrelay.listeners.transaction import Transaction
+from influxrelay.operations import overview
 from influxrelay.operations.admin_socket import AdminSocket, no_admin_socket
 from influxrelay.operations.commands import run, show_queues
 from influxrelay.operations.health import Examiner, LocalExaminer
@@ -79,6 +80,7 @@ class RelayService(MultiService):
         self._verifications = Verifications(lambda: place_of(self.config), reactor, time.time)
         self._metrics = Metrics(lambda: self.listeners, reactor, verifications=self._verifications, path=config.path)
         self.page = StatusPage(self._make_examiner(), self.describe, lambda: self.listeners, reactor)
+        self.page.setServiceParent(self)
         self.admin: AdminService | None = None
         if config.admin is not None:
             self._set_admin(self._make_admin(config.admin))
@@ -102,7 +104,7 @@ class RelayService(MultiService):
 
     def _set_admin(self, admin: AdminService) -> None:
         self.admin = admin
-        for service in (admin, self._metrics, self.page):
+        for service in (admin, self._metrics):
             service.setServiceParent(self)
 
     def startService(self) -> None:
@@ -154,6 +156,8 @@ class RelayService(MultiService):
         """
         if request.command in ("reload", "reload check"):
             return await self.reload(check=request.command != "reload")
+        if request.command == overview.COMMAND:
+            return await self.page.overview(request.listener)
         if request.command == REPORT:
             return self._verifications.take(request)
         answer = await run(self.listeners, request, progress)
@@ -294,7 +298,7 @@ class RelayService(MultiService):
 
     def _remove_admin(self, admin: AdminService) -> None:
         self.admin = None
-        for service in (admin, self._metrics, self.page):
+        for service in (admin, self._metrics):
             service.disownServiceParent()
         self._let_leave(_close(admin))
 

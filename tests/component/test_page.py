@@ -64,7 +64,7 @@ class PageTests(OperatedCase):
         await self.write(service)
         text = await self.text(service)
         self.assertIn("2 things to look at", text)
-        self.assertLess(text.index("Writes are refused : main: 0 of 1 backends"), text.index("one of main"))
+        self.assertLess(text.index("Writes are refused: main: 0 of 1 backends"), text.index("one of main"))
 
     async def test_lost(self) -> None:
         """What is lost is told, with the time range and the command that ends the matter."""
@@ -73,7 +73,9 @@ class PageTests(OperatedCase):
         await until(lambda: bool(service.listeners[0].senders[1].backlog.losses()))
         text = await self.text(service)
         self.assertIn("lost 1 write", text)
-        self.assertRegex(text, r"accepted from [0-9TZ:-]+ to [0-9TZ:-]+: .* influxrelay queues \S+ two --listener main")
+        self.assertRegex(
+            text, r"accepted from [0-9TZ:-]+ to [0-9TZ:-]+: .* influxrelay repair two --listener main --lost"
+        )
 
     async def test_dead_letters(self) -> None:
         """Dead letters are shown with what the backend has said, and the first line, without being HTML."""

@@ -143,6 +143,7 @@ class JSONTests(CLICase):
         """With --json every command prints one object of the shape that the page shows."""
         self.shown = documented()
         service, _ = await self.with_letters(2)
+        await self.check("top")
         await self.check("dead-letters list")
         await self.check("dead-letters show", "1")
         replayed = await self.check("dead-letters replay", "1", code=1)

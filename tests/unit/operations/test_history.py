@@ -10,15 +10,24 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.template import flattenString
 
 from influxrelay.operations.charts import chart
-from influxrelay.operations.history import PERIOD, SPAN, History
+from influxrelay.operations.history import PERIOD, SPAN, History, Rates
 from influxrelay.operations.recent_log import RecentLog
 
 START = 1_700_000_000.0
 
 
-def status(state: str = "up", submitted: int = 0, waiting: int | None = 0, age: float | None = None) -> dict[str, Any]:
+def status(
+    state: str = "up", submitted: int = 0, waiting: int | None = 0, age: float | None = None, lost: int = 0
+) -> dict[str, Any]:
     """Return what ``/status`` shows of one backend, as far as it matters here."""
-    row = {"listener": "main", "backend": "one", "state": state, "writes": waiting, "oldest_age": age}
+    row = {
+        "listener": "main",
+        "backend": "one",
+        "state": state,
+        "writes": waiting,
+        "oldest_age": age,
+        "drops": [{"writes": lost}],
+    }
     listener = {"name": "main", "backends": [{"name": "one", "writes": submitted}]}
     return {"listeners": [listener], "queues": [row]}
 
@@ -59,18 +68,38 @@ class HistoryTests(SynchronousTestCase):
         self.history.stopService()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_rate(self) -> None:
-        """The rate is the mean over the span that is asked for; there is none after a single look, or a restart."""
+    def test_rates(self) -> None:
+        """Rates are means over the span that is asked for; there are none after a single look, or a restart."""
         self.history.startService()
         track = self.history.track("main", "one")
         assert track is not None
-        self.assertIsNone(track.rate(60.0))
+        self.assertIsNone(track.rates(60.0))
         for submitted in (10, 20, 120):
             self.look(status(submitted=submitted))
-        self.assertEqual(track.rate(PERIOD), 100 / PERIOD)
-        self.assertEqual(track.rate(3600.0), 120 / (3 * PERIOD))
+        self.assertEqual(track.rates(PERIOD), Rates(100 / PERIOD, 100 / PERIOD))
+        self.assertEqual(track.rates(3600.0), Rates(120 / (3 * PERIOD), 120 / (3 * PERIOD)))
         self.look(status(submitted=1))
-        self.assertIsNone(track.rate(PERIOD))
+        self.assertIsNone(track.rates(PERIOD))
+        self.history.stopService()
+
+    def test_sent(self) -> None:
+        """What waits, and what is lost, was not sent; from what was comes the time until a queue is empty."""
+        self.history.startService()
+        track = self.history.track("main", "one")
+        assert track is not None
+        for submitted, waiting, lost, sent in (
+            (100, 100, 0, 0),
+            (200, 150, 20, 30),
+            (210, 60, 20, 100),
+            (220, 100, 0, 0),
+        ):
+            self.look(status(submitted=submitted, waiting=waiting, lost=lost))
+            rates = track.rates(PERIOD)
+            assert rates is not None
+            self.assertEqual(rates.sent * PERIOD, sent)
+        self.assertEqual(Rates(1.0, 5.0).time_to_go(100), 25.0)
+        self.assertIsNone(Rates(1.0, 5.0).time_to_go(0))
+        self.assertIsNone(Rates(5.0, 5.0).time_to_go(100))
         self.history.stopService()
 
     def test_span(self) -> None:
