@@ -304,15 +304,25 @@ class Dispatcher(Sending):
 
     def stand_up(self, positions: Positions, last_number: int) -> None:
         """Go on from where another process was; what it has seen of the backend is not known here."""
+        if self.leaves:
+            return
         self.stands_by = False
         self.back_off.lives()
         self._look_whether_it_flows()
         self.backlog.resume(positions, last_number, last_number)
 
+    def leave(self) -> None:
+        """Send nothing more: another process is about to go on."""
+        self.leaves = True
+        self._look_whether_it_flows()
+
     # -- the end
 
     def close(self) -> None:
         """Send nothing more, and fail what waits; what is in flight is the transport's to end."""
+        if self.shares:
+            self.leave()
+            self.stand_down()
         self.closed = problem = BackendFailure("stopped", "the relay is shutting down")
         self.flows = False
         self.timers.end()

@@ -102,6 +102,9 @@ class HandOut:
         """Why the journal would not take a write now; empty if it would, as far as is known, or there is none."""
         return ""
 
+    def close(self) -> None:
+        """Wait for nothing any more."""
+
 
 class BesideJournal(HandOut):
     """The journal and the senders get a write side by side, and the client is answered when both have done their part.

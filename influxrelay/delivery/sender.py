@@ -262,6 +262,7 @@ class Sender:
 
     def guard(self, gate: Gate) -> None:
         """Send no request if this says so directly before its bytes, and stand down then."""
+        self._dispatcher.shares = True
         self.requests.guard(gate)
 
     def stand_down(self) -> None:
@@ -314,7 +315,12 @@ class Sender:
         return len(self.queues) == 0
 
     def drained(self) -> Deferred[None]:
-        """Fire when nothing is left that a stop should wait for: a journal can wait, memory cannot."""
+        """Fire when nothing is left that a stop should wait for: a journal can wait, memory cannot.
+
+        Where other processes deliver, too, nothing more is sent, and only what is in flight is waited for.
+        """
+        if self._dispatcher.shares:
+            self._dispatcher.leave()
         waiter = self._dispatcher.drain.wait()
         self._dispatcher.landed()
         return waiter

@@ -25,7 +25,9 @@ class Sending:
     :ivar flows: whether requests may be sent: there is no trouble, no pause and no end.
     :ivar closed: why nothing is sent any more; None while that is not so.
     :ivar paused: whether an operator wants nothing to be sent.
-    :ivar stands_by: whether another process delivers to the backend.
+    :ivar shares: whether other processes deliver to the backend, too, one at a time.
+    :ivar stands_by: whether another one does now.
+    :ivar leaves: whether nothing more is to be sent, for another process goes on.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Sending:
         self.order = ChangeOrder(self.queues, backlog, self.timers, self._go_on_behind_changes)
         self.order.rename(settings.listener, settings.name)
         self.flows = True
-        self.paused = self.stands_by = False
+        self.paused = self.shares = self.stands_by = self.leaves = False
         self.closed: BackendFailure | None = None
         self._is_looking = False  # soon, whether a change may be sent
         self._reactor = reactor
@@ -158,7 +160,7 @@ class Sending:
 
     def probe(self) -> None:
         """Send the one request that may find the backend well again, now or when it is time."""
-        if self.back_off.trouble is None or self.paused or self.stands_by or self.closed is not None:
+        if self.back_off.trouble is None or self._rests or self.closed is not None:
             return
         changes = self.queues.changes
         if self.requests.in_flight > (changes is not None and len(changes.in_flight)):  # a change may take hours
@@ -190,8 +192,11 @@ class Sending:
         self.probe()
 
     def _look_whether_it_flows(self) -> None:
-        idle = self.paused or self.stands_by
-        self.flows = self.back_off.trouble is None and not idle and self.closed is None
+        self.flows = self.back_off.trouble is None and self.closed is None and not self._rests
+
+    @property
+    def _rests(self) -> bool:
+        return self.paused or self.stands_by or self.leaves
 
     # -- the operator, and the end
 
@@ -214,5 +219,5 @@ class Sending:
         """Tell who waits for the end if nothing is left that a stop should wait for: memory, but not a journal."""
         if self.drain:
             is_busy = self.requests.in_flight or self.clients if self.backlog.outlives else self.queues
-            if not is_busy:
+            if not (self.requests.in_flight if self.leaves else is_busy):
                 self.drain.fire()
