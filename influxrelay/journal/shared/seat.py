@@ -254,8 +254,7 @@ class Seat:
         wanted = wanted and self.progress is not None and not self._letters
         if not self._is_busy and (wanted or now >= self.lease.due) and self.lease.state is not None:
             self._change(self.lease.state)
-        else:
-            self._schedule()
+        self._schedule()
 
     def _change(self, state: BackendState) -> None:
         if self.lease.is_ours:
