@@ -239,16 +239,23 @@ class StreamTests(BackendCase):
             await until(lambda: not backend.connections)
             self.assertIsNone(receiver.reason)
 
+    async def head_in_time(self, transport: HTTPBackend, **settings: float) -> Response:
+        """Ask, and again with a longer timeout if a busy machine lets it end before the head has come."""
+        try:
+            return await self.request(transport, **settings)
+        except BackendFailure:
+            return await self.head_in_time(transport, **{name: 2 * value for name, value in settings.items()})
+
     async def test_broken_body(self) -> None:
         """A body that breaks off, that cannot be read or that is late fails, with one of the known reasons."""
         for action, settings, reason in (
             (raw(HEAD + b"3\r\nabc\r\n", end="close"), {}, "reset"),
             (raw(HEAD + b"3\r\nabc\r\n", end="reset"), {}, "reset"),
             (raw(HEAD + b"3\r\nabc\r\nxyz\r\n"), {}, "garbage"),
-            (raw(HEAD + b"3\r\nabc\r\n"), {"timeout": 0.2}, "timeout"),
+            (raw(HEAD + b"3\r\nabc\r\n"), {"timeout": 0.1}, "timeout"),
         ):
             transport = self.transport(self.backend(action))
-            response = await self.request(transport, **settings)
+            response = await self.head_in_time(transport, **settings)
             receiver = Receiver()
             response.deliverBody(receiver)
             await until(lambda: receiver.reason)

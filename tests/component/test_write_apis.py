@@ -276,6 +276,7 @@ class OutTests(RelayTestCase):
         clients = [await self.client(relay) for _ in range(4)]
         for client, more in zip(clients, (b"", b"&accept_partial=true", b"", b"&accept_partial=false"), strict=True):
             client.send(request(V3 + b"db&precision=ns" + more))
+            await until(lambda: three.requests, "the first write, which is held")
         self.assertEqual((await clients[-1].answer()).status, 204)
         await until(lambda: relay.writes.writes == 4, "all writes")
         self.assertEqual(len(three.requests), 2)
@@ -299,20 +300,24 @@ class OutTests(RelayTestCase):
     async def test_missing_bucket(self) -> None:
         """A queue waits for a bucket that is not there yet."""
         missing = _refusing(404, {"code": "not found", "message": 'bucket "db" not found'})
-        good, late = self.backend(), self.backend(missing, missing, answer(204))
+        first = Hold(missing)  # until another one has acknowledged the write
+        good, late = self.backend(), self.backend(first, missing, answer(204))
         relay = self.relay(self.to(good, "v1"), self.to(late, "v2", buffer_size_mb=1, max_delay_interval=0.05))
         self.assertEqual((await self.ask(relay, request())).status, 204)
+        first.release()
         await until(lambda: len(late.requests) == 3, "the write that is taken")
         self.assertEqual({each.body for each in late.requests}, {LINE})
 
     async def test_missing_organization(self) -> None:
         """An organization that the server lacks holds the queue and raises the alarm; no write is lost or buried."""
         missing = _refusing(404, {"code": "not found", "message": 'organization name "org" not found'})
-        good, wrong = self.backend(), self.backend(missing)
+        first = Hold(missing)  # until another one has acknowledged the writes
+        good, wrong = self.backend(), self.backend(first, missing)
         queue = {"buffer_size_mb": 1, "max_delay_interval": 0.05}
         relay = self.relay(self.to(good, "v1"), self.to(wrong, "v2", **queue))
         for _ in range(2):
             self.assertEqual((await self.ask(relay, request())).status, 204)
+        first.release()
         await until(lambda: len(wrong.requests) >= 3, "repeated tries")
         sender = relay.senders[1]
         self.assertIn("organization name", sender.why_unavailable())
