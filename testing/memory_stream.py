@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from influxrelay.core.errors import JournalError
+from influxrelay.journal.records import JournalLimits
 from influxrelay.journal.shared.interface import Entry, Message, StreamState
 from testing.memory_store import Kept, Values
 from testing.memory_watches import ANSWER, MESSAGE, PUSH, REQUEST, Subscription, Watching
@@ -97,6 +98,15 @@ class MemoryEngine:
     def connect(self) -> Deferred[None]:
         """Reach the cluster."""
         return self.ask(lambda: None)
+
+    def reconfigure(self, limits: JournalLimits) -> Deferred[None]:
+        """Change the limits of the log."""
+        log = self.cluster.log
+
+        def change() -> None:
+            log.max_bytes, log.max_age, log.drop_oldest = limits.max_bytes, limits.max_age, limits.drop_oldest
+
+        return self.ask(change)
 
     def close(self) -> Deferred[None]:
         """Leave."""
@@ -261,6 +271,8 @@ class MemoryStream:
 
         def read() -> list[Message]:
             kept.expire()
+            if any(seq > kept.last for seq in wanted):
+                raise JournalError("a message is not there yet")
             return [kept.messages[seq] for seq in wanted if seq in kept.messages]
 
         return self._engine.ask(read, needs_quorum=False)

@@ -72,7 +72,7 @@ class NatsServer(Server):
             f"server_name: {self.name}",
             f"listen: {LOOPBACK}:{self.port}",
             f"http: {LOOPBACK}:{self.monitor}",
-            f"jetstream {{\n  store_dir: {json.dumps(str(self.store))}\n  max_file_store: 2G\n{sync}}}",
+            f"jetstream {{\n  store_dir: {json.dumps(str(self.store))}\n  max_file_store: 100G\n{sync}}}",
             self.settings,
         ]
         if self.routes:
@@ -164,18 +164,23 @@ class NatsCluster:
         self.wait_until_healthy()
 
     def wait_until_healthy(self) -> None:
-        """Return when every server has all that it is to have."""
+        """Return when all that run know each other, and have all that they are to have."""
         for server in self.servers:
             deadline = time.monotonic() + 60
-            while True:
-                with contextlib.suppress(OSError):
-                    if send("GET", f"http://{LOOPBACK}:{server.monitor}/healthz", timeout=1)[0] == 200:
+            while server.is_running:
+                with contextlib.suppress(OSError, ServerError):
+                    server.asked("healthz")
+                    if self._is_whole(server.asked("jsz")):
                         break
                 if time.monotonic() > deadline:
-                    raise ServerError(
-                        f"{server.name} is not healthy; the end of its log:\n{server.log.read_text()[-2000:]}"
-                    )
+                    raise ServerError(f"{server.name} is not healthy:\n{server.log.read_text()[-2000:]}")
                 time.sleep(0.05)
+
+    def _is_whole(self, jsz: dict[str, Any]) -> bool:
+        meta = jsz.get("meta_cluster", {})
+        others = [each for each in meta.get("replicas", ()) if each.get("current") and not each.get("offline")]
+        running = sum(each.is_running for each in self.servers)
+        return bool(meta.get("leader")) and (not meta.get("replicas") or len(others) >= running - 1)
 
     def stop(self) -> None:
         """Stop all, and close the proxies."""

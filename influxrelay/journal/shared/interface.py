@@ -9,6 +9,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from influxrelay.core.errors import JournalError
+from influxrelay.journal.records import JournalLimits
 
 
 class Conflict(JournalError):
@@ -179,6 +180,9 @@ class Engine(Protocol):
 
         :raises JournalError: the system cannot be reached in time, or must not be used.
         """
+
+    def reconfigure(self, limits: JournalLimits) -> Deferred[None]:
+        """Let the log have other limits, for all relays."""
 
     def close(self) -> Deferred[None]:
         """Stop all watches and subscriptions, fail what waits, and leave."""

@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from influxrelay.core.errors import JournalError
 from influxrelay.journal.shared.interface import Conflict, Engine, Entry, Message
+from testing.engine_contract import EngineContract
 from testing.memory_stream import MemoryCluster
 from testing.memory_watches import ANSWER
+
+
+class ContractTests(EngineContract, TestCase):
+    """The double does what every engine does."""
+
+    def setUp(self) -> None:
+        """Connect both."""
+        self.clock = Clock()
+        cluster = MemoryCluster(self.clock)
+        cluster.travel = lambda what, engine: 0.01
+        self.one = cluster.engine()
+        self.two = cluster.engine()
+
+    async def done(self, deferred: Deferred[Any]) -> Any:
+        """Let time pass until something has fired."""
+        fired: list[Any] = []
+        deferred.addBoth(fired.append)
+        await self.until(lambda: fired)
+        if isinstance(fired[0], Failure):
+            fired[0].raiseException()
+        return fired[0]
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Let time pass until something holds."""
+        for _ in range(2000):
+            if condition():
+                return
+            self.clock.advance(0.01)
+        raise AssertionError("it did not come to hold")
 
 
 class MemoryStreamTests(SynchronousTestCase):
