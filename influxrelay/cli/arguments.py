@@ -113,6 +113,7 @@ def make_parser() -> Parser:
     _add_reload(parser)
     _add_shards(parser)
     _add_config(parser)
+    _add_completion(parser)
     return parser
 
 
@@ -272,3 +273,14 @@ def _add_config(parser: Parser) -> None:
     config.add_argument("--output", metavar="NEW", help="write the new file here instead of to standard output")
     _add_yes(config, "replace a file that exists already")
     config.finish()
+
+
+def _add_completion(parser: Parser) -> None:
+    completion = parser.add_command(
+        "completion",
+        "print what a shell has to read so that it completes commands, options and names. Debian's package has that"
+        " already.",
+        "completion bash",
+    )
+    completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=f"one of {', '.join(SHELLS)}")
+    completion.finish()

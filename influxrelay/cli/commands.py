@@ -45,6 +45,7 @@ _SHOWN: dict[str, Callable[[Answer], str]] = {
     "reload": show.reloaded,
     "shards": show.shards,
     "config": show.converted,
+    "completion": lambda answer: str(answer["text"]),
     "verify": show.verified,
     "repair": show.repaired,
 }
@@ -82,9 +83,10 @@ def run(arguments: Sequence[str] | None) -> int:
 
 
 def _text(command: str, answer: Answer) -> str:
-    """Return an answer for people, without what a terminal would obey; a converted file is what it is."""
+    """Return an answer for people, without what a terminal would obey; what is to be a file is as it is."""
     text = _SHOWN[command](answer)
-    return text if command == "config" and not answer["output"] else show.safe(text)
+    as_it_is = command == "completion" or (command == "config" and not answer["output"])
+    return text if as_it_is else show.safe(text)
 
 
 def _tell(options: argparse.Namespace, lines: Iterable[str]) -> None:
@@ -264,10 +266,18 @@ def _convert(options: argparse.Namespace) -> Answer:
     return answer
 
 
+def _completion(options: argparse.Namespace) -> Answer:
+    """Return what a shell has to read."""
+    from influxrelay.cli.completion import script  # noqa: PLC0415 (no other command needs it)
+
+    return {"shell": options.shell, "text": script(options.shell)}
+
+
 _HERE: dict[str, Callable[[argparse.Namespace], Answer | None]] = {
     "top": _top,
     "shards": _shards,
     "config": _convert,
+    "completion": _completion,
     "verify": _verify,
     "repair": _repair,
 }

@@ -180,6 +180,19 @@ class PackageTests(SynchronousTestCase):
         self.assertGreater(len(words), 15)
         self.assertEqual([word for word in words if word not in text], [])
 
+    def test_completion(self) -> None:
+        """What bash, zsh and fish read is where they look for it."""
+        content = Path(self.mktemp()).absolute()
+        content.mkdir(parents=True)
+        run("dpkg-deb", "--extract", build(), content)
+        for name in (
+            "bash-completion/completions/influxrelay",
+            "zsh/vendor-completions/_influxrelay",
+            "fish/vendor_completions.d/influxrelay.fish",
+        ):
+            self.assertIn("influxrelay", (content / "usr/share" / name).read_text())
+        self.assertTrue((content / "usr/share/zsh/vendor-completions/_influxrelay").read_text().startswith("#compdef "))
+
     def test_configuration(self) -> None:
         """The configuration that is installed is correct, has its ports where the sockets are, and journals."""
         config = load(DEBIAN / "relay.toml")
