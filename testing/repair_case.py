@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 
 from influxrelay.config.loader import load
 from influxrelay.service.relay_service import RelayService
@@ -49,6 +50,13 @@ class RepairCase(VerifyCase):
         self.assertEqual(answer["complete"], code == 0)
         answer["stderr"] = err
         return answer
+
+    async def drop_other_databases(self) -> None:
+        """Leave nothing on the servers but this test's database."""
+        for server in self.servers:
+            for (name,) in await deferToThread(server.rows, "SHOW DATABASES", ""):
+                if name not in {"_internal", "udp", self.db}:
+                    await deferToThread(server.query, f"DROP DATABASE {name}")
 
     async def refused(self, *arguments: str, backend: str = "b") -> str:
         """Return why the command ends with 2."""

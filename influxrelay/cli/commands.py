@@ -182,7 +182,8 @@ def _verify(options: argparse.Namespace) -> Answer:
 
 def _repair(options: argparse.Namespace) -> Answer:
     """Copy to a backend what it lacks; what is to be known besides goes to standard error."""
-    from influxrelay.verification.repair_command import Order, Relay, repair  # noqa: PLC0415 (it needs Twisted)
+    from influxrelay.verification.relay_writer import Relay  # noqa: PLC0415 (it needs Twisted)
+    from influxrelay.verification.repair_command import Order, repair  # noqa: PLC0415
 
     wanted = _wanted(options)
     order = Order(
@@ -195,7 +196,7 @@ def _repair(options: argparse.Namespace) -> Answer:
     if order.source == order.backend:
         _wrong(options, "--from: a backend cannot be copied from itself")
     client = Client(options.config, options.socket)
-    relay = Relay(lambda: client.ask(Request("queues")), client.ask_relay)
+    relay = Relay(client.ask, client.ask_relay)
     with Work() as work:
 
         def progress(done: float, total: int, copied: int) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from influxrelay.core.write import Reply, Write
+from influxrelay.core.write import CHANGES, Reply, Write
 from influxrelay.delivery.backlog import Backlog
 from influxrelay.delivery.destination_queue import DestinationQueue, Entry
 from influxrelay.delivery.fate import Fate, State
 from influxrelay.delivery.journal_cursor import Cursor
 from influxrelay.journal.interface import Journal
-from influxrelay.journal.records import Drop
+from influxrelay.journal.records import Drop, lost_change
 
 
 class JournalAccounts(Backlog):
@@ -26,13 +26,15 @@ class JournalAccounts(Backlog):
         raise NotImplementedError
 
     def lost(self, entry: Entry, reason: str) -> None:
-        """Count it, in the journal."""
+        """Count it, in the journal; a change becomes a dead letter, too."""
         self._host.lost(entry)
-        entry.fate.when_decided(partial(self._count_if_kept, reason, len(entry.write.body)))
+        entry.fate.when_decided(partial(self._count_if_kept, reason, entry.write))
 
-    def _count_if_kept(self, reason: str, size: int, fate: Fate) -> None:
+    def _count_if_kept(self, reason: str, write: Write, fate: Fate) -> None:
         if fate.state is State.KEPT:
-            self._count_loss(reason, size, fate)
+            self._count_loss(reason, len(write.body), fate)
+            if write.destination == CHANGES:
+                self._journal.bury(self, fate.time, write, 0, lost_change(reason))
 
     def _count_loss(self, reason: str, size: int, fate: Fate) -> None:
         self._journal.count_loss(self, reason, fate.time, size)

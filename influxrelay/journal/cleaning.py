@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from influxrelay.core.write import Destination
+from influxrelay.core.write import CHANGES, Destination
 from influxrelay.journal.appender import write_file
-from influxrelay.journal.ledger import Entry, Loss
+from influxrelay.journal.ledger import Entry, Letter, Loss
 from influxrelay.journal.reading import read_records
-from influxrelay.journal.records import Record
+from influxrelay.journal.records import Record, lost_change
 from influxrelay.journal.segment import Segment, read_name
 from influxrelay.journal.store import Store, count_damaged
 
@@ -181,18 +181,34 @@ def discard(store: Store, positions: Positions, upto: int) -> tuple[Loss, ...]:
 
 
 def _drop(store: Store, positions: Positions, upto: Mapping[Destination, int], reason: str) -> Dropped:
-    """Let cursors pass what is dropped, and count it."""
+    """Let cursors pass what is dropped, and count it.
+
+    A change becomes a dead letter, too: where it was a DELETE, the backend has what it has removed from the others.
+    """
     losses: list[Loss] = []
+    letters: list[Letter] = []
     cursors: list[tuple[int, Destination, int]] = []
     for destination, number in upto.items():
         for backend, passed in positions[destination].items():
             if passed < number:
-                losses += _lost(store, destination, range(passed + 1, number + 1), backend, reason)
+                numbers = range(passed + 1, number + 1)
+                losses += _lost(store, destination, numbers, backend, reason)
+                letters += _changes(store, numbers, backend, reason) if destination == CHANGES else ()
                 cursors.append((backend, destination, number))
     with store.ledger.transaction():
         store.ledger.add_losses(losses)
+        store.add_letters(letters)
         store.ledger.set_cursors(cursors)
     return Dropped(upto, tuple(losses))
+
+
+def _changes(store: Store, numbers: range, backend: int, reason: str) -> Iterator[Letter]:
+    for entry in store.ledger.entries_after(CHANGES, numbers[0] - 1):
+        places = store.ledger.places(entry.segment, CHANGES)
+        wanted = places.part(places.after(numbers[0] - 1), places.after(numbers[-1]))
+        if len(wanted):
+            records, _ = read_records(store.path_of(entry.segment), CHANGES, wanted)
+            yield from (Letter(backend, each.time, each.write, 0, lost_change(reason)) for each in records)
 
 
 def _lost(store: Store, destination: Destination, numbers: range, backend: int, reason: str) -> Iterator[Loss]:

@@ -61,6 +61,11 @@ class Drop:
     last: float
 
 
+def lost_change(reason: str) -> str:
+    """Return what the dead letter of a change says that a backend has not executed, and will not be sent."""
+    return f"it was lost with the queue ({reason})"
+
+
 def count_drop(drops: dict[str, Drop], backend: str, reason: str, when: float, size: int) -> None:
     """Count a write of this size, accepted at this time, that a backend will not get."""
     known = drops.get(reason) or Drop(backend, reason, 0, 0, when, when)

@@ -204,13 +204,14 @@ class Store:
             if changes.backends:
                 ledger.set_backends(changes.backends, changes.moves.floor)
             if changes.letters:
-                losses = self._add_letters(changes.letters, max_letters)
+                losses = self.add_letters(changes.letters, max_letters)
             ledger.add_losses((*changes.losses, *losses))
             ledger.move(changes.moves)
             ledger.set_tail(*changes.tail)
         return losses, self.letter_bytes
 
-    def _add_letters(self, letters: Sequence[Letter], max_bytes: int) -> tuple[Loss, ...]:
+    def add_letters(self, letters: Sequence[Letter], max_bytes: int = 0) -> tuple[Loss, ...]:
+        """Keep dead letters, in a transaction, and return what has made way for them."""
         self.ledger.add_letters(letters)
         losses = self._limit_letters(max_bytes) if max_bytes else ()
         self.letter_bytes = self.ledger.letter_bytes()  # there may be many: they are not counted at every save

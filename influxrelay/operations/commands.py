@@ -224,9 +224,11 @@ COMMANDS: dict[str, Callable[[Sequence[Listener], Request, Progress], Coroutine[
     "dead-letters show": dead_letters.show_letter,
     "dead-letters replay": dead_letters.replay,
     "dead-letters drop": dead_letters.drop_letters,
+    "repair mark": repair.mark,
+    "repair missed": repair.missed,
     "repair write": repair.write,
 }
-NEED_A_RELAY = frozenset({"queues pause", "queues resume", "dead-letters replay", "repair write"})
+NEED_A_RELAY = frozenset({"queues pause", "queues resume", "dead-letters replay", "repair mark", "repair write"})
 
 
 async def run(listeners: Sequence[Listener], request: Request, progress: Progress) -> dict[str, Any]:

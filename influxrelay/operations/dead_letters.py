@@ -18,7 +18,7 @@ CHUNK = 500  # dead letters that are dropped at once
 
 
 @attrs.frozen
-class _Letter:
+class Letter:
     """A dead letter, and where it is.
 
     :ivar id: its number in the journal, or ``BACKEND:NUMBER`` where it is in memory.
@@ -29,6 +29,7 @@ class _Letter:
     letter: DeadLetter
 
     async def remove(self) -> None:
+        """Remove it."""
         if self.listener.writer is not None:
             await self.listener.writer.drop_dead_letters([self.letter.id])
             return
@@ -37,16 +38,16 @@ class _Letter:
                 sender.backlog.drop_dead_letter(self.letter.id)
 
 
-async def _page(listener: Listener, after: int, limit: int) -> list[_Letter]:
+async def _page(listener: Listener, after: int, limit: int) -> list[Letter]:
     """Return the next dead letters of a listener; of those in memory all at once."""
     if listener.writer is not None:
         page = await listener.writer.dead_letters(after, limit)
-        return [_Letter(listener, str(each.id), each) for each in page]
+        return [Letter(listener, str(each.id), each) for each in page]
     letters = [letter for sender in listener.senders for letter in sender.backlog.dead_letters()]
-    return [_Letter(listener, f"{each.backend}:{each.id}", each) for each in letters] if after == 0 else []
+    return [Letter(listener, f"{each.backend}:{each.id}", each) for each in letters] if after == 0 else []
 
 
-async def _look_up(listener: Listener, number: str) -> _Letter | None:
+async def _look_up(listener: Listener, number: str) -> Letter | None:
     if listener.writer is None:
         return next((each for each in await _page(listener, 0, 0) if each.id == number), None)
     if not (number.isascii() and number.isdigit() and 0 < int(number[:19]) < 2**62):
@@ -58,11 +59,12 @@ async def _look_up(listener: Listener, number: str) -> _Letter | None:
 async def _wanted(listeners: Sequence[Listener], request: Request) -> list[tuple[Listener, str]]:
     """Return the dead letters that a request is about: those with its ids, or all, of one backend if it names one."""
     if request.all:
-        return [(each.listener, each.id) async for each in _each(listeners, request)]
+        return [(each.listener, each.id) async for each in each_letter(listeners, request)]
     return [((await _one(listeners, request, each)).listener, each) for each in dict.fromkeys(request.ids)]
 
 
-async def _each(listeners: Sequence[Listener], request: Request) -> AsyncIterator[_Letter]:
+async def each_letter(listeners: Sequence[Listener], request: Request) -> AsyncIterator[Letter]:
+    """Yield the dead letters, the oldest of each listener first; those of one backend if the request names one."""
     for listener in listeners:
         after = 0
         while page := await _page(listener, after, PAGE):
@@ -72,7 +74,7 @@ async def _each(listeners: Sequence[Listener], request: Request) -> AsyncIterato
             after = page[-1].letter.id
 
 
-async def _one(listeners: Sequence[Listener], request: Request, number: str) -> _Letter:
+async def _one(listeners: Sequence[Listener], request: Request, number: str) -> Letter:
     looked_up = [(each.name, await _look_up(each, number)) for each in listeners]
     found = [(name, letter) for name, letter in looked_up if letter is not None]
     return only(found, f"dead letter {number}", request.listener)
@@ -80,7 +82,7 @@ async def _one(listeners: Sequence[Listener], request: Request, number: str) -> 
 
 async def list_letters(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
     """List the dead letters."""
-    letters = [summary(each.listener.name, each.id, each.letter) async for each in _each(listeners, request)]
+    letters = [summary(each.listener.name, each.id, each.letter) async for each in each_letter(listeners, request)]
     return {"dead_letters": letters}
 
 
@@ -129,7 +131,7 @@ async def replay(listeners: Sequence[Listener], request: Request, progress: Prog
     return {"replayed": replayed, "failed": failed}
 
 
-async def _send_again(found: _Letter) -> tuple[str, bool]:
+async def _send_again(found: Letter) -> tuple[str, bool]:
     """Return why a letter was not taken (empty if it was), and whether its backend would not take others either."""
     sender = next((sender for sender in found.listener.senders if sender.name == found.letter.backend), None)
     if sender is None:

@@ -3,21 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from secrets import token_hex
 from typing import Any
 from urllib.parse import urlencode
 
 from influxrelay.core.errors import BackendFailure
-from influxrelay.core.write import Destination, Write
+from influxrelay.core.text import text
+from influxrelay.core.write import CHANGES, Destination, Write
 from influxrelay.delivery.responses import excerpt
 from influxrelay.delivery.sender import Sender
+from influxrelay.delivery.statements import scope_of, shown_statement
 from influxrelay.lineprotocol.credentials import canonical
+from influxrelay.operations.dead_letters import each_letter
 from influxrelay.operations.targets import Listener, Progress
 from influxrelay.operations.views import Refused, Request
 
 PATIENCE = 30.0  # seconds that the source has to catch up
 TAKEN, REFUSED, DENIED, NOT_NOW, PAUSED = "taken", "refused", "denied", "not now", "paused"
+OUTDATED = "outdated"
 """What becomes of a write: the backend has it; it has refused some or all of it; it has refused the credentials; it
-cannot take it now; an operator has paused it."""
+cannot take it now; an operator has paused it; a change was executed since the lines were read."""
+
+_REMOVE = ("DELETE", "DROP DATABASE", "DROP MEASUREMENT", "DROP RETENTION POLICY", "DROP SERIES")
+
+
+@cache
+def _process() -> str:
+    """Return what tells this process from another: counters begin at zero in each."""
+    return token_hex(8)
+
+
+def _mark(*senders: Sender | None) -> str:
+    """Return what is another text as soon as one of these has executed another change."""
+    changes = (sum(each.change_outcomes.values()) for each in senders if each is not None)
+    return ":".join([_process(), *map(str, changes)])
+
+
+async def mark(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
+    """Return the mark that goes with points that are read from now on."""
+    return {"mark": _mark(*_find(listeners, request))}
+
+
+async def missed(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
+    """Return the changes by which backends should have removed something, and which they have not executed.
+
+    Those are dead letters: a backend has refused them, or its queue has lost them.
+    """
+    found = [
+        {
+            "id": each.id,
+            "listener": each.listener.name,
+            "backend": each.letter.backend,
+            "when": int(each.letter.time * 1e9),
+            "databases": sorted(map(text, scope_of(each.letter.write.query).databases)),
+            "statement": shown_statement(each.letter.write),
+        }
+        async for each in each_letter(listeners, request)
+        if each.letter.write.destination == CHANGES and scope_of(each.letter.write.query).kind in _REMOVE
+    ]
+    return {"missed": found}
+
+
+def _find(listeners: Sequence[Listener], request: Request) -> tuple[Sender, Sender | None]:
+    """Return the senders to the backend, and to the one that it is copied from."""
+    senders = {each.name: each for listener in listeners for each in listener.senders}
+    sender = senders.get(request.backend)
+    if sender is None:
+        raise Refused(f"there is no backend {request.backend}; there is: {', '.join(senders)}")
+    return sender, senders.get(request.write.get("source", ""))
 
 
 async def write(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
@@ -28,14 +82,12 @@ async def write(listeners: Sequence[Listener], request: Request, _: Progress) ->
     source shows that. While a change such as a DELETE waits for the backend, or for the one that the lines are
     from, they could bring back what it removes, and are not taken.
     """
-    senders = {each.name: each for listener in listeners for each in listener.senders}
-    sender = senders.get(request.backend)
-    if sender is None:
-        raise Refused(f"there is no backend {request.backend}; there is: {', '.join(senders)}")
-    source = senders.get(request.write.get("source", ""))
+    sender, source = _find(listeners, request)
     problem = _why_not(sender, source)
     if problem is not None:
         return problem
+    if request.write.get("mark", "") not in ("", _mark(sender, source)):
+        return _outcome(OUTDATED, "a change was executed since the lines were read")
     try:
         reply = await sender.resend(_write(request))
     except BackendFailure as failure:

@@ -19,6 +19,7 @@ from influxrelay.transport.tls import ClientTLS
 from influxrelay.verification.comparison import SMALL, Comparison, Outcome, Selection
 from influxrelay.verification.server import Server
 from influxrelay.verification.statements import EVERYTHING, Window
+from influxrelay.verification.tombstones import deleted_by, read_missed
 
 _NOT_COMPARED = {"v2": "InfluxDB 2.x", "v3": "InfluxDB 3.x"}
 Ask = Callable[[Request], dict[str, Any]]
@@ -115,6 +116,8 @@ def verify(config: Config, wanted: Wanted, ask: Ask, progress: Callable[[float, 
     finally:
         for each in servers:
             each.close()
+    missed = read_missed(ask, listener.name)
+    notes += (deleted_by(name, each) for name in names for each in missed.get(name, []))
     notes += [*not_looked_at(outcome), *relay.tell(listener.name, wanted, outcome)]
     return Answer(listener.name, names, outcome, notes)
 

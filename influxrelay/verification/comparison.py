@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
+from typing import Protocol
 
 import attrs
 
@@ -34,7 +35,8 @@ from influxrelay.verification.windows import (
     width_of_parts,
 )
 
-Mend = Callable[[Measurement, Window, Mapping[str, set[str]], tuple[Points, Points] | None], None]
+Types = Mapping[str, set[str]]
+"""The types that each field has on a server."""
 
 PIECE = 10_000  # points that are read at a time
 GAP = 40_000  # points that are copied at a time where nothing has to be compared
@@ -42,6 +44,32 @@ SMALL = 1000  # points of a window that is compared in full even if its aggregat
 SAMPLED = 50  # of so many larger windows with equal aggregates one is compared in full
 _SETTLING = 60 * 10**9  # nanoseconds for which a write may be under way to one of the servers
 _PAUSE = 1.0  # seconds before a difference in recent points is believed
+
+
+@attrs.frozen
+class Found:
+    """What two servers have in a window.
+
+    :ivar mark: see :meth:`Mender.mark`.
+    """
+
+    source: Points
+    target: Points
+    mark: str = ""
+
+
+class Mender(Protocol):
+    """Does something about points that differ."""
+
+    def mark(self) -> str:
+        """Return what tells later whether points that are read from now on are out of date."""
+
+    def mend(self, measurement: Measurement, window: Window, types: Types, found: Found | None) -> None:
+        """Do something about a window in which points differ.
+
+        :param types: of the fields on the first server.
+        :param found: None where the second server has nothing; then nothing is said of that window.
+        """
 
 
 class NothingToCompare(InfluxRelayError):
@@ -81,10 +109,8 @@ class Comparison:
 
     :param servers: at least two.
     :param progress: is called with how many measurements are done, of how many, and with what was found so far.
-    :param mend: is called with each window in which points differ, for whoever wants to do something about it, with the
-        types that the fields have on the first server, and with the points of the two servers; with None where the
-        second has none, and then nothing is said of it. The newest windows of all measurements come first, and those
-        are counted instead of measurements.
+    :param mender: who does something about what differs between two servers. Then the newest windows of all
+        measurements come first, and those are counted instead of measurements.
     """
 
     servers: Sequence[Server]
@@ -93,7 +119,7 @@ class Comparison:
     random: Random = attrs.field(factory=Random)
     sleep: Callable[[float], None] = time.sleep
     now: int = attrs.field(factory=time.time_ns)
-    mend: Mend | None = None
+    mender: Mender | None = None
     outcome: Outcome = attrs.field(factory=Outcome, init=False)
     _done: int = attrs.field(default=0, init=False)
     _total: int = attrs.field(default=0, init=False)
@@ -137,7 +163,7 @@ class Comparison:
         return self.outcome
 
     def _compare(self, work: Sequence[tuple[_MeasurementComparison, list[Window]]]) -> None:
-        if self.mend is None:
+        if self.mender is None:
             self._total = len(work)
             for self._done, (compared, windows) in enumerate(work):
                 compared.compare_types(windows)
@@ -219,15 +245,15 @@ class _MeasurementComparison:
         self.whole.outcome.differences += self.whole.types(self.servers, self.measurement, windows, self.types)
 
     def compare(self, window: Window) -> None:
-        mend = self.whole.mend
+        mender = self.whole.mender
         others = [window]
-        if mend is not None and self.whole.is_settled(window) and len(self.servers) == 2:
+        if mender is not None and self.whole.is_settled(window):
             gaps, found = find_gaps(self.servers[0], self.servers[1], self.measurement, window, GAP)
             others = [part.window for part in found]
             total = sum(part.points for part in (*gaps, *found))
             done = 0
             for part in reversed(gaps):
-                mend(self.measurement, part.window, self.types[self.servers[0].name], None)
+                mender.mend(self.measurement, part.window, self.types[self.servers[0].name], None)
                 done += part.points
                 self.whole.report(done / total)
         for each in others:
@@ -292,18 +318,22 @@ class _MeasurementComparison:
 
     def _read(self, window: Window) -> None:
         """Compare points; what differs is looked at twice, since writes may be under way."""
+        mender = self.whole.mender
+        mark = mender.mark() if mender is not None else ""
         servers = self._points(window)
         self.whole.outcome.points += max(sum(map(len, points.values())) for points in servers.values())
         found = differing(servers)
         is_recent = not self.whole.is_settled(window)
-        if found and (is_recent or self.whole.mend is None):
+        if found and (is_recent or mender is None):
             if is_recent:
                 self.whole.sleep(_PAUSE)
+            mark = mender.mark() if mender is not None else ""
             servers = self._points(window)
             found &= differing(servers)
-        if found and self.whole.mend is not None:
+        if found and mender is not None:
             source, target = (servers[each.name] for each in self.servers)
-            self.whole.mend(self.measurement, window, self.types[self.servers[0].name], (source, target))
+            types = self.types[self.servers[0].name]
+            mender.mend(self.measurement, window, types, Found(source, target, mark))
         self.ledger.add(runs(found, servers))
         self.whole.report()
 

@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
 from influxrelay.core.text import iso_nanoseconds
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.verification import statements
+from influxrelay.verification.comparison import Found, Types
 from influxrelay.verification.lines import are_lines, point_line, series_line
 from influxrelay.verification.points import Points, Tags, read_points
 from influxrelay.verification.schema import Place, Schema, read_type
 from influxrelay.verification.server import Server, at_once
 from influxrelay.verification.statements import Measurement, Window
+from influxrelay.verification.tombstones import Tombstones
 
 BATCH = 256 * 1024  # characters that are written at a time
 _UNWRITABLE = "line protocol cannot say it exactly"
 
 Point = tuple[Tags, int]
-Types = Mapping[str, set[str]]
 Fields = dict[str, Any]
 Replaceable = dict[tuple[Point, str], tuple[Any, Any]]
 """Which values of a field the target may have that are to be replaced: what was written, and what was there before."""
 
-Write = Callable[[Measurement, str, bool], str]
-"""Writes lines to the target; returns why it has refused some of them, empty if it has taken all.
 
-With True it returns when the source has all that was written before, too."""
+class Outdated(Exception):
+    """What was to be written was read before a change, such as a DELETE."""
+
+
+class Writer(Protocol):
+    """Writes to the target."""
+
+    def mark(self) -> str:
+        """Return what goes with lines that are read from now on."""
+
+    def write(self, measurement: Measurement, lines: Sequence[str], mark: str, *, last: bool) -> str:
+        """Write lines; return why the target has refused some of them, empty if it has taken all.
+
+        :param mark: from before they were read.
+        :param last: return when the source has all that was written before, too.
+        :raises Outdated: a change was executed since.
+        """
 
 
 @attrs.frozen
@@ -65,24 +80,28 @@ class Mending:
 
     :param overwrite: whether values of the target are replaced that differ from those of the source.
     :param filter: what the target takes; None for everything.
+    :param tombstones: what the source has although it is deleted.
     :ivar copied: how many points were copied, or would be.
     :ivar overwritten: of how many points other values were replaced, or would be; ``differing``: were not.
     """
 
     source: Server
     target: Server
-    write: Write
+    writer: Writer
     overwrite: bool = False
     dry_run: bool = False
     filter: Filter | None = None
+    tombstones: Tombstones = attrs.field(factory=Tombstones)
     copied: int = 0
     overwritten: int = 0
     differing: int = 0
     uncopied: list[Uncopied] = attrs.field(factory=list)
 
-    def mend(
-        self, measurement: Measurement, window: Window, types: Types, found: tuple[Points, Points] | None = None
-    ) -> None:
+    def mark(self) -> str:
+        """Return what goes with points that are read from now on."""
+        return "" if self.dry_run else self.writer.mark()
+
+    def mend(self, measurement: Measurement, window: Window, types: Types, found: Found | None = None) -> None:
         """Copy what is missing in a window that lies within one shard group.
 
         What was written is read back. If a client has written the same point meanwhile, its value may have come to the
@@ -92,27 +111,38 @@ class Mending:
         :param types: those that each field has on the source.
         :param found: what the source and the target have; None where the target has nothing.
         """
-        source, target = (_points(self.source, measurement, window), Points()) if found is None else found
+        while True:
+            if found is None:
+                mark = self.mark()
+                found = Found(_points(self.source, measurement, window), Points(), mark)
+            try:
+                self._mend(measurement, window, types, found)
+            except Outdated:
+                found = self._read_both(measurement, window)
+            else:
+                return
+
+    def _mend(self, measurement: Measurement, window: Window, types: Types, found: Found) -> None:
         ours: Replaceable = {}
         kinds: dict[str, str] = {}
         message = ""
-        lacking, differing = self._lacking(measurement, source, target, ours)
+        lacking, differing = self._lacking(measurement, window, found, ours)
         overwritten = differing if self.overwrite else set()
         copied = [lacking]
         while lacking and not self.dry_run:
             self._find_kinds(kinds, measurement, window, types, lacking)
-            message = self._copy(measurement, lacking, kinds) or message
+            message = self._copy(measurement, lacking, kinds, found.mark) or message
             if self._are_same(measurement, window):
                 lacking = {}
                 break
             for tags, points in lacking.items():
-                having = target.get(tags, {})
+                having = found.target.get(tags, {})
                 for time, fields in points.items():
                     has = having.get(time, {})
                     ours |= {((tags, time), name): (value, has.get(name)) for name, value in fields.items()}
-            source, target = self._read_both(measurement, window)
+            found = self._read_both(measurement, window)
             before = lacking
-            lacking, differing = self._lacking(measurement, source, target, ours)
+            lacking, differing = self._lacking(measurement, window, found, ours)
             if lacking == before:
                 break
             copied.append(lacking)
@@ -128,15 +158,15 @@ class Mending:
             self._note(measurement, lacking, kinds, message)
 
     def _lacking(
-        self, measurement: Measurement, source: Points, target: Points, ours: Replaceable
+        self, measurement: Measurement, window: Window, found: Found, ours: Replaceable
     ) -> tuple[Points, set[Point]]:
         """Return the fields to be written of each point, and the points that have other values on the target."""
         lacking: Points = {}
         differing: set[Point] = set()
-        for tags, points in source.items():
+        for tags, points in found.source.items():
             if self.filter is not None and not self._takes(measurement, tags):
                 continue
-            having = target.get(tags)
+            having = found.target.get(tags)
             if not having:
                 lacking[tags] = points
                 continue
@@ -149,7 +179,7 @@ class Mending:
                         differing.add(point)
                     if name not in has or self._is_replaced(has[name], ours.get((point, name))):
                         lacking.setdefault(tags, {}).setdefault(time, {})[name] = value
-        return lacking, differing
+        return self.tombstones.hold(self.source, measurement, window, lacking), differing
 
     def _is_replaced(self, value: Any, ours: tuple[Any, Any] | None) -> bool:
         """Say whether a value of the target is to be replaced: a newer one is not."""
@@ -172,16 +202,16 @@ class Mending:
             else:
                 kinds[name] = read_type(self.source.ask(statements.explained_field(measurement, window, name)))
 
-    def _copy(self, measurement: Measurement, lacking: Points, kinds: Mapping[str, str]) -> str:
+    def _copy(self, measurement: Measurement, lacking: Points, kinds: Mapping[str, str], mark: str) -> str:
         message = ""
         waiting: list[str] = []
         for batch in _batches(_lines(measurement, lacking, kinds)):
             for lines in [batch] if are_lines(batch) else [[line] for line in batch]:
                 if waiting:
-                    message = self.write(measurement, "\n".join(waiting), False) or message
+                    message = self.writer.write(measurement, waiting, mark, last=False) or message
                 waiting = lines
         if waiting:
-            message = self.write(measurement, "\n".join(waiting), True) or message
+            message = self.writer.write(measurement, waiting, mark, last=True) or message
         return message
 
     def _are_same(self, measurement: Measurement, window: Window) -> bool:
@@ -190,10 +220,11 @@ class Mending:
         (_, one), (_, other) = at_once((self.source, self.target), lambda each: each.fetch(statement))
         return one == other and b'"error":' not in one
 
-    def _read_both(self, measurement: Measurement, window: Window) -> tuple[Points, Points]:
+    def _read_both(self, measurement: Measurement, window: Window) -> Found:
+        mark = self.mark()
         both = at_once((self.source, self.target), lambda each: _points(each, measurement, window))
         (_, source), (_, target) = both
-        return source, target
+        return Found(source, target, mark)
 
     def _note(self, measurement: Measurement, left: Points, kinds: Mapping[str, str], message: str) -> None:
         """Note what could not be copied, and why."""
@@ -225,7 +256,13 @@ class Crew:
     def of(cls, lead: Mending, size: int) -> Crew:
         """Return a crew of so many, all of whom do the same."""
         members = [
-            attrs.evolve(lead, source=attrs.evolve(lead.source), target=attrs.evolve(lead.target), uncopied=[])
+            attrs.evolve(
+                lead,
+                source=attrs.evolve(lead.source),
+                target=attrs.evolve(lead.target),
+                tombstones=Tombstones(lead.tombstones.missed),
+                uncopied=[],
+            )
             for _ in range(size)
         ]
         return cls(lead, members)
@@ -234,9 +271,11 @@ class Crew:
         for each in self.members:
             self._idle.put(each)
 
-    def mend(
-        self, measurement: Measurement, window: Window, types: Types, found: tuple[Points, Points] | None = None
-    ) -> None:
+    def mark(self) -> str:
+        """Return what goes with points that are read from now on."""
+        return self.lead.mark()
+
+    def mend(self, measurement: Measurement, window: Window, types: Types, found: Found | None = None) -> None:
         """Have a window mended as soon as somebody has the time.
 
         :raises InfluxRelayError: one of them could not be.
@@ -268,6 +307,13 @@ class Crew:
             self._idle.put(each)
         if self._problems:
             raise self._problems[0]
+
+    def notes(self) -> Iterator[str]:
+        """Yield what was not copied because it is deleted."""
+        held = Tombstones()
+        for each in self.members:
+            held.held.update(each.tombstones.held)
+        return held.notes(self.lead.source.name)
 
     @property
     def copied(self) -> int:

@@ -12,9 +12,7 @@ import attrs
 
 from influxrelay.config.settings import Config, HTTPOutputConfig
 from influxrelay.core.text import count
-from influxrelay.lineprotocol.splitting import split_lines
 from influxrelay.listeners.factory import make_filter
-from influxrelay.operations import repair as outcomes
 from influxrelay.operations.views import Refused, Request
 from influxrelay.verification.command import (
     Queues,
@@ -30,28 +28,14 @@ from influxrelay.verification.command import (
 from influxrelay.verification.comparison import Comparison, NothingToCompare, Outcome, Selection
 from influxrelay.verification.differences import Difference
 from influxrelay.verification.points import MISSING
-from influxrelay.verification.repair import Crew, Mending, Uncopied, Write, create_missing
+from influxrelay.verification.relay_writer import TRIES, Relay, RelayWriter
+from influxrelay.verification.repair import Crew, Mending, Uncopied, create_missing
 from influxrelay.verification.schema import read_schema
-from influxrelay.verification.statements import Measurement, Window
+from influxrelay.verification.statements import Window
+from influxrelay.verification.tombstones import Tombstones, deleted_by, read_missed
 
 CREW = 3  # windows that are copied at a time: one is read, one is written, one is read again
-TRIES = 120  # of a statement or a write, a second apart: a server or the relay may be restarting
 _MARGIN = 60 * 10**9  # nanoseconds beside what was lost: clocks differ, and clients take their time
-
-Ask = Callable[[Request], dict[str, Any]]
-"""Asks the running relay; raises :class:`Refused`."""
-
-
-@attrs.frozen
-class Relay:
-    """The relay.
-
-    :ivar queues: also answers from a stopped relay's journals.
-    """
-
-    queues: Queues
-    ask: Ask
-    sleep: Callable[[float], None] = time.sleep
 
 
 @attrs.frozen(kw_only=True)
@@ -161,23 +145,25 @@ def repair(
     password = wanted.password()
     target = attrs.evolve(make_server(by_name[order.backend], wanted, password), tries=TRIES, sleep=relay.sleep)
     credentials = authorization(by_name[order.backend], wanted, password)
-    writer = _Writer(relay, listener.name, order.backend, credentials, wanted.share)
+    tombstones = read_missed(relay.ask_any, listener.name)
     for each in sources:
         source = attrs.evolve(make_server(each, wanted, password), tries=TRIES, sleep=relay.sleep)
         mending = Mending(
             source,
             target,
-            writer.to_write_from(source.name),
+            RelayWriter(relay, listener.name, order.backend, source.name, credentials, wanted.share),
             order.overwrite,
             order.dry_run,
             make_filter(by_name[order.backend]),
+            Tombstones(tombstones.get(source.name, [])),
         )
         crew = Crew.of(mending, CREW if wanted.share == 1 else 1)
         try:
             _copy(crew, wanted, windows, answer, progress)
         finally:
             crew.close()
-    if drops and not order.dry_run:
+    answer.notes += (deleted_by(order.backend, each) for each in tombstones.get(order.backend, []))
+    if drops and not order.dry_run and order.backend not in tombstones:
         _forget(answer, wanted, order, relay, drops)
     return answer
 
@@ -200,7 +186,7 @@ def _copy(
             [source, target],
             selection,
             lambda done, total, _: progress(done, total, copied + crew.copied),
-            mend=crew.mend,
+            mender=crew,
         )
         try:
             outcome = comparison.run()
@@ -215,6 +201,7 @@ def _copy(
             each.points for each in outcome.differences if each.kind == MISSING and each.backends == (source.name,)
         )
         answer.notes += not_looked_at(outcome)
+    answer.notes += crew.notes()
     for each in crew.members:
         answer.copied += each.copied
         answer.overwritten += each.overwritten
@@ -227,6 +214,11 @@ def _create(mending: Mending, wanted: Wanted, answer: Answer) -> None:
     now = time.time_ns()
     having = [read_schema(each, now, wanted.database, wanted.policy) for each in (mending.source, mending.target)]
     for place, statement in create_missing(*having).items():
+        if missed := mending.tombstones.drops(*place):
+            answer.notes.append(
+                f"{'.'.join(filter(None, place))} not created: {deleted_by(mending.source.name, missed)}"
+            )
+            continue
         if not mending.dry_run:
             mending.target.ask(statement)
         answer.created.append(".".join(filter(None, place)))
@@ -318,57 +310,3 @@ def _forget(answer: Answer, wanted: Wanted, order: Order, relay: Relay, drops: l
         return
     relay.ask(Request("queues mark-repaired", answer.listener, order.backend))
     answer.forgotten = True
-
-
-@attrs.frozen
-class _Writer:
-    """Writes by way of the running relay, and waits for a while if it or the backend cannot take it."""
-
-    relay: Relay
-    listener: str
-    backend: str
-    authorization: str = attrs.field(repr=False)
-    share: float = 1.0
-
-    def to_write_from(self, source: str) -> Write:
-        """Return what writes lines that are from this backend."""
-        return lambda measurement, lines, last: self._paced(source, measurement, lines, last=last)
-
-    def _paced(self, source: str, measurement: Measurement, lines: str, *, last: bool) -> str:
-        began = time.monotonic()
-        try:
-            return self._write(source, measurement, lines, last=last)
-        finally:
-            if self.share < 1:
-                self.relay.sleep((time.monotonic() - began) * (1 / self.share - 1))
-
-    def _write(self, source: str, measurement: Measurement, lines: str, *, last: bool) -> str:
-        request = Request(
-            "repair write",
-            self.listener,
-            self.backend,
-            write={
-                "database": measurement.database,
-                "retention_policy": measurement.policy,
-                "lines": lines,
-                "source": source,
-                "await_source": "yes" if last else "",
-                "authorization": self.authorization,
-            },
-            report={"points": len(split_lines(lines.encode())[0])},
-        )
-        message = ""
-        for tried in range(TRIES):
-            if tried:
-                self.relay.sleep(1)
-            try:
-                found = self.relay.ask(request)
-            except Refused as error:  # it may be restarting
-                message = str(error)
-                continue
-            outcome, message = found["outcome"], f"{self.backend}: {found['message']}"
-            if outcome in (outcomes.PAUSED, outcomes.DENIED):
-                raise Refused(message)
-            if outcome != outcomes.NOT_NOW:
-                return "" if outcome == outcomes.TAKEN else str(found["message"])
-        raise Refused(f"after {TRIES} tries: {message}")

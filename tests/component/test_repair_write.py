@@ -64,6 +64,34 @@ class WriteTests(OperatedCase):
         outcome, message = await self.refused_by(two)
         self.assertEqual((outcome, message[:4]), ("not now", "503:"))
 
+    async def test_outdated(self) -> None:
+        """Lines that were read before a change was executed are not taken: it may have removed what they say."""
+        done = answer(200, b'{"results":[{"statement_id":0}]}\n')
+        one, two = self.backend(done, done), self.backend(done, done)
+        service = self.operate(self.listener(one, two))
+        asked = {"write": {"source": "one"}}
+        mark = (await self.order("repair mark", backend="two", **asked))["mark"]
+        self.assertEqual((await self.order("repair mark", backend="two", **asked))["mark"], mark)
+        self.assertEqual((await self.repair(mark=mark))[0], "taken")
+        await self.ask(self.http(service), request(b"/query?db=d&consistency=all&q=DELETE+FROM+m"))
+        await until(lambda: all(not len(each.queues) for each in self.http(service).senders))
+        self.assertEqual((await self.repair(mark=mark))[0], "outdated")
+        mark = (await self.order("repair mark", backend="two", **asked))["mark"]
+        self.assertEqual((await self.repair(mark=mark))[0], "taken")
+
+    async def test_missed(self) -> None:
+        """The changes that remove something are told which a backend has refused, with the time and the databases."""
+        done = answer(200, b'{"results":[{"statement_id":0}]}\n')
+        refused = answer(200, b'{"results":[{"statement_id":0,"error":"no"}]}\n')
+        one, two = self.backend(done, done), self.backend(refused, refused)
+        service = self.operate(self.listener(one, two))
+        for statement in (b"DELETE+FROM+m", b"CREATE+USER+u+WITH+PASSWORD+'x'"):
+            await self.ask(self.http(service), request(b"/query?db=d&consistency=one&q=" + statement))
+        await until(lambda: self.http(service).senders[1].change_outcomes["refused"] == 2)
+        (found,) = (await self.order("repair missed"))["missed"]
+        self.assertEqual((found["backend"], found["databases"], found["statement"]), ("two", ["d"], "DELETE FROM m"))
+        self.assertEqual(found["listener"], "main")
+
     async def test_paused(self) -> None:
         """A paused backend gets none, and one that is not there is no backend."""
         two = self.backend()

@@ -11,6 +11,7 @@ from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Destination, Reply
 from influxrelay.delivery.backlog import Backlog
 from influxrelay.delivery.responses import is_not_ready
+from influxrelay.journal.ledger import Ledger
 from influxrelay.journal.records import Drop
 from influxrelay.journal.store import Store
 from tests.simulation.disk import TIMEOUT, SimulatedWriter
@@ -23,6 +24,12 @@ def _is_refusal(outcome: Reply | BackendFailure) -> bool:
     """Tell whether a backend has answered 4xx, to this write or to those before it."""
     reply = outcome if isinstance(outcome, Reply) else outcome.reply
     return reply is not None and 400 <= reply.status < 500 and reply.status not in (408, 425, 429)
+
+
+def _refused(ledger: Ledger) -> set[tuple[str, int]]:
+    """Return the dead letters that backends have refused: a lost change is one too, and is counted as lost."""
+    letters = ledger.letters(0, 1_000_000)
+    return {(each.backend, sequence_of(each.write.body)) for each in letters if each.status}
 
 
 def _covers(drop: Drop, story: QueueStory) -> bool:
@@ -107,7 +114,7 @@ class CheckedSchedule(QueueSchedule):
             ids = {each.name: each.id for each in store.findings.backends}
             floors = store.findings.floors
             cursors = {each: ledger.cursors(each) for each in floors}
-            letters = {(each.backend, sequence_of(each.write.body)) for each in ledger.letters(0, 1_000_000)}
+            letters = _refused(ledger)
             found = {each: name for name, each in ids.items()}
             drops = [Drop(found[each.backend], *attrs.astuple(each)[1:]) for each in ledger.losses()]
         finally:
@@ -167,7 +174,7 @@ class CheckedSchedule(QueueSchedule):
         """Check that a journal keeps nothing more, and return what it has counted, and its dead letters."""
         house, ledger = writer._house, writer._store.ledger
         drops = [drop for each in house.registry.backends for drop in house.accounts.losses(each.id, each.name)]
-        letters = {(each.backend, sequence_of(each.write.body)) for each in ledger.letters(0, 1_000_000)}
+        letters = _refused(ledger)
         left = [each.name for each in Path(self.directory).glob("*.log")]
         if left or house.cursors.behind:
             self.broken(f"the log has something left: {left}, {house.cursors.lowest()}")

@@ -197,10 +197,7 @@ class LostTests(RepairCase):
     async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         """Have servers with nothing but this test's database: losses are those of all databases."""
         await super().setUp()
-        for server in self.servers:
-            for (name,) in await deferToThread(server.rows, "SHOW DATABASES", ""):
-                if name not in {"_internal", "udp", self.db}:
-                    await deferToThread(server.query, f"DROP DATABASE {name}")
+        await self.drop_other_databases()
 
     async def lose(self, *lines: bytes) -> None:
         """Have the relay accept writes of which b never gets anything."""

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from influxrelay.core.errors import JournalError
+from influxrelay.core.write import CHANGES
 from influxrelay.journal.housekeeping import CHECK_AGE, JournalFullError
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.ledger import FILE
@@ -312,6 +313,25 @@ class BackendTests(JournalCase):
         self.kill()
         self.assertEqual(self.open(), {"a": {PLACE: 3}, "b": {PLACE: 0, OTHER: 1}})
         self.assertEqual(self.result(self.journal.discard("x"))[0], None)
+
+    def test_lost_changes(self) -> None:
+        """A change that is dropped with a queue becomes a dead letter, too, however it is dropped."""
+        change = record(2, CHANGES, b"DELETE")
+        self.append(record(1), change, record(3))
+        self.advance(3, CHANGES, keys="b")
+        self.result(self.journal.discard("a"))
+        (letter,) = self.result(self.journal.dead_letters(0, 9))
+        self.assertEqual((letter.backend, letter.time, letter.status), ("a", 20.0, 0))
+        self.assertEqual((letter.write.body, letter.message), (b"DELETE", "it was lost with the queue (operator)"))
+        self.assertEqual(self.drops(), [("a", "operator", 3, 10)])
+        self.append(record(4, CHANGES, b"DROP"))
+        self.now = 100_000.0
+        self.open(max_age=10.0)
+        letters = self.result(self.journal.dead_letters(letter.id, 9))
+        self.assertEqual(
+            {(each.backend, each.write.body, each.message) for each in letters},
+            {(name, b"DROP", "it was lost with the queue (age)") for name in "ab"},
+        )
 
     def test_forget(self) -> None:
         """A backend that is not configured any more is forgotten, with its losses; its dead letters stay."""

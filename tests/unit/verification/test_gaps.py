@@ -68,6 +68,6 @@ class GapTests(SynchronousTestCase):
             Counting(name, "", ClientTLS(), times=times)
             for name, times in (("a", [10**9 + n * 1000 for n in range(100)]), ("b", []))
         ]
-        gaps, _ = find_gaps(servers[0], servers[1], M, Window(10**9, 2 * 10**9), 10)
-        self.assertEqual(sum(each.points for each in gaps), 100)
-        self.assertLessEqual(max(each.points for each in gaps), 10)
+        small, _ = find_gaps(servers[0], servers[1], M, Window(10**9, 2 * 10**9), 10)
+        self.assertEqual(sum(each.points for each in small), 100)
+        self.assertLessEqual(max(each.points for each in small), 10)

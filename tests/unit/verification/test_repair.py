@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -11,9 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.transport.tls import ClientTLS
+from influxrelay.verification.comparison import Found
 from influxrelay.verification.lines import are_lines, point_line, series_line
 from influxrelay.verification.points import read_points
-from influxrelay.verification.repair import Crew, Mending, create_missing
+from influxrelay.verification.repair import Crew, Mending, Outdated, create_missing
 from influxrelay.verification.schema import Schema
 from influxrelay.verification.server import NegativeZero, Series, Server, Unanswered
 from influxrelay.verification.statements import Measurement, Window, points
@@ -80,6 +81,30 @@ def fake(**values: Any) -> FakeServer:
     return FakeServer(f"fake{next(_numbers)}", "", tls, values={int(time[1:]): value for time, value in values.items()})
 
 
+@attrs.define
+class FakeWriter:
+    """Writes as a function does.
+
+    :ivar outdated: how often lines turn out to be outdated.
+    """
+
+    take: Callable[[Measurement, Sequence[str]], str]
+    outdated: int = 0
+
+    def mark(self) -> str:
+        """Return the mark that is asked for."""
+        return f"mark {self.outdated}"
+
+    def write(self, measurement: Measurement, lines: Sequence[str], mark: str, *, last: bool) -> str:
+        """Write."""
+        assert last
+        if self.outdated:
+            self.outdated -= 1
+            raise Outdated
+        assert mark == "mark 0" or not mark, mark
+        return self.take(measurement, lines)
+
+
 class MendingTests(SynchronousTestCase):
     """Copying what is missing in a window."""
 
@@ -89,17 +114,17 @@ class MendingTests(SynchronousTestCase):
         """Mend; after each write the next thing happens meanwhile."""
         happenings = iter(meanwhile)
 
-        def write(measurement: Measurement, lines: str, last: bool) -> str:  # noqa: FBT001 (as it is called)
+        def write(measurement: Measurement, lines: Sequence[str]) -> str:
             self.assertEqual(measurement, M)
-            for line in lines.splitlines():
+            for line in lines:
                 _, fields, time = line.split(" ")
                 target.values[int(time)] = float(fields.removeprefix("f="))
             next(happenings, lambda: None)()
             return ""
 
-        mending = Mending(source, target, settings.pop("write", write), **settings)
-        source_has, target_has = (read_points(each.ask(points(M, Window(0, 10)))) for each in (source, target))
-        mending.mend(M, Window(0, 10), {"f": {"float"}}, (source_has, target_has))
+        mending = Mending(source, target, FakeWriter(settings.pop("write", write)), **settings)
+        has, having = (read_points(each.ask(points(M, Window(0, 10)))) for each in (source, target))
+        mending.mend(M, Window(0, 10), {"f": {"float"}}, Found(has, having))
         return mending
 
     def test_copied(self) -> None:
@@ -138,21 +163,35 @@ class MendingTests(SynchronousTestCase):
         (unwritable,) = self.mend(fake(t1="\ufffd"), fake()).uncopied
         self.assertEqual(unwritable.message, "line protocol cannot say it exactly")
 
+    def test_outdated(self) -> None:
+        """What was read before a change is read again: the change may have been a DELETE."""
+        source, target = fake(t1=1, t2=2), fake()
+
+        def write(measurement: Measurement, lines: Sequence[str]) -> str:
+            target.values.update((int(line.rpartition(" ")[2]), 1) for line in lines)
+            return ""
+
+        mending = Mending(source, target, FakeWriter(write, 1))
+        has = read_points(source.ask(points(M, Window(0, 10))))
+        del source.values[2]
+        mending.mend(M, Window(0, 10), {"f": {"float"}}, Found(has, {}, "mark 1"))
+        self.assertEqual((target.values, mending.copied), ({1: 1}, 1))
+
     def test_crew(self) -> None:
         """Several windows are mended at a time, and what has gone wrong in one of them is raised."""
         source, target = fake(t1=1), fake()
 
-        def write(measurement: Measurement, lines: str, last: bool) -> str:  # noqa: FBT001 (as it is called)
-            if "f=2" in lines:
+        def write(measurement: Measurement, lines: Sequence[str]) -> str:
+            if "f=2" in lines[0]:
                 raise Unanswered("no answer")
             target.values.update({1: 1})
             return ""
 
-        crew = Crew.of(Mending(source, target, write), 2)
-        crew.mend(M, Window(0, 10), {"f": {"float"}}, ({(): {1: {"f": 1}}}, {}))
+        crew = Crew.of(Mending(source, target, FakeWriter(write)), 2)
+        crew.mend(M, Window(0, 10), {"f": {"float"}}, Found({(): {1: {"f": 1}}}, {}))
         crew.finish()
         self.assertEqual((crew.copied, target.values), (1, {1: 1}))
-        crew.mend(M, Window(0, 10), {"f": {"float"}}, ({(): {2: {"f": 2}}}, {}))
+        crew.mend(M, Window(0, 10), {"f": {"float"}}, Found({(): {2: {"f": 2}}}, {}))
         with self.assertRaisesRegex(Unanswered, "no answer"):
             crew.finish()
         with self.assertRaisesRegex(Unanswered, "no answer"):

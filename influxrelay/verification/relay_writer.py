@@ -1,0 +1,106 @@
+"""Writing to a backend by way of the running relay."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import attrs
+
+from influxrelay.operations import repair as outcomes
+from influxrelay.operations.views import Refused, Request
+from influxrelay.verification.command import Ask
+from influxrelay.verification.repair import Outdated
+from influxrelay.verification.statements import Measurement
+
+TRIES = 120  # of a statement or a write, a second apart: a server or the relay may be restarting
+
+
+@attrs.frozen
+class Relay:
+    """The relay.
+
+    :ivar ask: asks it while it runs, and ``ask_any`` also a stopped relay's journals.
+    """
+
+    ask_any: Ask
+    ask: Ask
+    sleep: Callable[[float], None] = time.sleep
+
+    def queues(self) -> dict[str, Any]:
+        """Return what ``influxrelay queues`` says."""
+        return self.ask_any(Request("queues"))
+
+
+@attrs.frozen
+class RelayWriter:
+    """Writes what is from one backend to another, and waits for a while if the relay or the backend cannot take it.
+
+    :ivar share: of the time that the backend may be kept busy.
+    """
+
+    relay: Relay
+    listener: str
+    backend: str
+    source: str
+    authorization: str = attrs.field(repr=False)
+    share: float = 1.0
+
+    def mark(self) -> str:
+        """Return what goes with lines that are read from now on."""
+        request = Request("repair mark", self.listener, self.backend, write={"source": self.source})
+        message = ""
+        for _ in self._tries():
+            try:
+                return str(self.relay.ask(request)["mark"])
+            except Refused as error:  # it may be restarting
+                message = str(error)
+        raise Refused(f"after {TRIES} tries: {message}")
+
+    def write(self, measurement: Measurement, lines: Sequence[str], mark: str, *, last: bool) -> str:
+        """Write lines; return why the backend has refused some of them, empty if it has taken all."""
+        request = Request(
+            "repair write",
+            self.listener,
+            self.backend,
+            write={
+                "database": measurement.database,
+                "retention_policy": measurement.policy,
+                "lines": "\n".join(lines),
+                "source": self.source,
+                "await_source": "yes" if last else "",
+                "mark": mark,
+                "authorization": self.authorization,
+            },
+            report={"points": len(lines)},
+        )
+        began = time.monotonic()
+        try:
+            return self._write(request)
+        finally:
+            if self.share < 1:
+                self.relay.sleep((time.monotonic() - began) * (1 / self.share - 1))
+
+    def _write(self, request: Request) -> str:
+        message = ""
+        for _ in self._tries():
+            try:
+                found = self.relay.ask(request)
+            except Refused as error:  # it may be restarting
+                message = str(error)
+                continue
+            outcome, message = found["outcome"], f"{self.backend}: {found['message']}"
+            if outcome in (outcomes.PAUSED, outcomes.DENIED):
+                raise Refused(message)
+            if outcome == outcomes.OUTDATED:
+                raise Outdated
+            if outcome != outcomes.NOT_NOW:
+                return "" if outcome == outcomes.TAKEN else str(found["message"])
+        raise Refused(f"after {TRIES} tries: {message}")
+
+    def _tries(self) -> Iterator[None]:
+        yield None
+        for _ in range(TRIES - 1):
+            self.relay.sleep(1)
+            yield None
