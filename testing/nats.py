@@ -77,9 +77,11 @@ class NatsServer(Server):
         ]
         if self.routes:
             routes = ", ".join(self.routes)
+            # Each would tell the others where it is, and they would connect there past the proxies.
+            nowhere = f"{LOOPBACK}:1"
             lines.append(
                 f"cluster {{\n  name: test\n  listen: {LOOPBACK}:{self.cluster_port}\n  no_advertise: true\n"
-                f"  routes: [{routes}]\n}}"
+                f"  advertise: {nowhere}\n  routes: [{routes}]\n}}"
             )
         file = self.directory / "nats.conf"
         file.write_text("\n".join([*lines, ""]))

@@ -15,15 +15,23 @@ from testing.servers import PROJECT
 
 
 class NatsEngineTests(SynchronousTestCase):
-    """The tests of ``tests.component.nats_engine``, and what can be seen without a server."""
+    """Tests in a process of their own, and what can be seen without a server."""
 
-    def test_on_uvloop(self) -> None:
-        """The engine does on uvloop, as a relay has it, all that it is to do."""
+    def run_on_uvloop(self, module: str) -> None:
+        """Run tests on uvloop, as a relay has it."""
         options = ["-m", "testing.reactors", "uvloop", "--reporter=text", f"--temp-directory={self.mktemp()}"]
-        command = [sys.executable, *options, "tests.component.nats_engine"]
+        command = [sys.executable, *options, module]
         environment = {"PYTHONPATH": str(PROJECT)}
         ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
         self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
+
+    def test_engine(self) -> None:
+        """The engine does all that engines do."""
+        self.run_on_uvloop("tests.component.nats_engine")
+
+    def test_faults(self) -> None:
+        """It survives whatever happens to servers."""
+        self.run_on_uvloop("tests.component.nats_faults")
 
     def test_another_reactor(self) -> None:
         """A reactor without an event loop is refused, with what to do."""

@@ -19,6 +19,7 @@ CONFLICT = (10071, 10164)  # error codes of nats-server's server/errors.json: an
 STREAM_NOT_FOUND = 10059
 NO_MESSAGE = (10037, 10043, 10057)
 _STORE_FAILED = 10077
+_IN_PROCESS = 10158  # the same message, from an attempt before, is waiting for the other servers
 
 
 class ApiError(JournalError):
@@ -124,7 +125,7 @@ def answer_of(message: Any) -> dict[str, Any]:
             raise Conflict(text)
         if err_code == _STORE_FAILED and "maximum" in text:
             raise Full(text)
-        if code in (503, 408) or err_code == _STORE_FAILED:
+        if code in (503, 408) or err_code in (_STORE_FAILED, _IN_PROCESS):
             raise NoAnswer(text)
         raise ApiError(code, err_code, text)
     return answer

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from influxrelay.core.errors import JournalError
 from influxrelay.journal.shared.credentials import read_credentials
 from influxrelay.journal.shared.dialing import dial, explained, leave, nats_error
+from influxrelay.journal.shared.interface import Unfit
 from influxrelay.transport.tls import ClientTLS
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Connection:
     too late of a server that is frozen, and gives up when a server refuses it.
 
     :ivar trouble: why there is no connection; empty if there is one.
+    :ivar is_refused: whether there is none because of what this relay shows, or the server does not.
     :ivar info: what the server has said of itself.
     """
 
@@ -59,6 +61,7 @@ class Connection:
     ) -> None:
         self.loop = loop
         self.trouble = "not connected yet"
+        self.is_refused = False
         self.info: Mapping[str, Any] = {}
         self._servers = list(servers)
         self._next = random.randrange(len(self._servers))  # noqa: S311 (relays need not all have the same server)
@@ -114,6 +117,11 @@ class Connection:
         if client is not None:
             await leave(client)
 
+    @property
+    def server(self) -> str:
+        """The server that is used, or is tried."""
+        return self._servers[self._next % len(self._servers)]
+
     def attach(self, what: Attached) -> None:
         """Let something begin at this server, if there is one, and at each later one."""
         self._attached.append(what)
@@ -144,7 +152,7 @@ class Connection:
             while not client.is_closed and not self._lost.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._lost.wait(), _LOOK)
-            self._client, self.trouble = None, f"lost the connection to {self._servers[self._next]}"
+            self._client, self.trouble = None, f"lost the connection to {self.server}"
             self._there.clear()
             self._next += 1
             waiting, self._waiting = self._waiting, {}
@@ -155,12 +163,12 @@ class Connection:
     async def _find(self) -> Any:
         failed = 0
         while True:
-            self._next %= len(self._servers)
-            server = self._servers[self._next]
+            server = self.server
             try:
                 return await self._dial(server)
             except Exception as error:  # noqa: BLE001 (of nats-py, ssl and asyncio)
                 self.trouble = f"{server}: {explained(error)}"
+                self.is_refused = isinstance(error, Unfit) or "authorization" in self.trouble.lower()
             self._next += 1
             failed += 1
             if failed % len(self._servers) == 0:

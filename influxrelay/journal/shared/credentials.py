@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from influxrelay.core.errors import JournalError
+from influxrelay.journal.shared.interface import Unfit
 
 _SEED = re.compile(r"\bSU[A-Z2-7]{56}\b")
 _JWT = re.compile(r"-----BEGIN NATS USER JWT-----\s*(\S+)\s*-+END NATS USER JWT-+")
@@ -48,25 +48,25 @@ class Credentials:
 def read_credentials(path: str | None) -> Credentials:
     """Read a file of NATS credentials, or with the seed of a user's NKey, or with ``USER:PASSWORD``.
 
-    :raises JournalError: it cannot be read, or has none of them.
+    :raises Unfit: it cannot be read, or has none of them.
     """
     if path is None:
         return Credentials()
     try:
         text = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        raise JournalError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+        raise Unfit(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
     jwt = _JWT.search(text)
     if seed := _SEED.search(text):
         return Credentials(_decoded(path, seed[0]), jwt[1] if jwt else "")
     user, colon, password = text.partition(":")
     if not colon or not user or not text.isprintable():
-        raise JournalError(f"{path}: neither NATS credentials nor the seed of a user's NKey nor USER:PASSWORD")
+        raise Unfit(f"{path}: neither NATS credentials nor the seed of a user's NKey nor USER:PASSWORD")
     return Credentials(user=user, password=password)
 
 
 def _decoded(path: str, seed: str) -> bytes:
     raw = base64.b32decode(seed + "=" * (-len(seed) % 8))
     if binascii.crc_hqx(raw[:-2], 0) != int.from_bytes(raw[-2:], "little"):
-        raise JournalError(f"{path}: the seed of the NKey has a wrong checksum")
+        raise Unfit(f"{path}: the seed of the NKey has a wrong checksum")
     return raw[2:-2]

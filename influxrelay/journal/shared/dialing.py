@@ -8,8 +8,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from influxrelay.core.errors import JournalError
 from influxrelay.journal.shared.credentials import Credentials
+from influxrelay.journal.shared.interface import Unfit
 
 _ANSWER = 2.0  # seconds for a server to answer; a frozen one accepts connections and says nothing
 _PING = 1.0  # seconds; after two without an answer the server is given up
@@ -82,7 +82,7 @@ def _shown(client: Any, tls: ssl.SSLContext | None, credentials: Credentials) ->
 def _refuse_clear_text(client: Any, tls: ssl.SSLContext | None) -> None:
     """Refuse a server without TLS, with which nats-py goes on in clear text."""
     if tls and not client._server_info.get("tls_required"):  # noqa: SLF001 (there is no public way)
-        raise JournalError("the server does not ask for TLS")
+        raise Unfit("the server does not ask for TLS")
 
 
 def nats_error() -> type[Exception]:

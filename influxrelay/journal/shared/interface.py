@@ -12,6 +12,10 @@ from influxrelay.core.errors import JournalError
 from influxrelay.journal.records import JournalLimits
 
 
+class Unfit(JournalError):
+    """The system must not be used as it is; to try again is of no use."""
+
+
 class Conflict(JournalError):
     """A value was not changed, because it has another revision than was expected."""
 
@@ -178,7 +182,10 @@ class Engine(Protocol):
     def connect(self) -> Deferred[None]:
         """Connect, and make what is missing; fires when everything can be used.
 
-        :raises JournalError: the system cannot be reached in time, or must not be used.
+        It may be called again after a failure.
+
+        :raises Unfit: the system must not be used.
+        :raises JournalError: it cannot be reached in time.
         """
 
     def reconfigure(self, limits: JournalLimits) -> Deferred[None]:

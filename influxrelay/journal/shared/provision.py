@@ -16,6 +16,7 @@ from influxrelay.core.text import count
 from influxrelay.journal.records import JournalLimits
 from influxrelay.journal.shared.api import STREAM_NOT_FOUND, Api, ApiError
 from influxrelay.journal.shared.connection import NoAnswer
+from influxrelay.journal.shared.interface import Unfit
 
 VERSION = (2, 12, 3)  # before, Jepsen found lost writes also with sync_interval: always
 REPLICAS = 3
@@ -64,7 +65,8 @@ class Provision:
     async def complete(self) -> None:
         """Make what is missing, and check the rest.
 
-        :raises JournalError: it cannot be used, or must not be.
+        :raises Unfit: it must not be used.
+        :raises JournalError: it cannot be reached.
         """
         await self._reach()
         found = [await self._ensure(wanted) for wanted in self._wanted()]
@@ -73,7 +75,7 @@ class Provision:
         if not problems:
             return
         if self._full_sync:
-            raise JournalError(f'{self._place}: refused, since journal-sync is "full": {"; ".join(problems)}')
+            raise Unfit(f'{self._place}: refused, since journal-sync is "full": {"; ".join(problems)}')
         self._log.warn(
             "{place}: the loss of a server or of power may cost acknowledged writes: {problems}",
             place=self._place,
@@ -91,7 +93,8 @@ class Provision:
         try:
             await asyncio.wait_for(connection.until_connected(), self._api.timeout)
         except TimeoutError:
-            raise JournalError(f"{self._place}: {connection.trouble}") from None
+            kind = Unfit if connection.is_refused else JournalError
+            raise kind(f"{self._place}: {connection.trouble}") from None
 
     # -- streams
 
@@ -148,7 +151,7 @@ class Provision:
             found = await self._api.call(f"STREAM.INFO.{name}")
         config = found["config"]
         if sorted(config.get("subjects", ())) != wanted["subjects"] or config.get("deny_purge") or config.get("sealed"):
-            raise JournalError(f"{self._place}: the stream {name} is there, but not as a journal needs it; remove it")
+            raise Unfit(f"{self._place}: the stream {name} is there, but not as a journal needs it; remove it")
         bounds = {key: wanted[key] for key in ("max_bytes", "max_age", "discard") if key in wanted}
         differing = [key for key, value in bounds.items() if config.get(key) != value]
         if not differing:
@@ -170,8 +173,10 @@ class Provision:
             except ApiError as error:
                 if error.err_code == _NAME_IN_USE:
                     raise
-                if error.err_code != _NO_PEERS or "storage" in str(error) or loop.time() > end:
-                    raise JournalError(f"{self._place}: the stream {name} cannot be {what}: {error}") from error
+                alone = error.err_code == _NO_PEERS and "storage" not in str(error)
+                if not alone or loop.time() > end:
+                    kind = JournalError if alone else Unfit
+                    raise kind(f"{self._place}: the stream {name} cannot be {what}: {error}") from error
             await asyncio.sleep(_PAUSE)  # servers that have just been started do not know each other yet
 
     # -- servers

@@ -1,0 +1,72 @@
+"""A cluster of NATS servers with two engines; on a reactor on asyncio (:mod:`testing.reactors`)."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from influxrelay.journal.records import JournalLimits
+from influxrelay.journal.shared.engine import NatsEngine
+from testing.nats import NatsCluster
+from testing.scripted import until
+
+_numbers = itertools.count(1)
+
+
+@functools.cache
+def _shared_cluster() -> NatsCluster:
+    directory = tempfile.mkdtemp(prefix="nats-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    cluster = NatsCluster(directory)
+    atexit.register(cluster.stop)
+    cluster.start()
+    return cluster
+
+
+class NatsCase(TestCase):
+    """A cluster of three, and two engines."""
+
+    timeout = 240
+    limits = JournalLimits(10_000_000)
+
+    def cluster(self) -> NatsCluster:
+        """Return servers that the test may kill; all tests without wishes have the same."""
+        return _shared_cluster()
+
+    async def setUp(self) -> None:  # type: ignore[override] # Twisted takes it
+        """Start the servers, and connect both engines."""
+        self.servers = await deferToThread(self.cluster)
+        self.stream = f"relay{next(_numbers)}"
+        self.one: Any = await self.connected(self.servers.addresses)
+        self.two: Any = await self.connected(self.servers.addresses)
+
+    def engine(self, addresses: str, **more: Any) -> NatsEngine:
+        """Return an engine that ends with the test."""
+        place = f"nats://{addresses}/{self.stream}"
+        engine = NatsEngine(reactor, place, addresses.split(","), self.stream, self.limits, **more)
+        self.addCleanup(engine.close)
+        return engine
+
+    async def connected(self, addresses: str, **more: Any) -> NatsEngine:
+        """Return an engine that is connected."""
+        engine = self.engine(addresses, **more)
+        await engine.connect()
+        return engine
+
+    async def done(self, deferred: Deferred[Any]) -> Any:
+        """Wait for a result."""
+        return await deferred
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Wait until something holds."""
+        await until(condition)
