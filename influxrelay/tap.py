@@ -17,7 +17,7 @@ from influxrelay.config.settings import Config, HTTPListenerConfig, HTTPOutputCo
 from influxrelay.core.errors import ConfigError
 from influxrelay.core.text import count, iso
 from influxrelay.lineprotocol.query_string import without
-from influxrelay.service.process_limits import collect_less_garbage, raise_file_limit
+from influxrelay.service.process_limits import collect_less_garbage, keep_less_memory, raise_file_limit
 from influxrelay.service.systemd import Notifier
 from influxrelay.transport.reactor import install_reactor
 from influxrelay.transport.sockets import Sockets, systemd_sockets
@@ -160,6 +160,7 @@ def makeService(options: Options) -> IService:
     _reload_on_hangup(service.hang_up, reactor)
     raise_file_limit()
     collect_less_garbage()
+    keep_less_memory()
     return service
 
 

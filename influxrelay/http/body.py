@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 from typing import Protocol
 
 from httptools import HttpParserError, HttpRequestParser
@@ -17,7 +18,6 @@ _SLICE = 16 * 1024  # bytes that are decoded in one go
 _CUTS = 32  # places in them that may be the end
 _SLACK = 16 * 1024  # bytes of chunk lines, beyond those that each chunk may have
 _LINE = 16  # bytes of chunk lines for each byte of data, at most
-_SMALL = 4096  # bytes of a piece that is kept together with others: an object for each would take more than they do
 
 
 class ChunkError(ValueError):
@@ -136,7 +136,7 @@ class Upload:
         self._resumed = resumed
         self._lost = False
         self._receiver: Receiver | None = None
-        self._pieces: list[bytes | bytearray] = []
+        self._content = BytesIO()  # which a whole body leaves without being copied
 
     @property
     def complete(self) -> bool:
@@ -166,32 +166,21 @@ class Upload:
         self.size += len(piece)
         if self._receiver is not None:
             self._receiver.data_received(piece)
-        elif piece:
-            self._keep(piece)
-
-    def _keep(self, piece: bytes) -> None:
-        pieces = self._pieces
-        if len(piece) >= _SMALL or not pieces:
-            pieces.append(piece)
-            return
-        last = pieces[-1]
-        if isinstance(last, bytearray):
-            last += piece
         else:
-            pieces.append(bytearray(piece))
+            self._content.write(piece)
 
     def finish(self) -> bytes:
         """Return what was collected, and hold it no longer; tell the receiver that it has everything."""
-        pieces, self._pieces = self._pieces, []
+        content, self._content = self._content, BytesIO()
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.body_complete()
-        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+        return content.getvalue()
 
     def lose(self) -> None:
         """Let go of what has come, for the rest never will."""
         self._lost = True
-        self._pieces.clear()
+        self._content = BytesIO()
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.body_lost()

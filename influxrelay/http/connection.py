@@ -22,7 +22,7 @@ from influxrelay.http.refusals import INCOMPLETE, TOO_LARGE, TOO_MUCH
 from influxrelay.http.request import Request
 from influxrelay.http.responses import CONTINUE
 
-_EFFORT = 64  # of a slice of a body, above which others have their turn first
+_EFFORT = 64  # of slices of a body, above which others have their turn first
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -177,7 +177,7 @@ class HTTPConnection(Protocol):
             self._refuse(TOO_MUCH)
 
     def _read_body(self, upload: Upload) -> None:
-        framing, reader = upload.framing, self._reader
+        framing, reader, effort = upload.framing, self._reader, 0
         while reader.pending and not (upload.complete or upload.paused):
             try:
                 piece = reader.read_piece(framing)
@@ -189,7 +189,8 @@ class HTTPConnection(Protocol):
                 self._check(upload, len(piece))
             if self._upload is not upload:
                 return
-            if framing.effort > _EFFORT and reader.pending:
+            effort += framing.effort
+            if effort > _EFFORT and reader.pending:
                 self._go_on()
                 return
         if upload.complete and not upload.paused:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from io import BytesIO
 from typing import Any
 
 import attrs
@@ -23,6 +24,7 @@ NEWLINE = igzip.compress(b"\n", mtime=0)
 
 _INPUT = 64 * 1024  # bytes that are decoded at once: what follows a member's end is copied
 _OUTPUT = 256 * 1024  # bytes into which they are decoded, at most
+_AT_ONCE = 512 * 1024  # bytes that are looked through at once
 _LEVEL = 1  # of compression: the fast one
 _ERROR: Any = isal_zlib.error  # its stub takes the class for an instance
 _GZIP_FORMAT = 31  # zlib's wbits for a gzip header and a 32 KiB window
@@ -62,11 +64,11 @@ def gunzip_slowly(data: bytes, limit: int) -> Steps[bytes]:
 
     :raises InvalidRequest: 400 or 413.
     """
-    pieces = []
+    content = BytesIO()  # which the whole leaves without being copied
     for piece in decode_pieces(data, limit):
-        pieces.append(piece)
+        content.write(piece)
         yield len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return content.getvalue()
 
 
 @attrs.frozen
@@ -128,34 +130,35 @@ class _Reading:
 
     def read(self) -> Steps[Packed | None]:
         """Do it."""
-        pieces: list[bytes] = []
-        waiting, enough = 0, _OUTPUT // 2
+        block = BytesIO()
+        has_end, enough, counted = False, _OUTPUT // 2, 0
         for piece in decode_pieces(self._packed, self._limit):
-            pieces.append(piece)
-            waiting += len(piece)
+            has_end = has_end or b"\n" in piece
             grown = 0
-            if waiting >= enough:
-                text = b"".join(pieces)
+            block.write(piece)
+            if has_end and block.tell() >= enough:
+                text = block.getvalue()  # not a copy
                 end = text.rfind(b"\n") + 1
                 grown = yield from self._read_block(text[:end], last=False)
-                if self._closed and end:
-                    text, enough = text[end:], _OUTPUT // 2
+                if self._closed:
+                    has_end, enough, block = False, _OUTPUT // 2, BytesIO()
+                    block.write(text[end:])
                 else:  # a line that is longer than this, perhaps without end: do not look at it again and again
-                    enough = 2 * waiting
-                    grown += waiting
-                pieces, waiting = [text], len(text)
+                    enough = 2 * len(text)
+                del text  # or else the next piece would make it a copy
+            if block.tell() > max(counted, 2 * _OUTPUT):
+                grown += block.tell() - counted
+                counted = block.tell()
             yield grown
-        if waiting:
-            yield (yield from self._read_block(b"".join(pieces), last=True))
+        if block.tell():
+            yield (yield from self._read_block(block.getvalue(), last=True))
         if self._blank:
             return None
         return Packed(self._finish(), self._closed, self._lines, self._size)
 
     def _read_block(self, block: bytes, *, last: bool) -> Steps[int]:
         """Read a block, if it is one; return how many bytes more are in memory."""
-        if not block:
-            return 0
-        if is_finished(block, self._precision):
+        if len(block) <= _AT_ONCE and is_finished(block, self._precision):
             stamped, self._closed = block, True
         else:
             stamped, self._closed = yield from prepare_slowly(block, self._precision, self._now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from typing import Final
 
 from influxrelay.lineprotocol.clean_lines import BARE, BLANK, FINISHED
@@ -22,6 +23,9 @@ PRECISIONS: Final = {
 
 WINDOW = 64 * 1024  # bytes that regular expressions see at once, up to the end of a line
 _LONG = 512 * 1024  # bytes of a line that is not matched by them, but read step by step
+_COPIED = 1024 * 1024  # bytes that are copied at once
+_OPEN = b"\\"  # stands for a line that is too long to be read again: nothing is joined to it
+_NO_POINT = re.compile(rb"[ \t\0]*+(?:#|\Z)")  # a comment or a blank line
 _COUNTED = 16 * 1024  # bytes of the largest body whose lines are counted one by one
 _SAMPLE = 2048  # bytes of each sample of a larger one
 
@@ -72,45 +76,73 @@ def prepare(body: bytes, precision: bytes, now: int) -> tuple[bytes, bool]:
 def prepare_slowly(body: bytes, precision: bytes, now: int) -> Steps[tuple[bytes, bool]]:
     """Do what :func:`prepare` does, a millisecond or so at a time, whatever the lines are."""
     suffix = b" " + timestamp(precision, now)
-    done = bytearray()
-    pieces: list[bytes] = []
-    changed = False
+    result = _Result(body)
     last = b""  # the line before the position, if no regular expression has matched it
-    copied = position = edge = odd = 0  # what lies between the first two stays as it is
+    position = edge = odd = 0
     while position < len(body):
         if position >= edge:
             edge = window_end(body, position)
-            done += b"".join(pieces)
-            pieces.clear()
             if position:
+                yield from result.copy_up_to(position)
                 yield 0
         at_once = edge - position <= _LONG
         if at_once and (finished := FINISHED.match(body, position, edge)):
             position, last = finished.end(), b""
         elif at_once and (bare := BARE.match(body, position, edge)):
-            pieces += body[copied:position], bare[0].replace(b"\n", suffix + b"\n")
-            copied = position = bare.end()
-            last = b""
-            if not bare[0].endswith(b"\n"):
-                pieces.append(suffix)
+            stamped = bare[0].replace(b"\n", suffix + b"\n")
+            result.replace(position, bare.end(), stamped if stamped.endswith(b"\n") else stamped + suffix)
+            position, last = bare.end(), b""
         else:
             odd += 1
             if odd % OFTEN == 0:
                 yield 0
             end, _ = yield from find_line_end(body, position)
-            last = line = body[position:end]
-            stamped = yield from _stamp_line(line, suffix)
-            if stamped != line:
-                pieces += body[copied:position], stamped
-                copied = end
+            last, changed = yield from _read_line(body, position, end, suffix)
+            if changed:
+                result.replace(position, end, changed)
             position = end + 1
-        changed = changed or bool(pieces)
     mergeable = not last or (yield from ends_anywhere(last))
-    if not changed:
+    if not result.is_changed:
         return body, mergeable
-    pieces.append(body[copied:])
-    done += b"".join(pieces)
-    return bytes(done), mergeable
+    yield from result.copy_up_to(len(body))
+    return result.content(), mergeable
+
+
+class _Result:
+    """What becomes of a body: it is not copied before something in it changes, and then bit by bit.
+
+    :ivar is_changed: whether it is another one than before.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self.is_changed = False
+        self._before = memoryview(body)
+        self._pieces: list[bytes | memoryview] = []  # of what follows what is done
+        self._replaced = 0  # up to where the pieces go
+        self._done = BytesIO()  # which a whole body leaves without being copied once more
+
+    def replace(self, start: int, end: int, new: bytes) -> None:
+        """Put something else in the place of a part."""
+        self.is_changed = True
+        self._pieces += self._before[self._replaced : start], new
+        self._replaced = end
+
+    def copy_up_to(self, position: int) -> Steps[None]:
+        """Copy what precedes a position, if that is not as it was."""
+        if not self.is_changed:
+            return
+        self._pieces.append(self._before[self._replaced : position])
+        self._replaced = position
+        for piece in self._pieces:
+            for start in range(0, len(piece), _COPIED):
+                self._done.write(piece[start : start + _COPIED])
+                if len(piece) > _COPIED:
+                    yield 0
+        self._pieces.clear()
+
+    def content(self) -> bytes:
+        """Return it all."""
+        return self._done.getvalue()
 
 
 def window_end(body: bytes, position: int) -> int:
@@ -118,6 +150,16 @@ def window_end(body: bytes, position: int) -> int:
     if len(body) - position <= WINDOW:
         return len(body)
     return body.find(b"\n", position + WINDOW) + 1 or len(body)
+
+
+def _read_line(body: bytes, position: int, end: int, suffix: bytes) -> Steps[tuple[bytes, bytes]]:
+    """Return the line between two positions, or what stands for a very long one; and the stamped line if it changes."""
+    is_long = end - position > _COPIED
+    if is_long and _NO_POINT.match(body, position, end):
+        return _OPEN, b""
+    line = body[position:end]
+    stamped = yield from _stamp_line(line, suffix)
+    return _OPEN if is_long else line, b"" if stamped is line else stamped
 
 
 def _stamp_line(line: bytes, suffix: bytes) -> Steps[bytes]:
@@ -153,7 +195,7 @@ def is_blank_slowly(body: bytes) -> Steps[bool]:
             edge = window_end(body, position)
             if position:
                 yield 0
-        blank = BLANK.match(body, position, edge)
+        blank = BLANK.match(body, position, edge) if edge - position <= _LONG else None
         if blank is None:
             break
         position = blank.end()
@@ -163,8 +205,7 @@ def is_blank_slowly(body: bytes) -> Steps[bool]:
         if steps % OFTEN == 0:
             yield 0
         end, _ = yield from find_line_end(body, position)
-        line = body[position:end].lstrip(BLANKS)
-        if line and not line.startswith(b"#"):
+        if not _NO_POINT.match(body, position, end):
             return False
         position = end + 1
     return True
@@ -185,7 +226,12 @@ def count_lines(body: bytes) -> int:
         whole = sample[sample.find(b"\n") + 1 : sample.rfind(b"\n") + 1]
         lines += _newlines(whole)
         length += len(whole)
-    return round(size * lines / length) if lines else _newlines(body) + (body[-1:] not in b"\n")
+    if not lines and size <= _COPIED:
+        return _newlines(body) + (body[-1:] not in b"\n")
+    if not lines:  # they are long
+        length = body.rfind(b"\n", 0, _COPIED) + 1 or size
+        lines = _newlines(body[:length]) if length < size else 1
+    return round(size * lines / length)
 
 
 def _newlines(body: bytes) -> int:

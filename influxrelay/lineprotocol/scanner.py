@@ -30,11 +30,25 @@ _QUOTE, _COMMA, _EQUALS, _NEWLINE = b'",=\n'
 
 BOOLEAN = rb"t(?>rue)?+|T(?>rue|RUE)?+|f(?>alse)?+|F(?>alse|ALSE)?+"
 
+_WINDOW = 64 * 1024  # bytes that a regular expression goes through at once
+_LONGEST = 1024 * 1024  # bytes of a series, at the least, that InfluxDB refuses anyway; it takes 64 KB
+_FIELDS = 1000  # fields that one looks at at once
+
+
+def _runs(plain: bytes, last: bytes) -> dict[bool, re.Pattern[bytes]]:
+    """Match as much as there is of plain bytes and of backslashes with the byte that each escapes.
+
+    :param last: an escape where the end of the text is near, which is the key of that pattern.
+    """
+    escapes = {False: rb"\\.", True: last}
+    return {end: re.compile(rb"(?>" + plain + rb"++|" + each + rb")*+", re.DOTALL) for end, each in escapes.items()}
+
+
 # scanLine: a backslash escapes nothing if there are fewer than two bytes behind it.
 _ESCAPED = rb"\\.(?=.)|\\"
-_TO_FIELDS = re.compile(rb"(?>[^\\ \n]++|" + _ESCAPED + rb")*+", re.DOTALL)
-_TO_SIGN = re.compile(rb'(?>[^\\",=\n]++|' + _ESCAPED + rb")*+", re.DOTALL)
-_TO_QUOTE = re.compile(rb'(?>[^\\"]++|' + _ESCAPED + rb")*+", re.DOTALL)
+_TO_FIELDS = _runs(rb"[^\\ \n]", _ESCAPED)
+_TO_SIGN = _runs(rb'[^\\",=\n]', _ESCAPED)
+_TO_QUOTE = _runs(rb'[^\\"]', _ESCAPED)
 
 # scanKey, scanFields, scanNumber, scanBoolean, walkFields and scanTime.
 _EXACT_KEY = rb"[^ ,=\\]++|\\++[ ,=]?+"
@@ -43,8 +57,8 @@ WHOLE_SERIES = (
     rb"(?>,(?>" + _EXACT_KEY + rb")++=(?:=|" + _EXACT_KEY + rb")(?>" + _EXACT_KEY + rb")*+)*+"
 )
 _EXACT_SERIES = re.compile(WHOLE_SERIES + rb"(?= )[ \t\0]*+")
-_TO_FIELD_SIGN = re.compile(rb'(?>[^\\",= ]++|\\.?+)*+', re.DOTALL)
-_TO_FIELD_QUOTE = re.compile(rb'(?>[^\\"]++|\\.?+)*+', re.DOTALL)
+_TO_FIELD_SIGN = _runs(rb'[^\\",= ]', rb"\\.?+")
+_TO_FIELD_QUOTE = _runs(rb'[^\\"]', rb"\\.?+")
 _NUMBER = re.compile(rb"(?:(-?+[0-9]++)([iu])|-?+(?:[0-9]++\.?+[0-9]*+|\.[0-9]++)(?>[eE][+-]?+[0-9]++)?+)(?=[, ]|\Z)")
 _TRUTH = re.compile(rb"(?:" + BOOLEAN + rb")(?=[, ]|\Z)")
 _MISSING = re.compile(rb"=(?:(?<=[^\\][ ,]=)|[, ]|\Z)")  # a field key or value
@@ -52,7 +66,7 @@ _PAIRS = re.compile(
     rb"(?>"
     rb"(?>[^=\\]++|\\++=?+)*+=(?=.)"
     rb'(?>[^",\\]++|\\["\\]?+|"(?>[^"\\]++|\\["\\]?+)*+(?:"|\Z))*+,?+'
-    rb")*+",
+    rb"){1,%d}+" % _FIELDS,
     re.DOTALL,
 )
 
@@ -73,6 +87,8 @@ def run(steps: Steps[T]) -> T:
 def find_line_end(body: bytes, position: int) -> Steps[tuple[int, bool]]:
     """Find the end of the line that begins here, as ``scanLine`` does, and whether no quote is open there."""
     position = _skip(_TO_FIELDS, body, position)
+    if position < 0:
+        position = yield from _skip_on(_TO_FIELDS, body, position)
     equals = commas = steps = 0
     while position < len(body) and (sign := body[position]) != _NEWLINE:
         steps += 1
@@ -80,6 +96,8 @@ def find_line_end(body: bytes, position: int) -> Steps[tuple[int, bool]]:
             yield 0
         if sign == _QUOTE and equals > commas:
             position = _skip(_TO_QUOTE, body, position + 1)
+            if position < 0:
+                position = yield from _skip_on(_TO_QUOTE, body, position)
             if position == len(body):
                 return position, False
         elif sign == _EQUALS:
@@ -87,6 +105,8 @@ def find_line_end(body: bytes, position: int) -> Steps[tuple[int, bool]]:
         elif sign == _COMMA:
             commas += 1
         position = _skip(_TO_SIGN, body, position + 1)
+        if position < 0:
+            position = yield from _skip_on(_TO_SIGN, body, position)
     return position, True
 
 
@@ -106,7 +126,9 @@ def ends_anywhere(line: bytes) -> Steps[bool]:
 
 def find_fields_end(line: bytes, *, unsigned: bool = True) -> Steps[int | None]:
     """Find where the fields of a line end, as ``parsePoint`` reads it; None if it is malformed up to there."""
-    series = _EXACT_SERIES.match(line)
+    series = _EXACT_SERIES.match(line, 0, _LONGEST)
+    if series is not None and series.end() == _LONGEST:  # which may be among the blanks behind it
+        series = _EXACT_SERIES.match(line)
     if series is None:
         return None
     start = position = series.end()
@@ -120,16 +142,31 @@ def find_fields_end(line: bytes, *, unsigned: bool = True) -> Steps[int | None]:
             position = _after_equals(line, position, unsigned=unsigned)
             if position < 0:
                 return None
-        elif sign == b'"' and equals > commas:
-            position = _skip(_TO_FIELD_QUOTE, line, position + 1) + 1
+        else:
+            quoted = sign == b'"' and equals > commas
+            commas += sign == b","
+            runs = _TO_FIELD_QUOTE if quoted else _TO_FIELD_SIGN
+            position = _skip(runs, line, position + (sign in b'",'))
+            if position < 0:
+                position = yield from _skip_on(runs, line, position)
+            position += quoted
             if position > len(line):
                 return None
-        else:
-            commas += sign == b","
-            position = _skip(_TO_FIELD_SIGN, line, position + (sign in b'",'))
-    if equals != commas + 1 or not _PAIRS.fullmatch(line, start, position):
+    if equals != commas + 1 or not (yield from _are_pairs(line, start, position)):
         return None
     return position
+
+
+def _are_pairs(line: bytes, start: int, end: int) -> Steps[bool]:
+    """Tell whether there is nothing but pairs of keys and values between two positions."""
+    while start < end:
+        pairs = _PAIRS.match(line, start, end)
+        if pairs is None:
+            return False
+        start = pairs.end()
+        if start < end:
+            yield 0
+    return True
 
 
 def fields_end(line: bytes, *, unsigned: bool = True) -> int | None:
@@ -165,7 +202,20 @@ def integer(digits: bytes) -> int:
     return sign * int(digits[:21] or b"0")
 
 
-def _skip(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
-    """Find where a pattern that may match nothing stops."""
-    match = pattern.match(text, position)
-    return match.end() if match else position
+def _skip(runs: dict[bool, re.Pattern[bytes]], text: bytes, position: int) -> int:
+    """Find where a run stops; if that is further away than is looked at once, return how far it goes, negated by ~."""
+    window = position + _WINDOW
+    if window >= len(text):
+        match = runs[True].match(text, position)
+        return match.end() if match else position
+    match = runs[False].match(text, position, window)
+    end = match.end() if match else position
+    return end if end < window - 1 else ~end
+
+
+def _skip_on(runs: dict[bool, re.Pattern[bytes]], text: bytes, position: int) -> Steps[int]:
+    """Find where a run stops of which :func:`_skip` has found only a part."""
+    while position < 0:
+        yield 0
+        position = _skip(runs, text, ~position)
+    return position

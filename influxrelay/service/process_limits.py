@@ -1,13 +1,17 @@
-"""Limits of the process: open files, and how often Python looks for garbage."""
+"""Limits of the process: open files, how often Python looks for garbage, and what the C library keeps of memory."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import resource
 from collections.abc import Sequence
 
 MOST_FILES = 65536  # open files to ask for; a higher limit would only cost memory
 _RESERVED = 64  # for the log, the journals, the ports, the commands and the pings
+_LARGE = 1024 * 1024  # bytes of a piece of memory that goes back to the system at once
+_SPARE = 8 * 1024 * 1024  # bytes of smaller ones at the end of the heap that do not
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _THRESHOLDS = (10_000, 20, 100)  # see gc.set_threshold(); Python's own are 700, 10, 10
 
 
@@ -46,3 +50,14 @@ def collect_less_garbage() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)
+
+
+def keep_less_memory() -> None:
+    """Let the memory of large bodies go back to the system as soon as it is free, and grow without being copied.
+
+    Else glibc keeps up to 64 MB, once the first large body has come, and copies a body of 25 MB while it grows.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not every C library has it
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_TRIM_THRESHOLD, _SPARE)

@@ -22,8 +22,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from influxrelay.transport.addresses import to_address
+from influxrelay.transport.turns import turns_of
 
-_PART = 64 * 1024  # bytes that a connection receives in a turn of the loop; uvloop would read 8 MB of a fast sender
+_SMALL = 4096  # bytes of a piece that is delivered at once, whatever others have brought in the same turn
+_FULL = 200 * 1024  # bytes of a piece behind which more is waiting: loops read up to 256 KB at a time
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, for no time at all
 
 
@@ -35,8 +37,8 @@ def _ignore(data: object) -> None:
 class LoopConnection(asyncio.Protocol):
     """The protocol that the event loop sees, and the transport that the Twisted protocol sees.
 
-    What is called for each piece of data costs next to nothing: :attr:`write` is the method of the loop's transport,
-    and :meth:`data_received` looks at the size only.
+    What is called for each small piece of data costs next to nothing: :attr:`write` is the method of the loop's
+    transport, and :meth:`data_received` looks at the size only. Of large pieces each turn of the loop has its share.
 
     :param build: makes the Twisted protocol when there is a connection; None refuses it.
     :param sock: the connected socket, which belongs to the loop's transport.
@@ -68,6 +70,7 @@ class LoopConnection(asyncio.Protocol):
         self._build = build
         self._socket = sock
         self._loop = loop
+        self._turns = turns_of(loop)
         self._peer = to_address(sock.getpeername()) if peer is None else peer
         self._host: Any = None
 
@@ -98,34 +101,39 @@ class LoopConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
-        """Pass on what has come; of much at once a part in each turn, so that others have theirs."""
-        if len(data) <= _PART and self._reading:  # uvloop reads once before a pause asked for at the beginning
+        """Pass on what has come; a large piece only if others have not brought much in this turn."""
+        if len(data) <= _SMALL and self._reading:  # uvloop reads once before a pause asked for at the beginning
             self._deliver(data)
-        else:
+        elif self._reading and len(data) < _FULL and not self._turns.is_over:
+            self._turns.spend(self._deliver_large, data)
+        else:  # not even read any more before it is its turn: that takes time, too
             self._transport.pause_reading()
             self._rest += data
-            self._deliver_part()
+            if self._reading:
+                self._read_on()
 
-    def _deliver_part(self) -> None:
-        self._has_turn = False
-        if not self._reading:
-            return
-        part, self._rest = self._rest[:_PART], self._rest[_PART:]
+    def _deliver_large(self, data: bytes) -> None:
         try:
-            self._deliver(part)
+            self._deliver(data)
         except Exception:  # noqa: BLE001 (as the loop does where it calls the protocol itself)
             self._log.failure("unexpected error in a protocol")
             self._abort(Failure())
+
+    def _deliver_rest(self) -> None:
+        self._has_turn = False
         if self._reading:
-            self._read_on()
+            rest, self._rest = self._rest, b""
+            self._turns.spend(self._deliver_large, rest)
+            if self._reading:
+                self._read_on()
 
     def _read_on(self) -> None:
-        """Deliver what is left of the last piece, then read again."""
+        """Deliver what has come meanwhile, then read again."""
         if not self._rest:
             self._transport.resume_reading()
         elif not self._has_turn:
             self._has_turn = True
-            self._loop.call_soon(self._deliver_part)
+            self._turns.wait(self._deliver_rest)
 
     def eof_received(self) -> bool:
         """Tell the protocol that the other end sends no more; return whether to keep this end open."""

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -38,6 +39,7 @@ class TLSConnection(Protocol):
     :ivar disconnecting: whether the connection is being closed from this end.
     """
 
+    _log = Logger()
     _inner: Any = None
     _shaken = False
     _closed = False
@@ -269,7 +271,16 @@ class TLSConnection(Protocol):
         self._reading = True
         self._below.resumeProducing()
         if self._shaken and (self._incoming.pending or self._tls.pending()):
-            self._reactor.callLater(0, self._read)
+            self._reactor.callLater(0, self._read_rest)
+
+    def _read_rest(self) -> None:
+        """Hand on what had come before the pause; a mistake there ends the connection, as it does elsewhere."""
+        try:
+            self._read()
+        except Exception:  # noqa: BLE001 (a mistake in one connection must not be felt by others)
+            self._log.failure("unexpected error in a protocol")
+            self._problem = Failure()
+            self.abortConnection()
 
     def stopProducing(self) -> None:
         """Close the connection."""

@@ -140,20 +140,6 @@ class UploadTests(SynchronousTestCase):
         self.assertEqual(upload.finish(), b"".join(pieces))
         self.assertEqual(upload.finish(), b"")
 
-    def test_one_piece(self) -> None:
-        """A single piece is the body, as the same object."""
-        piece = b"x" * 5000
-        upload = Upload(SizedBody(1))
-        upload.take(piece)
-        self.assertIs(upload.finish(), piece)
-
-    def test_small_pieces(self) -> None:
-        """Small pieces do not become an object each."""
-        upload = Upload(SizedBody(1))
-        for _ in range(10_000):
-            upload.take(b"ab")
-        self.assertLess(len(upload._pieces), 3)
-
     def test_received(self) -> None:
         """A receiver gets each piece, says when to pause, and is told of the end."""
         resumed: list[str] = []

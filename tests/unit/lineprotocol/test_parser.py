@@ -6,6 +6,7 @@ has to agree with them, and then serves to check the regular expressions with ar
 
 from __future__ import annotations
 
+import re
 from random import Random
 from unittest.mock import patch
 
@@ -183,6 +184,7 @@ class BlankTests(SynchronousTestCase):
                 self.assertEqual(count_lines(body), count, (length, count))
                 self.assertEqual(count_lines(body[:-1]), count, (length, count))
         self.assertEqual(count_lines(b"x" * 100_000), 1)
+        self.assertEqual(count_lines(b"x" * 3_000_000), 1)
         self.assertEqual(count_lines(b"\n" * 100_000), 100_000)
         random = Random(5)
         for _ in range(20):
@@ -259,9 +261,16 @@ class PropertyTests(SynchronousTestCase):
     def test_slices(self, body: bytes, window: int, long: int) -> None:
         """Wherever the work is cut, the result is the same."""
         expected = (prepare(body, b"ns", NOW), is_blank(body))
-        with patch.multiple(parser, WINDOW=window, _LONG=long, OFTEN=1), patch.object(scanner, "OFTEN", 1):
+        pairs = re.compile(scanner._PAIRS.pattern.replace(b"{1,1000}", b"{1,2}"), re.DOTALL)
+        with (
+            patch.multiple(parser, WINDOW=window, _LONG=long, OFTEN=1),
+            patch.multiple(scanner, _WINDOW=window + 1, _PAIRS=pairs, OFTEN=1),
+        ):
             found = (run(prepare_slowly(body, b"ns", NOW)), run(is_blank_slowly(body)))
+            with patch.object(parser, "_COPIED", window):
+                copied = run(prepare_slowly(body, b"ns", NOW))[0]
         self.assertEqual(found[0], expected[0])
+        self.assertEqual(copied, expected[0][0])
         self.assertEqual(found[1] and body[:1] in b"# \t\0\n", expected[1])
 
     @settings(max_examples=500)
@@ -307,7 +316,10 @@ class SliceTests(SynchronousTestCase):
             b"cpu " + b"f=1," * 20_000 + b"g=bad\n",
             b"cpu " + b"f=1," * 200_000,
             b"cpu " + b"," * 500_000,
+            b"#" * 1_000_000,
+            b"\\" * 1_000_000,
+            b'cpu s="' + b"\\a" * 500_000,
         ):
-            body = b"x v=1 1\n" + unit * (1_000_000 // len(unit))
+            body = b"x v=1 1\n" + unit * max(1_000_000 // len(unit), 1)
             self.assertGreater(sum(1 for _ in prepare_slowly(body, b"ns", NOW)), 10, unit[:20])
         self.assertGreater(sum(1 for _ in is_blank_slowly(b"# comment\n" * 100_000)), 10)
