@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from influxrelay.core.errors import JournalError
 from influxrelay.journal.corruption import move_aside
 from influxrelay.journal.housekeeping import Housekeeper
 from influxrelay.journal.interface import Key, Positions
+from influxrelay.journal.ledger import FILE
 from influxrelay.journal.recovery import Findings
 from influxrelay.journal.store import Store
 from influxrelay.journal.worker import no_answer
@@ -31,14 +32,18 @@ def open_store(directory: Path, full_sync: bool, now: float, *, may_upgrade: boo
     return _told(Store(directory, full_sync=full_sync, now=now, may_upgrade=may_upgrade))
 
 
-def check_disk(directory: Path, seconds: float) -> None:
+def check_disk(directory: Path, seconds: float) -> Callable[[], None] | None:
     """Write something, and wait for no longer than this; what is wrong with the directory shows when it is opened.
 
+    :return: removes what is begun there from now on; None if there is a journal already.
     :raises JournalError: the disk has not answered.
     """
+    remove: Callable[[], None] | None = None
 
     def write() -> None:
+        nonlocal remove
         with suppress(OSError):
+            remove = _remover(directory)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             path = directory / "start"
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -49,6 +54,23 @@ def check_disk(directory: Path, seconds: float) -> None:
     thread.join(seconds)
     if thread.is_alive():
         raise JournalError(f"{directory}: {no_answer(seconds)}")
+    return remove
+
+
+def _remover(directory: Path) -> Callable[[], None] | None:
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    before = [] if missing else list(directory.iterdir())
+    if directory / FILE in before:
+        return None
+
+    def remove() -> None:
+        for path in directory.iterdir():
+            if path not in before:
+                path.unlink()
+        for each in missing:
+            each.rmdir()
+
+    return remove
 
 
 def open_anew(directory: Path, full_sync: bool, now: float, error: Exception) -> Store:  # noqa: FBT001

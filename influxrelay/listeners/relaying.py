@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 
 from influxrelay.config.settings import HTTPOutputConfig, ListenerConfig
 from influxrelay.core.errors import JournalError
@@ -16,6 +18,7 @@ from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.standing import Outlook
 from influxrelay.journal.interface import Key, Positions
 from influxrelay.journal.opening import check_disk
+from influxrelay.journal.worker import in_thread
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.factory import (
     http_outputs,
@@ -44,6 +47,7 @@ class Relaying(PortService):
     is_answering = True
     fan_outs: list[FanOut]
     _journal_open = False
+    _remove_journal: Callable[[], None] | None = None  # if there was none before it was opened
 
     def __init__(self, config: ListenerConfig, reactor: Any) -> None:
         self.name = config.name
@@ -115,9 +119,10 @@ class Relaying(PortService):
             cannot_start(self.log, f"influxrelay: {error}")
         super().startService()
 
-    def open_journal(self) -> Backlogs:
+    def open_journal(self, *, may_change: bool = True) -> Backlogs:
         """Open the journal, if there is one; may take a while, and be done in another thread.
 
+        :param may_change: whether to register the backends, and to upgrade or mend what is there.
         :return: where the last process stopped, for :meth:`resume`.
         :raises JournalError: it cannot be used.
         """
@@ -127,11 +132,21 @@ class Relaying(PortService):
         try:
             if journal.shared:
                 raise JournalError(f"{journal.directory}: this version cannot share journals yet")  # noqa: TRY301
-            check_disk(self.writer.directory, journal.timeout)
-            positions = self.writer.open(self._backends_of_journal())
+            self._remove_journal = check_disk(self.writer.directory, journal.timeout)
+            positions = self.writer.open(self._backends_of_journal() if may_change else None)
         except JournalError as error:
             raise JournalError(f"{self.name}: {error}") from error
         return {sender.name: positions[sender.backlog] for sender in self.senders if sender.backlog in positions}
+
+    async def give_up_journal(self) -> None:
+        """Close a journal that comes to nothing, and remove it if there was none before it was opened."""
+        if self.writer is not None and self.config.journal is not None:
+            await self.writer.stop()
+            if self._remove_journal is not None:
+                removed = in_thread(self._reactor, "remove", self._remove_journal)
+                removed.addTimeout(self.config.journal.timeout, self._reactor)
+                with suppress(OSError, TimeoutError):  # of the disk, and of Twisted if it does not answer
+                    await removed
 
     def resume(self, backlogs: Backlogs) -> None:
         """Begin to work with the journal, and read on from where the last process stopped; once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
 
@@ -41,7 +42,10 @@ class Transaction:
             except Exception:  # noqa: BLE001 (half of a configuration would be worse)
                 self._log.failure("unexpected error in a step of a reload")
 
-    def take_back(self) -> None:
-        """Undo what was done."""
+    async def take_back(self) -> None:
+        """Undo what was done, one after the other; a mistake in one step keeps no other from being undone."""
         for call in reversed(self._back):
-            call()
+            try:
+                await maybeDeferred(call)
+            except Exception:  # noqa: BLE001 (half of it would be worse)
+                self._log.failure("unexpected error in undoing a step of a reload")

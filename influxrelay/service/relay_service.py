@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from prometheus_client.core import Metric
@@ -246,16 +247,16 @@ class RelayService(MultiService):
                 after[new.name] = listener
                 await listener.prepare(new, steps)
             for new in plan.added:
-                after[new.name] = await self._prepare_new(new, steps)
+                after[new.name] = await self._prepare_new(new, steps, check=check)
             # From here on all happens in one turn of the reactor.
             self._open_ports(config, [(after[new.name], new) for _, new in plan.kept], steps)
             for new in plan.added:
                 after[new.name].listen_for(steps)
         except BaseException:
-            steps.take_back()
+            await steps.take_back()
             raise
         if check:
-            steps.take_back()
+            await steps.take_back()
             return steps.told
         steps.later(self._set_listeners, config, after)
         steps.take()
@@ -265,11 +266,11 @@ class RelayService(MultiService):
         if self._stopping or not self.running:
             raise _StoppingError("the relay is shutting down")
 
-    async def _prepare_new(self, config: ListenerConfig, steps: Transaction) -> Listener:
+    async def _prepare_new(self, config: ListenerConfig, steps: Transaction, *, check: bool) -> Listener:
         listener = make_listener(config, self._reactor, self._sockets)
         if listener.writer is not None:
-            steps.back(listener.writer.stop)
-            opened = in_thread(self._reactor, "open", listener.open_journal)
+            steps.back(lambda: Deferred.fromCoroutine(listener.give_up_journal()))
+            opened = in_thread(self._reactor, "open", partial(listener.open_journal, may_change=not check))
             steps.later(listener.resume, await opened)
         return listener
 

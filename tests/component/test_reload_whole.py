@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import signal
 import socket
 import sys
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -142,6 +145,55 @@ class WholeTests(ReloadCase):
         self.write("[")
         with self.assertRaisesRegex(Refused, "not valid TOML"):
             await self.service.reload(check=True)
+
+    async def test_nothing_is_left_of_a_check(self) -> None:
+        """A check leaves no file, port or open journal behind, and of journals that are there already no other bytes.
+
+        Nor does a reload that is refused in the end.
+        """
+        one = self.backend()
+        used, empty, new = self.directory / "used", self.directory / "empty", self.directory / "deep" / "new"
+        sockets = self.directory / "sockets"
+        for each in (empty, sockets):
+            each.mkdir()
+        (empty / "lost+found").mkdir()
+        old = http(to(one), listener=f'journal = "{used}"')
+        self.start(old)
+        self.assertEqual((await self.submit()).status, 204)
+        other = http(to(one, "other"), bind=f"{LOOPBACK}:{free_port()}").replace("main", "other")
+        for _ in range(2):  # the second waits until nobody has the first journal open
+            await self.reload(other)
+        listeners = [
+            http(to(self.backend(), name), bind=f"{LOOPBACK}:{free_port()}", listener=f'journal = "{directory}"')
+            for name, directory in (("a", used), ("b", empty), ("c", new))
+        ]
+        more = "\n".join(text.replace("main", str(number)) for number, text in enumerate(listeners))
+        before = self.left()
+        top = f'admin-socket = "{sockets / "admin.sock"}"\n[admin]\nbind-addr = "{LOOPBACK}:{free_port()}"\n'
+        good = top + other + "\n" + more
+        self.write(good)
+        for _ in range(2):
+            self.assertEqual(len((await self.service.reload(check=True))["changes"]), 5)
+            self.assertEqual(self.left(), before)
+        with socket.socket() as taken:
+            taken.bind((LOOPBACK, 0))
+            bad = http(to(one), bind=f"{LOOPBACK}:{taken.getsockname()[1]}").replace("main", "bad")
+            self.assertIn("cannot listen on", await self.refused(f"{good}\n{bad}"))
+        self.assertEqual(
+            {each for each in self.left() if "used" not in each}, {each for each in before if "used" not in each}
+        )
+        self.assertEqual(len(await self.reload(good)), 5)
+
+    def left(self) -> dict[str, str]:
+        """Return what is in the directory, by a digest of its content, and what this process has open."""
+        paths = [each for each in self.directory.rglob("*") if each != self.path]
+        found = {str(each): sha256(each.read_bytes()).hexdigest() if each.is_file() else "" for each in paths}
+        for each in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                target = str(each.readlink())
+                if str(self.directory) in target:
+                    found[f"open: {target}"] = ""
+        return found
 
     async def test_check_leaves_nothing(self) -> None:
         """Checks of a file with one more output register nothing with the journal; the reload does."""
