@@ -39,6 +39,8 @@ class NatsServer(Server):
 
     :ivar port: for clients.
     :ivar settings: more of its configuration, read at the next start.
+    :ivar file: a configuration to use instead of that.
+    :ivar variables: of its environment.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class NatsServer(Server):
         self.settings = settings
         self.routes: list[str] = []
         self.cluster_port = 0
+        self.file: Path | None = None
+        self.variables: dict[str, str] = {}
         self._program = program
         super().__init__(directory, [self.port, self.monitor])
 
@@ -64,6 +68,15 @@ class NatsServer(Server):
     def store(self) -> Path:
         """Where it keeps its streams."""
         return self.directory / "store"
+
+    @property
+    def addresses(self) -> str:
+        """Its address, as a URL has it."""
+        return f"{LOOPBACK}:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """Return the server's environment."""
+        return {**super().environment(), **self.variables}
 
     def command(self) -> list[str]:
         """Write the configuration file, and return the command."""
@@ -83,8 +96,9 @@ class NatsServer(Server):
                 f"cluster {{\n  name: test\n  listen: {LOOPBACK}:{self.cluster_port}\n  no_advertise: true\n"
                 f"  advertise: {nowhere}\n  routes: [{routes}]\n}}"
             )
-        file = self.directory / "nats.conf"
-        file.write_text("\n".join([*lines, ""]))
+        file = self.file or self.directory / "nats.conf"
+        if self.file is None:
+            file.write_text("\n".join([*lines, ""]))
         return [self._program or str(nats_server_path()), "-c", str(file)]
 
     def is_ready(self) -> bool:

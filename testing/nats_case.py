@@ -8,6 +8,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -33,22 +34,26 @@ def _shared_cluster() -> NatsCluster:
     return cluster
 
 
-class NatsCase(TestCase):
-    """A cluster of three, and two engines."""
+class EngineCase(TestCase):
+    """Engines that end with the test.
+
+    :ivar stream: what the engines' stream is called.
+    """
 
     timeout = 240
     limits = JournalLimits(10_000_000)
+    stream = "relay"
 
-    def cluster(self) -> NatsCluster:
-        """Return servers that the test may kill; all tests without wishes have the same."""
-        return _shared_cluster()
+    @property
+    def directory(self) -> Path:
+        """Return a directory for servers, which is removed at the end."""
+        if self._directory is None:
+            made = tempfile.mkdtemp(prefix="nats-")
+            self.addCleanup(shutil.rmtree, made, ignore_errors=True)
+            self._directory = Path(made) / "servers"
+        return self._directory
 
-    async def setUp(self) -> None:  # type: ignore[override] # Twisted takes it
-        """Start the servers, and connect both engines."""
-        self.servers = await deferToThread(self.cluster)
-        self.stream = f"relay{next(_numbers)}"
-        self.one: Any = await self.connected(self.servers.addresses)
-        self.two: Any = await self.connected(self.servers.addresses)
+    _directory: Path | None = None
 
     def engine(self, addresses: str, **more: Any) -> NatsEngine:
         """Return an engine that ends with the test."""
@@ -62,6 +67,21 @@ class NatsCase(TestCase):
         engine = self.engine(addresses, **more)
         await engine.connect()
         return engine
+
+
+class NatsCase(EngineCase):
+    """A cluster of three, and two engines."""
+
+    def cluster(self) -> NatsCluster:
+        """Return servers that the test may kill; all tests without wishes have the same."""
+        return _shared_cluster()
+
+    async def setUp(self) -> None:  # type: ignore[override] # Twisted takes it
+        """Start the servers, and connect both engines."""
+        self.servers = await deferToThread(self.cluster)
+        self.stream = f"relay{next(_numbers)}"
+        self.one: Any = await self.connected(self.servers.addresses)
+        self.two: Any = await self.connected(self.servers.addresses)
 
     async def done(self, deferred: Deferred[Any]) -> Any:
         """Wait for a result."""

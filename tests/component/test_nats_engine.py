@@ -29,6 +29,10 @@ class NatsEngineTests(SynchronousTestCase):
         """The engine does all that engines do."""
         self.run_on_uvloop("tests.component.nats_engine")
 
+    def test_checks(self) -> None:
+        """It says what servers do not promise."""
+        self.run_on_uvloop("tests.component.nats_checks")
+
     def test_faults(self) -> None:
         """It survives whatever happens to servers."""
         self.run_on_uvloop("tests.component.nats_faults")

@@ -198,7 +198,7 @@ class Provision:
         silent = sorted(having - {each.name for each in asked})
         if not asked:
             problems.append("the servers do not say whether they have sync_interval: always")
-        elif len(silent) * 2 >= len(having):
+        elif silent and len(silent) * 2 >= len(having):
             problems.append(f"{', '.join(silent)} did not say whether it has sync_interval: always")
         elif silent:
             self._log.info(

@@ -1,0 +1,205 @@
+"""What the engine makes of servers and streams; to be run on a reactor on asyncio by ``test_nats_engine``."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+
+from influxrelay.core.errors import JournalError
+from influxrelay.journal.records import JournalLimits
+from influxrelay.journal.shared.interface import Unfit
+from testing.certificates import Authority
+from testing.logs import watch_log
+from testing.nats import ACCOUNTS, DebianNatsServer, NatsCluster, NatsServer
+from testing.nats_case import EngineCase
+from testing.servers import LOOPBACK, PROJECT, free_port
+
+UNSAFE = "the loss of a server or of power may cost acknowledged writes"
+
+
+class CheckCase(EngineCase):
+    """Connects to servers of all kinds."""
+
+    async def started(self, server: NatsServer | NatsCluster) -> str:
+        """Start servers that end with the test, and return their addresses."""
+        self.addCleanup(server.stop)
+        await deferToThread(server.start)
+        return server.addresses
+
+    async def line(self, addresses: str, **more: Any) -> str:
+        """Return the line that refuses to use a server."""
+        try:
+            await self.engine(addresses, **more).connect()
+        except Unfit as error:
+            return str(error)
+        raise AssertionError("it was not refused")
+
+
+class PromiseTests(CheckCase):
+    """What is promised, refused, and said."""
+
+    async def test_all_is_well(self) -> None:
+        """Three servers that sync always: nothing is to be said, even while one of them is down."""
+        logged = watch_log(self)
+        cluster = NatsCluster(self.directory)
+        addresses = await self.started(cluster)
+        await self.connected(addresses, full_sync=True)
+        self.assertEqual(logged, [])
+        cluster.servers[2].kill()
+        await self.connected(addresses, full_sync=True)
+        (line,) = logged
+        self.assertIn("n3 could not be checked; make sure that it is configured as the others are", line)
+
+    async def test_no_sync(self) -> None:
+        """Servers that sync now and then are named: in a warning, or where ``full`` refuses them."""
+        addresses = await self.started(NatsCluster(self.directory, sync="2m"))
+        logged = watch_log(self)
+        await self.connected(addresses)
+        what = "; ".join(f"n{number} has no sync_interval: always" for number in (1, 2, 3))
+        self.assertEqual(logged, [f"nats://{addresses}/relay: {UNSAFE}: {what}"])
+        line = await self.line(addresses, full_sync=True)
+        self.assertEqual(line, f'nats://{addresses}/relay: refused, since journal-sync is "full": {what}')
+
+    async def test_nobody_says(self) -> None:
+        """An account that may not ask how servers are configured cannot know."""
+        settings = re.sub(r"(?m)^ *imports.*$", "", ACCOUNTS)
+        addresses = await self.started(NatsCluster(self.directory, settings=settings))
+        line = await self.line(addresses, full_sync=True)
+        self.assertIn("the servers do not say whether they have sync_interval: always", line)
+
+    async def test_one_server(self) -> None:
+        """One server has one replica, which works and promises little."""
+        addresses = await self.started(NatsServer(self.directory))
+        logged = watch_log(self)
+        engine = await self.connected(addresses)
+        self.assertEqual(await engine.log.publish("relay.log", b"a", msg_id="1"), 1)
+        what = "the stream relay has 1 replica instead of 3"
+        self.assertEqual(logged, [f"nats://{addresses}/relay: {UNSAFE}: {what}"])
+        self.assertIn(what, await self.line(addresses, full_sync=True))
+
+    async def test_debian(self) -> None:
+        """Debian's server is too old: it works, but for what it cannot promise."""
+        addresses = await self.started(DebianNatsServer(self.directory))
+        logged = watch_log(self)
+        engine = await self.connected(addresses)
+        self.assertEqual(await engine.log.publish("relay.log", b"a", msg_id="1"), 1)
+        (line,) = logged
+        self.assertIn("n1 has version 2.9.10, older than 2.12.3; n1 has no sync_interval: always", line)
+        self.assertIn("n1 has version 2.9.10, older than 2.12.3", await self.line(addresses, full_sync=True))
+
+    async def test_shipped_files(self) -> None:
+        """The configurations in ``etc/nats`` promise everything, and let nobody in who has no password."""
+        shutil.copytree(PROJECT / "etc" / "nats", self.directory)
+        cluster = NatsCluster(self.directory)
+        routes = {f"nats{number}:6222": f"{LOOPBACK}:{free_port()}" for number in (1, 2, 3)}
+        for number, server in enumerate(cluster.servers, 1):
+            text = (self.directory / f"nats{number}.conf").read_text()
+            changes = {
+                "0.0.0.0:4222": f"{LOOPBACK}:{server.port}",
+                "127.0.0.1:8222": f"{LOOPBACK}:{server.monitor}",
+                "0.0.0.0:6222": routes[f"nats{number}:6222"],
+                "/var/lib/nats": str(server.directory / "store"),
+                **routes,
+            }
+            for shipped, ours in changes.items():
+                self.assertIn(shipped, text)
+                text = text.replace(shipped, ours)
+            server.file = self.directory / f"ours{number}.conf"
+            server.file.write_text(text)
+            server.variables = {"INFLUXRELAY_NATS_PASSWORD": "p4ss", "INFLUXRELAY_NATS_ADMIN_PASSWORD": "adm1n"}
+        addresses = await self.started(cluster)
+        credentials = self.directory / "credentials"
+        credentials.write_text("relay:p4ss\n")
+        logged = watch_log(self)
+        await self.connected(addresses, full_sync=True, credentials_file=str(credentials))
+        self.assertEqual(logged, [])
+        self.assertIn("Authorization Violation", await self.line(addresses, timeout=2.0))
+
+
+class ConnectionTests(CheckCase):
+    """What the relay shows, and what the servers show."""
+
+    async def test_credentials(self) -> None:
+        """A password, an NKey; what is wrong is told without a secret."""
+        seed = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
+        public = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
+        settings = f"authorization {{ users: [{{user: u, password: hunter2}}, {{nkey: {public}}}] }}"
+        addresses = await self.started(NatsServer(self.directory, settings=settings))
+        for content, wrong in (
+            ("u:hunter2\n", ""),
+            (f"-----BEGIN USER NKEY SEED-----\n{seed}\n", ""),
+            ("u:hunter3", "Authorization Violation"),
+            ("hunter3", "neither NATS credentials nor the seed of a user's NKey nor USER:PASSWORD"),
+            (seed.replace("SUACSSL3", "SUACSSL4"), "the seed of the NKey has a wrong checksum"),
+        ):
+            file = self.directory / "credentials"
+            file.write_text(content)
+            if not wrong:
+                await self.connected(addresses, credentials_file=str(file))
+                continue
+            line = await self.line(addresses, credentials_file=str(file), timeout=1.0)
+            self.assertIn(wrong, line)
+            self.assertNotIn("hunter", line)
+            self.assertNotIn(seed[8:], line)
+        self.assertIn("Authorization", await self.line(addresses, timeout=1.0))
+
+    async def test_tls(self) -> None:
+        """The server's certificate is checked; a server without TLS gets no password."""
+        authority, other = Authority(f"{self.directory}/ca"), Authority(f"{self.directory}/other")
+        pem = authority.issue()
+        users = "authorization { users: [{user: u, password: hunter2}] }"
+        settings = f'{users}\ntls {{ cert_file: "{pem}", key_file: "{pem}" }}'
+        credentials = self.directory / "credentials"
+        credentials.write_text("u:hunter2")
+        shown: dict[str, Any] = {"credentials_file": str(credentials), "tls": True, "timeout": 3.0}
+        secure = await self.started(NatsServer(self.directory / "secure", settings=settings))
+        await self.connected(secure, ca_file=authority.ca_file(), **shown)
+        with self.assertRaises(JournalError) as raised:
+            await self.engine(secure, ca_file=other.ca_file(), **shown).connect()
+        self.assertIn("certificate verify failed", str(raised.exception))
+        clear = await self.started(NatsServer(self.directory / "clear", settings=users))
+        self.assertIn("does not ask for TLS", await self.line(clear, ca_file=authority.ca_file(), **shown))
+
+    async def test_nobody_there(self) -> None:
+        """Servers that cannot be reached are no reason to give up."""
+        engine = self.engine(f"{LOOPBACK}:{free_port()}", timeout=1.0)
+        for _ in range(2):
+            with self.assertRaises(JournalError) as raised:
+                await engine.connect()
+            self.assertNotIsInstance(raised.exception, Unfit)
+        self.assertIn("refused", str(raised.exception))
+        self.assertIn("refused", engine.trouble)
+
+
+class StreamTests(CheckCase):
+    """Streams that are there already."""
+
+    async def test_other_limits(self) -> None:
+        """The limits that are configured hold from the next start on, and it is said that they have changed."""
+        addresses = await self.started(NatsServer(self.directory))
+        await self.connected(addresses)
+        logged = watch_log(self)
+        self.limits = JournalLimits(20_000_000, 3600.0, drop_oldest=True)
+        engine = await self.connected(addresses)
+        self.assertIn("changing max_bytes, max_age, discard of the stream relay to what is configured", logged[0])
+        await engine.reconfigure(JournalLimits(10_000_000, 3600.0))
+        config = (await engine._connection.run(engine._api.call("STREAM.INFO.relay")))["config"]
+        self.assertEqual((config["max_bytes"], config["discard"]), (10_000_000, "new"))
+
+    async def test_another_shape(self) -> None:
+        """A stream that is something else is not touched."""
+        addresses = await self.started(NatsServer(self.directory))
+        other = self.engine(addresses)
+        other._connection.open()
+        await other._connection.run(other._api.call("STREAM.CREATE.relay", {"name": "relay", "subjects": ["x.>"]}))
+        line = await self.line(addresses)
+        self.assertIn("the stream relay is there, but not as a journal needs it; remove it", line)
+
+    async def test_too_large(self) -> None:
+        """Servers that have no room for what is configured say so."""
+        addresses = await self.started(NatsServer(self.directory))
+        self.limits = JournalLimits(200 * 10**9)
+        self.assertIn("the stream relay cannot be made: insufficient storage", await self.line(addresses))
