@@ -1,4 +1,4 @@
-"""Ports and clients on each of the reactors, as the tests of both see them in this process on one."""
+"""Ports and clients on each of the reactors, as the tests of both see them in this process on uvloop's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from testing.servers import PROJECT
 
-TESTS = ("tests.component.test_streams", "tests.component.test_client_endpoint")
+TESTS = [f"tests.component.test_{name}" for name in ("streams", "stream_flow", "client_endpoint")]
 
 
 class ReactorTests(SynchronousTestCase):
@@ -31,10 +31,6 @@ class ReactorTests(SynchronousTestCase):
     def test_asyncio(self) -> None:
         """All behaves alike on asyncio's own loop."""
         self.run_on("asyncio")
-
-    def test_uvloop(self) -> None:
-        """All behaves alike on uvloop."""
-        self.run_on("uvloop")
 
 
 class MemoryTests(SynchronousTestCase):
