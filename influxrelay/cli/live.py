@@ -25,7 +25,8 @@ from influxrelay.core.text import age
 
 PERIOD = 2.0  # seconds between two looks
 _KEY = 0.1  # seconds until a key, or a new size, is noticed
-_FOOT = "q quits; renewed every 2 s; times are UTC; rates are those of the last minute"
+_FOOT = "q quits, arrow keys scroll; renewed every 2 s; UTC; rates of the last minute"
+_STEPS = {b"\x1b[A": -1, b"\x1b[B": 1, b"k": -1, b"j": 1, b"\x1b[5~": -9, b"\x1b[6~": 9, b" ": 9}  # lines, by key
 _HEADLINE = 1  # the line that says that the others are old
 Ask = Callable[[], dict[str, Any]]
 """Returns how the relay is; raises :class:`InfluxRelayError`."""
@@ -84,8 +85,14 @@ def show(ask: Ask) -> None:
         signal.signal(each, _end)
     try:
         with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
-            while not pressed("q"):
-                live.update(_drawn(look, console), refresh=True)
+            key, skip = b"", 0
+            while b"q" not in key.lower():
+                width, height = console.size
+                skip += sum(lines * key.count(each) for each, lines in _STEPS.items())
+                shown = top.screen(look.answer or {}, width, height, note=look.words(), foot=_FOOT, skip=skip)
+                skip = shown.skip
+                live.update(_drawn(shown.lines, old=bool(look.problem)), refresh=True)
+                key = pressed()
     finally:
         over.set()
 
@@ -95,25 +102,19 @@ def _end(number: int, _: object) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _drawn(look: _Look, console: Console) -> Group:
-    width, height = console.size
-    lines = top.screen(look.answer or {}, width, height, look.words(), _FOOT)
-    faint = "dim " if look.problem else ""
-    looks = [each.look if number == _HEADLINE else f"{faint}{each.look}" for number, each in enumerate(lines)]
+def _drawn(lines: list[top.Line], *, old: bool) -> Group:
+    looks = [f"dim {each.look}" if old and number != _HEADLINE else each.look for number, each in enumerate(lines)]
     return Group(*(Text(line.text, look, no_wrap=True) for line, look in zip(lines, looks, strict=True)))
 
 
 @contextlib.contextmanager
-def _keys() -> Iterator[Callable[[str], bool]]:
-    """Give what waits a moment for a key, and tells whether it was this one."""
+def _keys() -> Iterator[Callable[[], bytes]]:
+    """Give what waits a moment for a key, and returns what was pressed; q if the terminal is gone."""
     file = sys.stdin.fileno()
     before = termios.tcgetattr(file)
 
-    def pressed(key: str) -> bool:
-        if not select.select([file], [], [], _KEY)[0]:
-            return False
-        data = os.read(file, 100)
-        return not data or key.encode() in data.lower()
+    def pressed() -> bytes:
+        return (os.read(file, 100) or b"q") if select.select([file], [], [], _KEY)[0] else b""
 
     try:
         tty.setcbreak(file)

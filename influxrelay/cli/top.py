@@ -15,7 +15,7 @@ from influxrelay.core.text import age, count, shortened, size
 GOOD, FAIR, BAD, FAINT, TITLE, PLAIN = "green", "yellow", "red", "dim", "bold", ""  # styles of rich
 _QUALITIES = {"up": GOOD, "behind": FAIR, "paused": FAIR, "stopped": FAIR, "trouble": BAD, "removed": BAD}
 _HEAD = ("BACKEND", "STATE", "IN/s", "OUT/s", "WAITING", "SIZE", "OLDEST", "LOST", "DEAD")
-_LEAST = 4  # lines of the log that are seen if there are as many; of the troubles twice as many
+_LEAST = 10  # lines below the table that a long table leaves room for
 _LONGEST = 24  # characters of a name in the table
 _ONCE = 1000  # lines and columns of a screen that does not end
 
@@ -31,27 +31,46 @@ class Line:
     look: str = PLAIN
 
 
+@attrs.frozen
+class Screen:
+    """What is shown.
+
+    :ivar skip: lines below the table that are above what is seen.
+    """
+
+    lines: list[Line]
+    skip: int
+
+
 def text(answer: dict[str, Any]) -> str:
     """Return all of it as text."""
-    return "\n".join(line.text for line in screen(answer, 120, _ONCE))
+    return "\n".join(line.text for line in screen(answer, 120, _ONCE).lines)
 
 
-def screen(answer: dict[str, Any], width: int, height: int, note: str = "", foot: str = "") -> list[Line]:
-    """Return the lines for a screen.
+def screen(answer: dict[str, Any], width: int, height: int, *, note: str = "", foot: str = "", skip: int = 0) -> Screen:
+    """Return what a screen shows.
 
     :param note: why the answer is old; empty if it is not.
     :param foot: is the last line.
+    :param skip: lines below the table that are above what is seen; as many as there are at the most.
     """
     end = [Line(""), Line(foot, FAINT)] if foot else []
     found = [_title(answer, width), _headline(answer, note), Line("")]
-    troubles, letters, log = (_section(each) for each in (_troubles(answer, width), _letters(answer), _log(answer)))
-    room = height - len(end) - len(found)
-    kept_for_log, kept_for_troubles = min(len(log), _LEAST), min(len(troubles), 2 * _LEAST)
-    found += _table(answer, width, max(2, room - kept_for_log - kept_for_troubles))
-    for section in (troubles, letters):
-        found += _cut(section, height - len(end) - len(found) - kept_for_log)
-    shown = [*[*found, *log][: max(0, height - len(end))], *end]
-    return [attrs.evolve(each, text=shortened(each.text, width)) for each in shown]
+    below = [
+        line
+        for each in (_troubles(answer, width), _letters(answer), _log(answer))
+        if each
+        for line in (Line(""), *each)
+    ]
+    room = max(0, height - len(end))
+    found += _table(answer, width, max(2, room - len(found) - min(len(below), _LEAST)))
+    left = max(0, room - len(found))
+    skip = max(0, min(skip, len(below) - left))
+    shown = below[skip : skip + left]
+    if skip + left < len(below) and shown:
+        shown[-1] = Line(f"  ({len(below) - skip - left + 1} more lines: arrow keys)", FAINT)
+    lines = [*found[:room], *shown, *end]
+    return Screen([attrs.evolve(each, text=shortened(each.text, width)) for each in lines], skip)
 
 
 def _title(answer: dict[str, Any], width: int) -> Line:
@@ -63,21 +82,9 @@ def _headline(answer: dict[str, Any], note: str) -> Line:
     if note:
         return Line(safe(note), BAD)
     if troubles := answer["troubles"]:
-        return Line(f"{count(len(troubles), 'thing')} to look at", BAD)
+        accepted = "; writes of clients are accepted" if answer["healthy"] else ""
+        return Line(f"{count(len(troubles), 'thing')} to look at{accepted}", BAD)
     return Line("All is well", GOOD)
-
-
-def _section(lines: list[Line]) -> list[Line]:
-    return [Line(""), *lines] if lines else []
-
-
-def _cut(lines: list[Line], room: int) -> list[Line]:
-    """Return the beginning, and how much was left out."""
-    if len(lines) <= room:
-        return lines
-    if room < _LEAST:
-        return []
-    return [*lines[: room - 1], Line(f"  ({len(lines) - room + 1} more lines: enlarge the window)", FAINT)]
 
 
 # -- the table
@@ -188,7 +195,8 @@ def _letters(answer: dict[str, Any]) -> list[Line]:
 def _log(answer: dict[str, Any]) -> list[Line]:
     lines = [Line("Warnings and errors in the log, the newest first", TITLE)] if answer["log"] else []
     for each in reversed(answer["log"]):
-        shown = f"  {_clock(each['time'])} {each['message']}"
+        times = f" [{each['times']} times since {_clock(each['first'])}]" if each["times"] > 1 else ""
+        shown = f"  {_clock(each['time'])}{times} {each['message']}"
         lines.append(Line(safe(shown).replace("\n", " "), FAIR if each["level"] == "warn" else BAD))
     return lines
 

@@ -90,7 +90,13 @@ async def _rows(listener: Listener, reactor: Any) -> list[Row]:
             row = Row(listener=listener.name, backend=name, state=state, queue="journal", writes=0, bytes=0)
             rows[name] = attrs.evolve(row, repairable=state == "stopped")
     rows = {
-        name: attrs.evolve(row, journal=journal.place, journal_trouble=journal.trouble or trouble)
+        name: attrs.evolve(
+            row,
+            journal=journal.place,
+            journal_trouble=journal.trouble or trouble,
+            queue_used=journal.used,
+            queue_limit=journal.max_bytes or None,
+        )
         for name, row in rows.items()
     }
     if contents is None:
@@ -151,6 +157,8 @@ def _row(listener: Listener, sender: Sender) -> Row:
         oldest=sender.queues.oldest(),
         drops=tuple(sender.backlog.losses()),
         dead_letters=len(sender.backlog.dead_letters()),
+        queue_used=sender.queues.memory.size,
+        queue_limit=sender.backlog.limit or None,
     )
 
 

@@ -26,6 +26,8 @@ class Sample:
     :ivar waiting: writes in its queue; 0 if it has none, or if that could not be found out.
     :ivar age: seconds since the oldest of them was accepted.
     :ivar lost: writes that it will never get.
+    :ivar used: bytes that its queue takes.
+    :ivar sends: whether it takes writes.
     """
 
     time: float
@@ -33,6 +35,8 @@ class Sample:
     waiting: int
     age: float
     lost: int
+    used: int
+    sends: bool
 
 
 @attrs.frozen
@@ -41,10 +45,14 @@ class Rates:
 
     :ivar accepted: that came for the backend.
     :ivar sent: that the backend has answered.
+    :ivar lost: that the backend will never get.
+    :ivar filling: bytes per second that its queue takes more.
     """
 
     accepted: float
     sent: float
+    lost: float = 0.0
+    filling: float = 0.0
 
     def time_to_go(self, waiting: int) -> float | None:
         """Return in how many seconds a queue is empty if it goes on so; None if it does not shrink."""
@@ -70,9 +78,10 @@ class Track:
         first = next((each for each in self.samples if each.time >= last.time - seconds), last)
         if last.time <= first.time or last.submitted < first.submitted:
             return None
-        accepted, span = last.submitted - first.submitted, last.time - first.time
-        gone = accepted - (last.waiting - first.waiting) - max(0, last.lost - first.lost)
-        return Rates(accepted / span, max(0, gone) / span)
+        accepted, lost, span = last.submitted - first.submitted, max(0, last.lost - first.lost), last.time - first.time
+        sends = any(each.sends for each in self.samples if each.time >= first.time)
+        gone = max(0, accepted - (last.waiting - first.waiting) - lost) if sends else 0
+        return Rates(accepted / span, gone / span, lost / span, (last.used - first.used) / span)
 
 
 class History(Service):
@@ -129,7 +138,17 @@ class History(Service):
             if track.state != state:
                 track.state, track.since = state, now
             lost = sum(each["writes"] for each in row["drops"])
-            track.samples.append(Sample(now, submitted.get(key, 0), row["writes"] or 0, row["oldest_age"] or 0.0, lost))
+            track.samples.append(
+                Sample(
+                    time=now,
+                    submitted=submitted.get(key, 0),
+                    waiting=row["writes"] or 0,
+                    age=row["oldest_age"] or 0.0,
+                    lost=lost,
+                    used=row["queue_used"] or 0,
+                    sends=state not in ("trouble", "paused"),
+                )
+            )
             while track.samples[0].time < now - SPAN:
                 track.samples.popleft()
             tracks[key] = track

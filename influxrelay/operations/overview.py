@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from influxrelay.core.text import count, iso
+from influxrelay.core.text import age, count, iso, size
 from influxrelay.operations.health import Health
 from influxrelay.operations.history import History
 from influxrelay.operations.recent_log import LogLine
@@ -76,7 +76,8 @@ class Facts:
             track = self.history.track(row["listener"], row["backend"])
             known = track is not None and track.state == row["state"] != "up"
             since = track.since if track is not None and known else None
-            yield Trouble(row["listener"], row["backend"], STATES[row["state"]], since, tuple(row["advice"]))
+            advice = [*row["advice"][:1], *self._on_queue(row), *row["advice"][1:]]
+            yield Trouble(row["listener"], row["backend"], _what(row), since, tuple(advice))
         for listener in self.status["listeners"]:
             for each in listener["verifications"]:
                 if not each["equal"]:
@@ -89,6 +90,22 @@ class Facts:
                             "copy what one lacks, then verify again, with: influxrelay repair BACKEND",
                         ),
                     )
+
+    def _on_queue(self, row: dict[str, Any]) -> Iterator[str]:
+        """Yield what is to be said of a queue that is filling, or full."""
+        track = self.history.track(row["listener"], row["backend"])
+        used, limit = row["queue_used"], row["queue_limit"]
+        if track is None or row["state"] not in ("trouble", "paused", "behind"):
+            return
+        recent, rates = track.rates(RATE_SPAN), track.rates(max(RATE_SPAN, self.now - track.since))
+        if recent is not None and recent.lost:
+            yield f"it is losing {recent.lost:,.1f} writes a second: its queue has no room"
+        elif used and limit:
+            full = f"its queue is {100 * used // limit}% full ({size(used)} of {size(limit)})"
+            if rates is None or rates.filling <= 0:
+                yield full
+            else:
+                yield f"{full}; at this rate all of it in {age(max(0, limit - used) / rates.filling)}"
 
     def show(self, listener: str = "") -> dict[str, Any]:
         """Return it for JSON.
@@ -103,7 +120,7 @@ class Facts:
             "time": iso(self.now),
             "healthy": self.health.passed,
             "message": self.health.message,
-            "troubles": [each.show() for each in self.troubles() if listener in ("", each.listener)],
+            "troubles": [each.show() for each in self.troubles() if not listener or each.listener in ("", listener)],
             "listeners": [
                 {name: each[name] for name in ("name", "bind_addr", "ready", "problem")}
                 for each in self.status["listeners"]
@@ -113,7 +130,7 @@ class Facts:
                 {**row, **self._past(row)} for row in self.status["queues"] if listener in ("", row["listener"])
             ],
             "dead_letters": [each for each in self.letters if listener in ("", each["listener"])],
-            "log": [{"time": iso(each.time), "level": each.level, "message": each.text} for each in self.lines],
+            "log": [each.show() for each in self.lines],
         }
 
     def _past(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -126,3 +143,14 @@ class Facts:
             "sent_rate": None if rates is None else round(rates.sent, 3),
             "time_to_go": None if rates is None else rates.time_to_go(row["writes"] or 0),
         }
+
+
+def _what(row: dict[str, Any]) -> str:
+    """Say what is wrong with a backend, in some words."""
+    if row["state"] != "up":
+        return STATES[row["state"]]
+    if row["journal_trouble"]:
+        return "up, but the journal does not work"
+    if row["drops"]:
+        return "up, but it has lost writes"
+    return "up, but it has refused writes" if row["dead_letters"] else "up, but see below"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,8 @@ from influxrelay.operations.overview import BAD_STATES, RATE_SPAN, STATES, Facts
 from influxrelay.operations.verifications import ALL
 
 _COMMAND = "influxrelay "  # how a command in an advice begins; it goes to the end
+_LOSSES = ("it is losing ", "lost: ")  # how an advice on lost writes begins
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT[\d:]+Z)")
 
 
 def render(facts: Facts) -> Deferred[bytes]:
@@ -38,6 +41,7 @@ def render(facts: Facts) -> Deferred[bytes]:
             Tag("main")(
                 _header(facts),
                 tags.h2(headline, class_="bad" if troubled else "good"),
+                tags.p("Writes of clients are accepted.") if facts.health.passed else "",
                 tags.ul(troubled, class_="troubles") if troubled else "",
                 [_listener(each, facts) for each in facts.status["listeners"]],
                 _removed(facts),
@@ -77,14 +81,16 @@ def _trouble(trouble: Trouble, now: float) -> Tag:
     since = "" if trouble.since is None else f" since {iso(trouble.since)} ({age(now - trouble.since)})"
     return tags.li(
         [tags.strong(whose), f"{of}: {trouble.what}{since}"] if whose else tags.strong(trouble.what),
-        tags.ul([tags.li(_advice(each)) for each in trouble.advice]) if trouble.advice else "",
+        tags.ul([_advice(each) for each in trouble.advice]) if trouble.advice else "",
     )
 
 
-def _advice(words: str) -> list[Tag | str]:
-    """Return an advice, with the command in it set as one."""
+def _advice(words: str) -> Tag:
+    """Return an advice, with the command in it set as one, and times that stay in one piece."""
     before, found, command = words.partition(_COMMAND)
-    return [before, tags.code(found + command)] if found else [words]
+    pieces = [tags.time(each) if _TIME.fullmatch(each) else each for each in _TIME.split(before)]
+    losses = "bad" if before.startswith(_LOSSES) else ""
+    return tags.li(pieces, tags.code(found + command) if found else "", class_=losses)
 
 
 # -- each listener
@@ -139,7 +145,7 @@ def _backend(row: dict[str, Any], facts: Facts, repaired: int = 0) -> Tag:
     lost = sum(each["writes"] for each in row["drops"])
     shown: list[tuple[str, str]] = []
     if rates is not None:
-        shown += [("accepted", f"{rates.accepted:,.1f}/s"), ("sent", f"{rates.sent:,.1f}/s")]
+        shown += [("writes in", f"{rates.accepted:,.1f}/s"), ("writes out", f"{rates.sent:,.1f}/s")]
     if row["queue"] == "none":
         shown.append(("queue", "none"))
     elif row["writes"] is not None:
@@ -194,9 +200,14 @@ def _dead_letters(facts: Facts) -> Tag | str:
     return tags.section(
         tags.h3("Dead letters"),
         tags.p(
-            f"{count(total, 'write')} that a backend has refused for good, the oldest first. See all with ",
+            f"{count(total, 'write')} that a backend has refused for good, after the client had its answer."
+            " See to the cause, then send them again with ",
+            tags.code("influxrelay dead-letters replay --all"),
+            " or delete them with ",
+            tags.code("influxrelay dead-letters drop --all"),
+            ". ",
             tags.code("influxrelay dead-letters list"),
-            ", then replay or drop them.",
+            f" shows all; the oldest {len(facts.letters)}:" if len(facts.letters) < total else " shows these, too:",
         ),
         tags.ul(list(shown)),
     )
@@ -208,7 +219,10 @@ def _log(facts: Facts) -> Tag | str:
     return tags.section(
         tags.h3("Warnings and errors in the log"),
         tags.ul(
-            [tags.li(tags.time(iso(each.time)), f" {each.text}", class_=each.level) for each in reversed(facts.lines)],
+            [
+                tags.li(tags.time(iso(each.time)), f" {each.text}{each.history()}", class_=each.level)
+                for each in reversed(facts.lines)
+            ],
             class_="log",
         ),
     )

@@ -123,6 +123,8 @@ class Row:
     :ivar missing: databases that the backend does not have.
     :ivar answers: how many requests were answered with anything but a 2xx, by what that means and by reason.
     :ivar refused: how many acknowledged writes the backend has refused for good, in the same way.
+    :ivar queue_used: bytes that its queue takes; a journal is that of all backends of the listener.
+    :ivar queue_limit: bytes that it may take; None for no limit, or if it is not known.
     :ivar repairable: whether ``influxrelay repair`` can copy to it what it has lost.
     """
 
@@ -142,6 +144,8 @@ class Row:
     missing: tuple[str, ...] = ()
     answers: tuple[tuple[str, str, int], ...] = ()
     refused: tuple[tuple[str, str, int], ...] = ()
+    queue_used: int | None = None
+    queue_limit: int | None = None
     repairable: bool = False
 
     @classmethod
@@ -216,14 +220,14 @@ class Row:
         for each in self.drops:
             why = DROP_REASONS.get(each.reason, each.reason)
             yield (
-                f"{count(each.writes, 'write')} ({size(each.bytes)}) will never get there, because {why}; accepted"
-                f" from {iso(each.first)} to {iso(each.last)}:"
-                f" {how_to_repair(self.listener, self.backend, by_command=self.repairable)}"
+                f"lost: {count(each.writes, 'write')} ({size(each.bytes)}), because {why}; accepted from"
+                f" {iso(each.first)} to {iso(each.last)}: {'once it takes writes again, ' if self.reason else ''}"
+                f"{how_to_repair(self.listener, self.backend, by_command=self.repairable)}"
             )
         if self.dead_letters:
             yield (
-                f"it has refused {count(self.dead_letters, 'write')} for good: see why with: influxrelay dead-letters"
-                f" list --backend {shlex.quote(self.backend)} --listener {shlex.quote(self.listener)}"
+                f"it has refused {count(self.dead_letters, 'write')} for good (dead letters): see why with: influxrelay"
+                f" dead-letters list --backend {shlex.quote(self.backend)} --listener {shlex.quote(self.listener)}"
             )
 
     def _advice_on_trouble(self, waiting: str) -> str:
@@ -233,7 +237,7 @@ class Row:
         elif not self.writes:
             kept = "what it misses is kept"
         else:
-            kept = f"{waiting} kept for it, and sent in order when it takes them"
+            kept = f"{waiting} kept for it, in order"
         return f"it takes no writes ({self.reason}): check that it runs and can be reached{where}; {kept}"
 
     def _command(self, words: str) -> str:

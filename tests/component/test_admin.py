@@ -163,7 +163,7 @@ class QueueTests(OperatedCase):
         self.assertRegex(row["oldest"], r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
         self.assertLess(row["oldest_age"], 30)
         self.assertIn("it takes no writes (refused: ", row["advice"][0])
-        self.assertIn("3 writes kept for it, and sent in order", row["advice"][0])
+        self.assertIn("3 writes kept for it, in order", row["advice"][0])
         self.assertEqual((await self.row("one"))["advice"], [])
         bad.listen()
         while (await self.row("two"))["writes"] or (await self.row("two"))["state"] != "up":
@@ -421,14 +421,17 @@ class WordsTests(RelayTestCase):
             "1 write in the journal: start the relay": Row(state="stopped", writes=1, **shared),
             "resume 'a b' --listener m": Row(state="paused", **{**shared, "queue": "memory"}),
             "the journal in /j does not work (disk full)": Row(state="up", journal_trouble="disk full", **shared),
-            "1 write (10 B) will never get there, because other; accepted from 1970-01-01T00:00:00Z to 1970-01-01T00:01"
-            ":00Z: copy that time from another backend, then: influxrelay queues mark-repaired 'a b'": Row(
+            "lost: 1 write (10 B), because other; accepted from 1970-01-01T00:00:00Z to 1970-01-01T00:01:00Z: copy that"
+            " time from another backend, then: influxrelay queues mark-repaired 'a b'": Row(
                 state="up", drops=drops, **shared
+            ),
+            "Z: once it takes writes again, copy them from another backend with: influxrelay repair 'a b'": Row(
+                state="trouble", reason="refused: x", drops=drops, repairable=True, **shared
             ),
             "Z: copy them from another backend with: influxrelay repair 'a b' --listener m --lost": Row(
                 state="up", drops=drops, repairable=True, **shared
             ),
-            "refused 2 writes for good: see why with: influxrelay dead-letters list --backend 'a b'": Row(
+            "refused 2 writes for good (dead letters): see why with: influxrelay dead-letters list --backend 'a b": Row(
                 state="up", dead_letters=2, **shared
             ),
         }

@@ -27,6 +27,7 @@ def status(
         "writes": waiting,
         "oldest_age": age,
         "drops": [{"writes": lost}],
+        "queue_used": 10 * (waiting or 0),
     }
     listener = {"name": "main", "backends": [{"name": "one", "writes": submitted}]}
     return {"listeners": [listener], "queues": [row]}
@@ -140,10 +141,23 @@ class RecentLogTests(SynchronousTestCase):
             [("warn", "a line and another"), ("error", "it is broken")],
         )
         self.assertTrue(all(each.time > START for each in recent.lines))
-        for number in range(40):
-            log.emit(LogLevel.warn, "{number} " + "x" * 1000, number=number)
-        self.assertEqual([each.text.split()[0] for each in recent.lines], [str(each) for each in range(10, 40)])
+        names = [f"{first}{second}" for first in "abcdefgh" for second in "abcde"]
+        for name in names:
+            log.emit(LogLevel.warn, "{name} " + "x" * 1000, name=name)
+        self.assertEqual([each.text.split()[0] for each in recent.lines], names[-30:])
         self.assertEqual({len(each.text) for each in recent.lines}, {500})
+
+    def test_repeated(self) -> None:
+        """A line that comes again, with whatever numbers, is there once, with how often it came and since when."""
+        recent = RecentLog()
+        for number, text in enumerate(("two failed 40 times", "a line", "two failed 80 times")):
+            recent({"log_level": LogLevel.warn, "log_time": float(number), "log_format": text})
+        recent({"log_level": LogLevel.error, "log_time": 9.0, "log_format": "two failed 1 times"})
+        self.assertEqual(
+            [(each.text, each.times, each.first, each.time) for each in recent.lines],
+            [("a line", 1, 1.0, 1.0), ("two failed 80 times", 2, 0.0, 2.0), ("two failed 1 times", 1, 9.0, 9.0)],
+        )
+        self.assertEqual([each.history() for each in recent.lines], ["", " (2 times since 1970-01-01T00:00:00Z)", ""])
 
 
 class ChartTests(SynchronousTestCase):
