@@ -74,7 +74,7 @@ class PageTests(OperatedCase):
         text = await self.text(service)
         self.assertIn("lost 1 write", text)
         self.assertRegex(
-            text, r"accepted from [0-9TZ:-]+ to [0-9TZ:-]+: .* influxrelay repair two --listener main --lost"
+            text, r"accepted from [0-9TZ:-]+ to [0-9TZ:-]+ : .* influxrelay repair two --listener main --lost"
         )
 
     async def test_dead_letters(self) -> None:
