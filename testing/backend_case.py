@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.web.http_headers import Headers
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.http_backend import HTTPBackend
 from influxrelay.transport.tls import ClientTLS
-from testing.scripted import LINE, RelayTestCase, ScriptedBackend, reactor
+from testing.scripted import LINE, RelayTestCase, ScriptedBackend, reactor, until
 
 WRITE = Write(Destination(b"db", b"", b"ns", (b"", b"", b"")), b"db=db", b"", LINE)
 
@@ -40,3 +41,44 @@ class BackendCase(RelayTestCase):
             self.assertIsNone(problem.reply)
             return problem
         raise AssertionError(f"answered {reply}")
+
+
+if TYPE_CHECKING:
+    Suite = BackendCase
+else:
+    Suite = object  # for trial would run the tests of a suite as well
+
+
+class ClientSuite(Suite):
+    """Tests for posts, and for whatever else a backend is asked."""
+
+    def send(self, transport: HTTPBackend) -> Deferred[Reply]:
+        """Ask the backend something."""
+        raise NotImplementedError
+
+    async def reason(self, transport: HTTPBackend) -> str:
+        """Ask, which must fail; return the reason."""
+        problem = await self.problem(self.send(transport))
+        self.assertFalse(transport.is_busy())
+        self.assertTrue(problem.detail)
+        return problem.reason
+
+    async def gone(self, backend: ScriptedBackend) -> None:
+        """Wait until a backend has no connections."""
+        await until(lambda: not backend.connections)
+
+
+class PostCase(BackendCase):
+    """Posts."""
+
+    def send(self, transport: HTTPBackend) -> Deferred[Reply]:
+        """Post a line."""
+        return self.post(transport)
+
+
+class QuestionCase(BackendCase):
+    """Whatever else is asked."""
+
+    def send(self, transport: HTTPBackend) -> Deferred[Reply]:
+        """Ask something of no importance."""
+        return transport.client.ask(b"POST", b"/query?q=x", Headers(), timeout=transport.timeout)
