@@ -56,6 +56,8 @@ simulate: $(VENV)/installed-dev
 	@$(python) -m tests.simulation.reload --count 10000
 	@$(python) -m tests.simulation.filter --count 10000
 	@$(python) -m tests.simulation.remote_write --count 10000
+	@$(python) -m tests.simulation.lease --count 10000
+	@$(python) -m tests.simulation.shared_log --count 5000
 
 bench: $(VENV)/installed
 	@tools/setup.sh packages bench

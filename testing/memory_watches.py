@@ -92,9 +92,10 @@ class Subscription:
                 self.engine.cluster.subscriptions.remove(self)
 
     def _begin(self) -> None:
-        if self._stopped or self in self.engine.cluster.subscriptions:
+        if self._stopped:
             return
-        self.engine.cluster.subscriptions.append(self)
+        if self not in self.engine.cluster.subscriptions:
+            self.engine.cluster.subscriptions.append(self)
         self.engine.travel(ANSWER, self._begun)
 
     def _begun(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -41,7 +41,9 @@ class Relay:
         *,
         backends: Mapping[Key, tuple[str, str]] = BACKENDS,
         timeout: float = 10.0,
+        before: Callable[[Any], object] = lambda relay: None,
     ) -> None:
+        before(self)
         self.clock = Clock()
         self.clock.rightNow = cluster.clock.seconds()
         self.engine: MemoryEngine = cluster.engine(self.clock, timeout=timeout)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from tests.simulation import health, queue, remote_write, settle
+from tests.simulation import lease as lease_simulation
+from tests.simulation import shared_log as shared_log_simulation
 from tests.simulation.case import SimulationCase
 from tests.simulation.changes import ChangingWorld
 from tests.simulation.filter import FilterWorld
@@ -35,6 +37,11 @@ class QuickTests(SimulationCase):
     def test_remote_write(self) -> None:
         """Each acknowledged sample gets to a Prometheus that rolls back bodies for samples that it has."""
         self.check_contract(range(50), remote_write.World)
+
+    def test_shared_journal(self) -> None:
+        """No two relays have a backend's lease, and nothing in the log that they share is skipped or missing."""
+        self.check(lease_simulation.World, 15)
+        self.check(shared_log_simulation.World, 8)
 
     def test_health(self) -> None:
         """A backend that is said to be in sync has everything."""

@@ -148,10 +148,17 @@ class SharedJournal:
 
     def stop(self, within: float = math.inf) -> Deferred[None]:
         """Finish what has been given, write the positions down, give the leases back, and leave."""
-        stopping = Deferred.fromCoroutine(self._stop())
-        if within < math.inf:
-            stopping.addTimeout(within, self._reactor)
-        return stopping.addErrback(self._not_stopped).addCallback(self._leave)
+        stopped: Deferred[None] = Deferred()
+        timer = self._reactor.callLater(within, stopped.callback, None) if within < math.inf else None
+
+        def done(_: None) -> None:
+            if timer is not None and timer.active():
+                timer.cancel()
+            if not stopped.called:
+                stopped.callback(None)
+
+        Deferred.fromCoroutine(self._stop()).addErrback(self._not_stopped).addCallback(done)
+        return stopped.addCallback(self._leave)
 
     async def _stop(self) -> None:
         self._keeper.close()
@@ -160,7 +167,7 @@ class SharedJournal:
             await self._group.close()
 
     def _not_stopped(self, failure: Failure) -> None:
-        if not failure.check(JournalError, TimeoutError):
+        if not failure.check(JournalError):
             self._log.failure("the journal at {place}", failure, place=self.place)
 
     def _leave(self, _: None) -> Deferred[None]:

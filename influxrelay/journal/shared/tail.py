@@ -78,7 +78,8 @@ class Tail:
         watch = self._stream.follow(after, self._take, headers_only=True)
         await watch.in_sync
         watch.stop()
-        self._watch = self._stream.follow(seq_of(self._index.head), self._came)
+        self._watch = self._stream.follow(self.head, self._came)
+        self._look()
 
     def close(self) -> None:
         """Take nothing any more."""

@@ -1,0 +1,56 @@
+"""The simulation of a shared journal runs, and it would notice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from influxrelay.journal.shared.progress import Progress
+from influxrelay.journal.shared.seat import Seat
+from influxrelay.journal.shared.state import BackendState
+from influxrelay.journal.shared.tail import Tail
+from tests.simulation.case import SimulationCase
+from tests.simulation.shared_log import World
+
+FIRST, SCHEDULES = 8, 60  # those before the first are in test_quick
+FOUND_BEFORE = (0, 5, 34)  # schedules that once broke a promise, or did not end
+stored, written = Tail.stored, Progress.written  # as they are without a mistake
+
+
+def pass_everything(self: Progress, state: BackendState) -> BackendState:
+    """Write down that everything is passed."""
+    self.waiting.clear()
+    return written(self, state)
+
+
+def do_not_wait(self: Seat, letter: Deferred[Any]) -> None:
+    """Write positions down before a dead letter is stored."""
+    letter.addErrback(lambda _: None)
+
+
+class SharedLogSimulationTests(SimulationCase):
+    """Sections 2, 3 and 12 of the contract under some schedules."""
+
+    world = World
+    enough = 60
+
+    def test_contract(self) -> None:
+        """Nothing is missing, skipped or counted twice."""
+        self.check_contract(range(FIRST, SCHEDULES))
+
+    def test_found_before(self) -> None:
+        """The schedules in which that once was not so are well."""
+        self.check_contract(FOUND_BEFORE)
+
+    def test_passed_too_much(self) -> None:
+        """A cursor that is written down too far is noticed."""
+        self.check(Progress, "written", pass_everything, "is missing at")
+
+    def test_counted_twice(self) -> None:
+        """Losses that are written down again are noticed."""
+        self.check(Seat, "_note_losses", lambda *_: None, "are counted")
+
+    def test_letters(self) -> None:
+        """Positions that are written down before a dead letter is stored are noticed."""
+        self.check(Seat, "bury", do_not_wait, "dead letters")
