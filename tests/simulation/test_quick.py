@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from tests.simulation import health, queue, remote_write, settle
-from tests.simulation import lease as lease_simulation
-from tests.simulation import shared_log as shared_log_simulation
+from tests.simulation import health, lease, queue, remote_write, settle, shared_log
 from tests.simulation.case import SimulationCase
 from tests.simulation.changes import ChangingWorld
 from tests.simulation.filter import FilterWorld
@@ -40,8 +38,8 @@ class QuickTests(SimulationCase):
 
     def test_shared_journal(self) -> None:
         """No two relays have a backend's lease, and nothing in the log that they share is skipped or missing."""
-        self.check(lease_simulation.World, 15)
-        self.check(shared_log_simulation.World, 8)
+        self.check_contract(range(15), lease.World)
+        self.check_contract(range(8), shared_log.World)
 
     def test_health(self) -> None:
         """A backend that is said to be in sync has everything."""
