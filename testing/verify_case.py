@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -19,6 +22,13 @@ from testing.servers import Influxd, free_port, send
 
 class VerifyCase(InfluxDBTestCase):
     """Writes to each server, and runs the command."""
+
+    async def setUp(self) -> None:  # type: ignore[override]  # as of its base
+        """Have what the command remembers in a directory of the test's own."""
+        await super().setUp()
+        self.state = tempfile.mkdtemp(prefix="influxrelay-state-")
+        self.addCleanup(shutil.rmtree, self.state)
+        self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.state})
 
     def write_to(self, servers: tuple[Influxd, ...], *lines: str, **parameters: str) -> None:
         """Write lines past any relay."""

@@ -97,6 +97,8 @@ def make_parser() -> Parser:
         share="100%",
         user="",
         password_file="",
+        state_directory="",
+        restart=False,
         source="",
         dry_run=False,
         overwrite=False,
@@ -201,6 +203,12 @@ def _add_verify(parser: Parser) -> None:
         codes="0 equal; 1 different; 2 it could not be told, and standard error has the reason.",
     )
     _add_selection(verify)
+    verify.add_argument("--restart", action="store_true", help="do not go on with a run that was interrupted")
+    verify.add_argument(
+        "--state-directory",
+        metavar="DIRECTORY",
+        help="where it is kept what was compared, for an interruption (default: ~/.local/state/influxrelay)",
+    )
     verify.finish()
 
 

@@ -172,10 +172,10 @@ def _verify(options: argparse.Namespace) -> Answer:
     with Work() as work:
 
         def progress(done: float, total: int, found: Any) -> None:
-            shown = f"{int(done)} of {count(total, 'measurement')}, {count(found.points, 'point')} read"
+            shown = f"{int(done)} of {count(total, 'window')}, {count(found.points, 'point')} read"
             work(done, total, f"{shown}, {count(len(found.differences), 'difference')}")
 
-        answer = verify(load(options.config), wanted, client.ask, progress)
+        answer = verify(load(options.config), wanted, client.ask, progress, lambda words: _tell(options, [words]))
     _tell(options, [f"{answer.listener}: {each}" for each in answer.notes])
     return answer.show()
 
@@ -224,6 +224,8 @@ def _wanted(options: argparse.Namespace) -> Wanted:
         share=float(share[1]) / 100,
         user=options.user,
         password_file=options.password_file,
+        state_directory=options.state_directory,
+        restart=options.restart,
     )
 
 

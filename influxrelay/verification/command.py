@@ -16,12 +16,16 @@ from influxrelay.core.text import count, iso_nanoseconds, size
 from influxrelay.operations.verifications import REPORT
 from influxrelay.operations.views import Refused, Request
 from influxrelay.transport.tls import ClientTLS
-from influxrelay.verification.comparison import SMALL, Comparison, Outcome, Selection
+from influxrelay.verification.comparison import Comparison, Selection
+from influxrelay.verification.measurement import PIECE, Outcome
+from influxrelay.verification.progress import Memory, state_directory
 from influxrelay.verification.server import Server
 from influxrelay.verification.statements import EVERYTHING, Window
 from influxrelay.verification.tombstones import deleted_by, read_missed
 
 _NOT_COMPARED = {"v2": "InfluxDB 2.x", "v3": "InfluxDB 3.x"}
+_TRIES = 60  # of a statement, a second apart: a server may be restarting
+
 Ask = Callable[[Request], dict[str, Any]]
 """Asks the relay, or a stopped relay's journals; raises :class:`Refused`."""
 
@@ -37,6 +41,9 @@ class Wanted:
     :ivar until: nanoseconds since 1970, exclusive; None for as far as nothing is queued any more.
     :ivar user: for backends whose output has no credentials; empty for none.
     :ivar password_file: the path of a file with the user's password.
+    :ivar state_directory: where it is remembered what was compared, for going on after an interruption; empty for
+        where this user's programs do that.
+    :ivar restart: whether to begin anew if there was one.
     """
 
     listener: str = ""
@@ -48,6 +55,8 @@ class Wanted:
     share: float = 1.0
     user: str = ""
     password_file: str = ""
+    state_directory: str = ""
+    restart: bool = False
 
     @property
     def whole(self) -> bool:
@@ -92,8 +101,16 @@ class Answer:
         }
 
 
-def verify(config: Config, wanted: Wanted, ask: Ask, progress: Callable[[float, int, Outcome], None]) -> Answer:
+def verify(
+    config: Config,
+    wanted: Wanted,
+    ask: Ask,
+    progress: Callable[[float, int, Outcome], None],
+    say: Callable[[str], None] = lambda words: None,  # noqa: ARG005
+) -> Answer:
     """Compare the backends of a listener, and tell the relay what was found.
+
+    :param say: is told at once what a person should know before the end.
 
     :raises InfluxRelayError: it cannot be told whether they are equal.
     """
@@ -109,17 +126,30 @@ def verify(config: Config, wanted: Wanted, ask: Ask, progress: Callable[[float, 
     if bounds.length <= 0:
         raise Refused("; ".join(["there is no time left to compare", *notes]))
     password = wanted.password()
-    servers = [make_server(each, wanted, password) for each in outputs]
+    servers = [attrs.evolve(make_server(each, wanted, password), tries_later=_TRIES) for each in outputs]
     selection = Selection(wanted.database, wanted.policy, wanted.measurement, bounds)
+    memory = _memory(listener, outputs, wanted)
+    if memory.note:
+        say(f"{listener.name}: {memory.note}")
     try:
-        outcome = Comparison(servers, selection, progress).run()
+        outcome = Comparison(servers, selection, progress, memory=memory).run()
+        memory.forget()
     finally:
+        memory.close()
         for each in servers:
             each.close()
     missed = read_missed(ask, listener.name)
     notes += (deleted_by(name, each) for name in names for each in missed.get(name, []))
     notes += [*not_looked_at(outcome), *relay.tell(listener.name, wanted, outcome)]
     return Answer(listener.name, names, outcome, notes)
+
+
+def _memory(listener: ListenerConfig, outputs: Sequence[HTTPOutputConfig], wanted: Wanted) -> Memory:
+    """Return what is known of an interrupted run of the same comparison."""
+    servers = [(each.name, each.query_url) for each in outputs]
+    key = (listener.name, servers, wanted.database, wanted.policy, wanted.measurement, wanted.since, wanted.until)
+    directory = Path(wanted.state_directory) if wanted.state_directory else state_directory()
+    return Memory.open(directory, key, restart=wanted.restart)
 
 
 @attrs.define
@@ -230,8 +260,9 @@ def not_looked_at(outcome: Outcome) -> Iterator[str]:
     if outcome.large:
         windows = count(outcome.large, "window")
         yield (
-            f"{windows} of more than {SMALL} points had equal aggregates; {outcome.sampled} of them were read, chosen"
-            " by chance. Aggregates do not show values that have changed places, nor all strings and booleans"
+            f"{windows} of more than {PIECE} points had equal aggregates; of their {outcome.large_points} points"
+            f" {outcome.sampled} were read, chosen by chance. Aggregates do not show values that have changed places,"
+            " nor all strings and booleans"
         )
     for each in outcome.unreadable:
         yield f"{'.'.join(each)} cannot be asked for: its name is not UTF-8"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -56,6 +57,7 @@ class Ledger:
 
     _runs: list[tuple[int, Run]] = attrs.field(factory=list)
     _piece: int = 0
+    _told: tuple[int, int] = (0, 0)  # the number of runs, and of pieces
 
     def add(self, runs: list[Run]) -> None:
         """Take what differs in the next piece."""
@@ -65,6 +67,18 @@ class Ledger:
     def skip(self) -> None:
         """Take note that there are points between the last piece and the next one."""
         self._piece += 1
+
+    def news(self) -> tuple[int, list[tuple[int, Run]]]:
+        """Return how many pieces there were since the last time, and what differs in them."""
+        runs, pieces = self._told
+        self._told = len(self._runs), self._piece
+        return self._piece - pieces, [(piece - pieces, run) for piece, run in self._runs[runs:]]
+
+    def take_over(self, pieces: int, runs: Sequence[tuple[int, Run]]) -> None:
+        """Take what :meth:`news` has told in an earlier run."""
+        self._runs += [(self._piece + piece, run) for piece, run in runs]
+        self._piece += pieces
+        self.news()
 
     def differences(self, measurement: Measurement) -> list[Difference]:
         """Return all of them."""

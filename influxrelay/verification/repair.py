@@ -12,8 +12,8 @@ import attrs
 from influxrelay.core.text import iso_nanoseconds
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.verification import statements
-from influxrelay.verification.comparison import Found, Types
 from influxrelay.verification.lines import are_lines, point_line, series_line
+from influxrelay.verification.measurement import Found, Types
 from influxrelay.verification.points import Points, Tags, read_points
 from influxrelay.verification.schema import Place, Schema, read_type
 from influxrelay.verification.server import Server, at_once

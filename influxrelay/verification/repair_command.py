@@ -25,8 +25,9 @@ from influxrelay.verification.command import (
     not_looked_at,
     queued_since,
 )
-from influxrelay.verification.comparison import Comparison, NothingToCompare, Outcome, Selection
+from influxrelay.verification.comparison import Comparison, NothingToCompare, Selection
 from influxrelay.verification.differences import Difference
+from influxrelay.verification.measurement import Outcome
 from influxrelay.verification.points import MISSING
 from influxrelay.verification.relay_writer import TRIES, Relay, RelayWriter
 from influxrelay.verification.repair import Crew, Mending, Uncopied, create_missing

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
 from influxrelay.verification.differences import Difference
 from influxrelay.verification.points import SCHEMA
-from influxrelay.verification.server import Series, Server
-from influxrelay.verification.statements import Window, retention_policies
+from influxrelay.verification.server import Series, Server, at_once
+from influxrelay.verification.statements import Measurement, Window, explained_field, retention_policies
 from influxrelay.verification.windows import read_time
 
 INTERNAL = "_internal"
@@ -118,3 +118,40 @@ def read_type(answer: list[Series]) -> str:
             if str(row[0]).startswith(_PLAN) and kind in TYPES:
                 return kind
     return ""
+
+
+def compare_types(
+    servers: Sequence[Server],
+    measurement: Measurement,
+    windows: Iterable[Window],
+    types: Mapping[str, Mapping[str, set[str]]],
+) -> Iterator[Difference]:
+    """Yield where a field has another type; only what has two types anywhere is asked for, shard by shard.
+
+    :param windows: each within one shard group of every server.
+    :param types: those that each field has anywhere, by server.
+    """
+    windows = list(windows)
+    for field in sorted(set().union(*types.values())):
+        if len(set().union(*(each.get(field, set()) for each in types.values()))) == 1:
+            continue
+        for window in windows:
+            kinds = _types(servers, explained_field(measurement, window, field))
+            for name, kind in kinds[1:]:
+                if kind != kinds[0][1]:
+                    yield Difference(
+                        measurement.database,
+                        measurement.policy,
+                        measurement=measurement.name,
+                        since=window.since,
+                        until=window.until,
+                        kind=SCHEMA,
+                        backends=(kinds[0][0], name),
+                        message=f'the field "{field}" is {kinds[0][1]} and {kind}',
+                    )
+
+
+def _types(servers: Sequence[Server], statement: str) -> list[tuple[str, str]]:
+    """Return the type that each server explains, of those that have the field."""
+    asked = at_once(servers, lambda each: each.ask(statement))
+    return [(each.name, kind) for each, answer in asked if (kind := read_type(answer))]

@@ -34,6 +34,14 @@ class Overflowed(Unanswered):
     """A sum is beyond what a float can be, and JSON has no word for it; the whole answer is lost."""
 
 
+class TooSlow(Unanswered):
+    """A server has not answered in the time that it was given."""
+
+
+class TooLarge(Unanswered):
+    """An answer is larger than was asked for."""
+
+
 class NegativeZero(float):
     """The float -0, which InfluxDB tells from 0."""
 
@@ -65,7 +73,8 @@ class Server:
     :ivar headers: for each request.
     :ivar parameters: for each request: what stands in the query string of the output's location.
     :ivar timeout: seconds for each piece of an answer.
-    :ivar tries: how often a statement is sent, a second apart, before the server counts as unanswering.
+    :ivar tries: how often a statement is sent, a second apart, before the server counts as unanswering; and
+        ``tries_later`` if these are more and it has answered before: it may be restarting.
     :ivar share: of the time that the server may be kept busy, above 0 and at most 1.
     """
 
@@ -77,8 +86,10 @@ class Server:
     timeout: float = 600.0
     share: float = 1.0
     tries: int = _TRIES
+    tries_later: int = 0
     sleep: Callable[[float], None] = time.sleep
     _connection: http.client.HTTPConnection | None = attrs.field(default=None, init=False)
+    _has_answered: bool = attrs.field(default=False, init=False)
 
     def ask(self, statement: str) -> list[Series]:
         """Return the answer to a statement.
@@ -87,36 +98,62 @@ class Server:
         """
         return self._paced(statement, lambda body: list(self._series(body)))
 
-    def fetch(self, statement: str) -> bytes:
-        """Return the answer to a statement as it came, whatever it says.
+    def ask_within(self, statement: str, patience: float) -> list[Series]:
+        """Return the answer to a statement if it begins within some seconds.
 
+        :raises TooSlow: it does not.
         :raises Unanswered: there is none.
         """
-        return self._paced(statement, bytes)
+        return self._paced(statement, lambda body: list(self._series(body)), patience=patience)
 
-    def _paced(self, statement: str, read: Callable[[bytes], T]) -> T:
+    def fetch(self, statement: str, limit: int | None = None) -> bytes:
+        """Return the answer to a statement as it came, whatever it says.
+
+        :param limit: of its bytes; None for any.
+        :raises TooLarge: it has more.
+        :raises Unanswered: there is none.
+        """
+        return self._paced(statement, bytes, limit=limit)
+
+    def _paced(
+        self,
+        statement: str,
+        read: Callable[[bytes], T],
+        *,
+        patience: float | None = None,
+        limit: int | None = None,
+    ) -> T:
         began = time.monotonic()
         try:
-            return self._answer(statement, read)
+            return self._answer(statement, read, patience, limit)
         finally:
             if self.share < 1:
                 self.sleep((time.monotonic() - began) * (1 / self.share - 1))
 
-    def _answer(self, statement: str, read: Callable[[bytes], T]) -> T:
-        for tried in range(1, self.tries + 1):
+    def _answer(self, statement: str, read: Callable[[bytes], T], patience: float | None, limit: int | None) -> T:
+        tried = 0
+        while True:
+            tried += 1
             try:
-                return read(self._exchange(statement))
+                answer = read(self._exchange(statement, patience or self.timeout, limit))
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.close()
-                if tried == self.tries:
+                if patience is not None and isinstance(error, TimeoutError):
+                    raise TooSlow(f"{self.name} has not answered within {patience:g} s") from None
+                if tried >= max(self.tries, self.tries_later * self._has_answered):
                     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
                     raise Unanswered(f"{self.name} does not answer: {words}") from None
                 self.sleep(_PAUSE)
-        raise AssertionError
+            else:
+                self._has_answered = True
+                return answer
 
-    def _exchange(self, statement: str) -> bytes:
+    def _exchange(self, statement: str, timeout: float, limit: int | None) -> bytes:
         if self._connection is None:
             self._connection = self._connect()
+        self._connection.timeout = timeout
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(timeout)
         asked = {**self.parameters, "q": statement, "epoch": "ns", "chunked": "true", "chunk_size": str(_CHUNK)}
         path = urlsplit(self.url).path or "/"
         head = {"Content-Type": "application/x-www-form-urlencoded", **self.headers}
@@ -128,25 +165,22 @@ class Server:
             if answer.status >= http.client.INTERNAL_SERVER_ERROR:
                 raise http.client.HTTPException(f"it answered {answer.status}: {_problem(body)}")
             raise Unanswered(f"{self.name} answered {answer.status}: {_problem(body)}")
-        return answer.read()
+        if limit is None:
+            return answer.read()
+        whole = answer.read(limit + 1)
+        if len(whole) > limit:
+            self.close()
+            raise TooLarge(f"{self.name}: an answer has more than {limit} bytes")
+        return whole
 
     def _series(self, body: bytes) -> Iterator[Series]:
-        """Yield what an answer has, one document after the other; numbers without a fraction stay exact."""
-        for line in body.splitlines():
-            if line.startswith(b"json: ") and b"unsupported value" in line:
-                self.close()
-                raise Overflowed(f"{self.name}: {line.decode(errors='replace').strip()}")
-            document = json.loads(line, parse_int=_integer if _ZERO.search(line) else None) if line.strip() else {}
-            problem = document.get("error")
-            for result in document.get("results", ()):
-                problem = problem or result.get("error")
-                for each in result.get("series", ()):
-                    yield Series(each.get("name", ""), each.get("tags", {}), each["columns"], each.get("values", []))
-            if problem:
-                self.close()
-                if _RESTARTING.search(str(problem)):
-                    raise http.client.HTTPException(str(problem))
-                raise Unanswered(f"{self.name}: {shortened(str(problem), 200)}")
+        try:
+            yield from read_series(body)
+        except Unanswered as problem:
+            self.close()
+            if _RESTARTING.search(str(problem)):
+                raise http.client.HTTPException(str(problem)) from None
+            raise type(problem)(f"{self.name}: {problem}") from None
 
     def _connect(self) -> http.client.HTTPConnection:
         parts = urlsplit(self.url)
@@ -159,6 +193,24 @@ class Server:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def read_series(body: bytes) -> Iterator[Series]:
+    """Yield what an answer has, one document after the other; numbers without a fraction stay exact.
+
+    :raises Unanswered: it ends with an error.
+    """
+    for line in body.splitlines():
+        if line.startswith(b"json: ") and b"unsupported value" in line:
+            raise Overflowed(line.decode(errors="replace").strip())
+        document = json.loads(line, parse_int=_integer if _ZERO.search(line) else None) if line.strip() else {}
+        problem = document.get("error")
+        for result in document.get("results", ()):
+            problem = problem or result.get("error")
+            for each in result.get("series", ()):
+                yield Series(each.get("name", ""), each.get("tags", {}), each["columns"], each.get("values", []))
+        if problem:
+            raise Unanswered(shortened(str(problem), 200))
 
 
 def _integer(digits: str) -> float:

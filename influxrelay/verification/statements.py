@@ -49,9 +49,9 @@ EVERYTHING = Window(EARLIEST, LATEST + 1)
 
 
 def aggregates(measurement: Measurement, window: Window, width: int, names: Sequence[str] = AGGREGATES) -> str:
-    """Return what asks for the aggregates of all fields, by windows of a width; 0 is for one window."""
+    """Return what asks for the aggregates of all fields, by parts of a width; 0 is for one window."""
     calls = ", ".join(f"{name}(*)" for name in names)
-    grouped = f" GROUP BY time({width}ns) fill(none)" if width else ""
+    grouped = f" GROUP BY time({width}ns, {window.since % width}ns) fill(none)" if width else ""
     return f"SELECT {calls} FROM {measurement.quoted} WHERE {window.condition}{grouped}"  # noqa: S608 (names are quoted)
 
 

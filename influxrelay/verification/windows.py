@@ -34,11 +34,20 @@ def shard_windows(groups: Iterable[Window], bounds: Window) -> list[Window]:
 
 
 def width_of_parts(window: Window, parts: int) -> int:
-    """Return the width by which a server can divide a window; 0 if it cannot: at the ends of time it miscounts."""
+    """Return the width by which a server can divide a window; 0 if it cannot: at the ends of time it miscounts.
+
+    One part is one, too: of points of one time it has the same first and last on each server.
+    """
     width = -(-window.length // parts)
     if window.since - width < EVERYTHING.since or window.until + width > EVERYTHING.until:
         return 0
-    return width if width < window.length else 0
+    return width
+
+
+def parts_of(window: Window, number: int) -> list[Window]:
+    """Return so many parts of a window, of about the same length, or fewer if it is too short."""
+    width = -(-window.length // max(1, number))
+    return [Window(since, min(since + width, window.until)) for since in range(window.since, window.until, width)]
 
 
 def halves(window: Window) -> list[Window]:

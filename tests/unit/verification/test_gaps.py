@@ -27,13 +27,13 @@ class Counting(Server):
         """Return the counts that are asked for."""
         found = re.fullmatch(
             r'SELECT count\(\*\) FROM "d"\."rp"\."m" WHERE time >= (\d+) AND time <= (\d+)'
-            r"(?: GROUP BY time\((\d+)ns\) fill\(none\))?",
+            r"(?: GROUP BY time\((\d+)ns, \d+ns\) fill\(none\))?",
             statement,
         )
         assert found is not None, statement
         first, last, width = (int(each or 0) for each in found.groups())
         times = [each for each in self.times if first <= each <= last]
-        counts = Counter(each - each % width if width else first for each in times)
+        counts = Counter(each - (each - first) % width if width else first for each in times)
         return [Series("m", {}, ["time", "count_f"], [list(each) for each in sorted(counts.items())])]
 
 

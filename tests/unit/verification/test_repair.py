@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.transport.tls import ClientTLS
-from influxrelay.verification.comparison import Found
 from influxrelay.verification.lines import are_lines, point_line, series_line
+from influxrelay.verification.measurement import Found
 from influxrelay.verification.points import read_points
 from influxrelay.verification.repair import Crew, Mending, Outdated, create_missing
 from influxrelay.verification.schema import Schema
@@ -70,7 +70,7 @@ class FakeServer(Server):
         assert statement.startswith("SELECT *::field"), statement
         return [Series("m", {}, ["time", "f"], [list(each) for each in self.values.items()])]
 
-    def fetch(self, statement: str) -> bytes:
+    def fetch(self, statement: str, limit: int | None = None) -> bytes:
         """Return all points in some form."""
         return repr(self.ask(statement)).encode()
 

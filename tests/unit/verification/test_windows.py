@@ -10,6 +10,7 @@ from influxrelay.verification.statements import EVERYTHING, Measurement, Window
 from influxrelay.verification.windows import (
     are_equal,
     halves,
+    parts_of,
     points_of,
     read_aggregates,
     read_time,
@@ -40,10 +41,13 @@ class WindowTests(SynchronousTestCase):
         self.assertEqual(width_of_parts(Window(0, 1000), 10), 100)
         self.assertEqual(width_of_parts(Window(0, 1001), 10), 101)
         self.assertEqual(width_of_parts(Window(0, 3), 256), 1)
-        self.assertEqual(width_of_parts(Window(0, 1), 256), 0)
+        self.assertEqual(width_of_parts(Window(0, 9), 1), 9)
         self.assertEqual(width_of_parts(Window(EVERYTHING.since, 0), 256), 0)
         self.assertEqual(width_of_parts(Window(0, EVERYTHING.until), 256), 0)
         self.assertEqual(halves(Window(-3, 2)), [(-3, -1), (-1, 2)])
+        self.assertEqual(parts_of(Window(-3, 7), 3), [(-3, 1), (1, 5), (5, 7)])
+        self.assertEqual(parts_of(Window(0, 2), 3), [(0, 1), (1, 2)])
+        self.assertEqual(parts_of(Window(0, 2), 0), [(0, 2)])
 
     def test_aggregates(self) -> None:
         """Parts with points are read with their own bounds, which are within those of the window."""
@@ -76,6 +80,6 @@ class StatementTests(SynchronousTestCase):
             " AND time <= 9223372036854775806 GROUP BY *",
         )
         self.assertEqual(
-            statements.aggregates(Measurement("d", "r", "m"), Window(0, 10), 5, statements.COUNT),
-            'SELECT count(*) FROM "d"."r"."m" WHERE time >= 0 AND time <= 9 GROUP BY time(5ns) fill(none)',
+            statements.aggregates(Measurement("d", "r", "m"), Window(12, 20), 5, statements.COUNT),
+            'SELECT count(*) FROM "d"."r"."m" WHERE time >= 12 AND time <= 19 GROUP BY time(5ns, 2ns) fill(none)',
         )
