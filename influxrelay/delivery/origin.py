@@ -45,9 +45,17 @@ class Origin(HandOut):
         self._early: dict[int, list[tuple[str, Reply | BackendFailure]]] = {}  # of what is not known to be in the log
         self._last = 0
         self._timer: IDelayedCall | None = None
+        self._is_open = False
+
+    def begin(self) -> None:
+        """Take writes from now on: the log is open."""
+        self._is_open = True
 
     def submit(self, write: Write, parts: Parts, consistency: str, answer: Deferred[Reply]) -> None:
         """Append a write; whoever delivers to a backend gets it from the log."""
+        if not self._is_open:
+            answer.callback(unjournaled("it is not open yet"))
+            return
         is_any = consistency == "any"
         rule = make_rule(len(parts), consistency, beside=is_any)
         own = _Own(0, self._clock(), self._reactor.seconds(), answer, rule, self._on_settled)
@@ -165,7 +173,7 @@ class Origin(HandOut):
     @property
     def why_unjournaled(self) -> str:
         """Why the log would not take a write now; empty if it would, as far as is known."""
-        return self._journal.why_unavailable
+        return self._journal.why_unavailable if self._is_open else "the journal is not open yet"
 
     def close(self) -> None:
         """Wait for nothing any more."""

@@ -17,6 +17,7 @@ from influxrelay.config.settings import (
 from influxrelay.core.write import LINES, REMOTE_WRITE, STATEMENT, Destination
 from influxrelay.delivery.answer_rules import AnswerRule
 from influxrelay.delivery.backlog import Backlog, MemoryBacklog
+from influxrelay.delivery.from_log import FromLog
 from influxrelay.delivery.hand_out import BesideJournal, HandOut, JournalFirst
 from influxrelay.delivery.http_backend import HTTPBackend
 from influxrelay.delivery.journal_backlog import JournalBacklog
@@ -25,6 +26,7 @@ from influxrelay.delivery.settings import EVERYTHING, SenderSettings
 from influxrelay.delivery.write_apis import V1, V2, V3, WriteAPI
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import JournalLimits
+from influxrelay.journal.shared.log import SharedJournal
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.sharding.placement import Epoch, ShardKey, ShardMap
@@ -161,6 +163,8 @@ def make_hand_out(journal: Journal | None, reactor: Any, *, is_answering: bool) 
     """
     if journal is None:
         return HandOut(reactor, clock=time.time)
+    if isinstance(journal, SharedJournal):
+        return FromLog(journal, reactor, clock=time.time)
     return (BesideJournal if is_answering else JournalFirst)(journal, reactor, clock=time.time)
 
 

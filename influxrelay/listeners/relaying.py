@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError, succeed
 
-from influxrelay.config.settings import HTTPOutputConfig, ListenerConfig
+from influxrelay.config.settings import HTTPOutputConfig, JournalConfig, ListenerConfig
 from influxrelay.core.errors import JournalError
 from influxrelay.core.write import LINES, Destination
 from influxrelay.delivery.backend import Backend
 from influxrelay.delivery.fanout import FanOut
+from influxrelay.delivery.from_log import FromLog
 from influxrelay.delivery.hand_out import HandOut
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.standing import Outlook
 from influxrelay.journal.interface import Key, Positions
 from influxrelay.journal.opening import check_disk
+from influxrelay.journal.shared.log import SharedJournal
 from influxrelay.journal.worker import in_thread
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.factory import (
@@ -30,6 +33,7 @@ from influxrelay.listeners.factory import (
 )
 from influxrelay.listeners.port_service import PortService, cannot_start
 from influxrelay.listeners.sender_changes import SenderChanges
+from influxrelay.listeners.sharing import Opening, make_shared_journal
 from influxrelay.listeners.transaction import Transaction
 
 Backlogs = dict[str, Positions]
@@ -48,6 +52,7 @@ class Relaying(PortService):
     fan_outs: list[FanOut]
     _journal_open = False
     _remove_journal: Callable[[], None] | None = None  # if there was none before it was opened
+    _opening: Opening | None = None
 
     def __init__(self, config: ListenerConfig, reactor: Any) -> None:
         self.name = config.name
@@ -57,13 +62,18 @@ class Relaying(PortService):
         self.senders = [self.make_sender(each, config.name) for each in http_outputs(config)]
         self.leaving: dict[Sender, tuple[str, str]] = {}
 
-    def make_writer(self, config: ListenerConfig) -> JournalWriter | None:
+    def make_writer(self, config: ListenerConfig) -> JournalWriter | SharedJournal | None:
         """Return what keeps the journal, if there is one."""
-        return make_writer(config.journal, self._reactor, self._forget)
+        shared = make_shared_journal(config.journal, self._reactor) if config.journal is not None else None
+        return shared or make_writer(config.journal, self._reactor, self._forget)
 
     def make_hand_out(self) -> HandOut:
         """Return how a fan-out gives its senders what it accepts."""
-        return make_hand_out(self.writer, self._reactor, is_answering=self.is_answering)
+        hand_out = make_hand_out(self.writer, self._reactor, is_answering=self.is_answering)
+        if isinstance(self.writer, SharedJournal) and isinstance(hand_out, FromLog):
+            attempt = partial(self._open_shared, self.writer, hand_out)
+            self._opening = Opening(self._reactor, self.name, self.writer.place, attempt)
+        return hand_out
 
     def make_sender(self, output: HTTPOutputConfig, name: str) -> Sender:
         """Return the sender to a backend of the listener of this name."""
@@ -114,10 +124,20 @@ class Relaying(PortService):
     def startService(self) -> None:
         """Open the journal, then the port."""
         try:
+            if self._opening is not None and not self._journal_open:
+                self._opening.begin()
             self.resume(self.open_journal())
         except JournalError as error:
             cannot_start(self.log, f"influxrelay: {error}")
         super().startService()
+
+    def _open_shared(self, journal: SharedJournal, hand_out: FromLog) -> Deferred[None]:
+        opened = journal.open(self._backends_of_journal(), hand_out.follower)
+        return opened.addCallback(lambda _: self._opened_shared(hand_out))
+
+    def _opened_shared(self, hand_out: FromLog) -> None:
+        self._journal_open = True
+        hand_out.begin()
 
     def open_journal(self, *, may_change: bool = True) -> Backlogs:
         """Open the journal, if there is one; may take a while, and be done in another thread.
@@ -127,11 +147,9 @@ class Relaying(PortService):
         :raises JournalError: it cannot be used.
         """
         journal = self.config.journal
-        if self.writer is None or journal is None or self._journal_open:
+        if not isinstance(self.writer, JournalWriter) or journal is None or self._journal_open:
             return {}
         try:
-            if journal.shared:
-                raise JournalError(f"{journal.directory}: this version cannot share journals yet")  # noqa: TRY301
             self._remove_journal = check_disk(self.writer.directory, journal.timeout)
             positions = self.writer.open(self._backends_of_journal() if may_change else None)
         except JournalError as error:
@@ -141,7 +159,7 @@ class Relaying(PortService):
     async def give_up_journal(self) -> None:
         """Close a journal that comes to nothing, and remove it if there was none before it was opened."""
         if self.writer is not None and self.config.journal is not None:
-            await self.writer.stop()
+            await self.stop_journal(self.config.journal.timeout)
             if self._remove_journal is not None:
                 removed = in_thread(self._reactor, "remove", self._remove_journal)
                 removed.addTimeout(self.config.journal.timeout, self._reactor)
@@ -150,10 +168,34 @@ class Relaying(PortService):
 
     def resume(self, backlogs: Backlogs) -> None:
         """Begin to work with the journal, and read on from where the last process stopped; once."""
-        if self.writer is not None and not self._journal_open:
+        if isinstance(self.writer, JournalWriter) and not self._journal_open:
             self._journal_open = True
             self.writer.start()
             self._read_on(self.writer, backlogs)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it listens, its journal is open, and it is not stopping."""
+        return super().is_ready and (self.writer is None or self._journal_open)
+
+    async def open_for_reload(self, *, may_change: bool) -> Backlogs:
+        """Open the journal while the reactor runs; one that relays share only if anything may change.
+
+        :raises JournalError: it cannot be used.
+        """
+        if self._opening is not None:
+            if may_change:
+                await self._opening.try_once()
+            return {}
+        return await in_thread(self._reactor, "open", partial(self.open_journal, may_change=may_change))
+
+    def stop_journal(self, within: float) -> Deferred[Any]:
+        """Close the journal; never fails."""
+        if self._opening is not None:
+            self._opening.end()
+        for each in self.fan_outs:
+            each.hand_out.close()
+        return succeed(None) if self.writer is None else self.writer.stop(within=within)
 
     def _read_on(self, writer: JournalWriter, backlogs: Backlogs) -> None:
         (fan_out,) = self.fan_outs
@@ -191,12 +233,19 @@ class Relaying(PortService):
         changes.apply()
         self.name, self.config, self.senders = config.name, config, changes.senders
         if self.writer is not None:
-            limits, journal = journal_limits(config.journal), config.journal
-            self.writer.reconfigure(limits, full_sync=journal.sync == "full", timeout=journal.timeout)
+            self._reconfigure_journal(self.writer, config.journal)
             if self._locations() != before or changes.removed:
                 self.writer.register(self._backends_of_journal())
-            self._read_on(self.writer, backlogs)
+            if isinstance(self.writer, JournalWriter):
+                self._read_on(self.writer, backlogs)
         self.furnish()
+
+    def _reconfigure_journal(self, journal: JournalWriter | SharedJournal, config: JournalConfig) -> None:
+        limits, full_sync = journal_limits(config), config.sync == "full"
+        if isinstance(journal, JournalWriter):
+            journal.reconfigure(limits, full_sync=full_sync, timeout=config.timeout)
+        else:
+            journal.reconfigure(limits, full_sync=full_sync)
 
     def furnish(self) -> None:
         """Let what is configured hold for the next write."""

@@ -26,6 +26,7 @@ from influxrelay.delivery.sender import STATES, Sender
 from influxrelay.delivery.udp_sender import DatagramSender
 from influxrelay.http.request import Request
 from influxrelay.journal.records import Drop
+from influxrelay.journal.shared.log import SharedJournal
 from influxrelay.journal.statistics import JournalCounts
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.http import HTTPService
@@ -108,7 +109,7 @@ class Metrics(Service):
         self._clock = clock
         self._monotonic = monotonic
         self.lag = ReactorLag(reactor, monotonic)
-        self._journals: dict[JournalWriter, JournalCounts] = {}
+        self._journals: dict[JournalWriter | SharedJournal, JournalCounts] = {}
         self.last_reload_successful = True
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
@@ -184,7 +185,7 @@ class Metrics(Service):
         self,
         sheet: Sheet,
         listener: Listener,
-        writer: JournalWriter,
+        writer: JournalWriter | SharedJournal,
         journal: JournalCounts,
     ) -> None:
         labels = (listener.name,)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from prometheus_client.core import Metric
@@ -28,7 +27,6 @@ from influxrelay.core.timeouts import within
 from influxrelay.delivery.prober import Prober
 from influxrelay.delivery.sender import Sender
 from influxrelay.http.overload import AdmissionControl
-from influxrelay.journal.worker import in_thread
 from influxrelay.listeners.factory import http_outputs
 from influxrelay.listeners.http import connect_shards
 from influxrelay.listeners.port_service import AdminService, SiteService, cannot_start
@@ -270,8 +268,7 @@ class RelayService(MultiService):
         listener = make_listener(config, self._reactor, self._sockets)
         if listener.writer is not None:
             steps.back(lambda: Deferred.fromCoroutine(listener.give_up_journal()))
-            opened = in_thread(self._reactor, "open", partial(listener.open_journal, may_change=not check))
-            steps.later(listener.resume, await opened)
+            steps.later(listener.resume, await listener.open_for_reload(may_change=not check))
         return listener
 
     def _open_ports(self, config: Config, kept: list[tuple[Any, Any]], steps: Transaction) -> None:
@@ -374,7 +371,7 @@ class RelayService(MultiService):
             listener.abort()
         closed: list[Deferred[Any]] = [sender.backend.close() for sender in senders]
         left = max(_LAST_WORDS, deadline - self._reactor.seconds())
-        closed += [each.writer.stop(within=left) for each in listeners if each.writer is not None]
+        closed += [each.stop_journal(left) for each in listeners]
         await DeferredList(closed)
 
     async def _drain(self, senders: Sequence[Sender], settled: Deferred[Any]) -> None:

@@ -11,6 +11,7 @@ from influxrelay.config.settings import HTTPOutputConfig, JournalConfig
 from influxrelay.core.errors import JournalError
 from influxrelay.delivery import prober as pinger
 from influxrelay.journal.records import JournalLimits
+from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.udp import UDPService
 from influxrelay.operations.views import Request
 from influxrelay.service.relay_service import RelayService
@@ -33,7 +34,7 @@ class LossTests(HealthCase):
             await self.order("queues pause", backend="two")
         self.assertEqual(await self.write(service), 204)
         writer = self.http(service).writer
-        if writer is not None:
+        if isinstance(writer, JournalWriter):
             writer.reconfigure(JournalLimits(max_age=0.001), full_sync=False)
             await until(lambda: writer._house.cursors.behind, "the backlog on disk")
             await Deferred.fromCoroutine(writer._house._expire())

@@ -42,6 +42,7 @@ class Relay:
             self.log.keys[each] = backlog
         self.hand_out = FromLog(log, clock)
         self.log.follower = self.hand_out.follower
+        self.hand_out.begin()
         self.fan_out = FanOut(name, list(self.senders.values()), self.hand_out)
 
 
