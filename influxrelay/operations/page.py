@@ -66,7 +66,8 @@ def _header(facts: Facts) -> Tag:
     return tags.header(
         tags.h1("influxrelay"),
         tags.p(
-            f"{socket.gethostname()}, version {status['version']}, up for {age(status['uptime'])}, {iso(facts.now)}",
+            f"{socket.gethostname()}, version {status['version']}, up for {age(status['uptime'])}, ",
+            tags.time(iso(facts.now)),
         ),
     )
 
