@@ -76,10 +76,19 @@ def run(arguments: Sequence[str] | None) -> int:
         _tell(options, [str(error)])
         return NOT_DONE
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read it has seen enough
+        _write_no_more()
         return NOBODY_READS
+    except OSError as error:
+        _write_no_more()
+        _tell(options, [f"cannot write what was found: {error.strerror or error}"])
+        return NOT_DONE
     good = _GOOD.get(command)
     return OK if good is None or good(answer) else NO
+
+
+def _write_no_more() -> None:
+    """Let the end of the program not try once more to write what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _text(command: str, answer: Answer) -> str:

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 PERIOD = 5.0  # seconds between two samples
 SPAN = 3600.0  # seconds for which they are kept
+_SHARE = 20  # a look that takes long is followed by a pause so many times as long
 
 
 @attrs.frozen
@@ -103,7 +104,8 @@ class History(Service):
         self._clock = clock
         self._tracks: dict[tuple[str, str], Track] = {}
         self._looks = LoopingCall(self._look)
-        self._looks.clock = reactor
+        self._looks.clock = self._reactor = reactor
+        self._rest_until = 0.0
 
     def startService(self) -> None:
         """Begin."""
@@ -117,8 +119,12 @@ class History(Service):
             self._looks.stop()
 
     async def _look(self) -> None:
+        began = self._reactor.seconds()
+        if began < self._rest_until:
+            return
         try:
             self.add(await self._ask())
+            self._rest_until = began + _SHARE * (self._reactor.seconds() - began)
         except Exception:  # noqa: BLE001 (there is another look in a moment)
             self._log.failure("a look at the queues")
 

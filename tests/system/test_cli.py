@@ -145,6 +145,11 @@ class RunningTests(CLICase):
         self.addCleanup(os.close, writer)
         found = await deferToThread(run, writer)
         self.assertEqual((found.returncode, found.stderr), (141, b""))
+        full = os.open("/dev/full", os.O_WRONLY)
+        self.addCleanup(os.close, full)
+        found = await deferToThread(run, full)
+        words = b"influxrelay queues: cannot write what was found: No space left on device\n"
+        self.assertEqual((found.returncode, found.stderr), (2, words))
 
 
 class StoppedTests(CLICase):

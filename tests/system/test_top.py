@@ -37,10 +37,10 @@ class TopTests(SynchronousTestCase):
         """Write a line."""
         self.assertEqual(send("POST", f"{self.relay.url}/write?db=db", b"m v=1")[0], 204)
 
-    def top(self, *words: str, piped: bool = False, columns: int = 80, rows: int = 24) -> Terminal:
+    def top(self, *words: str, piped: bool = False, **environment: str) -> Terminal:
         """Start the command."""
         command = [*INFLUXRELAY, "top", "--config", str(self.relay.config), *words]
-        terminal = Terminal(*command, piped=piped, columns=columns, rows=rows)
+        terminal = Terminal(*command, piped=piped, environment=environment)
         self.addCleanup(terminal.close)
         return terminal
 
@@ -86,6 +86,12 @@ class TopTests(SynchronousTestCase):
             self.assertIn(b"\x1b[?1049l", terminal.written)
             self.assertTrue(termios.tcgetattr(terminal.file)[3] & termios.ECHO)
             self.assertNotIn(b"Traceback", terminal.written)
+
+    def test_no_color(self) -> None:
+        """With NO_COLOR there are no colours."""
+        terminal = self.top(NO_COLOR="1")
+        terminal.see("2 things to look at")
+        self.assertEqual(terminal.colors(), set())
 
     def test_once(self) -> None:
         """Piped it prints once, with --json as JSON, and without a relay one line says so."""

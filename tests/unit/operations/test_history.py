@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
@@ -113,6 +114,26 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual([each.waiting for each in track.samples], [2])
         self.history.add({"listeners": [], "queues": []})
         self.assertIsNone(self.history.track("main", "one"))
+
+    def test_slow(self) -> None:
+        """A look that takes long, since a large backlog is counted, is followed by a longer pause."""
+        answers = [Deferred[Any]() for _ in range(2)]
+        asked = list(answers)
+
+        async def ask() -> Any:
+            return await asked.pop(0)
+
+        history = History(ask, self.clock, lambda: self.now)
+        history.startService()
+        self.clock.advance(2.0)
+        answers[0].callback(status())
+        for _ in range(7):
+            self.clock.advance(PERIOD)
+        self.assertEqual(len(asked), 1)
+        self.clock.advance(PERIOD)
+        self.assertEqual(len(asked), 0)
+        answers[1].callback(status())
+        history.stopService()
 
     def test_failure(self) -> None:
         """A look that fails is logged, and the next one is made."""
