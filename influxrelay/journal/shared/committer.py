@@ -204,9 +204,13 @@ class Committer:
         if batch is not self._under_way:
             return
         self._done()
+        batch.failed(failure)
+        self.refuse(failure)
+
+    def refuse(self, failure: Failure) -> None:
+        """Fail what waits, and what comes in the next moment."""
         self._fails(failure)
         waiting, self._waiting = self._waiting, deque()
-        batch.failed(failure)
         for _, receipt in waiting:
             receipt.errback(failure)
 

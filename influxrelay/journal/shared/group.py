@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -31,6 +31,7 @@ class Group:
     :param now: seconds on a clock that goes on while the process is stopped.
     :param end: fires with the last message of the log.
     :param is_ready: is told whether every registered backend is known to the group: before that, no write may be kept.
+    :param on_problem: is told why the group cannot be told of one now.
     :ivar states: of all backends, as they were last seen, by name.
     :ivar seats: of the registered ones, by name.
     """
@@ -51,6 +52,7 @@ class Group:
         catch_up: Callable[[], Deferred[int]],
         count_dropped: Callable[[Seat, int], object],
         is_ready: Callable[[bool], object],
+        on_problem: Callable[[Failure], object],
     ) -> None:
         self.states: dict[str, tuple[BackendState, int]] = {}
         self.seats: dict[str, Seat] = {}
@@ -65,6 +67,7 @@ class Group:
         self._catch_up = catch_up
         self._count_dropped = count_dropped
         self._is_ready = is_ready
+        self._on_problem = on_problem
         self._keys: dict[Key, Seat] = {}
         self._watch: Watch | None = None
         self._is_closed = False
@@ -105,7 +108,7 @@ class Group:
         if (seat := self.seats.pop(name, None)) is not None:
             self._leave(seat)
             self._enter(seat.key, name, seat.location)
-            self.make_known_soon()
+            self.make_known()
 
     # -- which there are
 
@@ -146,19 +149,20 @@ class Group:
         if delivered:
             self._follower.lost(seat.key)
 
-    def make_known_soon(self) -> None:
-        """Let the group know of all registered backends, however long that takes."""
-        if not self._is_closed and any(name not in self.states for name in self.seats):
-            self._is_ready(False)
-            Deferred.fromCoroutine(self.make_known()).addErrback(self._not_known)
+    def make_known(self) -> Deferred[None]:
+        """Let the group know of all registered backends, however long that takes; fires after the first attempt."""
+        if self._is_closed or all(name in self.states for name in self.seats):
+            return succeed(None)
+        self._is_ready(False)
+        return Deferred.fromCoroutine(self._create_all()).addErrback(self._not_known)
 
     def _not_known(self, failure: Failure) -> None:
         if not failure.check(JournalError):
             self._log.failure("the backends of a shared journal", failure)
-        self._reactor.callLater(TRY_AGAIN, self.make_known_soon)
+        self._on_problem(failure)
+        self._reactor.callLater(TRY_AGAIN, self.make_known)
 
-    async def make_known(self) -> None:
-        """Let the group know of all registered backends."""
+    async def _create_all(self) -> None:
         for name, seat in list(self.seats.items()):
             if name not in self.states:
                 state = BackendState(name, seat.location, cursor=end_of(await self._end()))
@@ -168,7 +172,10 @@ class Group:
                     await self._load(name)
                 else:
                     self._observe(state, revision)
-        self._is_ready(all(name in self.states for name in self.seats))
+        unknown = [name for name in self.seats if name not in self.states]
+        if unknown:
+            raise JournalError(f"what the group knows of {', '.join(unknown)} cannot be read")
+        self._is_ready(True)
 
     async def _load(self, name: str) -> None:
         entry = await self._bucket.load(key_for(name))

@@ -114,6 +114,7 @@ class SharedJournal:
             catch_up=self._catch_up,
             count_dropped=self._keeper.stood_up,
             is_ready=self._ready,
+            on_problem=self._committer.refuse,
         )
         self._words = Words(
             reactor,
@@ -128,23 +129,25 @@ class SharedJournal:
     # -- start and stop
 
     def open(self, backends: Mapping[Key, tuple[str, str]], follower: Follower) -> Deferred[None]:
-        """Find out what is in the log, and register the backends; leases come later, one by one."""
+        """Find out what is in the log, and register the backends; leases come later, one by one.
+
+        After a failure this may be called again.
+        """
         self._follower.follower = follower
         return Deferred.fromCoroutine(self._open(backends))
 
     async def _open(self, backends: Mapping[Key, tuple[str, str]]) -> None:
         await self._engine.connect()
+        state = await self._engine.log.state()  # nothing that follows fails: all of this may be tried again until here
+        self._keeper.begin = state.first_seq
         await self._words.open()
         await self._group.open()
-        state = await self._engine.log.state()
-        self._keeper.begin = state.first_seq
         await self._tail.open(state.first_seq - 1)
         await self._letters.open()
         self._is_open = True
-        self._committer.hold("backends")
+        self._keeper.start(self._group, self._committer)
         self._group.register(backends)
         await self._group.make_known()
-        self._keeper.start(self._group, self._committer)
 
     def stop(self, within: float = math.inf) -> Deferred[None]:
         """Finish what has been given, write the positions down, give the leases back, and leave."""
@@ -360,11 +363,17 @@ class SharedJournal:
     def reconfigure(self, limits: JournalLimits, *, full_sync: bool) -> None:  # noqa: ARG002 (the servers' settings)
         """Let other settings hold from the next write on."""
         self._keeper.limits = limits
+        if self._is_open:
+            self._engine.reconfigure(limits).addErrback(self._not_reconfigured)
+
+    def _not_reconfigured(self, failure: Failure) -> None:
+        failure.trap(JournalError)
+        self._log.error("{place}: the limits cannot be changed: {problem}", place=self.place, problem=failure.value)
 
     def register(self, backends: Mapping[Key, tuple[str, str]]) -> None:
         """Say which backends there are from this moment on, as name and location."""
         self._group.register(backends)
-        self._group.make_known_soon()
+        self._group.make_known()
 
     def returning(
         self,

@@ -84,6 +84,7 @@ class Seat:
         self._letters = 0  # that are being stored
         self._requests = 0
         self._savers: list[tuple[int, Deferred[None]]] = []
+        self._is_over = False  # somebody was told that the lease is lost
         self._is_changed = False
         self._is_busy = False  # with a change of the value
         self._is_catching_up = False
@@ -102,7 +103,7 @@ class Seat:
     def _look(self) -> None:
         """Do what the value asks for."""
         state = self.lease.state
-        if self.progress is not None and not self.lease.is_valid:
+        if self.progress is not None and (self._is_over or not self.lease.is_valid):
             self._stand_down()
         if state is None or self._closing is not None:
             return
@@ -147,8 +148,13 @@ class Seat:
 
     @property
     def is_valid(self) -> bool:
-        """Whether this relay delivers, at this moment."""
-        return self.progress is not None and self.lease.is_valid
+        """Whether this relay delivers, at this moment; once it does not, the follower is told before it does again."""
+        if self.progress is None or self._is_over:
+            return False
+        if not self.lease.is_valid:
+            self._is_over = True
+            self._reactor.callLater(0.0, self._look)
+        return not self._is_over
 
     def _stand_up(self, first_seq: int, epoch: int) -> None:
         self._is_catching_up = False
@@ -177,6 +183,7 @@ class Seat:
 
     def _forget(self) -> None:
         self.progress = None
+        self._is_over = False
         self._losses.clear()
         self._written_losses = self._letters = 0
         self._attempts.clear()
@@ -247,7 +254,7 @@ class Seat:
 
     def _tick(self) -> None:
         self._timer = None
-        if self.progress is not None and not self.lease.is_valid:
+        if self.progress is not None and (self._is_over or not self.lease.is_valid):
             self._stand_down()
         now = self._now()
         wanted = self._savers or (self._is_changed and now >= self.lease.last_sent + SAVE)

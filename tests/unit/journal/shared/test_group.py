@@ -81,6 +81,23 @@ class LeaseTests(GroupCase):
         self.later(1)
         self.assertEqual((first.events[-2][0], first.held, set(second.held)), ("lost", {}, {"a", "b"}))
 
+    def test_gate(self) -> None:
+        """Once it was said that a lease is not valid it is not, before the delivery has learned that it is lost."""
+        relay = self.relay("ra", backends=ONE)
+        self.later(1)
+        self.stop(relay)
+        self.later(LEASE)
+        relay.clock.rightNow = self.world.seconds()
+        self.assertFalse(relay.journal.is_valid("a"))
+        relay.engine.resume()
+        seat = relay.journal._group.seats["a"]
+        seat.lease._valid_until = self.world.seconds() + LEASE  # as if a late answer had come
+        self.assertFalse(relay.journal.is_valid("a"))
+        self.go_on(relay)
+        self.later(1)
+        self.assertEqual([each[0] for each in relay.events], ["gained", "lost", "gained"])
+        self.assertTrue(relay.journal.is_valid("a"))
+
     def test_partition(self) -> None:
         """A relay without a connection believes no longer than the lease is sure, and comes back without it."""
         first, second = self.relay("ra"), self.relay("rb")
@@ -238,6 +255,17 @@ class PositionTests(GroupCase):
 class BackendTests(GroupCase):
     """Which backends there are."""
 
+    def test_open_again(self) -> None:
+        """A relay that could not begin begins when it is let to."""
+        self.cluster.quorum = False
+        relay = Relay(self.cluster, "ra", backends=ONE)
+        self.relays.append(relay)
+        self.assertIn("no answer", self.fails(relay.opened))
+        self.cluster.quorum = True
+        self.result(relay.journal.open(ONE, relay))
+        self.assertEqual(len(self.append(relay, b"one\n")), 1)
+        self.assertEqual(self.read(relay), [b"one\n"])
+
     def test_new(self) -> None:
         """A new backend begins behind the last write; writes wait until the group knows of it."""
         relay = self.relay("ra", backends=ONE)
@@ -308,13 +336,14 @@ class BackendTests(GroupCase):
         self.assertEqual(relay.held, {"a": {}})
 
     def test_later_version(self) -> None:
-        """What a later version has written is left alone."""
+        """What a later version has written is left alone, and no write is taken that the backend might not get."""
         self.cluster.values.set("backend.a", b'{"version": 2}', 0, object())
-        relay = Relay(self.cluster, "ra", backends=ONE)
-        self.relays.append(relay)
+        relay = self.relay("ra", backends=ONE)
         self.later(LEASE)
         self.assertEqual((relay.held, self.cluster.values.last), ({}, 1))
-        relay.opened.addErrback(lambda _: None)
+        for _ in range(2):
+            self.assertIn("what the group knows of a", self.fails(relay.journal.append(record_for(PLACE))))
+        self.assertIn("what the group knows of a", relay.journal.trouble)
 
 
 class OperatorTests(GroupCase):
