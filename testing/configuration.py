@@ -20,6 +20,30 @@ JOURNAL = 'journal = "d"\n'
 BUFFER = "buffer-size-mb = 1\n"
 UDP_OUTPUT = '[[udp.output]]\nlocation = "127.0.0.1:8089"\n'
 
+SHARED_NAME = """
+[[http]]
+bind-addr = "127.0.0.1:0"
+output = [
+    { name = "influx", location = "http://10.0.0.1:8086/write" },
+    { name = "influx", location = "http://10.0.0.2:8086/write" },
+]
+"""
+
+BROKEN_PEM = """-----BEGIN CERTIFICATE-----
+rubbish
+-----END CERTIFICATE-----
+-----BEGIN PRIVATE KEY-----
+rubbish
+-----END PRIVATE KEY-----
+"""
+
+
+def write_config(case: SynchronousTestCase, text: str) -> str:
+    """Write a configuration file, and return its path."""
+    path = Path(case.mktemp()).absolute()
+    path.write_text(text)
+    return str(path)
+
 
 def at(location: str) -> str:
     """Return an HTTP listener with one output at a location."""

@@ -17,7 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from testing.servers import LOOPBACK, PROJECT, ServerError, _guard
+from testing.guard import guard
+from testing.servers import LOOPBACK, PROJECT, ServerError
 
 PATIENCE = 120.0  # seconds for whatever is waited for: the machine may be slow, and busy
 _LISTEN_PID = 'export LISTEN_PID=$$; exec "$@"'
@@ -159,7 +160,7 @@ class Manager:
             )
         for fd in fds:
             os.close(fd)
-        _guard.watch(self.process.pid)
+        guard.watch(self.process.pid)
 
     def start(self) -> None:
         """Start the service, and return when it says that it is ready."""
@@ -197,7 +198,7 @@ class Manager:
         if process.poll() is None:
             os.kill(process.pid, number)
         status = process.wait(PATIENCE)
-        _guard.forget(process.pid)
+        guard.forget(process.pid)
         return status
 
     def _listen(self) -> None:
@@ -212,7 +213,7 @@ def traffic(http_port: int, udp_port: int) -> Iterator[dict[str, Any]]:
     clients = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PROJECT, start_new_session=True
     )
-    _guard.watch(clients.pid)
+    guard.watch(clients.pid)
     found: dict[str, Any] = {}
     try:
         yield found
@@ -220,4 +221,4 @@ def traffic(http_port: int, udp_port: int) -> Iterator[dict[str, Any]]:
     finally:
         clients.kill()
         clients.communicate()
-        _guard.forget(clients.pid)
+        guard.forget(clients.pid)

@@ -22,7 +22,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.parse
@@ -30,6 +29,8 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
+
+from testing.guard import guard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,48 +115,6 @@ def send(
         raise ConnectionError(f"{method} {url}: {error!r}") from error
 
 
-class _Guard:
-    """A small process that kills what is on its list when its standard input ends, thus when this process does.
-
-    The kernel's own way (``PR_SET_PDEATHSIG``) goes by threads: the server would die with the pool's thread that
-    started it.
-    """
-
-    _PROGRAM = """
-import os, signal, sys
-groups = set()
-for line in sys.stdin:
-    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
-for group in groups:
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-"""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def watch(self, group: int) -> None:
-        self._tell(f"+{group}\n")
-
-    def forget(self, group: int) -> None:
-        self._tell(f"-{group}\n")
-
-    def _tell(self, line: str) -> None:
-        with self._lock:
-            if self._process is None:
-                command = [sys.executable, "-I", "-S", "-c", self._PROGRAM]
-                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-            assert self._process.stdin is not None
-            self._process.stdin.write(line.encode())
-            self._process.stdin.flush()
-
-
-_guard = _Guard()
-
-
 class Server:
     """One server: its directory, its ports and, while it runs, its process.
 
@@ -219,7 +178,7 @@ class Server:
                 start_new_session=True,  # Ctrl-C at the terminal is for us, who then stop the server
             )
         try:
-            _guard.watch(self.pid)
+            guard.watch(self.pid)
             self._wait_until_ready(time.monotonic() + timeout)
         except BaseException:
             self.kill()
@@ -268,7 +227,7 @@ class Server:
         self._ended()
 
     def _ended(self) -> None:
-        _guard.forget(self.pid)
+        guard.forget(self.pid)
         self._process = None
 
     def pause(self) -> None:

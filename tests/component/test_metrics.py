@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
 import socket
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 
 from influxrelay import __version__
 from influxrelay.config.settings import (
@@ -20,65 +17,21 @@ from influxrelay.config.settings import (
     Config,
     HTTPListenerConfig,
     HTTPOutputConfig,
-    JournalConfig,
     UDPListenerConfig,
     UDPOutputConfig,
 )
-from influxrelay.core.errors import JournalError
-from influxrelay.journal import statistics as journal_counts
-from influxrelay.journal.store import Store
-from influxrelay.listeners.http import HTTPService
 from influxrelay.listeners.udp import UDPService
-from influxrelay.operations import metrics
 from influxrelay.operations.metric_families import FAMILIES
-from influxrelay.operations.metrics import Metrics
 from influxrelay.service.relay_service import RelayService
 from influxrelay.transport.sockets import Sockets
-from testing.failing_disk import break_disk
-from testing.scripted import LINE, LOOPBACK, Hold, RelayTestCase, answer, in_chunks, reactor, request, reset, until
+from testing.metrics_case import MetricsCase
+from testing.scripted import LINE, LOOPBACK, Hold, answer, in_chunks, reactor, request, reset, until
 
 NOT_READY = answer(404, b'{"error":"database not found: \\"db\\""}\n')
 REFUSAL = answer(400, b'{"error":"field type conflict"}\n')
 
 
-class _Case(RelayTestCase):
-    """Relays, and what is told of them."""
-
-    def watch(self, *listeners: HTTPService | UDPService) -> None:
-        """Tell of these listeners."""
-        self.metrics = Metrics(lambda: listeners, reactor, path="relay.toml")
-        self.addCleanup(self.metrics.stopService)
-        self.metrics.startService()
-
-    async def figures(self, name: str) -> dict[tuple[str, ...], float]:
-        """Return the samples of this name: the labels' values, in the order of their declaration, and the figure."""
-        families = await self.metrics.collect()
-        order = next((each.labels for each in FAMILIES if name.startswith(each.name)), ())
-        return {
-            tuple(sample.labels[label] for label in order): sample.value
-            for family in families
-            for sample in family.samples
-            if sample.name == name
-        }
-
-    async def shown(self, name: str) -> dict[tuple[str, ...], float]:
-        """Return the samples that are not 0."""
-        return {labels: value for labels, value in (await self.figures(name)).items() if value}
-
-    async def assert_figure(self, name: str, expected: Mapping[Any, float]) -> None:
-        """Check all samples of this name that are not 0."""
-        self.assertEqual(await self.shown(name), expected, name)
-
-    async def wait_for(self, name: str, expected: Mapping[Any, float]) -> None:
-        """Wait until all samples of this name that are not 0 are these."""
-        for _ in range(600):
-            if await self.shown(name) == expected:
-                return
-            await deferLater(reactor, 0.05)
-        await self.assert_figure(name, expected)
-
-
-class HTTPTests(_Case):
+class HTTPTests(MetricsCase):
     """What HTTP clients send, and what they are told."""
 
     async def test_writes_and_answers(self) -> None:
@@ -130,7 +83,7 @@ class HTTPTests(_Case):
         await self.wait_for("influxrelay_http_connections", {("test",): 2})
 
 
-class BackendTests(_Case):
+class BackendTests(MetricsCase):
     """What becomes of writes at each backend."""
 
     async def test_merged(self) -> None:
@@ -225,122 +178,7 @@ class BackendTests(_Case):
         self.assertEqual(version, __version__)
 
 
-class BufferTests(_Case):
-    """A queue in memory."""
-
-    async def test_kept_dropped_buried(self) -> None:
-        """What waits, what was dropped and what was refused for good have their figures, and the time they waited."""
-        backend = self.backend(answer(503))
-        relay = self.relay(self.output(backend, "one", buffer_size_mb=1), self.output(self.backend(), "two"))
-        self.watch(relay)
-        big = b"m v=1 1\n".ljust(1024 * 1024 - 3500, b"#")  # with all that is counted, there is room for it and LINE
-        for body in (LINE, big, LINE, b"m v=2 2\n"):
-            self.assertEqual((await self.ask(relay, request(body=body))).status, 204)
-            await until(lambda: backend.requests, "the first try")
-        one = ("test", "one")
-        await self.wait_for("influxrelay_queue_writes", {one: 2})
-        taken = (await self.figures("influxrelay_queue_bytes"))[one]
-        self.assertGreater(taken, len(big) + len(LINE))
-        self.assertLess(taken, 1024 * 1024)
-        await self.assert_figure("influxrelay_queue_limit_bytes", {one: 1024 * 1024})
-        await self.assert_figure("influxrelay_dropped_writes_total", {(*one, "full"): 2})
-        await self.assert_figure("influxrelay_dropped_bytes_total", {(*one, "full"): len(LINE) + 8})
-        age = (await self.figures("influxrelay_queue_oldest_age_seconds"))[one]
-        self.assertGreater(age, 0)
-        self.assertLess(age, 3600)
-        backend.script.clear()
-        backend.script.append(REFUSAL)
-        await self.wait_for("influxrelay_dead_letters", {one: 2})
-        await self.assert_figure("influxrelay_queue_writes", {})
-        await self.assert_figure("influxrelay_queue_oldest_age_seconds", {})
-
-
-class JournalTests(_Case):
-    """A queue on disk."""
-
-    def begin(self, *outputs: HTTPOutputConfig, **limits: Any) -> None:
-        """Start a relay with a journal."""
-        self.directory = self.mktemp()
-        self.service = self.relay(*outputs, journal=JournalConfig(self.directory, **limits))
-        self.watch(self.service)
-
-    async def test_kept_and_buried(self) -> None:
-        """What waits in the journal is counted for each backend, and what was refused for good."""
-        backend = self.backend(answer(503))
-        self.begin(self.output(backend, "one"), self.output(self.backend(), "two"))
-        for _ in range(3):
-            self.assertEqual((await self.ask(self.service, request())).status, 204)
-        one = ("test", "one")
-        await self.wait_for("influxrelay_queue_writes", {one: 3})
-        await self.assert_figure("influxrelay_queue_bytes", {one: 3 * len(LINE)})
-        self.assertGreater((await self.figures("influxrelay_queue_oldest_age_seconds"))[one], 0)
-        self.assertEqual(await self.figures("influxrelay_queue_limit_bytes"), {})
-        await self.assert_figure("influxrelay_journal_limit_bytes", {("test",): 1024**3})
-        await self.assert_figure("influxrelay_journal_trouble", {})
-        for name in ("influxrelay_journal_used_bytes", "influxrelay_journal_commit_duration_seconds_count"):
-            self.assertGreater((await self.figures(name))[("test",)], 2, name)
-        backend.script.clear()
-        backend.script.append(REFUSAL)
-        await self.wait_for("influxrelay_dead_letters", {one: 3})
-        await self.wait_for("influxrelay_queue_writes", {})
-        backlogs = await self.figures("influxrelay_queue_oldest_age_seconds")
-        self.assertEqual(backlogs, {one: 0, ("test", "two"): 0})
-
-    async def test_dropped(self) -> None:
-        """What the journal drops is counted by its reason, and every reason is there from the start."""
-        self.begin(self.output(await self.refusing_backend(), "one"), self.output(self.backend(), "two"))
-        await self.ask(self.service, request())
-        one = ("test", "one")
-        await self.wait_for("influxrelay_queue_writes", {one: 1})
-        reasons = {labels[2] for labels in await self.figures("influxrelay_dropped_writes_total")}
-        self.assertEqual(reasons, {"full", "age", "operator", "damaged", "stopped", "unqueued"})
-        assert self.service.writer is not None
-        await self.service.writer.discard("one")
-        await self.wait_for("influxrelay_dropped_writes_total", {(*one, "operator"): 1})
-        await self.assert_figure("influxrelay_dropped_bytes_total", {(*one, "operator"): len(LINE)})
-
-    async def test_trouble(self) -> None:
-        """A journal that does not work says so, and what is known of it gets older."""
-        self.begin(self.output(self.backend(), "one"))
-        await self.ask(self.service, request())
-        await self.assert_figure("influxrelay_journal_trouble", {})
-        self.assertEqual(await self.figures("influxrelay_dead_letters"), {("test", "one"): 0})
-        writer = self.service.writer
-        assert writer is not None
-        broken = break_disk(self)
-        await self.assertFailure(writer.probe(), JournalError)
-        await self.assert_figure("influxrelay_journal_trouble", {("test",): 1})
-        ages: list[float] = []
-        while len(ages) < 3 or ages[-1] < 2:
-            ages.append((await self.figures("influxrelay_journal_counts_age_seconds"))[("test",)])
-            await deferLater(reactor, 0.2)
-        self.assertEqual(ages, sorted(ages))
-        broken.restore()
-
-    async def test_slow_disk(self) -> None:
-        """A scrape waits for a second at most; meanwhile writes are journaled, and what was known is told."""
-        self.patch(metrics, "PATIENCE", 0.1)
-        self.begin(self.output(self.backend(), "one"))
-        self.assertEqual(await self.figures("influxrelay_dead_letters"), {("test", "one"): 0})
-        go_on = threading.Event()
-
-        def hang(*_: object) -> None:
-            go_on.wait(60)
-            raise OSError(errno.EIO, "Input/output error")
-
-        self.patch(Store, "count_letters", hang)
-        self.patch(journal_counts, "FRESH", 0.0)
-        self.metrics._journals[self.service.writer]._next = 0.0  # type: ignore[index]
-        for _ in range(3):
-            self.assertEqual(await self.figures("influxrelay_dead_letters"), {("test", "one"): 0})
-            self.assertEqual((await self.ask(self.service, request())).status, 204)
-        await self.assert_figure("influxrelay_writes_total", {("test",): 3})
-        go_on.set()
-        (counts,) = self.metrics._journals.values()
-        await until(lambda: not counts._waiting, "the end of the count")
-
-
-class UDPTests(_Case):
+class UDPTests(MetricsCase):
     """Lines by datagram."""
 
     async def test_lines(self) -> None:
@@ -393,7 +231,7 @@ class UDPTests(_Case):
                 sender.sendto(datagram, (address.host, address.port))
 
 
-class ResourceTests(_Case):
+class ResourceTests(MetricsCase):
     """``/metrics`` of a relay as it is started."""
 
     async def begin(self) -> Any:

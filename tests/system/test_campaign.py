@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from testing.directories import short_directory
 from tests.soak import campaign
-from tests.soak.campaign import Campaign, Fate, Told
+from tests.soak.campaign import Campaign
+from tests.soak.campaign_clients import EPOCH, Fate, Told
 
 ROUNDS = 5
 
@@ -60,7 +61,7 @@ class NoticeTests(SynchronousTestCase):
                 told = writer.told.get(number) or Told(number, 0, poisoned=False, fate=Fate.ACKNOWLEDGED, words="")
                 writer.told[number] = told
                 if value is not None:
-                    stamp = (campaign.EPOCH + told.round) * 1_000_000_000
+                    stamp = (EPOCH + told.round) * 1_000_000_000
                     run.servers[name].write(f"shared,w=0 v={value}i {stamp}\n", writer.place["db"])
             return run.finish()
 

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.influxql.parser import QueryError, parse
 from influxrelay.influxql.rewriting import statement_text
-from testing.influxql_cases import CHANGES, READS, mutated, refused, table
+from testing.influxql_cases import CHANGES, READS, mutated, table
+from testing.influxql_refused import refused
 from testing.servers import Influxd
 
 COUNT = 10_000

@@ -8,7 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.influxql.ast import Binary, Bounds, Call, Class, Literal, Measurement, Reference, Regex, Select
 from influxrelay.influxql.parser import QueryError, parse
-from testing.influxql_cases import CHANGES, OF_ONE_SERVER, READS, mutated, refused, table
+from testing.influxql_cases import CHANGES, OF_ONE_SERVER, READS, mutated, table
+from testing.influxql_refused import refused
 
 
 class TableTests(SynchronousTestCase):
