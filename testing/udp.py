@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
@@ -45,7 +45,11 @@ class FakePort:
         self._clock = clock
         self._protocol = protocol
 
-    def write(self, datagram: bytes, addr: tuple[str, int]) -> None:
+    def getHandle(self) -> Self:
+        """Stand for the socket, too."""
+        return self
+
+    def sendto(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """Keep the datagram, or raise the error."""
         assert self.listening
         if self.error is not None:

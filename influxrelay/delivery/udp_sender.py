@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.error import CannotListenError, MessageLengthError
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
@@ -20,27 +20,22 @@ RESOLVE_INTERVAL = 60.0  # seconds between two lookups of a host name that has a
 FIRST_INTERVAL = 5.0  # seconds between two lookups of one that has none yet
 
 
-def pack(lines: Iterable[bytes], mtu: int) -> tuple[list[tuple[bytes, int]], int]:
+def pack(lines: Sequence[bytes], mtu: int) -> tuple[list[tuple[bytes, int]], int]:
     """Fill datagrams of at most ``mtu`` bytes with whole lines.
 
     :return: the datagrams with the number of lines in each, and how many lines are larger than any datagram.
     """
+    fitting = lines if max(map(len, lines), default=0) <= mtu else [line for line in lines if len(line) <= mtu]
     datagrams = []
-    too_large = 0
-    held: list[bytes] = []
-    size = 0
-    for line in lines:
-        if len(line) > mtu:
-            too_large += 1
-            continue
-        if size + len(line) > mtu:
-            datagrams.append((b"\n".join(held), len(held)))
-            held, size = [], 0
-        held.append(line)
+    first, size = 0, -1
+    for last, line in enumerate(fitting):
         size += len(line) + 1
-    if held:
-        datagrams.append((b"\n".join(held), len(held)))
-    return datagrams, too_large
+        if size > mtu:
+            datagrams.append((b"\n".join(fitting[first:last]), last - first))
+            first, size = last, len(line)
+    if fitting:
+        datagrams.append((b"\n".join(fitting[first:]), len(fitting) - first))
+    return datagrams, len(lines) - len(fitting)
 
 
 class DatagramSender:
@@ -110,11 +105,12 @@ class DatagramSender:
         datagrams, too_large = pack(lines, self._mtu)
         if too_large:
             self._drop("mtu", too_large, f"larger than the MTU of {self._mtu} bytes")
+        send, address = self.transport.getHandle().sendto, self.address
         for datagram, count in datagrams:
             try:
-                self.transport.write(datagram, self.address)
-            except (OSError, MessageLengthError) as error:
-                self._drop("send", count, str(error))
+                send(datagram, address)
+            except OSError as error:
+                self._drop("send", count, error.strerror or str(error))
             else:
                 self.lines_out += count
 

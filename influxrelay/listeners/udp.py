@@ -20,8 +20,9 @@ from influxrelay.lineprotocol.query_string import parse
 from influxrelay.listeners.factory import http_outputs, make_filter
 from influxrelay.listeners.relaying import Relaying
 from influxrelay.listeners.transaction import Transaction
-from influxrelay.listeners.udp_protocol import MAX_DATAGRAM, LineReceiver
+from influxrelay.listeners.udp_protocol import LineReceiver
 from influxrelay.transport.addresses import show_address
+from influxrelay.transport.datagram_port import DatagramPort
 from influxrelay.transport.sockets import Sockets
 
 
@@ -123,8 +124,9 @@ class UDPService(Relaying):
             bound = self._sockets.udp(config.host, config.port)
         except OSError as error:
             raise ListenError(f"{self.name}: cannot listen on {config.bind_addr}: {error.strerror or error}") from error
-        with bound.socket as sock:  # the reactor has a copy
-            return self._reactor.adoptDatagramPort(sock.fileno(), sock.family, self.protocol, MAX_DATAGRAM)
+        port = DatagramPort(self._reactor, bound.socket, self.protocol)
+        port.startListening()
+        return port
 
     def _enter(self, port: Any) -> None:
         before, self._port, self._listening = self._port, port, True

@@ -17,7 +17,6 @@ from influxrelay.lineprotocol.datagrams import all_simple, split_valid
 from influxrelay.lineprotocol.filters import Filter, divide
 from influxrelay.lineprotocol.parser import stamp
 
-MAX_DATAGRAM = 65536  # bytes; Twisted would cut them at 8192
 _SO_MEMINFO = 55  # asm-generic/socket.h; Python has no name for it
 _MEMINFO = struct.Struct("=9I")  # linux/sock_diag.h, the last is SK_MEMINFO_DROPS
 
@@ -109,6 +108,11 @@ class LineReceiver(DatagramProtocol):
             self._reactor.callLater(0, self.flush)
         self._received.append(datagram)
 
+    def datagrams_received(self, datagrams: list[bytes]) -> None:
+        """Take all that has come in this reactor turn."""
+        self._received += datagrams
+        self.flush()
+
     def flush(self) -> None:
         """Stamp what has come in this turn, and hand it on."""
         received, self._received = self._received, []
@@ -116,6 +120,17 @@ class LineReceiver(DatagramProtocol):
             return
         self.datagrams_in += len(received)
         self.bytes_in += sum(map(len, received))
+        together = b"\n".join([datagram.removesuffix(b"\n") for datagram in received]).removesuffix(b"\n")
+        lines = together.split(b"\n") if all_simple(together, self._precision) else self._read(received)
+        self.lines_in += len(lines)
+        if self.filters:
+            self.lines_unwanted += divide(b"\n".join(lines), self.filters)[1]
+        if lines:
+            for output in self._outputs:
+                output.send(lines)
+
+    def _read(self, received: list[bytes]) -> list[bytes]:
+        """Read datagrams one by one; return the lines that are valid, stamped."""
         lines: list[bytes] = []
         precision, now = self._precision, self._clock()
         for datagram in received:
@@ -126,12 +141,7 @@ class LineReceiver(DatagramProtocol):
             lines += [stamp(line, precision, now) for line in valid]
             if invalid:
                 self._drop_rubbish(invalid, datagram)
-        self.lines_in += len(lines)
-        if self.filters:
-            self.lines_unwanted += divide(b"\n".join(lines), self.filters)[1]
-        if lines:
-            for output in self._outputs:
-                output.send(lines)
+        return lines
 
     def overflows(self) -> int:
         """Return how many datagrams the kernel has dropped because the receive buffer was full."""

@@ -7,13 +7,16 @@ from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IReadDescriptor
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
+from zope.interface.verify import verifyObject
 
 from influxrelay.delivery import udp_sender as udp
 from influxrelay.delivery.udp_sender import DatagramSender
-from influxrelay.listeners.udp_protocol import MAX_DATAGRAM, LineReceiver
+from influxrelay.listeners.udp_protocol import LineReceiver
+from influxrelay.transport.datagram_port import MAX_DATAGRAM, DatagramPort
 from testing.line_protocol_cases import random_line
 from testing.logs import watch_log
 from testing.resolver import Resolver
@@ -70,8 +73,13 @@ class SocketTests(TestCase):
     def listen(self, *outputs: Any, interface: str = LOOPBACK, **settings: Any) -> LineReceiver:
         """Start a listener, and point the client at it."""
         self.listener = LineReceiver("relay", reactor, outputs, **settings)
-        self.listener.noisy = False
-        port = self.bind(self.listener, interface)
+        sock = socket.socket(socket.AF_INET6 if ":" in interface else socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        sock.bind((interface, 0))
+        port: Any = DatagramPort(reactor, sock, self.listener)
+        port.startListening()
+        self.addCleanup(port.stopListening)
         if interface != LOOPBACK:
             self.client.close()
             self.client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -204,6 +212,46 @@ class SocketTests(TestCase):
         self.assertGreaterEqual(listener.dropped["invalid"], 100)
         self.assertEqual(listener.lines_in, listener.dropped["invalid"] + len(rubbish))
         self.assertEqual(len(self.log), 1)
+
+    async def test_any_port(self) -> None:
+        """A listener takes datagrams one by one, too, as Twisted's own ports deliver them."""
+        sink = Sink()
+        listener = LineReceiver("relay", reactor, [sink])
+        listener.noisy = False
+        port = reactor.listenUDP(0, listener, interface=LOOPBACK)
+        self.addCleanup(port.stopListening)
+        self.client.connect((LOOPBACK, port.getHost().port))
+        self.client.send(b"a v=1 1")
+        await until(lambda: sink.sent)
+        self.assertEqual(sink.sent, [[b"a v=1 1"]])
+
+    async def test_mistake(self) -> None:
+        """A mistake in what takes the lines costs one datagram, not the port."""
+        sink = Sink()
+
+        class Broken:
+            """Fails once."""
+
+            def send(self, lines: list[bytes]) -> None:
+                """Fail, or pass on."""
+                if lines == [b"a v=0 0"]:
+                    raise ZeroDivisionError
+                sink.send(lines)
+
+        self.listen(Broken())
+        self.client.send(b"a v=0 0")
+        await until(lambda: self.flushLoggedErrors(ZeroDivisionError))
+        self.client.send(b"a v=1 1")
+        await until(lambda: sink.sent)
+        self.assertEqual(sink.sent, [[b"a v=1 1"]])
+
+    async def test_interface(self) -> None:
+        """The port is one of Twisted's kind."""
+        self.listen(Sink())
+        port: Any = self.listener.transport
+        verifyObject(IListeningPort, port)
+        verifyObject(IReadDescriptor, port)
+        self.assertEqual((port.getHost().type, port.fileno()), ("UDP", port.getHandle().fileno()))
 
     async def test_ipv6(self) -> None:
         """A listener takes IPv6, and an output sends it, where the machine has it."""

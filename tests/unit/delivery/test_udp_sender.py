@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 from random import Random
 
-from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -213,7 +212,7 @@ class OutputTests(SynchronousTestCase):
         """What the system refuses to send is dropped, counted and logged, and the next lines are tried again."""
         self.start("192.0.2.1")
         port = self.reactor.ports[0]
-        for error in (OSError(101, "Network is unreachable"), MessageLengthError("message too long")):
+        for error in (OSError(101, "Network is unreachable"), OSError(90, "Message too long")):
             port.error = error
             self.output.send([b"a v=1 1", b"b v=2 2", b"c v=3 3"])
         port.error = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -10,6 +12,22 @@ from influxrelay.listeners.udp_protocol import LineReceiver
 from testing.logs import watch_log
 from testing.scripted import LOOPBACK
 from testing.udp import NOW, Sink
+
+DATAGRAMS = (
+    *(
+        b"a v=1 1",
+        b"a v=1 1\n",
+        b"a v=1 1\nb v=2 2",
+        b"a v=1",
+        b"a v=1\n",
+        b"",
+        b"\n",
+        b"# a\n",
+        b"rubbish",
+        b"a v=1 1\n\n",
+    ),
+    *(b'a s="b', b'c" 1', b'a s="b\nc" 1', b"a\\", b"a\\\nb v=1 1", b"a v=1 ", b"1", b" a v=1 1", b"a v=1 1 \n"),
+)
 
 
 class ListenerTests(SynchronousTestCase):
@@ -57,6 +75,20 @@ class ListenerTests(SynchronousTestCase):
         self.listener.flush()
         self.clock.advance(0)
         self.assertEqual(self.sink.sent, [[b"a v=1 1"]])
+
+    @given(st.lists(st.sampled_from(DATAGRAMS), min_size=1, max_size=6))
+    def test_together(self, datagrams: list[bytes]) -> None:
+        """Datagrams that come in one turn are read as if each had come alone."""
+        apart, together = (LineReceiver("relay", Clock(), [Sink()], clock=lambda: NOW) for _ in range(2))
+        for datagram in datagrams:
+            apart.datagrams_received([datagram])
+        together.datagrams_received(datagrams)
+        (one,), (other,) = apart._outputs, together._outputs
+        assert isinstance(one, Sink)
+        assert isinstance(other, Sink)
+        self.assertEqual(one.lines, other.lines)
+        for name in ("datagrams_in", "bytes_in", "lines_in", "dropped"):
+            self.assertEqual(getattr(apart, name), getattr(together, name), name)
 
     def test_given_timestamps_stay(self) -> None:
         """A line with a timestamp is not touched."""
