@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from testing.balancers import HAProxy, Nginx
+from testing.nats import NatsCluster
 from testing.servers import LOOPBACK, Influxd, Relay, Server, ServerError, free_port, send
 from testing.sites import DATABASE
 
 SERVERS = ("influx1", "influx2")
 RELAYS = ("relay1", "relay2")
+NATS = ("nats1", "nats2", "nats3")
 
 CONFIGURATION = """\
+admin-socket = "{directory}/admin.sock"
+
 [admin]
 bind-addr = "{host}:{admin}"
 
@@ -24,7 +28,7 @@ bind-addr = "{host}:{admin}"
 name = "http"
 bind-addr = "{host}:{port}"
 consistency = "any"
-journal = "{directory}/http"
+journal = "{journal}http"
 
 [[http.output]]
 name = "influx1"
@@ -39,7 +43,7 @@ max-delay-interval = "1s"
 [[udp]]
 name = "udp"
 bind-addr = "{host}:{udp}"
-journal = "{directory}/udp"
+journal = "{journal}udp"
 batch-timeout = "100ms"
 
 [[udp.output]]
@@ -59,16 +63,20 @@ class Picture:
 
     :param through_relays: whether queries, too, go to the relays, with ``etc/haproxy-relays.cfg`` and
         ``etc/nginx-relays.conf``.
+    :param shared: whether the relays share their journals, on three NATS servers.
     :ivar servers: the InfluxDB servers, by name.
     :ivar relays: the relays, by name.
+    :ivar nats: the servers that keep shared journals, by name; none if there are no such journals.
     :ivar places: the relays' names, by what an ``X-Served-By`` may say.
     :ivar admin: the relays' ports for operators, by name.
     """
 
-    def __init__(self, directory: str | Path, *, through_relays: bool = False) -> None:
+    def __init__(self, directory: str | Path, *, through_relays: bool = False, shared: bool = False) -> None:
         self.directory = Path(directory).resolve()
         self._stack = ExitStack()
         self.servers = {name: Influxd(self.directory / name) for name in SERVERS}
+        self._cluster = NatsCluster(self.directory) if shared else None
+        self.nats = dict(zip(NATS, self._cluster.servers, strict=True)) if self._cluster else {}
         self.admin: dict[str, int] = {}
         self.relays: dict[str, Relay] = {}
         self.places: dict[str, str] = {}
@@ -81,6 +89,7 @@ class Picture:
                 port=port,
                 udp=udp_port,
                 directory=self.directory / name,
+                journal=f"nats://{self._cluster.addresses}/" if self._cluster else f"{self.directory / name}/",
                 database=DATABASE,
                 **{server: each.url for server, each in self.servers.items()},
             )
@@ -102,13 +111,15 @@ class Picture:
 
     @property
     def parts(self) -> dict[str, Server]:
-        """What can be killed: servers and relays."""
-        return {**self.servers, **self.relays}
+        """What can be killed: relays and servers."""
+        return {**self.relays, **self.servers, **self.nats}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             for server in self.servers.values():
                 stack.enter_context(server).create_database(DATABASE)
+            if self._cluster:
+                stack.enter_context(self._cluster)
             for relay in self.relays.values():
                 stack.enter_context(relay)
             stack.enter_context(self.haproxy)

@@ -28,7 +28,7 @@ from testing.shard_picture import ShardPicture
 from testing.sites import DATABASE, Sites
 from tools.picture_parts import Parts, Rate
 from tools.picture_shards import ShardWatch
-from tools.picture_table import KEYS, Facts, SenderFacts, find_trouble, fit, table
+from tools.picture_table import Facts, SenderFacts, find_trouble, fit, keys, table
 from tools.screen import LOOK, show
 
 RATE = 40.0  # writes a second, half of them over UDP
@@ -42,7 +42,7 @@ class Watch:
     def __init__(self, picture: Picture, sites: Sites, prometheus: Prometheus) -> None:
         self.picture, self.sites, self.prometheus = picture, sites, prometheus
         self.over = threading.Event()
-        self.parts = Parts(picture.parts, (*RELAYS, *SERVERS))
+        self.parts = Parts(picture.parts, tuple(picture.parts))
         self._votes: dict[tuple[str, str], tuple[int, str]] = {}
         self._states: dict[str, str] = {}
         self._alerts: list[str] = []
@@ -101,7 +101,7 @@ class Watch:
 
     def fitted(self, width: int, height: int) -> list[str]:
         """Return the lines for a terminal of this size."""
-        return fit([KEYS, *table(self.facts())], width, height)
+        return fit([keys(len(self.parts.states)), *table(self.facts())], width, height)
 
     def told(self) -> tuple[list[str], list[str]]:
         """Return all lines, and what is wrong."""
@@ -167,10 +167,10 @@ def run_shards(stack: ExitStack, seconds: float) -> None:
     show(watch, seconds)
 
 
-def run(stack: ExitStack, seconds: float) -> None:
+def run(stack: ExitStack, seconds: float, *, shared: bool) -> None:
     """Start everything and show it."""
     directory = make_directory(stack)
-    picture = stack.enter_context(Picture(directory))
+    picture = stack.enter_context(Picture(directory, shared=shared))
     admin = [f"{LOOPBACK}:{port}" for port in picture.admin.values()]
     servers = [f"{LOOPBACK}:{server.http_port}" for server in picture.servers.values()]
     prometheus = stack.enter_context(Prometheus(f"{directory}/prometheus", admin, servers, interval="5s"))
@@ -196,12 +196,16 @@ def main() -> None:
     parser.add_argument(
         "--shards", action="store_true", help="two shards instead: behind one relay, and behind one before relays"
     )
+    parser.add_argument("--shared", action="store_true", help="with one journal for both relays, on three NATS servers")
     options = parser.parse_args()
     for number in SIGNALS:
         signal.signal(number, stop)
     with ExitStack() as stack:
         try:
-            (run_shards if options.shards else run)(stack, options.seconds)
+            if options.shards:
+                run_shards(stack, options.seconds)
+            else:
+                run(stack, options.seconds, shared=options.shared)
         except KeyboardInterrupt:
             print("stopping all parts ...", flush=True)
         except (ServerError, OSError) as error:

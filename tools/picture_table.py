@@ -7,9 +7,8 @@ import textwrap
 
 import attrs
 
-from testing.picture import RELAYS, SERVERS
+from testing.picture import NATS, RELAYS, SERVERS
 
-KEYS = "KEYS  1-4 select  k kill -9  f freeze (SIGSTOP)  r restart or resume  q quit"
 INDENT = " " * 22  # of folded lines: the column in which a part's state is explained
 SHOWN_EVENTS = 6
 DETAIL = re.compile(r"(?<=down: )([a-z]+): [^;]*")
@@ -60,6 +59,11 @@ class Facts:
     addresses: str = ""
 
 
+def keys(parts: int) -> str:
+    """Return the line that says what keys do."""
+    return f"KEYS  1-{parts} select  k kill -9  f freeze (SIGSTOP)  r restart or resume  q quit"
+
+
 def _brief(reason: str) -> str:
     return DETAIL.sub(r"\1", reason)
 
@@ -80,7 +84,21 @@ def _gets_queries(facts: Facts, server: str) -> bool:
 
 def describe_part(facts: Facts, name: str) -> str:
     """Explain a part's state."""
+    if name in NATS:
+        return _describe_nats(facts, name)
     return _describe_relay(facts, name) if name in RELAYS else _describe_server(facts, name)
+
+
+def _describe_nats(facts: Facts, name: str) -> str:
+    if not _has_quorum(facts):
+        return "keeps the log, and waits for another" if facts.parts[name] == "up" else "two of three are needed"
+    return "keeps the log" if facts.parts[name] == "up" else "the two others keep the log"
+
+
+def _has_quorum(facts: Facts) -> bool:
+    """Tell whether most of the NATS servers run, if there are any."""
+    states = [facts.parts[name] for name in NATS if name in facts.parts]
+    return not states or states.count("up") * 2 > len(states)
 
 
 def _describe_relay(facts: Facts, name: str) -> str:
@@ -89,7 +107,8 @@ def _describe_relay(facts: Facts, name: str) -> str:
     if state != "up":
         where = f"its clients write to {other}" if facts.parts[other] == "up" else "its clients cannot write"
         if state != "frozen":
-            return f"{where}; what it has accepted is in its journal"
+            kept = "the shared log, and delivered from there" if NATS[0] in facts.parts else "its journal"
+            return f"{where}; what it has accepted is in {kept}"
         noticed = not clients and not any(each.waits > 1 for each in facts.senders)
         return f"does not answer; {where}{'' if noticed else ' when HAProxy notices'}"
     if facts.states.get(f"relays/{name}") != "UP":
@@ -113,6 +132,8 @@ def find_trouble(facts: Facts) -> list[str]:
     readers = [server for server in SERVERS if _gets_queries(facts, server)]
     if not readers:
         trouble.append("no server is in sync and up: queries are answered 503")
+    if not _has_quorum(facts):
+        trouble.append("two of three NATS servers are down: writes are answered 503")
     held = [each.name for each in facts.senders if each.waits > 1]
     if held:
         trouble.append(f"writes wait: {', '.join(held)}")

@@ -18,7 +18,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from testing.servers import PROJECT
-from tools.picture_table import KEYS, Facts, SenderFacts, describe_part, find_trouble, fit, table
+from tools.picture_table import Facts, SenderFacts, describe_part, find_trouble, fit, keys, table
 
 LIMIT = 300.0  # seconds; only what hangs takes as long, also on a busy machine
 PROGRAM = """
@@ -94,14 +94,30 @@ class TableTests(SynchronousTestCase):
         ):
             self.assertIn(words, describe_part(facts, name))
 
+    def test_shared(self) -> None:
+        """With a shared journal two of three NATS servers are needed."""
+        nats = {"nats1": "up", "nats2": "up", "nats3": "up"}
+        self.assertEqual(find_trouble(but(parts=nats)), [])
+        one, two = but(parts={**nats, "nats2": "killed"}), but(parts={**nats, "nats2": "killed", "nats3": "frozen"})
+        self.assertEqual(find_trouble(one), ["nats2 is killed"])
+        self.assertIn("two of three NATS servers are down: writes are answered 503", find_trouble(two))
+        for facts, name, words in (
+            (one, "nats1", "keeps the log"),
+            (one, "nats2", "the two others keep the log"),
+            (two, "nats1", "waits for another"),
+            (two, "nats2", "two of three are needed"),
+            (but(parts={**nats, "relay1": "killed"}), "relay1", "is in the shared log, and delivered from there"),
+        ):
+            self.assertIn(words, describe_part(facts, name))
+
     def test_fit(self) -> None:
         """In a terminal of 80 x 24 everything up to the senders can be read, the keys and what is wrong among it."""
         refused = "down: refused: Connection was refused by other side: 111: Connection refused"
         lag = (503, f"http: {refused}; udp: {refused}")
         facts = but(parts={"influx1": "killed"}, votes={(relay, "influx1"): lag for relay in ("relay1", "relay2")})
-        shown = fit([KEYS, *table(facts)], 80, 24)
+        shown = fit([keys(4), *table(facts)], 80, 24)
         self.assertLessEqual((len(shown), max(map(len, shown))), (24, 79))
-        self.assertEqual(shown[0], KEYS)
+        self.assertEqual(shown[0], keys(4))
         words, told = " ".join(" ".join(shown).split()), "http: down: refused; udp: down: refused"
         for part in (*facts.parts, "north-main"):
             self.assertIn(part, words)
@@ -111,12 +127,12 @@ class TableTests(SynchronousTestCase):
 class TerminalTests(SynchronousTestCase):
     """All parts, and a person at the keys."""
 
-    def setUp(self) -> None:
+    def start(self, *options: str) -> None:
         """Start it at a terminal."""
         self.terminal, inside = pty.openpty()
         self.addCleanup(os.close, self.terminal)
         fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
-        command = [sys.executable, "-c", PROGRAM]
+        command = [sys.executable, "-c", PROGRAM, *options]
         self.process = subprocess.Popen(
             command, cwd=PROJECT, stdin=inside, stdout=inside, stderr=inside, start_new_session=True
         )
@@ -167,6 +183,7 @@ class TerminalTests(SynchronousTestCase):
 
     def test_kill_and_freeze(self) -> None:
         """A person kills a server and freezes a relay, reads what is wrong and what follows, and puts it right."""
+        self.start()
         self.see("OK: every write", "answered by influx1", "north-main", "1-4 select")
         self.press("3k")
         self.see(
@@ -181,8 +198,24 @@ class TerminalTests(SynchronousTestCase):
         self.press("q")
         self.assertEqual(self.wait(), 0)
 
+    def test_shared(self) -> None:
+        """With a shared journal a relay that is killed is missed by nobody, and so is a NATS server."""
+        self.start("--shared")
+        self.see("OK: every write", "answered by influx1", "north-main", "1-7 select")
+        self.press("5k")
+        self.see("PROBLEM: nats1 is killed", "nats1    KILLED    the two others keep the log")
+        self.press("5r")
+        self.see("OK: every write", "nats1 was started")
+        self.press("1k")
+        self.see("PROBLEM: relay1 is killed", "in the shared log")
+        self.press("1r")
+        self.see("OK: every write", "relay1 was started")
+        self.press("q")
+        self.assertEqual(self.wait(), 0)
+
     def test_interrupt(self) -> None:
         """Ctrl-C ends everything, and leaves the terminal as it was."""
+        self.start()
         self.see("OK: every write")
         before = self.written.count(b"\x1b[?1049l")
         self.press("\x03")
