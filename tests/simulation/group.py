@@ -202,7 +202,7 @@ class GroupWorld:
         self.note("all is well")
         self._is_calm = True
         self.cluster.quorum = True
-        for machine in self.machines:
+        for machine in list(self.machines):
             machine.relay.engine.mend()
             self.go_on(machine)
 
