@@ -15,10 +15,10 @@ observe, set_value = Lease.observe, Values.set  # as they are without a mistake
 
 
 def believe_the_answer(self: Lease, state: BackendState, revision: int) -> None:
-    """Count the time of a lease from the answer, which may have come late."""
+    """Count the whole time of a lease from the answer, which may have come late."""
     observe(self, state, revision)
     if self.is_ours:
-        self._valid_until = self._now() + self._seconds * (1 - lease.MARGIN)
+        self._valid_until = self._now() + self._seconds
 
 
 def set_any(self: Values, key: str, value: bytes | None, revision: int | None, call: object) -> int:
