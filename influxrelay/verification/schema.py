@@ -15,7 +15,12 @@ from influxrelay.verification.windows import read_time
 INTERNAL = "_internal"
 TYPES = frozenset(("float", "integer", "unsigned", "string", "boolean"))
 _PLAN = "AUXILIARY FIELDS: "
-_COMPARED = {"duration": "duration", "shardGroupDuration": "shard group duration", "default": "default"}
+_COMPARED = {
+    "duration": "duration",
+    "shardGroupDuration": "shard group duration",
+    "replicaN": "replication factor",
+    "default": "default",
+}
 
 Place = tuple[str, str]
 """A database and a retention policy."""
