@@ -202,13 +202,13 @@ def _add_verify(parser: Parser) -> None:
         "verify --database telegraf --since 2026-12-01T00:00:00Z",
         codes="0 equal; 1 different; 2 it could not be told, and standard error has the reason.",
     )
-    _add_selection(verify)
     verify.add_argument("--restart", action="store_true", help="do not go on with a run that was interrupted")
     verify.add_argument(
         "--state-directory",
         metavar="DIRECTORY",
         help="where it is kept what was compared, for an interruption (default: ~/.local/state/influxrelay)",
     )
+    _add_selection(verify)
     verify.finish()
 
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from influxrelay.cli.arguments import Parser, make_parser
 from testing.cli_case import CLICase
+from testing.repair_case import RepairCase
 from testing.servers import PROJECT
 from testing.terminal import INFLUXRELAY, Terminal
 
@@ -119,26 +120,47 @@ class ParserTests(CLICase):
         self.assertEqual(documented().keys(), commands - ON_OTHER_PAGES)
 
 
+def same(test: TestCase, found: Any, shown: Any, where: str) -> None:
+    """Check that JSON has the keys that a page shows, on every level."""
+    if isinstance(shown, dict):
+        test.assertEqual(found.keys(), shown.keys(), where)
+        for name, value in shown.items():
+            same(test, found[name], value, f"{where}.{name}")
+    elif isinstance(shown, list):
+        for each in found:
+            same(test, each, (shown or [None])[0], f"{where}[]")
+    elif found is not None and shown is not None:
+        test.assertEqual(isinstance(found, str), isinstance(shown, str), (where, found))
+
+
+class ServerTests(RepairCase):
+    """With a relay and two InfluxDB servers."""
+
+    async def test_json(self) -> None:
+        """What verify and repair print is as their pages show it."""
+        shown = {}
+        for command in ("verify", "repair"):
+            page = (PROJECT / "docs" / f"{command}.rst").read_text(encoding="utf-8")
+            blocks = re.findall(r"(?m)^With ``--json`` the answer is one object::\n\n((?:    .*\n|\n)+)", page)
+            shown[command] = json.loads(textwrap.dedent(blocks[0]))
+        self.write_to((self.a,), "m f=1 1000000000")
+        self.start_relay()
+        code, out, _ = await self.run_command("--json", config=self.config)
+        self.assertEqual(code, 1)
+        same(self, json.loads(out), shown["verify"], "verify")
+        found = await self.repair()
+        del found["stderr"]
+        same(self, found, shown["repair"], "repair")
+
+
 class JSONTests(CLICase):
     """With a relay that runs."""
-
-    def same(self, found: Any, shown: Any, where: str) -> None:
-        """Check that JSON has the keys that the page shows, on every level."""
-        if isinstance(shown, dict):
-            self.assertEqual(found.keys(), shown.keys(), where)
-            for name, value in shown.items():
-                self.same(found[name], value, f"{where}.{name}")
-        elif isinstance(shown, list):
-            for each in found:
-                self.same(each, (shown or [None])[0], f"{where}[]")
-        elif found is not None and shown is not None:
-            self.assertEqual(isinstance(found, str), isinstance(shown, str), (where, found))
 
     async def check(self, command: str, *more: str, code: int = 0) -> Any:
         """Run a command, and compare its JSON with the page's."""
         found, out, err = await self.run_cli(*command.split(), *more, "--json")
         self.assertEqual((found, err), (code, ""))
-        self.same(json.loads(out), self.shown.pop(command), command)
+        same(self, json.loads(out), self.shown.pop(command), command)
         return json.loads(out)
 
     async def test_json(self) -> None:
