@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from influxrelay.operations.views import Request
-from testing.nats import NatsCluster
+from testing.nats import NatsCluster, TcpProxy
 from testing.servers import LOOPBACK, Influxd, Relay, Server, ServerError, free_port, send
 
 DB = "db"
@@ -93,7 +93,8 @@ class SharingRelay(Relay):
 class Sharing:
     """A group of relays, with what is behind it.
 
-    :param proxied: whether the relays' connections to NATS can be cut.
+    :param proxied: whether the connections of each relay and of each server of NATS can be cut.
+    :ivar links: the connections of each relay to the servers of NATS, if they can be cut.
     """
 
     def __init__(self, directory: Path, *, relays: int = 2, settings: str = "", proxied: bool = False) -> None:
@@ -101,10 +102,14 @@ class Sharing:
         self.nats = NatsCluster(directory)
         self.backends = [Influxd(directory / f"influxd{number}") for number in (1, 2)]
         outputs = [(f"b{number}", each.url) for number, each in enumerate(self.backends, 1)]
-        addresses = self.nats.proxied if proxied else self.nats.addresses
-        self.relays = [
-            SharingRelay(directory, f"r{number}", addresses, outputs, settings) for number in range(1, relays + 1)
-        ]
+        self.relays = []
+        self.links: dict[SharingRelay, list[TcpProxy]] = {}
+        for number in range(1, relays + 1):
+            links = [TcpProxy(each.port) for each in (self.nats.proxies if proxied else ())]
+            addresses = ",".join(f"{LOOPBACK}:{each.port}" for each in links) or self.nats.addresses
+            relay = SharingRelay(directory, f"r{number}", addresses, outputs, settings)
+            self.relays.append(relay)
+            self.links[relay] = links
 
     def __enter__(self) -> Self:
         try:
@@ -130,6 +135,19 @@ class Sharing:
                 server.resume()
                 server.kill()
         self.nats.stop()
+        for links in self.links.values():
+            for link in links:
+                link.close()
+
+    def cut_off(self, relay: SharingRelay) -> None:
+        """Let nothing pass between a relay and NATS."""
+        for link in self.links[relay]:
+            link.cut()
+
+    def reconnect(self, relay: SharingRelay) -> None:
+        """Let a relay that was cut off talk to NATS again."""
+        for link in self.links[relay]:
+            link.mend()
 
     def deliverer(self, backend: str) -> SharingRelay | None:
         """Return the relay that delivers to a backend."""
@@ -169,17 +187,26 @@ class Writers:
 
     A write that is not answered 204 is not repeated: what becomes of it is not known.
 
-    :ivar acknowledged: the values that were answered 204, by point, with the time of the answer.
+    :param first: the first value.
+    :ivar acknowledged: the values that were answered 204, by point, with the times of their beginnings and ends.
     """
 
-    def __init__(self, relays: Sequence[SharingRelay], *, writers: int = 4, points: int = 5, **parameters: str) -> None:
-        self.acknowledged: dict[int, list[int]] = {point: [] for point in range(points)}
+    def __init__(
+        self,
+        relays: Sequence[SharingRelay],
+        *,
+        writers: int = 4,
+        points: int = 5,
+        first: int = 1,
+        **parameters: str,
+    ) -> None:
+        self.acknowledged: dict[int, list[tuple[int, float, float]]] = {point: [] for point in range(points)}
         self.statuses: dict[int, int] = {}
         self.last_answer = 0.0
         self.longest_gap = 0.0
         self._relays = list(relays)
         self._parameters = parameters
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(first)
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=self._write, args=(each,)) for each in range(writers)]
@@ -210,12 +237,13 @@ class Writers:
                 value = next(self._numbers)
             point = value % len(self.acknowledged)
             # One point that all overwrite, and one of its own for each value.
+            began = time.monotonic()
             status, _ = relay.write(f"m,p={point} v={value}i 1\nm,p=own v={value}i {value}\n", **self._parameters)
             now = time.monotonic()
             with self._lock:
                 self.statuses[status] = self.statuses.get(status, 0) + 1
                 if status == 204:
-                    self.acknowledged[point].append(value)
+                    self.acknowledged[point].append((value, began, now))
                     self.longest_gap = max(self.longest_gap, now - self.last_answer)
                     self.last_answer = now
             if status != 204:
@@ -224,4 +252,15 @@ class Writers:
     def missing(self, points: dict[str, Any]) -> list[int]:
         """Return the acknowledged values that a server does not have."""
         have = {value for key, value in points.items() if "own" in key}
-        return [value for values in self.acknowledged.values() for value in values if value not in have]
+        return [value for values in self.acknowledged.values() for value, _, _ in values if value not in have]
+
+    def overtaken(self, points: dict[str, Any]) -> list[tuple[int, int]]:
+        """Return the values that overwrote later ones: those began after these had been acknowledged."""
+        found = []
+        for point, values in self.acknowledged.items():
+            value = next((each for key, each in points.items() if f"'{point}'" in key), None)
+            end = next((ended for each, _, ended in values if each == value), None)
+            found += [
+                (value, each) for each, began, _ in values if end is not None and value is not None and began > end
+            ]
+        return found

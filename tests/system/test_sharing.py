@@ -50,8 +50,9 @@ class SharingCase(SynchronousTestCase):
             wait_for(are_equal)
         finally:
             differing = {key for key in {*points[0], *points[1]} if points[0].get(key) != points[1].get(key)}
-            missing = [each.missing(points[index]) for each in writers for index in (0, 1)]
-            self.assertEqual((differing, [values for values in missing if values]), (set(), []))
+            missing = [value for each in writers for index in (0, 1) for value in each.missing(points[index])]
+            overtaken = [pair for each in writers for pair in each.overtaken(points[0])]
+            self.assertEqual((differing, missing, overtaken), (set(), [], []))
 
     def assert_goes_on(self, writers: Writers, seconds: float = 60) -> None:
         """Check that writes are acknowledged again."""
