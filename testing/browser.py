@@ -13,9 +13,12 @@ _SCRIPT = """
 const puppeteer = require('puppeteer-core');
 const given = %s;
 (async () => {
-  const browser = await puppeteer.launch({ executablePath: given.program, args: ['--no-sandbox', '--disable-gpu'] });
+  const browser = await puppeteer.launch({
+    executablePath: given.program, args: ['--no-sandbox', '--disable-gpu'], timeout: 120000,
+  });
   try {
     const page = await browser.newPage();
+    page.setDefaultTimeout(120000);  // only what hangs takes as long
     const problems = [];
     page.on('console', (message) => { if (message.type() === 'error') problems.push(message.text()); });
     page.on('pageerror', (error) => problems.push(String(error)));
@@ -24,7 +27,7 @@ const given = %s;
     await page.setViewport({ width: given.width, height: 900 });
     await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: given.scheme }]);
     await page.goto(given.url);
-    if (given.condition) await page.waitForFunction(given.condition, { timeout: 60000, polling: 200 });
+    if (given.condition) await page.waitForFunction(given.condition, { polling: 200 });
     const found = await page.evaluate(() => ({
       title: document.title,
       text: document.body.innerText,

@@ -83,6 +83,16 @@ class ShellTests(SynchronousTestCase):
         setup = "autoload -U compinit; compinit -D; source <(influxrelay completion zsh)"
         self.check(self.shell(find_program("zsh", "zsh"), "-f", "-i", setup=setup))
 
+    def test_installed(self) -> None:
+        """As files where the shells look for them, as Debian's package has them, it works, too."""
+        for shell, name in (("zsh", "_influxrelay"), ("bash", "influxrelay")):
+            script = subprocess.run([*INFLUXRELAY, "completion", shell], cwd=PROJECT, check=True, capture_output=True)
+            (self.directory / shell).mkdir()
+            (self.directory / shell / name).write_bytes(script.stdout)
+        zsh = find_program("zsh", "zsh")
+        self.check(self.shell(zsh, "-f", "-i", setup="fpath=($PWD/zsh $fpath); autoload -U compinit; compinit -D"))
+        self.check(self.shell("bash", "--norc", "--noprofile", "-i", setup=". bash/influxrelay"))
+
     def test_fish(self) -> None:
         """In fish."""
         fish = find_program("fish", "fish")
