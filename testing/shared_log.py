@@ -12,6 +12,7 @@ from influxrelay.core.errors import BackendFailure, JournalError
 from influxrelay.core.write import Destination, Reply
 from influxrelay.journal.interface import Receipt
 from influxrelay.journal.records import Record
+from influxrelay.journal.shared_log import Elsewhere
 from testing.journals import MemoryJournal
 
 
@@ -21,6 +22,8 @@ class Group:
     :ivar records: what is in the log, by number.
     :ivar relays: by name.
     :ivar owners: the relays that deliver, by backend.
+    :ivar age: what is told of the oldest write that waits.
+    :ivar paused: the backends that an operator has paused.
     :ivar passed: up to where each backend has each destination.
     """
 
@@ -31,6 +34,8 @@ class Group:
         self.owners: dict[str, str] = {}
         self.passed: dict[str, dict[Destination, int]] = {}
         self.last = 0
+        self.age = 0.0
+        self.paused: set[str] = set()
 
     def move(self, backend: str, relay: str) -> None:
         """Give a backend's lease to a relay; empty for nobody."""
@@ -76,6 +81,15 @@ class GroupLog(MemoryJournal):
     def deliverers(self) -> dict[str, str]:
         """Return the owners."""
         return dict(self.group.owners)
+
+    def elsewhere(self, key: Any) -> Elsewhere:
+        """Return what is known of a backend."""
+        name, owners = self._name(key), self.group.owners
+        passed = self.group.passed.get(name, {})
+        waits = any(
+            passed.get(record.write.destination, 0) < number for number, (record, _) in self.group.records.items()
+        )
+        return Elsewhere(owners.get(name, ""), name in self.group.paused, self.group.age if waits else None)
 
     def append_for(self, record: Record, receipt: Receipt) -> None:
         """Have it handed out by all relays that deliver to anything."""

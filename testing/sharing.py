@@ -83,7 +83,8 @@ class SharingRelay(Relay):
     def delivers(self) -> list[str]:
         """Return the backends to which it delivers, by its log."""
         held: dict[str, None] = {}
-        for line in self.log.read_text().splitlines():
+        life = self.log.read_text().rpartition("] starting influxrelay ")[2]
+        for line in life.splitlines():
             for end, do in (("delivers from now on", held.setdefault), ("has lost the lease", held.pop)):
                 if line.endswith(f"this relay {end}"):
                     do(line.split("backend ")[1].split(":")[0], None)

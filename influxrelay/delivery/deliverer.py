@@ -52,6 +52,7 @@ class Deliverer:
         self._senders[key] = sender
         sender.backlog.restore_by(self._restore)
         sender.guard(lambda: self._journal.is_valid(key))
+        sender.look_elsewhere(lambda: self._journal.elsewhere(key))
         sender.stand_down()
 
     def remove(self, sender: Sender) -> None:
@@ -183,7 +184,7 @@ class Deliverer:
     def paused(self, key: Key, *, paused: bool) -> None:
         """Send nothing to a backend, or go on."""
         sender = self._senders.get(key)
-        if sender is not None and sender.paused is not paused:
+        if sender is not None:
             if paused:
                 sender.pause()
             else:

@@ -24,6 +24,7 @@ from influxrelay.delivery.responses import NOT_READY, excerpt
 from influxrelay.delivery.settings import SenderSettings
 from influxrelay.delivery.status import BackendStatus
 from influxrelay.journal.interface import Positions
+from influxrelay.journal.shared_log import Elsewhere
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.remotewrite.headers import is_version_2
 
@@ -60,6 +61,7 @@ class Sender:
         self.clients = dispatcher.clients
         self.requests = dispatcher.requests
         self.status = BackendStatus(dispatcher.requests, dispatcher.back_off)
+        self._look_elsewhere: Callable[[], Elsewhere] = Elsewhere
 
     @property
     def settings(self) -> SenderSettings:
@@ -104,7 +106,8 @@ class Sender:
     @property
     def paused(self) -> bool:
         """Whether an operator wants nothing to be sent."""
-        return self._dispatcher.paused
+        elsewhere = self.elsewhere
+        return self._dispatcher.paused if elsewhere is None else elsewhere.paused
 
     # -- writes
 
@@ -143,7 +146,10 @@ class Sender:
         if write.destination.kind == REMOTE_WRITE and is_version_2(write.query):
             write = attrs.evolve(write, mergeable=False)
         fate = ResentFate(self._reactor.seconds())
-        if self._dispatcher.order.first_for(write.destination.database) < math.inf:
+        elsewhere = self.elsewhere
+        if elsewhere is not None:
+            fate.failed(self.name, BackendFailure("elsewhere", delivered_elsewhere(elsewhere)))
+        elif self._dispatcher.order.first_for(write.destination.database) < math.inf:
             fate.failed(
                 self.name, BackendFailure("behind", "a change waits for it; send it again when that is executed")
             )
@@ -228,13 +234,29 @@ class Sender:
             return "paused"
         if self.status.problem is not None:
             return "trouble"
-        return "behind" if self.queues.are_behind() else "up"
+        return "behind" if self.is_behind or self.has_a_change else "up"
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits that is not just the next request."""
+        elsewhere = self.elsewhere
+        return self.queues.have_a_backlog() if elsewhere is None else elsewhere.is_behind
+
+    @property
+    def has_a_change(self) -> bool:
+        """Whether a change waits, or is under way, of which a client was told that it is executed, or will be."""
+        elsewhere = self.elsewhere
+        return self.queues.have_a_change() if elsewhere is None else elsewhere.is_changing
 
     def barrier(self) -> Callable[[], bool]:
         """Return what tells whether the backend is done with all that was submitted until now."""
         targets = [(queue, queue.last_number) for queue in self.queues]
+        began = self._reactor.seconds()
 
         def is_past() -> bool:
+            elsewhere = self.elsewhere
+            if elsewhere is not None:
+                return elsewhere.age is None or elsewhere.age < self._reactor.seconds() - began
             while targets:
                 queue, number = targets[-1]
                 if self.queues.has(queue) and self.backlog.passed(queue) < number:
@@ -264,6 +286,15 @@ class Sender:
         """Send no request if this says so directly before its bytes, and stand down then."""
         self._dispatcher.shares = True
         self.requests.guard(gate)
+
+    def look_elsewhere(self, look: Callable[[], Elsewhere]) -> None:
+        """Let this tell how the backend is while the sender stands by."""
+        self._look_elsewhere = look
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        """How the backend is that another process delivers to; None while this one does."""
+        return self._look_elsewhere() if self._dispatcher.stands_by else None
 
     def stand_down(self) -> None:
         """Forget what waits and tell nobody, and take nothing until :meth:`stand_up`: another process goes on."""
@@ -332,3 +363,10 @@ class Sender:
     def abort(self) -> None:
         """Fail what is in flight."""
         self.requests.abort()
+
+
+def delivered_elsewhere(elsewhere: Elsewhere) -> str:
+    """Say where something is to be done for a backend to which this process does not deliver."""
+    if not elsewhere.deliverer:
+        return "no relay delivers to it at the moment"
+    return f"relay {elsewhere.deliverer} delivers to it; run this there"

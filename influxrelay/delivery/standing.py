@@ -48,14 +48,16 @@ class Standing:
 def standing(sender: Sender) -> Standing:
     """Look at a backend; what an operator has dropped on purpose is no matter."""
     lost = sum(each.writes for each in sender.backlog.losses() if each.reason != "operator")
-    behind = sender.queues.have_a_backlog()
+    behind, stands_by = sender.is_behind, sender.stands_by
     waiting = sender.queues.outstanding()[0] if behind else 0
     lacks = []
     if lost:
         lacks.append(f"it will not get {count(lost, 'write')}")
-    if behind:
+    if behind and stands_by:
+        lacks.append("behind: writes wait for it, which another relay delivers")
+    elif behind:
         lacks.append(f"behind: {count(waiting, 'write')} in memory, and perhaps more on disk")
-    return Standing(sender.why_unavailable(), "; ".join(lacks), sender.queues.have_a_change(), lost + waiting)
+    return Standing(sender.why_unavailable(), "; ".join(lacks), sender.has_a_change, lost + waiting)
 
 
 @attrs.frozen

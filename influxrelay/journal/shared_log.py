@@ -5,12 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+import attrs
 from twisted.internet.defer import Deferred
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Destination, Reply
 from influxrelay.journal.interface import Journal, Key, Positions, Receipt
 from influxrelay.journal.records import Record
+
+ON_ITS_WAY = 3.0  # seconds for which a write may wait elsewhere before the backend counts as behind
+
+
+@attrs.frozen
+class Elsewhere:
+    """What is known of a backend to which another relay delivers, or none.
+
+    :ivar deliverer: that relay; empty if there is none.
+    :ivar paused: whether an operator wants nothing to be sent.
+    :ivar age: seconds since the oldest write was accepted that is not known to be passed; None if there is none. It
+        takes a second or two until that is known.
+    :ivar is_changing: whether a change is among those.
+    """
+
+    deliverer: str = ""
+    paused: bool = False
+    age: float | None = None
+    is_changing: bool = False
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits that is not just on its way."""
+        return self.age is not None and self.age > ON_ITS_WAY
 
 
 class Follower(Protocol):
@@ -106,6 +131,9 @@ class SharedLog(Journal, Protocol):
 
     def deliverers(self) -> dict[str, str]:
         """Return which relay delivers to each backend, as far as is known; empty if none does."""
+
+    def elsewhere(self, key: Key) -> Elsewhere:
+        """Return what is known of a backend to which this relay does not deliver."""
 
     def pause(self, backend: str, *, paused: bool) -> Deferred[bool]:
         """Pause a backend for the whole group, or let it go on; fires with whether there is such a backend."""

@@ -19,6 +19,7 @@ from influxrelay.core.timeouts import within
 from influxrelay.delivery.sender import Sender
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import Contents, Depth
+from influxrelay.journal.shared.log import SharedJournal
 from influxrelay.operations import dead_letters, repair
 from influxrelay.operations.targets import Listener, Progress
 from influxrelay.operations.views import Refused, Request, Row, only
@@ -134,9 +135,11 @@ def _row(listener: Listener, sender: Sender) -> Row:
     """Return what is known of a backend without its journal."""
     trouble = sender.status.problem
     reason = "" if trouble is None else f"{trouble.reason}: {trouble.detail.rstrip('.')}"
+    elsewhere = sender.elsewhere
     row = Row(
         listener=listener.name,
         backend=sender.name,
+        delivered_by="" if elsewhere is None else elsewhere.deliverer or "no relay",
         state=sender.state,
         reason=reason,
         queue=sender.backlog.kind,
@@ -215,7 +218,9 @@ async def _set_paused(listeners: Sequence[Listener], request: Request, *, paused
     listener, sender = await _find(listeners, request)
     if sender is None or not sender.keeps:
         raise Refused(f"backend {request.backend} has no queue")
-    if paused:
+    if isinstance(listener.writer, SharedJournal):  # for all relays, whichever delivers
+        await listener.writer.pause(sender.name, paused=paused)
+    elif paused:
         sender.pause()
     else:
         sender.unpause()

@@ -242,7 +242,7 @@ def _ready_for_writes(listeners: Sequence[Listener]) -> str:
 def _outline(listener: Listener, sender: Sender) -> Check:
     """Tell how a backend is, without waiting for what is under way."""
     words = sender.why_unavailable()
-    if not words and sender.queues.are_behind():
+    if not words and (sender.is_behind or sender.has_a_change):
         return Check(sender.name, listener.name, passed=True, message=f"up, but {behind(sender, time.time())}")
     return Check(sender.name, listener.name, not words, words or "up")
 
@@ -263,6 +263,10 @@ def missed(listener: Listener, sender: Sender) -> str:
 
 def behind(sender: Sender, now: float) -> str:
     """Tell what a backend does not have yet."""
+    elsewhere = sender.elsewhere
+    if elsewhere is not None:
+        where = f"relay {elsewhere.deliverer} delivers to it" if elsewhere.deliverer else "no relay delivers to it"
+        return f"behind: the oldest write waits for {age(elsewhere.age or 0.0)}; {where}"
     writes, waiting, oldest = sender.queues.outstanding()
     databases, more = sender.queues.missing_databases(), sender.queues.are_on_disk()
     words = f"behind: {count(writes, 'write')} ({size(waiting)})"

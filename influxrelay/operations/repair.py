@@ -12,7 +12,7 @@ from influxrelay.core.errors import BackendFailure
 from influxrelay.core.text import text
 from influxrelay.core.write import CHANGES, Destination, Write
 from influxrelay.delivery.responses import excerpt
-from influxrelay.delivery.sender import Sender
+from influxrelay.delivery.sender import Sender, delivered_elsewhere
 from influxrelay.delivery.statements import scope_of, shown_statement
 from influxrelay.lineprotocol.credentials import canonical
 from influxrelay.operations.dead_letters import each_letter
@@ -83,6 +83,8 @@ async def write(listeners: Sequence[Listener], request: Request, _: Progress) ->
     from, they could bring back what it removes, and are not taken.
     """
     sender, source = _find(listeners, request)
+    if sender.elsewhere is not None:
+        raise Refused(f"backend {sender.name}: {delivered_elsewhere(sender.elsewhere)}")
     problem = _why_not(sender, source)
     if problem is not None:
         return problem
@@ -103,7 +105,7 @@ def _why_not(sender: Sender, source: Sender | None) -> dict[str, Any] | None:
     if sender.paused:
         return _outcome(PAUSED, "the backend is paused")
     for each in (sender, source):
-        if each is not None and each.queues.changes is not None:
+        if each is not None and (each.queues.changes is not None or each.has_a_change):
             return _outcome(NOT_NOW, f"a change waits for {each.name}")
     return None
 

@@ -118,6 +118,7 @@ class Row:
     :ivar state: ``up``, ``trouble``, ``paused``, ``behind``, ``removed``, ``stopped``.
     :ivar reason: of its trouble; a backend that is paused may have one, too.
     :ivar queue: ``journal``, ``memory`` or ``none``.
+    :ivar delivered_by: another relay that delivers to it; empty if this one does.
     :ivar writes: that wait, and their ``bytes``; None where it is not known, or where there is no queue.
     :ivar oldest: when the oldest of them was accepted.
     :ivar missing: databases that the backend does not have.
@@ -133,6 +134,7 @@ class Row:
     state: str
     queue: str
     reason: str = ""
+    delivered_by: str = ""
     location: str = ""
     writes: int | None = None
     bytes: int | None = None

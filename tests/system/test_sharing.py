@@ -9,7 +9,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from testing.sharing import LEASE, Sharing, SharingRelay, Writers, wait_for
+from testing.servers import send
+from testing.sharing import DB, LEASE, Sharing, SharingRelay, Writers, wait_for
 
 BACKENDS = {"b1", "b2"}
 
@@ -145,6 +146,53 @@ class SharingTests(SharingCase):
             deliverer.start()
             self.assert_goes_on(writers)
         self.assert_whole(writers)
+
+    def test_operator(self) -> None:
+        """An operator sees and does the same at either relay."""
+        deliverer, other = self.roles()
+        self.assertEqual(other.run("queues pause", backend="b1")["paused"], True)
+        states = {"b1": "paused", "b2": "up"}
+        for relay in (deliverer, other):
+            wait_for(lambda: self.states(relay) == states, what="the pause")
+        with Writers([other], consistency="any") as writers:
+            self.assert_goes_on(writers)
+        for relay in (deliverer, other):
+            (row,) = (each for each in relay.run("queues")["queues"] if each["backend"] == "b1")
+            self.assertEqual((row["writes"], row["dead_letters"]), (writers.count, 0))
+            self.assertEqual(bool(row["delivered_by"]), relay is other)
+        self.assertEqual(other.run("queues resume", backend="b1")["paused"], False)
+        self.assert_whole(writers)
+        other.run("queues pause", backend="b2")
+        with Writers([deliverer], consistency="any", first=1_000_000) as writers:
+            self.assert_goes_on(writers)
+        self.assertEqual(other.run("queues drop", backend="b2")["writes"], writers.count)
+        other.run("queues resume", backend="b2")
+        self.assertEqual(other.write("m v=oops 1", consistency="any")[0], 204)
+        letters = wait_for(lambda: len(found := other.run("dead-letters list")["dead_letters"]) == 2 and found)
+        self.assertEqual(deliverer.run("dead-letters list")["dead_letters"], letters)
+        self.assertEqual(other.run("dead-letters drop", all=True)["dropped"], 2)
+        for relay in (deliverer, other):
+            (lost,) = (each for each in relay.run("queues")["queues"] if each["backend"] == "b2")
+            self.assertEqual(
+                [(each["reason"], each["writes"]) for each in lost["drops"]], [("operator", writers.count)]
+            )
+
+    def states(self, relay: SharingRelay) -> dict[str, str]:
+        """Return the states of the backends, as a relay tells them."""
+        return {row["backend"]: row["state"] for row in relay.run("queues")["queues"]}
+
+    def test_changes(self) -> None:
+        """Changes are executed by both servers, in one order with the writes of both relays."""
+        for number, relay in enumerate((self.one, self.two, self.one)):
+            self.assertEqual(relay.write(f"m,p=change v={number}i 1")[0], 204)
+            status, body = send("POST", f"{relay.url}/query?db={DB}", b"q=DELETE+FROM+m")
+            self.assertEqual((status, b"error" in body), (200, False))
+            self.assertEqual(relay.write(f"m,p=own v={number}i {number + 2}")[0], 204)
+            wait_for(lambda: [list(each.values()) for each in self.group.points()] == [[number]] * 2)
+        status, body = send(
+            "POST", f"{self.two.url}/query?db={DB}", b"q=CREATE+RETENTION+POLICY+x+ON+db+DURATION+1m+REPLICATION+1"
+        )
+        self.assertEqual((status, b"retention policy duration must be" in body), (200, True))
 
 
 class NatsTests(SharingCase):

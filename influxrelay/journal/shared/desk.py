@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 import attrs
 from twisted.internet.defer import Deferred
 
-from influxrelay.core.write import Destination
+from influxrelay.core.write import CHANGES, Destination
 from influxrelay.journal.records import Contents, Depth, Drop
 from influxrelay.journal.shared.counts import Counter
+from influxrelay.journal.shared.frames import seq_of
 from influxrelay.journal.shared.group import Group
 from influxrelay.journal.shared.index import Index, Total
 from influxrelay.journal.shared.letters import Letters
 from influxrelay.journal.shared.state import BackendState, plus
+from influxrelay.journal.shared_log import Elsewhere
 
 
 class Desk:
@@ -96,6 +98,20 @@ class Desk:
             await seat.save()
         state = await self._group.change(name, lambda state: attrs.evolve(state, losses={}))
         return [] if state is None else [each for _, each in sorted(state.losses.items())]
+
+    def elsewhere(self, name: str, now: float) -> Elsewhere:
+        """Return what is known of a backend to which another relay delivers.
+
+        :param now: seconds since the epoch.
+        """
+        known = self._group.states.get(name)
+        if known is None:
+            return Elsewhere()
+        state = known[0]
+        waiting = self._index.waiting(state.cursor, state.ahead)
+        total = self._counter.known(waiting, seq_of(self._index.head)) if waiting else Total()
+        age = max(0.0, now - total.first) if total.writes else None
+        return Elsewhere(state.owner, state.paused, age, CHANGES in waiting)
 
     async def pause(self, name: str, *, paused: bool) -> bool:
         """Pause a backend, or let it go on; return whether there is such a backend."""

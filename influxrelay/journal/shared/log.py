@@ -30,7 +30,7 @@ from influxrelay.journal.shared.letters import Letters
 from influxrelay.journal.shared.reader import Reader
 from influxrelay.journal.shared.tail import Tail
 from influxrelay.journal.shared.words import Words
-from influxrelay.journal.shared_log import Follower
+from influxrelay.journal.shared_log import Elsewhere, Follower
 
 LEASE = 5.0  # seconds
 
@@ -334,6 +334,11 @@ class SharedJournal:
     def deliverers(self) -> dict[str, str]:
         """Return which relay delivers to each backend, as far as is known; empty if none does."""
         return {name: state.owner for name, (state, _) in self._group.states.items() if not state.removed}
+
+    def elsewhere(self, key: Key) -> Elsewhere:
+        """Return what is known of a backend to which this relay does not deliver."""
+        seat = self._group.seat(key)
+        return Elsewhere() if seat is None else self._desk.elsewhere(seat.name, self._clock())
 
     def advance(self, key: Key, destination: Destination, number: int) -> None:
         """Note that a backend is done with a destination up to this number."""

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Reply, Write
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.from_log import FromLog
@@ -15,6 +16,7 @@ from influxrelay.delivery.origin import GRACE
 from influxrelay.delivery.queries import Question
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.settings import SenderSettings
+from influxrelay.delivery.standing import standing
 from influxrelay.delivery.statements import Change, Refusal, Result, Scope, as_write, read_result
 from influxrelay.lineprotocol.filters import Filter
 from testing.backends import BAD, BROKEN, MISSING, OK, TIMEOUT, FakeBackend, write
@@ -271,6 +273,23 @@ class FromLogTests(SynchronousTestCase):
         self.answer("b1", MISSING)
         self.answer("b2", MISSING)
         self.assertEqual((told, self.group.struck), ([MISSING], [1]))
+
+    def test_elsewhere(self) -> None:
+        """A sender that stands by tells what the log knows of its backend."""
+        sender = self.two.senders["b1"]
+        self.assertEqual((sender.state, standing(sender).in_sync), ("up", True))
+        self.submit(self.one)
+        is_past = sender.barrier()
+        for age, state in ((1.0, "up"), (10.0, "behind")):
+            self.group.age = age
+            self.assertEqual((sender.state, standing(sender).in_sync), (state, state == "up"))
+        self.assertFalse(is_past())
+        self.answer("b1")
+        self.assertTrue(is_past())
+        self.group.paused.add("b1")
+        self.assertEqual((sender.state, sender.paused), ("paused", True))
+        problem = self.failureResultOf(sender.resend(write(b"a v=1 1")), BackendFailure).value
+        self.assertEqual((problem.reason, problem.detail), ("elsewhere", "relay one delivers to it; run this there"))
 
     def test_stop(self) -> None:
         """A relay that stops finishes what is in flight, sends nothing more, and tells nobody of what waits."""
