@@ -215,19 +215,24 @@ class NatsCluster:
                     return server
         return None
 
-    def isolate(self, server: NatsServer) -> None:
-        """Cut a server off from the others and from clients that come through proxies."""
+    def separate(self, server: NatsServer) -> None:
+        """Cut a server off from the others; clients still reach it."""
         for link in self._links_of(server):
             link.cut()
+
+    def isolate(self, server: NatsServer) -> None:
+        """Cut a server off from the others, and from clients that come through :attr:`proxies`."""
+        self.separate(server)
+        self.proxies[self.servers.index(server)].cut()
 
     def rejoin(self, server: NatsServer) -> None:
         """Connect a server that was cut off."""
         for link in self._links_of(server):
             link.mend()
+        self.proxies[self.servers.index(server)].mend()
 
     def _links_of(self, server: NatsServer) -> Iterator[TcpProxy]:
         index = self.servers.index(server)
-        yield self.proxies[index]
         yield from (link for pair, link in self.links.items() if index in pair)
 
 

@@ -148,9 +148,7 @@ class FaultTests(NatsCase):
             for server, proxy in zip(self.servers.servers, self.servers.proxies, strict=True)
             if str(proxy.port) == port
         )
-        for pair, link in self.servers.links.items():
-            if self.servers.servers.index(server) in pair:
-                link.cut()
+        self.servers.separate(server)
         await self.publish_through(lambda: None)
         self.assertNotEqual(self.one._connection.server.rpartition(":")[2], port)
         await self.cleaned()

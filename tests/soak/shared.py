@@ -6,8 +6,10 @@ clients write through both relays. Each round begins one or two faults, at any t
 - a relay is killed (``kill -9``), with its directory or without, or stopped in order, and started again;
 - a relay is frozen (SIGSTOP) for up to three times its lease;
 - a relay is cut off from NATS, with its connections open;
-- a server of NATS, perhaps the leader, is killed, frozen, or cut off from the others; or two are killed: no quorum;
-- an influxd is killed.
+- the connections between relays and NATS break, again and again;
+- a server of NATS, perhaps the leader, is killed, frozen, cut off from the others, with or without the relays, or loses
+  its disk; or two are killed: no quorum;
+- an influxd is killed, or frozen for less long than a request may take.
 
 After each round everything has to be well by itself: both servers have the same, point by point, and everything that
 was acknowledged; no value was overwritten by one that had been acknowledged before it began. The time until another
@@ -30,6 +32,9 @@ from testing.servers import ServerError
 from testing.sharing import LEASE, Sharing, SharingRelay, Writers, wait_for
 
 BACKENDS = {"b1", "b2"}
+ALONE = ("nats wiped", "influxd frozen")
+"""What would lose writes together with another fault: two servers of NATS that lack something, or a request that waits
+in a frozen influxd while another relay delivers."""
 SETTLE = 120.0  # seconds, for everything to be well again
 
 
@@ -54,14 +59,19 @@ class Campaign:
             "nats killed": lambda: self._nats_killed(1),
             "no quorum": lambda: self._nats_killed(2),
             "nats frozen": self._nats_frozen,
-            "nats isolated": self._isolated,
+            "nats isolated": lambda: self._isolated(reachable=False),
+            "nats separated": lambda: self._isolated(reachable=True),
+            "nats wiped": self._nats_wiped,
+            "connections broken": self._connections_broken,
             "influxd killed": self._influxd_killed,
+            "influxd frozen": self._influxd_frozen,
         }
 
     def run_round(self) -> tuple[str, str]:
         """Run one round; return what was done, and what is wrong."""
         count = self._rng.choice((1, 1, 2))
         names = self._rng.sample(sorted(self._faults), count)
+        names = [name for name in names if name in ALONE][:1] or names
         if count == 1 and self._rng.random() < 0.3:
             names = ["relay killed"]
         with Writers(self.group.relays, first=self._first) as writers:
@@ -178,11 +188,34 @@ class Campaign:
         if server.is_running:
             server.resume()
 
-    def _isolated(self) -> Iterator[None]:
+    def _isolated(self, *, reachable: bool) -> Iterator[None]:
         server = self.group.nats.leader("shared") or self._rng.choice(self.group.nats.servers)
-        self.group.nats.isolate(server)
+        (self.group.nats.separate if reachable else self.group.nats.isolate)(server)
         yield
         self.group.nats.rejoin(server)
+
+    def _nats_wiped(self) -> Iterator[None]:
+        self.group.nats.wait_until_healthy()
+        server = self._rng.choice(self.group.nats.servers)
+        server.kill()
+        server.wipe()
+        yield
+        server.start()
+        self.group.nats.wait_until_healthy()
+
+    def _connections_broken(self) -> Iterator[None]:
+        for _ in range(self._rng.randrange(1, 10)):
+            for link in self.group.links[self._rng.choice(self.group.relays)]:
+                link.reset()
+            self._wait(0.0, 0.3)
+        yield
+
+    def _influxd_frozen(self) -> Iterator[None]:
+        server = self._rng.choice(self.group.backends)
+        server.pause()
+        self._wait(0.1, 3.0)  # less than the timeout of a request
+        server.resume()
+        yield
 
     def _influxd_killed(self) -> Iterator[None]:
         server = self._rng.choice(self.group.backends)
