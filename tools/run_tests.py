@@ -1,7 +1,8 @@
 """Run tests in several processes, measure their coverage, and end with the line that counts them.
 
-A class of tests is run as a whole, in one process (``tools.test_worker``). ``_trial_temp.run`` keeps what the processes
-have printed and logged, and the files that their tests made, until the next run; runs at the same time do not meet.
+The tests of a module are run by one process (``tools.test_worker``), class by class. ``_trial_temp.run`` keeps what the
+processes have printed and logged, and the files that their tests made, until the next run; runs at the same time do not
+meet.
 """
 
 from __future__ import annotations
@@ -51,11 +52,14 @@ def classes(names: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def in_order(found: Iterable[str]) -> tuple[deque[str], deque[str]]:
-    """Return the classes that wait, and those that compute, the longest first."""
-    waiting = [name for folder in WAITING for name in found if name.startswith(folder)]
-    computing = sorted(set(found) - set(waiting), key=lambda name: (not name.startswith(UNMEASURED), name))
-    return deque(waiting), deque(computing)
+def in_order(found: Iterable[str]) -> tuple[deque[list[str]], deque[list[str]]]:
+    """Return the modules' classes of tests that wait, and of those that compute, the longest first."""
+    modules: dict[str, list[str]] = {}
+    for name in found:
+        modules.setdefault(name.rpartition(".")[0], []).append(name)
+    waiting = [module for folder in WAITING for module in modules if module.startswith(folder)]
+    computing = sorted(set(modules) - set(waiting), key=lambda module: (not module.startswith(UNMEASURED), module))
+    return deque(modules[each] for each in waiting), deque(modules[each] for each in computing)
 
 
 class Run:
@@ -79,7 +83,7 @@ class Run:
     def run(self, processes: int | None = None) -> None:
         """Return when all have been run."""
         processes = processes or len(os.sched_getaffinity(0)) * (2 if self._queues[0] else 1)
-        processes = min(processes, len(self._found))
+        processes = min(processes, sum(map(len, self._queues)))
         threads = [
             threading.Thread(target=self._work, args=self._queues[:: 1 - 2 * (number % 2)], daemon=True)
             for number in range(processes)
@@ -89,12 +93,20 @@ class Run:
         for thread in threads:
             thread.join()
 
-    def _take(self, *queues: deque[str]) -> str | None:
-        with self._lock:
-            return next((queue.popleft() for queue in queues if queue), None)
+    def _take(self, *queues: deque[list[str]]) -> Iterator[str]:
+        """Yield what one process is to run: of a module all, for its tests may share what takes long to make."""
+        while True:
+            with self._lock:
+                queue = next(filter(None, queues), None)
+                module = queue.popleft() if queue else None
+            if module is None:
+                return
+            yield from module
 
-    def _work(self, *queues: deque[str]) -> None:
-        while name := self._take(*queues):
+    def _work(self, *queues: deque[list[str]]) -> None:
+        names = self._take(*queues)
+        for first in names:
+            name: str | None = first
             with self._lock:
                 place = self._place / str(next(self._numbers))
             command = [sys.executable, "-m", "tools.test_worker", str(place), *self._options]
@@ -103,7 +115,7 @@ class Run:
                     self._note(name, self._ask(worker, name, place))
                     if worker.poll() is not None:
                         break
-                    name = self._take(*queues)
+                    name = next(names, None)
 
     def _ask(self, worker: subprocess.Popen[str], name: str, place: Path) -> Outcome:
         assert worker.stdin is not None
