@@ -9,8 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import re2
-
+from influxrelay.core.expressions import why_invalid
 from influxrelay.influxql.ast import Regex
 from influxrelay.influxql.scanner import Scanner, Token
 
@@ -19,8 +18,6 @@ T = TypeVar("T")
 _UNITS = {"ns": 1, "u": 10**3, "µ": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _UNITS |= {"d": 24 * _UNITS["h"], "w": 7 * 24 * _UNITS["h"]}
 _DURATION_PART = re.compile(r"([0-9]+)(ns|ms|[uµsmhdw])")
-_RE2_OPTIONS = re2.Options()
-_RE2_OPTIONS.log_errors = False
 
 
 class QueryError(ValueError):
@@ -228,8 +225,7 @@ class TokenReader:
 
     def compiled(self, token: Token) -> Regex:
         """Return a regular expression, in RE2's syntax as in Go."""
-        try:
-            re2.compile(token.value, _RE2_OPTIONS)
-        except re2.error as error:
-            raise QueryError(f"error parsing regexp: {error}", token.start) from None
+        problem = why_invalid(token.value)
+        if problem:
+            raise QueryError(f"error parsing regexp: {problem}", token.start)
         return Regex(token.value)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import cramjam
-
 _MAX_LENGTH_BYTES = 5  # of the number that a block begins with: the length of what is in it
 
 
@@ -70,6 +68,8 @@ def unpack(body: bytes, limit: int = 0) -> bytes:
     :param limit: bytes that it may hold; 0 for no limit. The block says how many there are before they are unpacked.
     :raises BodyError: it is no block of snappy, and :class:`BodyTooLargeError`: it holds too much.
     """
+    import cramjam  # noqa: PLC0415 (it takes 1.6 MB, and not every relay sees remote writes)
+
     unpacked_size(body, limit)
     try:
         return bytes(cramjam.snappy.decompress_raw(body))
@@ -79,4 +79,6 @@ def unpack(body: bytes, limit: int = 0) -> bytes:
 
 def pack(data: bytes) -> bytes:
     """Return data as a block."""
+    import cramjam  # noqa: PLC0415 (as above)
+
     return bytes(cramjam.snappy.compress_raw(data))

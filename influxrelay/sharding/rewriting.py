@@ -7,8 +7,8 @@ become the fields and tags that they stand for there.
 from __future__ import annotations
 
 import attrs
-import re2
 
+from influxrelay.core.expressions import matches
 from influxrelay.influxql.ast import (
     Binary,
     Call,
@@ -79,7 +79,7 @@ def rewritten(select: Select, schema: Schema) -> Select:
 
 
 def _matches(pattern: Expression, name: str) -> bool:
-    return not isinstance(pattern, Regex) or re2.search(pattern.pattern, name) is not None
+    return not isinstance(pattern, Regex) or matches(pattern.pattern, name)
 
 
 def _expanded(field: Field, columns: list[tuple[str, str]]) -> list[Field]:

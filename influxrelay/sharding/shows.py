@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
-import re2
 
+from influxrelay.core.expressions import matches
 from influxrelay.influxql.ast import Binary, Bounds, Expression, Literal, Reference, Regex, Statement, walk
 from influxrelay.influxql.timerange import TimeRange
 from influxrelay.sharding.concern import fixed_values, measured, places
@@ -126,7 +126,7 @@ def _check_condition(condition: Expression | None) -> None:
         if isinstance(reference, Reference) and reference.name.lower() == "time":
             continue
         is_text = each.operator == "=" and isinstance(value, Literal) and value.kind == "string" and value.value != ""
-        is_regex = each.operator == "=~" and isinstance(value, Regex) and not re2.search(value.pattern, "")
+        is_regex = each.operator == "=~" and isinstance(value, Regex) and not matches(value.pattern, "")
         if not is_text and not is_regex:
             raise Refused(
                 "SHOW MEASUREMENTS over several shards takes tag = 'value' and tag =~ /expression/ (that no absent tag "

@@ -250,7 +250,8 @@ class ConfigTests(RelayTestCase):
         output: Any = service.outputs[1]
         datagrams: list[bytes] = []
         output.address = ("127.0.0.1", 1)
-        output.transport = type("T", (), {"write": lambda _, data, __: datagrams.append(data)})()
+        handle = type("H", (), {"sendto": lambda _, data, __: datagrams.append(data)})()
+        output.transport = type("T", (), {"getHandle": lambda _: handle})()
         first: Any = service.senders[0]
         first.submit = take
         service.protocol._received = [b'a v=1 1\nc s="1\n2" 2\nd v=1 3\nb v=1 4']
