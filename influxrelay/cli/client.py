@@ -59,7 +59,7 @@ class Client:
                 raise
             from influxrelay.cli import offline  # noqa: PLC0415 (it needs Twisted, which takes its time to load)
 
-            return offline.run(self._read(), request, str(problem))
+            return offline.run(self._read(), request, str(problem), progress)
 
     def ask_relay(
         self, request: Request, progress: Progress | None = None, patience: float | None = None

@@ -20,6 +20,7 @@ from influxrelay.journal.records import JournalLimits
 from influxrelay.journal.worker import InlineWorker
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.operations import commands
+from influxrelay.operations.targets import Progress
 from influxrelay.operations.views import Refused, Request
 
 
@@ -33,7 +34,7 @@ class StoppedListener:
     running: bool = False
 
 
-def run(config: Config, request: Request, no_relay: str) -> dict[str, Any]:
+def run(config: Config, request: Request, no_relay: str, progress: Progress | None = None) -> dict[str, Any]:
     """Run a command on the journals of a stopped relay.
 
     :param no_relay: why there is no relay to ask.
@@ -57,9 +58,13 @@ def run(config: Config, request: Request, no_relay: str) -> dict[str, Any]:
     try:
         with _opened(directories) as stopped:
             command = commands.COMMANDS[request.command]
-            return _result(Deferred.fromCoroutine(command(stopped, request, lambda done, total: None)))  # noqa: ARG005
+            return _result(Deferred.fromCoroutine(command(stopped, request, progress or _not_told)))
     except JournalError as error:
         raise Refused(f"{no_relay}; {error}") from error
+
+
+def _not_told(done: int, total: int) -> None:
+    """Tell nobody how far the work is."""
 
 
 @contextmanager

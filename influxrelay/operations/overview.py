@@ -105,7 +105,7 @@ class Facts:
             if rates is None or rates.filling <= 0:
                 yield full
             else:
-                yield f"{full}; at this rate all of it in {age(max(0, limit - used) / rates.filling)}"
+                yield f"{full}; at this rate full in {age(max(0, limit - used) / rates.filling)}"
 
     def show(self, listener: str = "") -> dict[str, Any]:
         """Return it for JSON.

@@ -19,6 +19,7 @@ from influxrelay.cli import arguments, client, commands
 from influxrelay.cli import render as show
 from influxrelay.journal import opening
 from influxrelay.journal.records import Contents
+from influxrelay.operations.views import Request
 from testing.admin import BAD, HEADER, REFUSAL, SECRET
 from testing.cli_case import CLICase, Terminal
 from testing.kept_journal import KeptJournal
@@ -216,6 +217,14 @@ class StoppedTests(CLICase):
         self.assertIn("main/two: it is no longer in the configuration", await self.good("queues"))
         self.assertEqual(await self.good("queues", "drop", "two", "--yes"), "main/two: removed\n")
         self.assertEqual((await self.good("queues")).splitlines()[-1].split()[:3], ["main", "one", "stopped"])
+
+    async def test_progress(self) -> None:
+        """It is told how far the work is."""
+        await self.stopped_relay()
+        told: list[tuple[int, int]] = []
+        drop = Request("dead-letters drop", all=True)
+        found = await deferToThread(client.Client(str(self.config)).ask, drop, lambda *far: told.append(far))
+        self.assertEqual((found, told), ({"dropped": 2}, [(0, 2)]))
 
     async def test_refusals(self) -> None:
         """What needs a relay, or a journal, says so."""

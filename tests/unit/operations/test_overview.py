@@ -72,7 +72,7 @@ class FactsTests(SynchronousTestCase):
         self.look("up")
         self.look(queue_used=100)
         found = self.advice(self.look(queue_used=300))
-        words = "its queue is 30% full (300 B of 1000 B); at this rate all of it in 46s"
+        words = "its queue is 30% full (300 B of 1000 B); at this rate full in 46s"
         self.assertEqual(found, ("it takes no writes", words, "copy it"))
 
     def test_emptying(self) -> None:
