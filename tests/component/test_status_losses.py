@@ -35,7 +35,7 @@ class LossTests(HealthCase):
         self.assertEqual(await self.write(service), 204)
         writer = self.http(service).writer
         if isinstance(writer, JournalWriter):
-            writer.reconfigure(JournalLimits(max_age=0.001), full_sync=False)
+            writer.reconfigure(JournalLimits(max_age=1e-6), full_sync=False)
             await until(lambda: writer._house.cursors.behind, "the backlog on disk")
             await Deferred.fromCoroutine(writer._house._expire())
             await self.order("queues resume", backend="two")
