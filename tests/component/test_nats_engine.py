@@ -29,6 +29,10 @@ class NatsEngineTests(SynchronousTestCase):
         """The engine does all that engines do."""
         self.run_on_uvloop("tests.component.nats_engine")
 
+    def test_journal(self) -> None:
+        """The journals of two relays keep what they promise."""
+        self.run_on_uvloop("tests.component.nats_journal")
+
     def test_checks(self) -> None:
         """It says what servers do not promise."""
         self.run_on_uvloop("tests.component.nats_checks")

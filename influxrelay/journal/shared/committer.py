@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults, succeed
@@ -17,11 +18,15 @@ from influxrelay.journal.interface import Receipt
 from influxrelay.journal.records import Record
 from influxrelay.journal.shared.frames import (
     HEADER,
+    HEADER_BYTES,
     MAX_RECORDS,
+    RECORD_BYTES,
+    STRUCK_BYTES,
     Part,
     Struck,
     cut,
     encode,
+    header_bytes,
     log_header,
     number_of,
     seq_of,
@@ -32,9 +37,8 @@ from influxrelay.journal.shared.interface import Stream
 MESSAGE = 512 * 1024  # bytes of the largest payload
 RECENT = 8 * 1024 * 1024  # bytes of own messages that are remembered, in case that something in them is struck
 TRY_AGAIN = 1.0  # seconds after a failure in which writes are refused at once
-_RECORD_BYTES = 15  # that a write takes beside its body
-_CONTEXT_BYTES = 200  # about what a destination takes in payload and header
 _PIECES_AT_ONCE = 8
+_TOO_LONG = "the names of its destination and its credentials are too long for a shared journal"
 
 
 class OwnBatch:
@@ -139,10 +143,10 @@ class Committer:
 
     def _flush(self) -> None:
         self._will_flush = False
-        if self._under_way is None and self._waiting and not self._holds:
+        if self._under_way is None and not self._holds and (taken := self._take()):
             self._messages += 1
             self._began = self._reactor.seconds()
-            batch = self._under_way = OwnBatch(self._messages, self._take())
+            batch = self._under_way = OwnBatch(self._messages, taken)
             published = Deferred.fromCoroutine(self._publish(batch))
             published.addCallbacks(self._stored, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
             published.addErrback(self._bug)
@@ -150,15 +154,19 @@ class Committer:
     def _take(self) -> list[tuple[Record, Receipt]]:
         """Return what goes into the next message: no more than fits, but one write at least."""
         taken: list[tuple[Record, Receipt]] = []
-        waiting, left = self._waiting, MESSAGE
+        waiting, left, header = self._waiting, MESSAGE, HEADER_BYTES
         destinations: set[Destination] = set()
         while waiting and len(taken) < MAX_RECORDS:
             write = waiting[0][0].write
-            left -= len(write.body) + _RECORD_BYTES
+            left -= len(write.body) + len(write.query) + RECORD_BYTES
             if write.destination not in destinations:
                 destinations.add(write.destination)
-                left -= _CONTEXT_BYTES + 4 * sum(map(len, write.destination.credentials)) + len(write.query)
-            if taken and left < 0:
+                size = header_bytes(write.destination)
+                if size > HEADER_BYTES:
+                    waiting.popleft()[1].errback(Failure(JournalError(_TOO_LONG)))
+                    continue
+                header -= size
+            if taken and (left < 0 or header < 0):
                 break
             taken.append(waiting.popleft())
         return taken
@@ -246,8 +254,10 @@ class Committer:
         return done
 
     def _publish_strikes(self) -> None:
-        strikes, self._strikes = self._strikes[:1000], self._strikes[1000:]
-        strikers, self._strikers = self._strikers[:1000], self._strikers[1000:]
+        sizes = accumulate(STRUCK_BYTES + header_bytes(each.destination) for each in self._strikes)
+        count = max(1, sum(size <= HEADER_BYTES for size in sizes))
+        strikes, self._strikes = self._strikes[:count], self._strikes[count:]
+        strikers, self._strikers = self._strikers[:count], self._strikers[count:]
         published = self._publish_strike(strikes)
         published.addCallbacks(
             self._struck, self._not_struck, callbackArgs=(strikers,), errbackArgs=(strikes, strikers)

@@ -38,6 +38,11 @@ from influxrelay.journal.records import Record
 HEADER = "Influxrelay"
 VERSION = 1
 MAX_RECORDS = 0xFFFF  # in one message: the last index is that of a message's end
+HEADER_BYTES = 48 * 1024  # that a header may have: NATS allows 64 KiB for all
+RECORD_BYTES, STRUCK_BYTES = (
+    80,
+    30,
+)  # that a write takes in a payload beside body and query, and what is struck in a header
 _MERGEABLE, _GZIPPED = 1, 2
 _PRELUDE = struct.Struct("<BI")
 _COUNTS = struct.Struct("<HIH")
@@ -142,6 +147,14 @@ class Destinations:
 
 
 # -- headers
+
+
+def header_bytes(destination: Destination | None) -> int:
+    """Return about how much a destination takes in a header, rather too much than too little."""
+    if destination is None:
+        return 0
+    names = (destination.database, destination.retention_policy, destination.precision, *destination.credentials)
+    return 120 + 3 * sum(map(len, names)) // 2
 
 
 def log_header(origin: str, batch: int, piece: int, pieces: int, parts: Sequence[Part]) -> str:

@@ -82,6 +82,7 @@ class Seat:
         self._written_losses = 0  # how many were, and are not in the list any more
         self._attempts: dict[int, _Attempt] = {}  # by beat
         self._letters = 0  # that are being stored
+        self._settlers: list[Deferred[None]] = []
         self._requests = 0
         self._savers: list[tuple[int, Deferred[None]]] = []
         self._is_over = False  # somebody was told that the lease is lost
@@ -188,6 +189,7 @@ class Seat:
         self._written_losses = self._letters = 0
         self._attempts.clear()
         self._is_changed = False
+        self._look_settled()
         savers, self._savers = self._savers, []
         for _, saved in savers:
             saved.errback(Failure(JournalError(f"the lease of backend {self.name} is lost")))
@@ -212,8 +214,22 @@ class Seat:
             if progress is not None and progress is self.progress:
                 self._letters -= 1
                 self.changed()
+                self._look_settled()
 
         stored.addBoth(settled)
+
+    def _settled(self) -> Deferred[None]:
+        """Fire when no dead letter is being stored any more, or when that is of no use."""
+        done: Deferred[None] = Deferred()
+        self._settlers.append(done)
+        self._look_settled()
+        return done
+
+    def _look_settled(self) -> None:
+        if not self._letters:
+            settlers, self._settlers = self._settlers, []
+            for each in settlers:
+                each.callback(None)
 
     def changed(self) -> None:
         """Have positions written down soon."""
@@ -330,6 +346,7 @@ class Seat:
         return done
 
     async def _release(self, *, removed: bool) -> None:
+        await self._settled()
         for _ in range(3):
             state = self.lease.state
             if state is None or not self.lease.is_ours:

@@ -59,6 +59,19 @@ class LeaseTests(GroupCase):
         self.assertEqual(second.held, {"a": {PLACE: numbers[0]}, "b": {PLACE: numbers[0] - 1}})
         self.assertTrue(second.journal.is_valid("a"))
 
+    def test_stop_with_letter(self) -> None:
+        """A dead letter that is being stored when the relay stops is there, and so is the position behind it."""
+        first, second = self.relay("ra", backends=ONE), self.relay("rb", backends=ONE)
+        (number,) = self.append(second, b"one\n")
+        self.later(0.1)
+        self.cluster.travel = lambda _what, _engine: 0.1
+        first.journal.bury("a", 5.0, write(b"one\n"), 400, "no")
+        first.journal.advance("a", PLACE, number)
+        self.result(first.journal.stop(5.0))
+        self.kill(first)
+        self.until(lambda: "a" in second.held)
+        self.assertEqual((second.held["a"], self.contents(second).dead_letters), ({}, {"a": 1}))
+
     def test_kill(self) -> None:
         """When it dies another relay delivers within the time of the lease and a second."""
         first, second = self.relay("ra"), self.relay("rb")

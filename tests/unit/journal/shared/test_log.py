@@ -5,12 +5,12 @@ from __future__ import annotations
 import attrs
 
 from influxrelay.core.errors import BackendFailure
-from influxrelay.core.write import CHANGES, Reply
+from influxrelay.core.write import CHANGES, Destination, Reply
 from influxrelay.journal.records import JournalLimits, Record
 from influxrelay.journal.shared.committer import MESSAGE
-from influxrelay.journal.shared.frames import number_of, seq_of
+from influxrelay.journal.shared.frames import HEADER_BYTES, number_of, seq_of
 from influxrelay.journal.shared_log import SharedLog
-from testing.journal_cases import OTHER, PLACE, write
+from testing.journal_cases import OTHER, PLACE, place, write
 from testing.logs import watch_log
 from testing.memory_watches import ANSWER, REQUEST
 from testing.shared_journals import LEASE, SharedCase, large
@@ -66,12 +66,27 @@ class AppendTests(SharedCase):
         self.assertEqual((told, relay.handed, relay.records[record.seq] is record), ([0], [(record.seq, "ra")], True))
 
     def test_many_destinations(self) -> None:
-        """However many there are, and however large, each message is small enough."""
+        """However many there are, and however large, each message is small enough; names that are too long fail."""
         relay = self.relay("ra")
-        for number in (1, 3000):
-            sizes = {len(each.payload) for each in self.cluster.log.messages.values()}
-            self.assertLessEqual(max(sizes, default=0), MESSAGE)
-            self.append(relay, *(b"x" * 1000 for _ in range(number)))
+        self.append(relay, *(b"x" * 1000 for _ in range(3000)))
+        places = [place(index) for index in range(3000)]
+        long = [
+            attrs.evolve(each, database=b"x" * 200, credentials=(b"", b"y" * 500, b"%d" % index))
+            for index, each in enumerate(places)
+        ]
+        too_long = Destination(b"", b"", b"", (b"x" * 40_000, b"", b""))
+        appended = [
+            relay.journal.append_shared(Record(0, 1.0, write(b"x\n", each))) for each in (*places, too_long, *long)
+        ]
+        self.assertIn("too long", self.fails(appended.pop(3000)))
+        numbers = [self.result(each) for each in appended]
+        for number in numbers[::3]:
+            relay.journal.strike(number)
+        self.later(3)
+        messages = self.cluster.log.messages.values()
+        self.assertLessEqual(max(len(each.payload) for each in messages), MESSAGE)
+        self.assertLessEqual(max(len(text) for each in messages for text in each.headers.values()), HEADER_BYTES)
+        self.assertEqual(self.contents(relay).depths["a"].writes, 3000 + 4000)
 
     def test_lost_acknowledgement(self) -> None:
         """A write whose acknowledgement is lost is there once, and who waits is told by the log itself."""
