@@ -15,6 +15,7 @@ from testing.certificates import Authority
 from testing.logs import watch_log
 from testing.nats import ACCOUNTS, DebianNatsServer, NatsCluster, NatsServer
 from testing.nats_case import EngineCase
+from testing.nkeys import USER, NKey, Operator
 from testing.servers import LOOPBACK, PROJECT, free_port
 
 UNSAFE = "the loss of a server or of power may cost acknowledged writes"
@@ -124,16 +125,16 @@ class ConnectionTests(CheckCase):
 
     async def test_credentials(self) -> None:
         """A password, an NKey; what is wrong is told without a secret."""
-        seed = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
-        public = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
-        settings = f"authorization {{ users: [{{user: u, password: hunter2}}, {{nkey: {public}}}] }}"
+        key = NKey(USER)
+        seed = key.seed
+        settings = f"authorization {{ users: [{{user: u, password: hunter2}}, {{nkey: {key.public}}}] }}"
         addresses = await self.started(NatsServer(self.directory, settings=settings))
         for content, wrong in (
             ("u:hunter2\n", ""),
             (f"-----BEGIN USER NKEY SEED-----\n{seed}\n", ""),
             ("u:hunter3", "Authorization Violation"),
             ("hunter3", "neither NATS credentials nor the seed of a user's NKey nor USER:PASSWORD"),
-            (seed.replace("SUACSSL3", "SUACSSL4"), "the seed of the NKey has a wrong checksum"),
+            (f"SU{seed[2:][::-1]}", "the seed of the NKey has a wrong checksum"),
         ):
             file = self.directory / "credentials"
             file.write_text(content)
@@ -145,6 +146,17 @@ class ConnectionTests(CheckCase):
             self.assertNotIn("hunter", line)
             self.assertNotIn(seed[8:], line)
         self.assertIn("Authorization", await self.line(addresses, timeout=1.0))
+
+    async def test_operator(self) -> None:
+        """Credentials that an operator has issued."""
+        operator = Operator()
+        addresses = await self.started(NatsServer(self.directory, settings=operator.settings))
+        file = self.directory / "relay.creds"
+        file.write_text(operator.credentials)
+        engine = await self.connected(addresses, credentials_file=str(file))
+        self.assertEqual(await engine.log.publish("relay.log", b"a", msg_id="1"), 1)
+        file.write_text(Operator().credentials)
+        self.assertIn("Authorization", await self.line(addresses, credentials_file=str(file), timeout=1.0))
 
     async def test_tls(self) -> None:
         """The server's certificate is checked; a server without TLS gets no password."""
@@ -185,7 +197,7 @@ class StreamTests(CheckCase):
         self.limits = JournalLimits(20_000_000, 3600.0, drop_oldest=True)
         engine = await self.connected(addresses)
         self.assertIn("changing max_bytes, max_age, discard of the stream relay to what is configured", logged[0])
-        await engine.reconfigure(JournalLimits(10_000_000, 3600.0))
+        await engine.reconfigure(JournalLimits(10_000_000, 60.0))
         config = (await engine._connection.run(engine._api.call("STREAM.INFO.relay")))["config"]
         self.assertEqual((config["max_bytes"], config["discard"]), (10_000_000, "new"))
 

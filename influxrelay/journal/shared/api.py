@@ -18,8 +18,18 @@ _PAUSE = 0.2  # seconds until a question is repeated for which nobody was respon
 CONFLICT = (10071, 10164)  # error codes of nats-server's server/errors.json: another last sequence than was expected
 STREAM_NOT_FOUND = 10059
 NO_MESSAGE = (10037, 10043, 10057)
+NO_STORAGE = 10047
 _STORE_FAILED = 10077
-_IN_PROCESS = 10158  # the same message, from an attempt before, is waiting for the other servers
+_AGAIN = (
+    10006,  # and the next three: the servers are looking for a leader
+    10007,
+    10009,
+    10041,
+    10118,  # the servers that have the stream are not there
+    10119,  # the same of a consumer
+    10158,  # the same message, from an attempt before, is waiting for the other servers
+    _STORE_FAILED,
+)
 
 
 class ApiError(JournalError):
@@ -125,7 +135,7 @@ def answer_of(message: Any) -> dict[str, Any]:
             raise Conflict(text)
         if err_code == _STORE_FAILED and "maximum" in text:
             raise Full(text)
-        if code in (503, 408) or err_code in (_STORE_FAILED, _IN_PROCESS):
+        if code in (503, 408) or err_code in _AGAIN:
             raise NoAnswer(text)
         raise ApiError(code, err_code, text)
     return answer

@@ -22,7 +22,7 @@ VERSION = (2, 12, 3)  # before, Jepsen found lost writes also with sync_interval
 REPLICAS = 3
 _VARZ = "$SYS.REQ.SERVER.PING.VARZ"
 _PATIENCE = 1.0  # seconds for servers to say how they are configured
-_DUPLICATES = 120.0  # seconds for which a repeated message is known; more than anything is repeated
+_DUPLICATES = 600.0  # seconds for which a repeated message is known, also if a frozen server had it meanwhile
 _BUCKET_BYTES = 16 * 1024 * 1024
 _OF_LETTERS = 4  # dead letters may take this part of what the log may
 _NAME_IN_USE = 10058
@@ -100,12 +100,13 @@ class Provision:
 
     def _wanted(self) -> list[dict[str, Any]]:
         name, limits = self._name, self._limits
+        known = min(_DUPLICATES, limits.max_age or _DUPLICATES)  # JetStream allows no more than the age
         common = {
             "retention": "limits",
             "storage": "file",
             "num_replicas": REPLICAS if "cluster" in self._api.connection.info else 1,
             "allow_direct": True,
-            "duplicate_window": int(_DUPLICATES * 1e9),
+            "duplicate_window": int(known * 1e9),
             "max_bytes": limits.max_bytes or -1,
             "discard": "new",
         }
@@ -152,7 +153,7 @@ class Provision:
         config = found["config"]
         if sorted(config.get("subjects", ())) != wanted["subjects"] or config.get("deny_purge") or config.get("sealed"):
             raise Unfit(f"{self._place}: the stream {name} is there, but not as a journal needs it; remove it")
-        bounds = {key: wanted[key] for key in ("max_bytes", "max_age", "discard") if key in wanted}
+        bounds = {key: wanted[key] for key in ("max_bytes", "max_age", "discard", "duplicate_window") if key in wanted}
         differing = [key for key, value in bounds.items() if config.get(key) != value]
         if not differing:
             return found

@@ -12,10 +12,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from influxrelay.core.errors import JournalError
-from influxrelay.journal.shared.api import NO_MESSAGE, Api, ApiError, answer_of
+from influxrelay.journal.shared.api import NO_MESSAGE, NO_STORAGE, Api, ApiError, answer_of
 from influxrelay.journal.shared.connection import NoAnswer
 from influxrelay.journal.shared.following import Following
-from influxrelay.journal.shared.interface import Message, StreamState
+from influxrelay.journal.shared.interface import Full, Message, StreamState
 
 _AT_ONCE = 64  # messages that are asked for at a time
 
@@ -107,8 +107,16 @@ class NatsStream:
 
 
 def sequence_of(message: Any) -> int:
-    """Return the sequence from the acknowledgement of a message."""
-    answer = answer_of(message)
+    """Return the sequence from the acknowledgement of a message.
+
+    :raises Full: the servers have no room.
+    """
+    try:
+        answer = answer_of(message)
+    except ApiError as error:
+        if error.err_code == NO_STORAGE:
+            raise Full(str(error)) from error
+        raise
     if "seq" not in answer:
         raise NoAnswer(f"an acknowledgement without a sequence: {message.data[:100]!r}")
     return int(answer["seq"])
