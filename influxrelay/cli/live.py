@@ -85,13 +85,15 @@ def show(ask: Ask) -> None:
         signal.signal(each, _end)
     try:
         with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
-            key, skip = b"", 0
+            key, skip, before = b"", 0, None
             while b"q" not in key.lower():
-                width, height = console.size
+                size = console.size
                 skip += sum(lines * key.count(each) for each, lines in _STEPS.items())
-                shown = top.screen(look.answer or {}, width, height, note=look.words(), foot=_FOOT, skip=skip)
+                shown = top.screen(look.answer or {}, *size, note=look.words(), foot=_FOOT, skip=skip)
                 skip = shown.skip
-                live.update(_drawn(shown.lines, old=bool(look.problem)), refresh=True)
+                if (shown, size) != before:
+                    live.update(_drawn(shown.lines, old=bool(look.problem)), refresh=True)
+                before = shown, size
                 key = pressed()
     finally:
         over.set()

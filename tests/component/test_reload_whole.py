@@ -306,7 +306,9 @@ class ProcessTests(ProgramCase):
         self.write_config(location(backend, "buffer-size-mb = 1"), top=top)
         code, words = await self._command(*asked)
         self.assertEqual(code, 2)
-        self.assertRegex(words, r"^influxrelay reload: .*: http\[0\]\.output\[0\]\.buffer-size-mb: .* needs a restart\n$")
+        self.assertRegex(
+            words, r"^influxrelay reload: .*: http\[0\]\.output\[0\]\.buffer-size-mb: .* needs a restart\n$"
+        )
         self.write_config(location(backend), top=top + "\nunknown = 1")
         code, words = await self._command(*asked)
         self.assertEqual((code, words.count("\n")), (2, 1))
