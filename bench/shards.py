@@ -28,7 +28,7 @@ _OUTPUT = 'name = "{name}"\nlocation = "http://{host}:{port}/write"\n'
 _BORDER = '[[http.epoch]]\nshards = ["s0", "s1"]\n[[http.epoch]]\nsince = "2023-01-01T00:00:00Z"\n'
 
 
-class _Sinks(Server):
+class Sinks(Server):
     """Three sinks in one process."""
 
     def __init__(self, directory: Path) -> None:
@@ -36,6 +36,7 @@ class _Sinks(Server):
         super().__init__(directory, self.ports)
 
     def command(self) -> list[str]:
+        """Return the command."""
         return [sys.executable, "-m", "bench.sink", *map(str, self.ports)]
 
     def environment(self) -> dict[str, str]:
@@ -78,7 +79,7 @@ CONTENDERS: dict[str, tuple[str, Callable[[list[int]], str]]] = {
 }
 
 
-def _measure(name: str, directory: Path, sinks: _Sinks, seconds: float) -> float:
+def _measure(name: str, directory: Path, sinks: Sinks, seconds: float) -> float:
     """Return the CPU time of the relay for each write, in microseconds."""
     key, outputs = CONTENDERS[name]
     port = free_port()
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of which the median counts (default: 3)")
     options = parser.parse_args()
     found: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory, _Sinks(Path(directory) / "sinks") as sinks:
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory, Sinks(Path(directory) / "sinks") as sinks:
         for _ in range(options.rounds):
             for name, figures in found.items():
                 figures.append(_measure(name, Path(directory), sinks, options.seconds))

@@ -73,6 +73,11 @@ class Deliverer:
                 except Exception:  # noqa: BLE001 (it must not keep the others from the write)
                     self._log.failure("backend {backend}", backend=sender.name)
             self._last = record.seq
+        for sender in senders:
+            try:
+                sender.send_gathered()
+            except Exception:  # noqa: BLE001 (as above)
+                self._log.failure("backend {backend}", backend=sender.name)
         self._early = {number: kept for number, kept in self._early.items() if number > self._last}
         self._rearm()
 
@@ -90,7 +95,7 @@ class Deliverer:
                 sender.backlog.skip(destination, number)
                 return
             write = part
-        sender.submit(write, fate)
+        sender.gather(write, fate)
 
     def _make_fate(self, number: int, when: float, origin: str) -> LogFate:
         is_kept = self._early.get(number)

@@ -61,6 +61,7 @@ class Sender:
         self.clients = dispatcher.clients
         self.requests = dispatcher.requests
         self.status = BackendStatus(dispatcher.requests, dispatcher.back_off)
+        self._gathered: dict[DestinationQueue, None] = {}
         self._look_elsewhere: Callable[[], Elsewhere] = Elsewhere
 
     @property
@@ -137,6 +138,27 @@ class Sender:
             queue.add(entry)
             self.clients.wait(entry)
         return True
+
+    def gather(self, write: Write, fate: Fate) -> None:
+        """Take a write as :meth:`submit` does, and send it together with others, by :meth:`send_gathered`."""
+        self.writes += 1
+        entry, dispatcher = Entry(write, fate), self._dispatcher
+        queue = self.queues.open(write.destination)
+        fits = self.queues.memory.size + entry.size <= self.backlog.limit or not self.requests.in_flight
+        waits = not dispatcher.flows or queue.is_behind or queue.missing is not None or self.queues.changes is not None
+        if waits or not fits:
+            self._wait(queue, entry)
+            return
+        queue.last_number = fate.number or queue.last_number
+        queue.add(entry)
+        self.clients.wait(entry)
+        self._gathered[queue] = None
+
+    def send_gathered(self) -> None:
+        """Send what was gathered, as far as that may be."""
+        gathered, self._gathered = self._gathered, {}
+        for queue in gathered:
+            self._dispatcher.send_waiting(queue)
 
     def resend(self, write: Write) -> Deferred[Reply]:
         """Send a write once more, in the order of its destination; it is kept nowhere if that fails.

@@ -18,8 +18,9 @@ from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.settings import SenderSettings
 from influxrelay.delivery.standing import standing
 from influxrelay.delivery.statements import Change, Refusal, Result, Scope, as_write, read_result
+from influxrelay.journal.records import Record
 from influxrelay.lineprotocol.filters import Filter
-from testing.backends import BAD, BROKEN, MISSING, OK, TIMEOUT, FakeBackend, write
+from testing.backends import BAD, BROKEN, MISSING, OK, TIMEOUT, FakeBackend, destination, write
 from testing.shared_log import Group, GroupLog
 
 RESULT = b'{"results":[{"statement_id":0}]}\n'
@@ -103,6 +104,16 @@ class FromLogTests(SynchronousTestCase):
             bodies = [post.body for post in relay.backends[backend].posts]
             self.assertEqual(bodies, [b"a v=1 1", b"a v=2 2\na v=3 3\n"])
             self.assertEqual(other.backends[backend].posts, [])
+
+    def test_together(self) -> None:
+        """What the log hands out together travels together."""
+        other = destination(b"other")
+        records = [
+            Record(number, 0.0, write(b"a v=%d 1" % number, to)) for number, to in ((1, None), (2, other), (3, None))
+        ]
+        for log in (self.one.log, self.two.log):
+            log.follower.hand_out(records, "three")
+        self.assertEqual(self.pending("b1"), [b"a v=1 1\na v=3 1\n", b"a v=2 1"])
 
     def test_answer_of_the_other(self) -> None:
         """A client is told what a backend says to which another relay delivers."""
