@@ -17,9 +17,10 @@ from influxrelay.operations.verifications import REPORT
 from influxrelay.operations.views import Refused, Request
 from influxrelay.transport.tls import ClientTLS
 from influxrelay.verification.comparison import Comparison, Selection
-from influxrelay.verification.measurement import PIECE, Outcome
+from influxrelay.verification.measurement import SMALL
 from influxrelay.verification.progress import Memory, state_directory
 from influxrelay.verification.server import Server
+from influxrelay.verification.setting import Outcome
 from influxrelay.verification.statements import EVERYTHING, Window
 from influxrelay.verification.tombstones import deleted_by, read_missed
 
@@ -260,7 +261,7 @@ def not_looked_at(outcome: Outcome) -> Iterator[str]:
     if outcome.large:
         windows = count(outcome.large, "window")
         yield (
-            f"{windows} of more than {PIECE} points had equal aggregates; of their {outcome.large_points} points"
+            f"{windows} of more than {SMALL} points had equal aggregates; of their {outcome.large_points} points"
             f" {outcome.sampled} were read, chosen by chance. Aggregates do not show values that have changed places,"
             " nor all strings and booleans"
         )

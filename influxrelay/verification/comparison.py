@@ -10,7 +10,7 @@ import attrs
 
 from influxrelay.core.errors import InfluxRelayError
 from influxrelay.verification import statements
-from influxrelay.verification.measurement import MeasurementComparison, Mender, Outcome, Setting
+from influxrelay.verification.measurement import MeasurementComparison
 from influxrelay.verification.progress import Memory
 from influxrelay.verification.schema import (
     Place,
@@ -20,6 +20,7 @@ from influxrelay.verification.schema import (
     read_schema,
 )
 from influxrelay.verification.server import Server, at_once
+from influxrelay.verification.setting import Mender, Outcome, Setting
 from influxrelay.verification.statements import Measurement, Window
 from influxrelay.verification.windows import shard_windows
 

@@ -9,7 +9,7 @@ import attrs
 
 from influxrelay.core.text import iso_nanoseconds
 from influxrelay.verification.points import SCHEMA, Run, joined
-from influxrelay.verification.statements import Measurement
+from influxrelay.verification.statements import Measurement, Window
 
 
 @attrs.frozen(kw_only=True)
@@ -67,6 +67,10 @@ class Ledger:
     def skip(self) -> None:
         """Take note that there are points between the last piece and the next one."""
         self._piece += 1
+
+    def touches(self, window: Window) -> bool:
+        """Say whether something differs in a window."""
+        return any(run.since < window.until and window.since < run.until for _, run in self._runs)
 
     def news(self) -> tuple[int, list[tuple[int, Run]]]:
         """Return how many pieces there were since the last time, and what differs in them."""

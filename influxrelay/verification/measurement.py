@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from random import Random
-from typing import Protocol
 
 import attrs
 
 from influxrelay.verification import statements
-from influxrelay.verification.differences import Difference, Ledger
+from influxrelay.verification.differences import Ledger
 from influxrelay.verification.gaps import find_gaps
 from influxrelay.verification.points import Points, differing, read_points, runs
-from influxrelay.verification.progress import Memory, Record
+from influxrelay.verification.progress import Record
 from influxrelay.verification.schema import compare_types
 from influxrelay.verification.server import Overflowed, Series, Server, TooLarge, TooSlow, at_once, read_series
+from influxrelay.verification.setting import Found, Mender, Setting, Types
 from influxrelay.verification.statements import Measurement, Window
 from influxrelay.verification.windows import (
     PARTS,
@@ -25,89 +24,25 @@ from influxrelay.verification.windows import (
     parts_of,
     points_of,
     read_aggregates,
+    read_series_aggregates,
     width_of_parts,
 )
 
-Types = Mapping[str, set[str]]
-"""The types that each field has on a server."""
-
-PIECE = 10_000  # points that are read at a time, and of a window that is always read in full
+SMALL = 10_000  # points of a window that is read in full even if its aggregates are equal
+PIECE = 50_000  # points that are read at a time: each time the servers unpack the blocks at its ends, of all series
 GAP = 40_000  # points that are copied at a time where nothing has to be compared
 FULL = 200_000  # points of the first windows of a measurement, which are read in full, too
 LARGEST = 1_000_000  # points of a window in which something differs that are all read
 SAMPLED = 50  # of so many pieces of a window with equal aggregates one is read
-_BYTES = 16 * 1024 * 1024  # of an answer
+FEW = 100  # series that are read one by one if nothing else differs in a window, with at most so many points:
+_FEW_POINTS = 100_000
+_BYTES = 16 * 1024 * 1024  # of an answer with points
+_SERIES_BYTES = 32 * 1024 * 1024  # of one with the aggregates of each series
 _LOOKS = 3  # for a piece that has points, before they are counted
 _LONG = 60.0  # seconds that the aggregates of a window may take, or it is divided
 _BRIEF = 10.0  # seconds that they should take then
 _SHORTEST = 10**9  # nanoseconds of a window that is not divided for that reason
-_SETTLING = 60 * 10**9  # nanoseconds for which a write may be under way to one of the servers
 _PAUSE = 1.0  # seconds before a difference in recent points is believed
-
-
-@attrs.frozen
-class Found:
-    """What two servers have in a window.
-
-    :ivar mark: see :meth:`Mender.mark`.
-    """
-
-    source: Points
-    target: Points
-    mark: str = ""
-
-
-class Mender(Protocol):
-    """Does something about points that differ."""
-
-    def mark(self) -> str:
-        """Return what tells later whether points that are read from now on are out of date."""
-
-    def mend(self, measurement: Measurement, window: Window, types: Types, found: Found | None) -> None:
-        """Do something about a window in which points differ.
-
-        :param types: of the fields on the first server.
-        :param found: None where the second server has nothing; then nothing is said of that window.
-        """
-
-
-@attrs.define
-class Outcome:
-    """What was found.
-
-    :ivar windows: that were compared by aggregates, and ``large``: those of them that were not read in full, of which
-        ``sampled`` of ``large_points`` points were read.
-    :ivar points: that were compared one by one.
-    """
-
-    differences: list[Difference] = attrs.field(factory=list)
-    windows: int = 0
-    large: int = 0
-    large_points: int = 0
-    sampled: int = 0
-    points: int = 0
-    unreadable: list[Measurement] = attrs.field(factory=list)
-
-
-@attrs.define
-class Setting:
-    """What the comparisons of all measurements share.
-
-    :ivar now: nanoseconds since 1970, when the comparison began.
-    :ivar report: is called now and then, with the part of the window at hand that is done.
-    """
-
-    outcome: Outcome
-    memory: Memory
-    random: Random
-    sleep: Callable[[float], None]
-    now: int
-    mender: Mender | None
-    report: Callable[[float], None]
-
-    def is_settled(self, window: Window) -> bool:
-        """Say whether no write should be under way any more that may be missing in a window."""
-        return window.until <= self.now - _SETTLING
 
 
 @attrs.define
@@ -126,6 +61,7 @@ class MeasurementComparison:
     _full: int = attrs.field(factory=lambda: FULL, init=False)  # points that may still be read in full
     _rate: float = attrs.field(default=0, init=False)  # points in a nanosecond of the last window
     _length: int = attrs.field(default=0, init=False)  # of windows that the servers can do in time; 0 for any
+    _by_series: bool = attrs.field(default=True, init=False)  # whether there are not too many series for that
 
     def compare_types(self, windows: Iterable[Window]) -> None:
         """Compare what types the fields have in windows that each lie within one shard group."""
@@ -185,9 +121,10 @@ class MeasurementComparison:
 
     def _read_some(self) -> None:
         for window, points in self._large:
-            for _ in range(-(-points // (PIECE * SAMPLED))):
-                self._ledger.skip()
-                self._read(self._piece_of(window, points))
+            if not self._ledger.touches(window):  # or what is known already would be found again
+                for _ in range(-(-points // (PIECE * SAMPLED))):
+                    self._ledger.skip()
+                    self._read(self._piece_of(window, points))
 
     def _remember(self, window: Window | None, before: tuple[int, int], large: int | None = None) -> None:
         """Remember what was found in a window, or in the sample.
@@ -215,7 +152,7 @@ class MeasurementComparison:
         outcome = self.setting.outcome
         before, large = (outcome.windows, outcome.points), len(self._large)
         began = time.monotonic()
-        full = max(PIECE, self._full)
+        full = max(SMALL, self._full)
         may_be_small = self._rate * window.length <= 2 * full
         number = self._count(window) if may_be_small else full + 1
         if number <= full:
@@ -223,12 +160,48 @@ class MeasurementComparison:
             self._full = max(0, self._full - number)
             self._read_all(window, number)
         else:
-            number = self._divide(window, 1, _LONG)
+            number = self._compare_series(window) if self._by_series else self._divide(window, 1, _LONG)
         took = time.monotonic() - began
         if self._length and took > _BRIEF:
             self._length = max(_SHORTEST, int(window.length * _BRIEF / took))
         self._rate = number / window.length
         self._remember(window, before, large)
+
+    def _compare_series(self, window: Window) -> int:
+        """Compare a window by the aggregates of each series, and those series that need it by their points.
+
+        :return: how many points it has.
+        """
+        statement = statements.series_aggregates(self.measurement, window)
+        try:
+            asked = [
+                answer
+                for _, answer in at_once(self.servers, lambda each: each.ask_within(statement, _LONG, _SERIES_BYTES))
+            ]
+        except (TooLarge, Overflowed):
+            self._by_series = False
+            return self._divide(window, 1, _LONG)
+        self.setting.outcome.windows += 1
+        found = [read_series_aggregates(answer) for answer in asked]
+        points = {tags: max(points_of(each.get(tags, {})) for each in found) for tags in set().union(*found)}
+        total = sum(points.values())
+        wrong = sorted(tags for tags in points if not are_equal([each.get(tags, {}) for each in found]))
+        names = {name for answer in asked for series in answer for name in series.tags}
+        differing_points = sum(points[tags] for tags in wrong)
+        is_readable = not any("\ufffd" in f"{name}{each}" for tags in wrong for name, each in tags)
+        if self.setting.mender is None and len(wrong) <= FEW and differing_points <= _FEW_POINTS and is_readable:
+            if wrong:
+                series = [{**dict.fromkeys(sorted(names), ""), **dict(tags)} for tags in wrong]
+                self._read_series(window, series)
+            else:
+                self._ledger.skip()
+            self._large.append((window, total - differing_points))
+        elif total <= LARGEST:
+            self._read_all(window, total)
+        else:
+            self._divide(window, min(PARTS, max(2, 2 * total // LARGEST)))
+        self.setting.report(0.0)
+        return total
 
     def _divide(self, window: Window, parts: int, patience: float | None = None) -> int:
         """Compare the parts of a window by their aggregates, and those that need it by their points.
@@ -250,7 +223,7 @@ class MeasurementComparison:
             total += points
             self.setting.outcome.windows += 1
             if is_complete and are_equal(values):
-                if points <= PIECE:
+                if points <= SMALL:
                     self._read_all(part, points)
                 else:
                     self._ledger.skip()
@@ -273,7 +246,7 @@ class MeasurementComparison:
 
     def _piece_of(self, window: Window, points: int) -> Window:
         """Return a part of a window, by chance, that has points, but no more than are read at a time."""
-        length = max(1, window.length * PIECE // (2 * points))
+        length = min(window.length, max(1, window.length * PIECE // (2 * points)))
         for _ in range(_LOOKS):
             since = self.setting.random.randrange(window.since, window.until - length + 1)
             piece = Window(since, since + length)
@@ -315,7 +288,7 @@ class MeasurementComparison:
                 self._read(half)
             return
         if points is None:
-            points = self._compare_points(window)
+            points = self._compare_points(window, lambda: self._points(window))
         else:
             self._ledger.add([])
         self.setting.outcome.points += points
@@ -333,17 +306,34 @@ class MeasurementComparison:
             return sum(len(series.values) for series in read_series(answer))
         return answer.count(b'"values":[[') + answer.count(b"],[")
 
-    def _compare_points(self, window: Window) -> int:
+    def _read_series(self, window: Window, series: Sequence[Mapping[str, str]]) -> None:
+        """Compare the points of some series.
+
+        :param series: of each, all tags that any series has, empty where it has none.
+        """
+
+        def look() -> dict[str, Points]:
+            found: dict[str, Points] = {each.name: {} for each in self.servers}
+            for tags in series:
+                for name, points in self._asked_points(
+                    statements.series_points(self.measurement, window, tags.items())
+                ).items():
+                    found[name] |= points
+            return found
+
+        self.setting.outcome.points += self._compare_points(window, look)
+
+    def _compare_points(self, window: Window, look: Callable[[], dict[str, Points]]) -> int:
         setting, mender = self.setting, self.setting.mender
         mark = mender.mark() if mender is not None else ""
-        servers = self._points(window)
+        servers = look()
         found = differing(servers)
         is_recent = not setting.is_settled(window)
         if found and (is_recent or mender is None):
             if is_recent:
                 setting.sleep(_PAUSE)
             mark = mender.mark() if mender is not None else ""
-            servers = self._points(window)
+            servers = look()
             found &= differing(servers)
         if found and mender is not None:
             source, target = (servers[each.name] for each in self.servers)
@@ -352,7 +342,9 @@ class MeasurementComparison:
         return max(sum(map(len, points.values())) for points in servers.values())
 
     def _points(self, window: Window) -> dict[str, Points]:
-        statement = statements.points(self.measurement, window)
+        return self._asked_points(statements.points(self.measurement, window))
+
+    def _asked_points(self, statement: str) -> dict[str, Points]:
         return {
             each.name: read_points(answer) for each, answer in at_once(self.servers, lambda each: each.ask(statement))
         }

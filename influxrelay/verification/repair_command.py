@@ -27,11 +27,11 @@ from influxrelay.verification.command import (
 )
 from influxrelay.verification.comparison import Comparison, NothingToCompare, Selection
 from influxrelay.verification.differences import Difference
-from influxrelay.verification.measurement import Outcome
 from influxrelay.verification.points import MISSING
 from influxrelay.verification.relay_writer import TRIES, Relay, RelayWriter
 from influxrelay.verification.repair import Crew, Mending, Uncopied, create_missing
 from influxrelay.verification.schema import read_schema
+from influxrelay.verification.setting import Outcome
 from influxrelay.verification.statements import Window
 from influxrelay.verification.tombstones import Tombstones, deleted_by, read_missed
 

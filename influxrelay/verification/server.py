@@ -98,13 +98,15 @@ class Server:
         """
         return self._paced(statement, lambda body: list(self._series(body)))
 
-    def ask_within(self, statement: str, patience: float) -> list[Series]:
+    def ask_within(self, statement: str, patience: float, limit: int | None = None) -> list[Series]:
         """Return the answer to a statement if it begins within some seconds.
 
+        :param limit: of its bytes; None for any.
         :raises TooSlow: it does not.
+        :raises TooLarge: it has more bytes.
         :raises Unanswered: there is none.
         """
-        return self._paced(statement, lambda body: list(self._series(body)), patience=patience)
+        return self._paced(statement, lambda body: list(self._series(body)), patience=patience, limit=limit)
 
     def fetch(self, statement: str, limit: int | None = None) -> bytes:
         """Return the answer to a statement as it came, whatever it says.

@@ -5,7 +5,7 @@ A window lies within one shard group of every server: a field has one type there
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from influxrelay.influxql.timerange import EARLIEST, LATEST
@@ -53,6 +53,21 @@ def aggregates(measurement: Measurement, window: Window, width: int, names: Sequ
     calls = ", ".join(f"{name}(*)" for name in names)
     grouped = f" GROUP BY time({width}ns, {window.since % width}ns) fill(none)" if width else ""
     return f"SELECT {calls} FROM {measurement.quoted} WHERE {window.condition}{grouped}"  # noqa: S608 (names are quoted)
+
+
+def series_aggregates(measurement: Measurement, window: Window) -> str:
+    """Return what asks for the aggregates of all fields of each series."""
+    return f"{aggregates(measurement, window, 0)} GROUP BY *"
+
+
+def series_points(measurement: Measurement, window: Window, tags: Iterable[tuple[str, str]]) -> str:
+    """Return what asks for the points of one series.
+
+    :param tags: all that a series of the measurement may have, empty where this one has none.
+    """
+    conditions = "".join(f" AND {quoted(name)}::tag = {quoted(value, chr(39))}" for name, value in tags)
+    where = f"{window.condition}{conditions}"
+    return f"SELECT *::field FROM {measurement.quoted} WHERE {where} GROUP BY *"  # noqa: S608 (names are quoted)
 
 
 def points(measurement: Measurement, window: Window) -> str:

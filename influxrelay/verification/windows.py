@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+from influxrelay.verification.points import Tags
 from influxrelay.verification.server import Series
 from influxrelay.verification.statements import EVERYTHING, Window
 
@@ -14,7 +15,7 @@ PARTS = 256  # windows that are asked for at a time
 _ROUNDING = 1e-13  # of what is added up; where more differs, the points are compared
 _SECOND = 10**9
 
-Aggregates = Mapping[str, Any]
+Aggregates = dict[str, Any]
 """What a server says of a window, by ``count_FIELD``, ``sum_FIELD``..."""
 
 
@@ -69,6 +70,17 @@ def read_aggregates(answer: Sequence[Series], window: Window, width: int) -> dic
             part = Window(max(time, window.since), min(time + width, window.until)) if width else window
             if points_of(values):
                 found[part] = values
+    return found
+
+
+def read_series_aggregates(answer: Sequence[Series]) -> dict[Tags, Aggregates]:
+    """Return the aggregates of each series that has points; an empty tag is none."""
+    found: dict[Tags, Aggregates] = {}
+    for series in answer:
+        tags = tuple(sorted((name, value) for name, value in series.tags.items() if value))
+        for row in series.values:
+            found[tags] = {name: value for name, value in zip(series.columns, row, strict=True) if value is not None}
+            found[tags].pop("time")
     return found
 
 

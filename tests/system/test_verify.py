@@ -11,8 +11,8 @@ from influxrelay.transport.tls import ClientTLS
 from influxrelay.verification import measurement
 from influxrelay.verification.command import Wanted, verify
 from influxrelay.verification.comparison import Comparison, Selection
-from influxrelay.verification.measurement import Outcome
 from influxrelay.verification.server import Server
+from influxrelay.verification.setting import Outcome
 from testing.servers import free_port
 from testing.verify_case import VerifyCase
 
@@ -99,11 +99,21 @@ class PointTests(VerifyCase):
         self.write_to((self.a,), f"m,host=h1 f=1 {T + 31_234 * 10**6 + 1}")
         self.write_to((self.b,), f"m,host=h2 f=0 {T + 2 * 10**6}")
         self.write_to((self.b,), *(f"m,host=new f=1 {T + n * 10**8 + 5}" for n in range(100)))
-        found = await self.differences()
-        self.assertEqual(
-            [each[1:3] + each[5:] for each in found],
-            [("missing", "a", 100), ("value", ["a", "b"], 1), ("missing", "b", 1)],
-        )
+        for patched in (
+            {},  # all points are read
+            {"FULL": 0},  # those series whose aggregates differ
+            {"FULL": 0, "FEW": 0},  # the windows whose aggregates differ, since too many series do
+            {"FULL": 0, "_SERIES_BYTES": 10},  # as before, since there are too many series to ask for each
+            {"FULL": 0, "_SERIES_BYTES": 10, "LARGEST": 5000},  # parts of windows that are large
+            {"FULL": 0, "_BYTES": 1_000_000},  # pieces whose points lie too close together
+        ):
+            for name, number in patched.items():
+                self.patch(measurement, name, number)
+            self.assertEqual(
+                [each[1:3] + each[5:] for each in await self.differences()],
+                [("missing", "a", 100), ("value", ["a", "b"], 1), ("missing", "b", 1)],
+                patched,
+            )
 
     async def test_sample(self) -> None:
         """Of large windows with equal aggregates some points are read, and it is said of how many they were."""

@@ -15,6 +15,7 @@ from twisted.internet.threads import deferToThread
 
 from influxrelay.core.text import iso_nanoseconds
 from influxrelay.influxql.unparsing import quoted
+from influxrelay.verification import measurement
 from testing.servers import Influxd
 from testing.verify_case import VerifyCase
 
@@ -301,6 +302,10 @@ class DifferencesTests(VerifyCase):
             if sorted(by_name[case.name], key=str) != sorted(expected_of(case), key=str)
         }
         self.assertEqual(wrong, {})
+        for name in ("SMALL", "FULL"):  # aggregates alone tell where to look, and what is left is sampled
+            self.patch(measurement, name, 0)
+        _, out, _ = await self.run_command("--json", command=("verify",))
+        self.assertEqual(json.loads(out)["differences"], found["differences"])
         code, out, _ = await self.run_command(command=("verify",))
         lines = out.splitlines()
         self.assertEqual((code, len(lines)), (1, len(found["differences"]) + 3), out)
