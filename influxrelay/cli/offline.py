@@ -52,7 +52,7 @@ def run(config: Config, request: Request, no_relay: str, progress: Progress | No
         if each.journal and not each.journal.shared and request.listener in ("", each.name)
     }
     if not directories and any(each.journal and each.journal.shared for each in listeners):
-        raise Refused(f"{no_relay}; to know what is in a shared journal needs a running relay")
+        raise Refused(f"{no_relay}; only a running relay knows what is in a shared journal")
     if not directories:
         raise Refused(f"{no_relay}, and there is no journal that could be read instead")
     try:
