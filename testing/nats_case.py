@@ -1,4 +1,4 @@
-"""A cluster of NATS servers with two engines; on a reactor on asyncio (:mod:`testing.reactors`)."""
+"""A cluster of NATS servers with two engines, for tests on a reactor on asyncio (:mod:`testing.reactors`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine makes of servers and streams; to be run on a reactor on asyncio by ``test_nats_engine``."""
+"""What the engine makes of servers and streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine while servers die, freeze and are cut off; to be run on a reactor on asyncio by ``test_nats_engine``."""
+"""The engine while servers die, freeze and are cut off."""
 
 from __future__ import annotations
 

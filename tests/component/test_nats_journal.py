@@ -1,4 +1,4 @@
-"""A shared journal on real servers; to be run on a reactor on asyncio by ``test_nats_engine``."""
+"""A shared journal on real servers."""
 
 from __future__ import annotations
 
