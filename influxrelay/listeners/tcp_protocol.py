@@ -163,6 +163,7 @@ class LineConnection(StreamProtocol):
     """One connection: each newline ends a line."""
 
     transport: Any
+    most_at_once = 16 * 1024
 
     def __init__(self, server: LineServer) -> None:
         self._server = server

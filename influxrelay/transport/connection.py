@@ -40,7 +40,8 @@ class LoopConnection(asyncio.Protocol):
     What is called for each small piece of data costs next to nothing: :attr:`write` is the method of the loop's
     transport, and :meth:`data_received` looks at the size only. Of large pieces each turn of the loop has its share.
 
-    :param build: makes the Twisted protocol when there is a connection; None refuses it.
+    :param build: makes the Twisted protocol when there is a connection; None refuses it. If what comes takes it long to
+        read, its ``most_at_once`` tells how many bytes it wants at a time.
     :param sock: the connected socket, which belongs to the loop's transport.
     :param peer: the other end, if it is known already.
     :ivar disconnecting: whether the connection is being closed from this end.
@@ -53,6 +54,8 @@ class LoopConnection(asyncio.Protocol):
     _lost = False
     _reading = True
     _rest = b""
+    _most: int | None = None  # bytes that the protocol wants at a time
+    _full = _FULL
     _has_turn = False
     _end_of_file = False
     _abort_reason: Failure | None = None
@@ -88,6 +91,8 @@ class LoopConnection(asyncio.Protocol):
                 return
             self._protocol = protocol
             self._deliver = protocol.dataReceived
+            self._most = getattr(protocol, "most_at_once", None)
+            self._full = self._most or _FULL
             protocol.makeConnection(self)
         except Exception:  # noqa: BLE001 (a mistake in one connection must not be felt by others)
             self._log.failure("unable to set up a connection")
@@ -104,7 +109,7 @@ class LoopConnection(asyncio.Protocol):
         """Pass on what has come; a large piece only if others have not brought much in this turn."""
         if len(data) <= _SMALL and self._reading:  # uvloop reads once before a pause asked for at the beginning
             self._deliver(data)
-        elif self._reading and len(data) < _FULL and not self._turns.is_over:
+        elif self._reading and len(data) < self._full and not self._turns.is_over:
             self._turns.spend(self._deliver_large, data)
         else:  # not even read any more before it is its turn: that takes time, too
             self._transport.pause_reading()
@@ -122,8 +127,9 @@ class LoopConnection(asyncio.Protocol):
     def _deliver_rest(self) -> None:
         self._has_turn = False
         if self._reading:
-            rest, self._rest = self._rest, b""
-            self._turns.spend(self._deliver_large, rest)
+            most = self._most or len(self._rest)
+            part, self._rest = self._rest[:most], self._rest[most:]
+            self._turns.spend(self._deliver_large, part)
             if self._reading:
                 self._read_on()
 

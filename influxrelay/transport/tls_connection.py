@@ -39,6 +39,7 @@ class TLSConnection(Protocol):
     :ivar disconnecting: whether the connection is being closed from this end.
     """
 
+    most_at_once = 4 * _RECORD
     _log = Logger()
     _inner: Any = None
     _shaken = False

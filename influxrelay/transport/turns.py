@@ -43,7 +43,7 @@ class Turns:
         self._note_next()
 
     def wait(self, call: Callable[[], None]) -> None:
-        """Call this in one of the next turns, when it is not over."""
+        """Call this in one of the next turns, when it is not over; it has to :meth:`spend` something."""
         self._waiting.append(call)
         self._note_next()
 
@@ -54,9 +54,7 @@ class Turns:
 
     def _begin(self) -> None:
         self._spent, self._is_noted = 0.0, False
-        for _ in range(len(self._waiting)):
-            if self.is_over:
-                break
+        while self._waiting and not self.is_over:
             self._waiting.popleft()()
         if self._waiting:
             self._note_next()

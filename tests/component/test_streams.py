@@ -21,6 +21,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
+from influxrelay.transport.connection import LoopConnection
 from influxrelay.transport.event_loop import event_loop
 from influxrelay.transport.tls import ServerTLS
 from testing.certificates import Authority
@@ -73,6 +74,24 @@ class StreamTests(StreamCase):
         await until(lambda: len(server.received) == len(LARGE))
         self.assertEqual(server.received, LARGE)
         self.assertLessEqual(max(pieces), 512 * 1024)
+
+    async def test_most_at_once(self) -> None:
+        """A protocol that says how much it wants at a time gets no more, where the loop's transports are used."""
+
+        class Small(Recorder):
+            """Wants little at a time."""
+
+            most_at_once = 10_000
+
+        self.theirs.kind = Small
+        client, server = await self.pair()
+        pieces: list[int] = []
+        server.on_data = lambda data: pieces.append(len(data))
+        client.transport.write(LARGE[:1_000_000])
+        await until(lambda: len(server.received) == 1_000_000)
+        self.assertEqual(server.received, LARGE[:1_000_000])
+        if isinstance(server.transport, LoopConnection):
+            self.assertLessEqual(max(pieces), 10_000)
 
     async def test_mistake_in_a_turn(self) -> None:
         """A protocol that raises at a part of much data loses its connection, with that as the reason."""

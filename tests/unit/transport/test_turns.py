@@ -53,14 +53,17 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual(self.seen, [b"0", b"1", b"2", b"3", b"4"])
 
     def test_waiting_again(self) -> None:
-        """Who waits again in its turn has the next one."""
+        """Who waits again is called again, behind all others, as long as the turn is not over."""
 
-        def take() -> None:
-            self.seen.append(b"x")
-            self.turns.wait(take)
+        def take(name: bytes) -> None:
+            self.turns.spend(self.take, name)
+            self.turns.wait(partial(take, name))
 
-        self.turns.wait(take)
-        self.assertEqual([self.turn() for _ in range(3)], [1, 2, 3])
+        self.turns.wait(partial(take, b"a"))
+        self.assertEqual([self.turn() for _ in range(3)], [2, 4, 6])
+        self.turns.wait(partial(take, b"b"))
+        self.turn()
+        self.assertEqual(self.seen, [b"a"] * 7 + [b"b"])
 
     def test_of_loops(self) -> None:
         """All connections of a loop share its turns."""
