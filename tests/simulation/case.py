@@ -43,10 +43,13 @@ class SimulationCase(SynchronousTestCase):
         self.patch(owner, name, mistake)
         self.assert_noticed(*patterns)
 
-    def assert_noticed(self, *patterns: str, world: Any = None) -> None:
-        """Check that a schedule breaks for one of the reasons that are expected."""
+    def assert_noticed(self, *patterns: str, world: Any = None, first: Iterable[int] = ()) -> None:
+        """Check that a schedule breaks for one of the reasons that are expected.
+
+        :param first: where it was noticed when this was written, if that is far from the beginning.
+        """
         seen: list[str] = []
-        for seed in range(self.enough):
+        for seed in (*first, *range(self.enough)):
             run(seed, 1, lambda _, problem: seen.append(str(problem)), world or self.world)
             self.flushLoggedErrors(Violation)  # of a violation that was raised within what logs errors
             if seen and any(pattern in seen[-1] for pattern in patterns):

@@ -76,7 +76,7 @@ class QueueSchedule(Schedule[QueueStory]):
     :ivar journal_first: whether no backend may get a write that the journal does not have.
     """
 
-    max_events = 40_000
+    max_events = 15_000  # most have hundreds, and with questions about health up to 4,000
     servers: list[Server]
     outputs: dict[str, Server]
     generation = 0

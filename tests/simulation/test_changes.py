@@ -12,7 +12,7 @@ from influxrelay.delivery.journal_backlog import JournalBacklog
 from tests.simulation.case import SimulationCase
 from tests.simulation.changes import ChangingWorld
 
-SCHEDULES = 200
+SCHEDULES = 120
 FOUND_BEFORE = (204, 221, 235, 273, 315, 403, 442, 480, 491, 516)  # schedules that once broke a promise
 
 

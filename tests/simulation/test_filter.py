@@ -12,7 +12,7 @@ from influxrelay.lineprotocol.scanner import Steps
 from tests.simulation.case import SimulationCase
 from tests.simulation.filter import FilterWorld
 
-SCHEDULES = 100
+SCHEDULES = 60
 FOUND_BEFORE = (
     711,
     1330,

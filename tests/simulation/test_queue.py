@@ -26,7 +26,7 @@ from tests.simulation.disk import SimulatedWriter
 from tests.simulation.queue import World
 from tests.simulation.schedule import main
 
-FIRST, SCHEDULES = 40, 600  # those before the first are in test_quick
+FIRST, SCHEDULES = 40, 340  # those before the first are in test_quick
 FOUND_BEFORE = (67, 148, 191, 239, 965, 1000, 1398, 1440, 5291, 8682, 11015)  # schedules that once broke a promise
 # As they are without a mistake.
 passed, resume = JournalBacklog.passed, JournalBacklog.resume
@@ -49,7 +49,7 @@ class QueueSimulationTests(SimulationCase):
             seen["gone"] += sum(story.gone for story in stories)
             seen["refused"] += sum(story.refused for story in stories)
             seen["poisoned"] += sum(story.poisoned and story.taken for story in stories)
-        self.assertGreater(min(seen.values()), 50, seen)
+        self.assertGreater(min(seen.values()), 20, seen)
 
     def test_found_before(self) -> None:
         """The schedules that once lost, reordered or kept too much are well."""
@@ -153,13 +153,13 @@ class MistakeTests(SimulationCase):
 
     world = World
 
-    def assert_noticed(self, *patterns: str, world: Any = None) -> None:
+    def assert_noticed(self, *patterns: str, **more: Any) -> None:
         """Check that it is noticed.
 
         A journal in which something is left does not come to rest: it looks for what is too old again and again.
         """
-        more = ("it does not end",) if "has something left" in patterns else ()
-        super().assert_noticed(*patterns, *more, world=world)
+        endless = ("it does not end",) if "has something left" in patterns else ()
+        super().assert_noticed(*patterns, *endless, **more)
 
     def test_passed_too_high(self) -> None:
         """A cursor that moves past what the backend does not have is noticed."""

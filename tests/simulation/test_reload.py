@@ -42,14 +42,8 @@ class ReloadSimulationTests(SimulationCase):
 
     def test_undecided(self) -> None:
         """A backend that returns and gets what no client was told is taken is noticed."""
-        self.check(
-            BesideJournal,
-            "decided",
-            lambda self: self._journal.last_number,
-            "after 503",
-            "after 400",
-            "was answered 400",
-        )
+        self.patch(BesideJournal, "decided", lambda self: self._journal.last_number)
+        self.assert_noticed("after 503", "after 400", "was answered 400", first=[508])
 
     def test_not_resumed(self) -> None:
         """A backend that returns, and does not read on where it was, is noticed."""
