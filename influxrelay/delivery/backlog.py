@@ -217,6 +217,13 @@ class Backlog:
         """Return what was lost."""
         return self._losses.drops(self._host.name)
 
+    def losses_beside(self) -> list[Drop]:
+        """Return what was lost of writes that a journal could not take, where others relay these."""
+        return []
+
+    def relay_beside(self, backlog: Backlog) -> None:
+        """Count what this one loses, too: it has writes that the journal could not take."""
+
     def forget_losses(self) -> None:
         """Count them from zero; those in a journal are the journal's to forget."""
         self._losses.clear()

@@ -21,6 +21,7 @@ class JournalAccounts(Backlog):
         super().__init__()
         self._journal = journal
         self._cursors: dict[DestinationQueue, Cursor] = {}
+        self._beside: Backlog | None = None
 
     def _cursor(self, queue: DestinationQueue) -> Cursor:
         raise NotImplementedError
@@ -70,7 +71,17 @@ class JournalAccounts(Backlog):
 
     def losses(self) -> list[Drop]:
         """Return what was lost."""
-        return self._journal.losses(self)
+        return [*self._journal.losses(self), *self.losses_beside()]
+
+    def losses_beside(self) -> list[Drop]:
+        """Return what was lost of writes that the journal could not take."""
+        return [] if self._beside is None else self._beside.losses()
+
+    def relay_beside(self, backlog: Backlog) -> None:
+        """Count what this one loses, too."""
+        self._beside = backlog
 
     def forget_losses(self) -> None:
-        """Leave them to the journal."""
+        """Leave those in the journal to it."""
+        if self._beside is not None:
+            self._beside.forget_losses()

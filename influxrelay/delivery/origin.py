@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -46,6 +46,7 @@ class Origin(HandOut):
         self._last = 0
         self._timer: IDelayedCall | None = None
         self._is_open = False
+        self._directly: dict[str, Sender] = {}
 
     def begin(self) -> None:
         """Take writes from now on: the log is open."""
@@ -53,17 +54,21 @@ class Origin(HandOut):
 
     def submit(self, write: Write, parts: Parts, consistency: str, answer: Deferred[Reply]) -> None:
         """Append a write; whoever delivers to a backend gets it from the log."""
-        if not self._is_open:
-            answer.callback(unjournaled("it is not open yet"))
-            return
         is_any = consistency == "any"
         rule = make_rule(len(parts), consistency, beside=is_any)
         own = _Own(0, self._clock(), self._reactor.seconds(), answer, rule, self._on_settled)
-        own.missing = {sender.name for sender, _ in parts}
+        own.parts, own.missing = parts, {sender.name for sender, _ in parts}
         own.is_change, own.is_unsure = write.destination.kind == STATEMENT, False
         self._appending[own] = None
         record = Record(0, own.time, write)
-        self._journal.append_for(record, _Receipt(self, own, record, is_any))
+        if self._is_open:
+            self._journal.append_for(record, _Receipt(self, own, record, is_any))
+        else:
+            self.not_appended(own, "it is not open yet", is_any=is_any)
+
+    def relay_by(self, senders: Mapping[str, Sender]) -> None:
+        """Relay by these, by name, what the log cannot take; unless that is refused."""
+        self._directly = dict(senders)
 
     def is_undecided(self, number: int) -> bool:
         """Tell whether a client waits here for its answer to a write."""
@@ -73,7 +78,7 @@ class Origin(HandOut):
 
     def appended(self, own: _Own, number: int, *, is_any: bool) -> None:
         """Note that a write is in the log, and so in the queue of every backend."""
-        own.number, own.submitted, own.is_journaled = number, self._reactor.seconds(), True
+        own.number, own.submitted, own.is_journaled, own.parts = number, self._reactor.seconds(), True, ()
         self._last = max(self._last, number)
         self._undecided[number] = own
         if is_any:
@@ -83,10 +88,16 @@ class Origin(HandOut):
         self._settle_appending(own)
         self._rearm()
 
-    def not_appended(self, own: _Own, problem: str) -> None:
-        """Note that the log could not take a write: there is no order in which it could be delivered."""
+    def not_appended(self, own: _Own, problem: str, *, is_any: bool) -> None:
+        """Refuse a write that the log could not take, or relay it as without a journal, and in no common order."""
         own.journal_problem = problem
-        own.tell(unjournaled(problem))
+        parts, own.parts = own.parts, ()
+        if self.refuses_unjournaled or own.is_change:
+            own.tell(unjournaled(problem))
+        else:
+            if is_any:
+                own.failed("", BackendFailure("journal", problem))
+            self._give_out([(self._directly.get(sender.name, sender), part) for sender, part in parts], own)
         self._settle_appending(own)
 
     def _settle_appending(self, own: _Own) -> None:
@@ -118,6 +129,9 @@ class Origin(HandOut):
 
     def _settled(self, fate: Fate) -> None:
         reply, number = fate.reply or UNABLE, fate.number
+        if fate.journal_problem:
+            super()._settled(fate)
+            return
         own = self._undecided.pop(number)
         is_kept = reply.status < 300 or (own.is_unsure and reply.status >= 500)
         own.decide(kept=is_kept)
@@ -160,7 +174,7 @@ class Origin(HandOut):
 
     def reconfigure(self, name: str, senders: Sequence[Sender], *, refuse_unjournaled: bool) -> None:
         """Let other settings hold."""
-        super().reconfigure(name, senders, refuse_unjournaled=refuse_unjournaled)
+        super().reconfigure(name, senders, refuse_unjournaled=refuse_unjournaled or not self._directly)
         self.patience = max((sender.backend.timeout for sender in self.senders), default=0.0) + GRACE
 
     def handed_out(self) -> Deferred[None]:
@@ -185,13 +199,15 @@ class Origin(HandOut):
 class _Own(Fate):
     """A write whose client waits here.
 
+    :ivar parts: who gets something of it, until the log has it.
     :ivar missing: the backends of which there is no word.
     :ivar is_change: whether it may take any time.
     :ivar is_unsure: whether there was no word of some backends in time: they may have it, or get it.
     """
 
-    __slots__ = ("is_change", "is_unsure", "missing")
+    __slots__ = ("is_change", "is_unsure", "missing", "parts")
 
+    parts: Parts
     missing: set[str]
     is_change: bool
     is_unsure: bool
@@ -217,6 +233,6 @@ class _Receipt:
 
     def errback(self, failure: Failure) -> None:
         try:
-            self._origin.not_appended(self._own, str(failure.value) or "it does not work")
+            self._origin.not_appended(self._own, str(failure.value) or "it does not work", is_any=self._is_any)
         except Exception:  # noqa: BLE001 (as above)
             self._log.failure("{relay}", relay=self._origin.name)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError, succeed
 
 from influxrelay.config.settings import HTTPOutputConfig, JournalConfig, ListenerConfig
@@ -30,6 +31,7 @@ from influxrelay.listeners.factory import (
     make_hand_out,
     make_sender,
     make_writer,
+    sender_settings,
 )
 from influxrelay.listeners.port_service import PortService, cannot_start
 from influxrelay.listeners.sender_changes import SenderChanges
@@ -61,6 +63,7 @@ class Relaying(PortService):
         self.writer = self.make_writer(config)
         self.senders = [self.make_sender(each, config.name) for each in http_outputs(config)]
         self.leaving: dict[Sender, tuple[str, str]] = {}
+        self._beside: dict[str, Sender] = {}  # by name, for what a shared journal cannot take
 
     def make_writer(self, config: ListenerConfig) -> JournalWriter | SharedJournal | None:
         """Return what keeps the journal, if there is one."""
@@ -73,7 +76,23 @@ class Relaying(PortService):
         if isinstance(self.writer, SharedJournal) and isinstance(hand_out, FromLog):
             attempt = partial(self._open_shared, self.writer, hand_out)
             self._opening = Opening(self._reactor, self.name, self.writer.place, attempt)
+            self._relay_beside(hand_out)
         return hand_out
+
+    def _relay_beside(self, hand_out: FromLog) -> None:
+        """Have senders without a backlog for what a shared journal cannot take, if that is to be relayed."""
+        before, journal = self._beside, self.config.journal
+        self._beside = {}
+        relays = journal is not None and journal.on_error == "relay"
+        for output, sender in zip(http_outputs(self.config), self.senders, strict=True) if relays else ():
+            plain = attrs.evolve(output, buffer_size_mb=0)
+            beside = before.pop(output.name, None) or make_sender(plain, self.name, self._reactor, None)
+            beside.reconfigure(self.make_backend(plain), sender_settings(plain, self.name))
+            sender.backlog.relay_beside(beside.backlog)
+            self._beside[output.name] = beside
+        hand_out.relay_by(self._beside)
+        for each in before.values():
+            each.backend.retire()
 
     def make_sender(self, output: HTTPOutputConfig, name: str) -> Sender:
         """Return the sender to a backend of the listener of this name."""
@@ -195,6 +214,10 @@ class Relaying(PortService):
             self._opening.end()
         for each in self.fan_outs:
             each.hand_out.close()
+        for beside in self._beside.values():
+            beside.close()
+            beside.abort()
+            beside.backend.close()
         return succeed(None) if self.writer is None else self.writer.stop(within=within)
 
     def _read_on(self, writer: JournalWriter, backlogs: Backlogs) -> None:
@@ -238,6 +261,9 @@ class Relaying(PortService):
                 self.writer.register(self._backends_of_journal())
             if isinstance(self.writer, JournalWriter):
                 self._read_on(self.writer, backlogs)
+        for each in self.fan_outs:
+            if isinstance(each.hand_out, FromLog):
+                self._relay_beside(each.hand_out)
         self.furnish()
 
     def _reconfigure_journal(self, journal: JournalWriter | SharedJournal, config: JournalConfig) -> None:

@@ -102,11 +102,12 @@ async def _rows(listener: Listener, reactor: Any) -> list[Row]:
     }
     if contents is None:
         return list(rows.values())
+    beside = {sender.name: sender.backlog.losses_beside() for sender in listener.senders}
     return [
         attrs.evolve(
             row,
             dead_letters=contents.dead_letters.get(name, 0),
-            drops=tuple(each for each in contents.drops if each.backend == name),
+            drops=(*(each for each in contents.drops if each.backend == name), *beside.get(name, ())),
             **_of_depth(contents.depths.get(name)),
         )
         for name, row in rows.items()

@@ -197,11 +197,13 @@ class Metrics(Service):
         if counts is None:
             return
         sheet.add("influxrelay_journal_counts_age_seconds", labels, journal.age())
+        beside = {sender.name: sender.backlog.losses_beside() for sender in listener.senders}
         for name, depth in counts.depths.items():
             backend = (listener.name, name)
             if depth.active:
                 self._add_queue(sheet, backend, depth.writes, depth.bytes, depth.oldest)
-            _add_drops(sheet, backend, (each for each in counts.drops if each.backend == name))
+            drops = [each for each in counts.drops if each.backend == name]
+            _add_drops(sheet, backend, [*drops, *beside.get(name, ())])
             sheet.add("influxrelay_dead_letters", backend, counts.dead_letters.get(name, 0))
 
 

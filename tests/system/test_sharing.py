@@ -233,3 +233,32 @@ class NatsTests(SharingCase):
             self.group.nats.rejoin(leader)
             self.assert_goes_on(writers)
         self.assert_whole(writers)
+
+
+class RelayingTests(SharingCase):
+    """With ``journal-on-error = "relay"``."""
+
+    settings = 'journal-on-error = "relay"\njournal-timeout = "2s"'
+
+    def test_no_quorum(self) -> None:
+        """Without a quorum writes are relayed as without a journal, and what a server misses then is counted."""
+        for server in self.group.nats.servers[:2]:
+            server.kill()
+        for value in range(1, 4):
+            self.assertEqual(self.one.write(f"m,p=own v={value}i {value}")[0], 204)
+        wait_for(lambda: [sorted(each.values()) for each in self.group.points()] == [[1, 2, 3]] * 2)
+        self.group.backends[1].stop()
+        self.assertEqual(self.one.write("m,p=own v=4i 4")[0], 204)
+        self.group.backends[1].start()
+        (row,) = (each for each in self.one.asked("/status")["queues"] if each["backend"] == "b2")
+        self.assertIn("does not work", " ".join(row["advice"]))
+        for server in self.group.nats.servers[:2]:
+            server.start()
+        wait_for(lambda: self.one.write("m,p=own v=5i 5", consistency="all")[0] == 204, 90, "the journal works again")
+        if sorted(self.group.points()[1].values()) == [1, 2, 3, 5]:  # else the log had it, and has delivered it since
+            wait_for(lambda: self.drops("b2") == [("unqueued", 1)], what="the loss is counted")
+
+    def drops(self, backend: str) -> list[tuple[str, int]]:
+        """Return what a backend has lost, as the relay tells it."""
+        (row,) = (each for each in self.one.run("queues")["queues"] if each["backend"] == backend)
+        return [(each["reason"], each["writes"]) for each in row["drops"]]

@@ -172,6 +172,27 @@ class FromLogTests(SynchronousTestCase):
         self.assertEqual([(reply.status, b"no quorum" in reply.body) for reply in told], [(503, True)])
         self.assertEqual(self.pending("b1") + self.pending("b2"), [])
 
+    def test_relayed_unjournaled(self) -> None:
+        """What the log does not take is relayed as without a journal, if that is wanted, and lost where it fails."""
+        plain = {name: Sender(FakeBackend(), self.clock, SenderSettings(name)) for name in ("b1", "b2")}
+        for name, beside in plain.items():
+            self.one.senders[name].backlog.relay_beside(beside.backlog)
+        self.one.hand_out.relay_by(plain)
+        self.one.fan_out.reconfigure("one", list(self.one.senders.values()), consistency="one")
+        self.one.log.failing = "no quorum"
+        for level in ("one", "any"):
+            told = self.submit(self.one, consistency=level)
+            for name, reply in (("b1", OK), ("b2", BROKEN)):
+                backend: Any = plain[name].backend
+                backend.pending[0].answer(reply)
+                self.clock.advance(20)
+            self.assertEqual(told, [OK])
+        losses = [sum(each.writes for each in sender.backlog.losses()) for sender in self.one.senders.values()]
+        self.assertEqual(losses, [0, 2])
+        self.one.senders["b2"].backlog.forget_losses()
+        self.assertEqual(standing(self.one.senders["b2"]).lacks, "")
+        self.assertEqual([reply.status for reply in self.submit(self.one, CHANGE)], [503])
+
     def test_dead_letters(self) -> None:
         """Only a write that its origin keeps becomes a dead letter of a backend elsewhere."""
         told = self.submit(self.one)
