@@ -83,8 +83,7 @@ class StreamTests(StreamCase):
 
             most_at_once = 10_000
 
-        self.theirs.kind = Small
-        client, server = await self.pair()
+        client, server = await self.pair(theirs=Small)
         pieces: list[int] = []
         server.on_data = lambda data: pieces.append(len(data))
         client.transport.write(LARGE[:1_000_000])
