@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import attrs
-from twisted.internet.defer import Deferred
 
 from influxrelay.core.write import CHANGES, Destination
 from influxrelay.journal.records import Contents, Depth, Drop
@@ -15,27 +14,23 @@ from influxrelay.journal.shared.group import Group
 from influxrelay.journal.shared.index import Index, Total
 from influxrelay.journal.shared.letters import Letters
 from influxrelay.journal.shared.state import BackendState, plus
+from influxrelay.journal.shared.tail import Tail
 from influxrelay.journal.shared_log import Elsewhere
 
 
 class Desk:
-    """Answers for the whole group.
+    """Answers for the whole group."""
 
-    :param catch_up: fires when all that is in the log now was handed out.
-    """
-
-    def __init__(
-        self, group: Group, index: Index, letters: Letters, counter: Counter, catch_up: Callable[[], Deferred[int]]
-    ) -> None:
+    def __init__(self, group: Group, index: Index, letters: Letters, counter: Counter, tail: Tail) -> None:
         self._group = group
         self._index = index
         self._letters = letters
         self._counter = counter
-        self._catch_up = catch_up
+        self._tail = tail
 
     async def contents(self) -> Contents:
         """Return what there is."""
-        await self._catch_up()
+        await self._tail.catch_up()
         letters = await self._letters.count()
         depths: dict[str, Depth] = {}
         drops: list[Drop] = []
@@ -62,7 +57,7 @@ class Desk:
 
     async def discard(self, name: str) -> tuple[Depth | None, int]:
         """Give up what waits for a backend, and count it; or forget a backend that is no longer configured."""
-        await self._catch_up()
+        await self._tail.catch_up()
         upto = self._index.head
         known = self._group.states.get(name)
         if known is None:

@@ -17,6 +17,7 @@ from influxrelay.journal.shared.interface import Bucket, Conflict, Entry, Watch
 from influxrelay.journal.shared.lease import Lease
 from influxrelay.journal.shared.seat import Seat
 from influxrelay.journal.shared.state import PREFIX, BackendState, key_for
+from influxrelay.journal.shared.tail import Tail
 from influxrelay.journal.shared_log import Follower
 
 TRY_AGAIN = 1.0  # seconds until a backend that could not be made known is made known again
@@ -29,7 +30,6 @@ class Group:
     :param relay: the own name in the group.
     :param lease: seconds for which a lease holds.
     :param now: seconds on a clock that goes on while the process is stopped.
-    :param end: fires with the last message of the log.
     :param is_ready: is told whether every registered backend is known to the group: before that, no write may be kept.
     :param on_problem: is told why the group cannot be told of one now.
     :ivar states: of all backends, as they were last seen, by name.
@@ -48,8 +48,7 @@ class Group:
         *,
         index: Index,
         follower: Follower,
-        end: Callable[[], Deferred[int]],
-        catch_up: Callable[[], Deferred[int]],
+        tail: Tail,
         count_dropped: Callable[[Seat, int], object],
         is_ready: Callable[[bool], object],
         on_problem: Callable[[Failure], object],
@@ -63,8 +62,7 @@ class Group:
         self._now = now
         self._index = index
         self._follower = follower
-        self._end = end
-        self._catch_up = catch_up
+        self._tail = tail
         self._count_dropped = count_dropped
         self._is_ready = is_ready
         self._on_problem = on_problem
@@ -137,7 +135,7 @@ class Group:
             bucket=self._bucket,
             index=self._index,
             follower=self._follower,
-            catch_up=self._catch_up,
+            catch_up=self._tail.catch_up,
             count_dropped=self._count_dropped,
         )
         if name in self.states:
@@ -165,7 +163,7 @@ class Group:
     async def _create_all(self) -> None:
         for name, seat in list(self.seats.items()):
             if name not in self.states:
-                state = BackendState(name, seat.location, cursor=end_of(await self._end()))
+                state = BackendState(name, seat.location, cursor=end_of(await self._tail.end()))
                 try:
                     revision = await self._bucket.create(key_for(name), state.encode())
                 except Conflict:

@@ -24,6 +24,7 @@ from influxrelay.journal.shared_log import Follower
 
 LOOK = 1.0  # seconds between two looks
 LETTERS = 4  # dead letters may have this part of the journal
+SPARE = 8  # of which this part is to be free, so that new ones need not wait
 _NEARLY = 0.98  # of the age at which something is dropped: clocks differ
 
 
@@ -57,6 +58,7 @@ class Keeper:
         self._reader = reader
         self._counter = counter
         self._letters = letters
+        letters.count_with(self._count_letter)
         self._follower = follower
         self._clock = clock
         self._bytes = 0
@@ -70,6 +72,11 @@ class Keeper:
     def used(self) -> int:
         """Bytes that the log and the dead letters take."""
         return self._bytes + self._letters.size
+
+    def limit(self, limits: JournalLimits) -> None:
+        """Let other limits hold."""
+        self.limits = limits
+        self._letters.max_bytes = limits.max_bytes // LETTERS
 
     def start(self, group: Group, committer: Committer) -> None:
         """Begin to look."""
@@ -102,9 +109,10 @@ class Keeper:
         needless = self._index.needed(self._group.lowest(), self._clock())
         if needless >= state.first_seq:
             await self._stream.purge(needless)
-        await self._letters.limit(self.limits.max_bytes // LETTERS, self._count_letter)
+        await self._letters.make_room(self._letters.max_bytes // SPARE)
 
     def _count_letter(self, drop: Drop) -> None:
+        """Count a dead letter that has made way, whoever delivers to its backend."""
         if (seat := self._group.seats.get(drop.backend)) is not None and seat.progress is not None:
             seat.count(drop)
             return
@@ -151,6 +159,14 @@ class Keeper:
             seat.count(Drop(seat.name, "age" if self.limits.max_age else "full", messages, 0, now, now))
             seat.progress.advance_all(upto)
         self.count_dropped(seat, first_seq)
+
+    def count_missed(self, first: int, last: int) -> None:
+        """Count messages that were gone before this relay has seen them for those backends that had not passed them."""
+        for seat in self._group.delivered:
+            state, now = seat.lease.state, self._clock()
+            if state is not None and state.cursor < end_of(last):
+                reason = "full" if self.limits.drop_oldest else "damaged"
+                seat.count(Drop(seat.name, reason, last - max(first - 1, seq_of(state.cursor)), 0, now, now))
 
     def count_damaged(self, seq: int) -> None:
         """Count a message that cannot be read for every backend that this relay delivers to."""

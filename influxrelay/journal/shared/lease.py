@@ -9,6 +9,7 @@ the margin).
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 import attrs
@@ -17,6 +18,11 @@ from influxrelay.journal.shared.state import BackendState
 
 MARGIN = 0.1  # of the time of a lease: by so much the owner stops earlier than another relay begins
 RENEWALS = 3  # within the time of a lease
+
+
+def steady() -> float:
+    """Return seconds on a clock that is never set, and goes on while the process, or the machine, is stopped."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Lease:

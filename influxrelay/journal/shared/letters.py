@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -23,13 +23,14 @@ from influxrelay.core.write import Write
 from influxrelay.journal.records import DeadLetter, Drop, Record
 from influxrelay.journal.shared.committer import MESSAGE
 from influxrelay.journal.shared.frames import HEADER, Batch, Destinations, cut, encode
-from influxrelay.journal.shared.interface import Message, Stream, Watch
+from influxrelay.journal.shared.interface import Full, Message, Stream, Watch
 from influxrelay.journal.shared.state import token
 
 VERSION = 1
 TRY_AGAIN = 1.0  # seconds until a letter that could not be stored is stored again
 MOST_TEXT = 4096  # characters of what a backend has said
 AT_ONCE = 64  # letters that are read together
+_MESSAGE_BYTES = 200  # that a message takes beside its payload and its header
 
 
 @attrs.frozen
@@ -37,10 +38,11 @@ class Envelope:
     """A letter without its write.
 
     :ivar seqs: of its messages; the last is its id.
-    :ivar size: of the write's body, in bytes.
+    :ivar stored: about the bytes that these take; ``size`` those of the write's body.
     """
 
     seqs: tuple[int, ...]
+    stored: int
     backend: str
     time: float
     status: int
@@ -49,11 +51,16 @@ class Envelope:
 
 
 class Letters:
-    """Stores letters, and knows which there are."""
+    """Stores letters, and knows which there are.
+
+    :ivar max_bytes: that letters may take; the stream refuses more. 0 for no limit.
+    """
 
     _log = Logger()
 
     def __init__(self, reactor: Any, stream: Stream, relay: str, destinations: Destinations) -> None:
+        self.max_bytes = 0
+        self._count: Callable[[Drop], object] = lambda drop: None  # noqa: ARG005 (nobody counts yet)
         self._reactor = reactor
         self._stream = stream
         self._relay = relay
@@ -61,10 +68,15 @@ class Letters:
         self._stored = 0
         self._pending: dict[Deferred[None], Any] = {}  # those that are to be stored again, with their timers
         self._envelopes: dict[int, Envelope] = {}
-        self._open: dict[str, list[int]] = {}
+        self._open: dict[str, dict[int, int]] = {}  # messages of letters whose last one has not come, with their bytes
         self._messages = 0  # that were seen, and not deleted here
         self._last = 0
         self._watch: Watch | None = None
+        self._making_room = DeferredLock()
+
+    def count_with(self, count: Callable[[Drop], object]) -> None:
+        """Have letters that make way counted by this."""
+        self._count = count
 
     # -- which there are
 
@@ -95,19 +107,19 @@ class Letters:
         self._messages += 1
         self._last = message.seq
         try:
-            self._take(message.seq, message.headers.get(HEADER, ""))
+            self._take(message.seq, message.size, message.headers.get(HEADER, ""))
         except (ValueError, TypeError) as error:
             self._log.error("{stream}: message {seq}: {error}", stream=self._stream.name, seq=message.seq, error=error)
 
-    def _take(self, seq: int, header: str) -> None:
+    def _take(self, seq: int, size: int, header: str) -> None:
         version, kind, group, piece, pieces, text = f"{header} ".split(" ", 5)
         if (version, kind) != (str(VERSION), "letter"):
             raise ValueError(f"{version[:20]!r} {kind[:20]!r} is not known")
-        seqs = self._open.setdefault(group, [])
-        seqs.append(seq)
+        sizes = self._open.setdefault(group, {})
+        sizes[seq] = size + len(header) + _MESSAGE_BYTES
         if int(piece) == int(pieces) - 1:
             del self._open[group]
-            self._envelopes[seq] = _open_envelope(tuple(seqs), json.loads(text))
+            self._envelopes[seq] = Envelope(tuple(sizes), sum(sizes.values()), *json.loads(text))
 
     async def sync(self) -> None:
         """Know of all letters that there are at this moment, at whichever relay they were stored or dropped."""
@@ -125,8 +137,8 @@ class Letters:
 
     @property
     def size(self) -> int:
-        """Bytes of all letters, as far as is known."""
-        return sum(each.size for each in self._envelopes.values())
+        """About the bytes that all letters take, as far as is known."""
+        return sum(each.stored for each in self._envelopes.values())
 
     async def read(self, after: int, limit: int) -> list[DeadLetter]:
         """Return the letters with a higher id, the oldest first."""
@@ -155,29 +167,39 @@ class Letters:
     # -- more of them, and fewer
 
     def bury(self, backend: str, when: float, write: Write, status: int, message: str) -> Deferred[None]:
-        """Store a letter; fires when it is, however long that takes, and fails if this relay stops before."""
+        """Store a letter; fires when it is, however long that takes, and fails if this relay stops before.
+
+        One for which there would be no room at all is counted as lost.
+        """
         payload, _ = encode([Record(0, when, write)])
         self._stored += 1
         text = json.dumps([backend, when, status, message[:MOST_TEXT], len(write.body)])
         done: Deferred[None] = Deferred()
         self._pending[done] = None
-        self._try(f"{self._relay}.L{self._stored}", token(backend), payload, text, done)
+        if self.max_bytes and len(payload) + len(text) + _MESSAGE_BYTES > self.max_bytes:
+            self._count(Drop(backend, "full", 1, len(write.body), when, when))
+            self._settle(done)
+        else:
+            self._try(f"{self._relay}.L{self._stored}", token(backend), payload, text, done)
         return done
+
+    def _settle(self, done: Deferred[None]) -> None:
+        if self._pending.pop(done, self) is not self:
+            done.callback(None)
 
     def _try(self, group: str, subject: str, payload: bytes, text: str, done: Deferred[None]) -> None:
         def failed(failure: Failure) -> None:
             if not failure.check(JournalError):
                 self._log.failure("{stream}", failure, stream=self._stream.name)
+            elif failure.check(Full):
+                room = Deferred.fromCoroutine(self.make_room(len(payload) + len(text) + _MESSAGE_BYTES))
+                room.addErrback(lambda failure: failure.trap(JournalError) and None)
             if done in self._pending:
                 again = partial(self._try, group, subject, payload, text, done)
                 self._pending[done] = self._reactor.callLater(TRY_AGAIN, again)
 
-        def stored(_: None) -> None:
-            if self._pending.pop(done, self) is not self:
-                done.callback(None)
-
         published = Deferred.fromCoroutine(self._publish(group, f"{self._stream.name}.{subject}", payload, text))
-        published.addCallbacks(stored, failed)
+        published.addCallbacks(lambda _: self._settle(done), failed)
 
     async def _publish(self, group: str, subject: str, payload: bytes, text: str) -> None:
         pieces = cut(payload, MESSAGE)
@@ -190,28 +212,22 @@ class Letters:
         """Remove letters, and return how many there were."""
         await self.sync()
         dropped = [self._envelopes[each] for each in set(ids) if each in self._envelopes]
-        if dropped:
-            self._messages -= await self._stream.delete(seq for each in dropped for seq in each.seqs)
+        gone = await self._stream.delete([seq for each in dropped for seq in each.seqs]) if dropped else 0
+        self._messages -= gone
         for each in dropped:
             self._envelopes.pop(each.seqs[-1], None)
-        return len(dropped)
+        return min(gone, len(dropped))  # less if another relay was first
 
-    async def limit(self, max_bytes: int, count: Callable[[Drop], object]) -> None:
-        """Have no more bytes of letters than this; the oldest make way, and are counted as lost. 0 for no limit."""
-        if not max_bytes or self.size <= max_bytes:
+    async def make_room(self, size: int) -> None:
+        """Have room for so many bytes more; the oldest letters make way, and are counted as lost."""
+        if not self.max_bytes or self.size + size <= self.max_bytes:
             return
-        await self.sync()
-        excess, gone = self.size - max_bytes, []
-        for _, each in sorted(self._envelopes.items()):
-            if excess <= 0:
-                break
-            excess -= each.size
-            gone.append(each)
-        if await self.drop(each.seqs[-1] for each in gone):
-            for each in gone:
-                count(Drop(each.backend, "full", 1, each.size, each.time, each.time))
-
-
-def _open_envelope(seqs: tuple[int, ...], fields: list[Any]) -> Envelope:
-    backend, when, status, message, size = fields
-    return Envelope(seqs, backend, when, status, message, size)
+        await self._making_room.acquire()
+        try:
+            await self.sync()
+            while self._envelopes and self.size + size > self.max_bytes:
+                oldest = self._envelopes[min(self._envelopes)]
+                if await self.drop([oldest.seqs[-1]]):
+                    self._count(Drop(oldest.backend, "full", 1, oldest.size, oldest.time, oldest.time))
+        finally:
+            self._making_room.release()

@@ -26,6 +26,7 @@ from influxrelay.journal.shared.guard import Guard
 from influxrelay.journal.shared.index import Index
 from influxrelay.journal.shared.interface import Engine
 from influxrelay.journal.shared.keeping import Keeper
+from influxrelay.journal.shared.lease import steady
 from influxrelay.journal.shared.letters import Letters
 from influxrelay.journal.shared.reader import Reader
 from influxrelay.journal.shared.tail import Tail
@@ -33,11 +34,6 @@ from influxrelay.journal.shared.words import Words
 from influxrelay.journal.shared_log import Elsewhere, Follower
 
 LEASE = 5.0  # seconds
-
-
-def steady() -> float:
-    """Return seconds on a clock that is never set, and goes on while the process, or the machine, is stopped."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class SharedJournal:
@@ -65,9 +61,7 @@ class SharedJournal:
         self._reactor = reactor
         self._engine = engine
         self._relay = relay
-        self._lease = lease
         self._clock = clock
-        self._steady = steady
         self._told = ""  # what was logged
         self._is_open = False
         self._follower = Guard()
@@ -87,7 +81,7 @@ class SharedJournal:
             follower=self._follower,
             clock=clock,
         )
-        self._keeper.limits = limits
+        self._keeper.limit(limits)
         self._tail = Tail(
             stream,
             relay,
@@ -96,6 +90,7 @@ class SharedJournal:
             destinations,
             wants_records=lambda: self._delivers,
             hand_out=self._hand_out,
+            missed=self._keeper.count_missed,
             struck=partial(self._follower.decided, kept=False),
             reactor=reactor,
             now=clock,
@@ -110,8 +105,7 @@ class SharedJournal:
             steady,
             index=self._index,
             follower=self._follower,
-            end=self._end,
-            catch_up=self._catch_up,
+            tail=self._tail,
             count_dropped=self._keeper.stood_up,
             is_ready=self._ready,
             on_problem=self._committer.refuse,
@@ -124,7 +118,7 @@ class SharedJournal:
             on_kept=partial(self._follower.decided, kept=True),
             is_alone=lambda: self._group.is_alone,
         )
-        self._desk = Desk(self._group, self._index, self._letters, self._counter, self._catch_up)
+        self._desk = Desk(self._group, self._index, self._letters, self._counter, self._tail)
 
     # -- start and stop
 
@@ -251,13 +245,13 @@ class SharedJournal:
 
     def append(self, record: Record) -> Deferred[None]:
         """Add a write; fires when a quorum has it."""
-        done: Deferred[None] = Deferred()
-        self.append_for(record, done)
-        return done
+        return self.append_shared(record).addCallback(lambda _: None)
 
     def append_shared(self, record: Record) -> Deferred[int]:
         """Add a write; fires with its number when a quorum has it."""
-        return self.append(record).addCallback(lambda _: record.seq)
+        done: Deferred[Any] = Deferred()
+        self.append_for(record, done)
+        return done.addCallback(lambda _: record.seq)
 
     def append_for(self, record: Record, receipt: Receipt) -> None:
         """Add a write, and have somebody told who must not raise."""
@@ -290,20 +284,8 @@ class SharedJournal:
         if delivers and records:
             self._follower.hand_out(records, head.origin)
 
-    async def _end_and_begin(self) -> tuple[int, int]:
-        state = await self._engine.log.state()
-        await self._tail.reached(state.last_seq)
-        return state.last_seq, state.first_seq
-
-    def _end(self) -> Deferred[int]:
-        return self._engine.log.state().addCallback(lambda state: state.last_seq)
-
-    def _catch_up(self) -> Deferred[int]:
-        """Fire when all that is in the log now was handed out, with the first message in it."""
-        return Deferred.fromCoroutine(self._end_and_begin()).addCallback(lambda both: both[1])
-
-    def _count_gone(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._keeper.look()).addCallback(lambda _: None)
+    def _count_gone(self) -> Deferred[int]:
+        return Deferred.fromCoroutine(self._keeper.look()).addCallback(lambda state: state.first_seq)
 
     def _damaged(self, seq: int, error: ValueError) -> None:
         self._log.error("{place}: message {seq}: {error}", place=self.place, seq=seq, error=error)
@@ -367,7 +349,7 @@ class SharedJournal:
 
     def reconfigure(self, limits: JournalLimits, *, full_sync: bool) -> None:  # noqa: ARG002 (the servers' settings)
         """Let other settings hold from the next write on."""
-        self._keeper.limits = limits
+        self._keeper.limit(limits)
         if self._is_open:
             self._engine.reconfigure(limits).addErrback(self._not_reconfigured)
 

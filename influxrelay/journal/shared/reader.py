@@ -20,8 +20,8 @@ MESSAGES_AT_ONCE = 256
 class Reader:
     """Reads writes by destination.
 
-    :param on_gone: is told of messages that are no longer in the log; fires when their loss is counted.
-    :param on_damaged: is told of a message that cannot be read; once.
+    :param on_gone: counts what the log has dropped; fires with the first message that it has.
+    :param on_damaged: is told of a message that cannot be read, or is missing among others; once.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Reader:
         stream: Stream,
         index: Index,
         destinations: Destinations,
-        on_gone: Callable[[], Deferred[None]],
+        on_gone: Callable[[], Deferred[int]],
         on_damaged: Callable[[int, ValueError], object],
     ) -> None:
         self._stream = stream
@@ -91,15 +91,19 @@ class Reader:
         for message in await self._stream.get(wanted) if wanted else ():
             payloads[message.seq] = message.payload
             self.keep(message.seq, message.payload)
-        gone = False
+        gone: list[int] = []
         for seq, group in pieces.items():
             parts = [payload for each in group if (payload := payloads[each]) is not None]
             if len(parts) < len(group):
-                gone = True
+                gone.append(seq)
             elif (batch := self._make(seq, b"".join(parts))) is not None:
                 found[seq] = batch
         if gone:
-            await self._on_gone()
+            first_seq = await self._on_gone()
+            for seq in gone:
+                if self._index.messages_of(seq)[0] >= first_seq and seq not in self._damaged:
+                    self._damaged.add(seq)
+                    self._on_damaged(seq, ValueError("it is missing"))
         return found
 
     async def read(self, destination: Destination, after: int, max_bytes: int) -> tuple[list[Record], int]:

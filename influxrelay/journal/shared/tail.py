@@ -32,6 +32,7 @@ class Tail:
     :param origin: the own name in the group.
     :param wants_records: whether what is written is to be handed out.
     :param hand_out: takes each message with writes.
+    :param missed: is told of the first and the last of some messages that are not in the log.
     :param struck: takes the numbers of what is struck.
     :ivar unreadable: how many messages made no sense.
     """
@@ -48,6 +49,7 @@ class Tail:
         *,
         wants_records: Callable[[], bool],
         hand_out: HandOut,
+        missed: Callable[[int, int], object],
         struck: Callable[[Sequence[int]], object],
         reactor: Any,
         now: Callable[[], float],
@@ -61,6 +63,7 @@ class Tail:
         self._destinations = destinations
         self._wants_records = wants_records
         self._hand_out = hand_out
+        self._missed = missed
         self._struck = struck
         self._reactor = reactor
         self._now = now
@@ -91,6 +94,19 @@ class Tail:
     def head(self) -> int:
         """The last message that was taken."""
         return seq_of(self._index.head)
+
+    def end(self) -> Deferred[int]:
+        """Return the last message of the log."""
+        return self._stream.state().addCallback(lambda state: state.last_seq)
+
+    def catch_up(self) -> Deferred[int]:
+        """Fire when all that is in the log now was handed out, with the first message in it."""
+        return Deferred.fromCoroutine(self._catch_up())
+
+    async def _catch_up(self) -> int:
+        state = await self._stream.state()
+        await self.reached(state.last_seq)
+        return state.first_seq
 
     def reached(self, seq: int) -> Deferred[None]:
         """Fire when all messages up to this one were taken."""
@@ -135,6 +151,8 @@ class Tail:
     def _take(self, message: Message) -> None:
         if message.seq <= self.head:
             return
+        if message.seq > self.head + 1 and self._watch is not None:
+            self._missed(self.head + 1, message.seq - 1)
         try:
             head = read_header(message.headers.get(HEADER, ""), self._destinations)
         except ValueError as error:

@@ -491,15 +491,21 @@ class OperatorTests(GroupCase):
         self.assertEqual(self.contents(relay).dead_letters, {"a": 1})
 
     def test_many_letters(self) -> None:
-        """When dead letters take too much the oldest make way, and are counted."""
-        limits = JournalLimits(max_bytes=40000)
+        """When dead letters take too much the oldest make way, and are counted, however much comes at once."""
+        self.cluster.letters.max_bytes = 10_000
+        limits = JournalLimits(max_bytes=40_000)
         first, second = self.relay("ra", limits=limits), self.relay("rb", limits=limits)
         self.later(0.1)
         for index in range(15):
             first.journal.bury("b", float(index), write(b"x" * 1000), 400, "no")
-        self.later(4)
-        self.assertEqual(self.drops(second), [("b", "full", 5, 5000)])
-        self.assertEqual(self.contents(second).dead_letters, {"b": 10})
+        first.journal.bury("b", 15.0, write(b"y" * 7000), 400, "no")
+        first.journal.bury("b", 16.0, write(b"z" * 17000), 400, "no")
+        self.later(10)
+        self.result(first.journal.keep_positions())
+        letters = self.result(second.journal.dead_letters(0, 100))
+        (drop,) = self.contents(second).drops
+        self.assertEqual((letters[-1].time, drop.writes + len(letters)), (15.0, 17))
+        self.assertEqual(self.contents(first).dead_letters, {"b": len(letters)})
 
 
 class DelayTests(GroupCase):

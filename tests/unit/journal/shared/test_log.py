@@ -262,6 +262,29 @@ class ReadTests(SharedCase):
             [each for each in logged if "damaged" in each], ["nats://memory/relay: message 1: the message is damaged"]
         )
 
+    def test_hole(self) -> None:
+        """A message that the log has lost is counted for every backend, when it does not come or when it is read."""
+        first, second = self.relay("ra"), self.relay("rb")
+        self.deliverer()
+        self.append(second, b"first\n")
+        self.later(0.1)
+        first.engine.cut()
+        self.append(second, b"one\n")
+        self.cluster.log.remove(2)
+        first.engine.mend()
+        self.append(second, b"two\n", b"three\n")
+        self.append(second, b"last\n")
+        self.later(1)
+        self.kill(first)
+        self.kill(second)
+        third = self.relay("rc")
+        self.until(lambda: third.held)
+        self.cluster.log.remove(3)
+        for _ in range(2):
+            self.assertEqual(self.read(third), [b"first\n", b"last\n"])
+        drops = [(each.backend, each.reason, each.writes, each.bytes) for each in self.contents(third).drops]
+        self.assertEqual(drops, [("a", "damaged", 3, 10), ("b", "damaged", 3, 10)])
+
     def test_reconnection(self) -> None:
         """After a lost connection nothing is left out and nothing comes twice."""
         first, second = self.relay("ra"), self.relay("rb")
