@@ -85,7 +85,8 @@ class SharingRelay(Relay):
         held: dict[str, None] = {}
         life = self.log.read_text().rpartition("] starting influxrelay ")[2]
         for line in life.splitlines():
-            for end, do in (("delivers from now on", held.setdefault), ("has lost the lease", held.pop)):
+            ends = ("has lost the lease", held.pop), ("has given the lease back", held.pop)
+            for end, do in (("delivers from now on", held.setdefault), *ends):
                 if line.endswith(f"this relay {end}"):
                     do(line.split("backend ")[1].split(":")[0], None)
         return list(held)

@@ -103,10 +103,12 @@ class Seat:
 
     def _look(self) -> None:
         """Do what the value asks for."""
+        if self._closing is not None:
+            return
         state = self.lease.state
         if self.progress is not None and (self._is_over or not self.lease.is_valid):
             self._stand_down()
-        if state is None or self._closing is not None:
+        if state is None:
             return
         if self.lease.is_valid and (attempt := self._attempts.get(state.beat)) is not None:
             self._taken(state, attempt)
@@ -356,6 +358,7 @@ class Seat:
             try:
                 released = self.lease.release(self._current(state), removed=removed)
                 await self._bucket.update(key_for(self.name), released.encode(), self.lease.revision)
+                self._log.info("backend {backend}: this relay has given the lease back", backend=self.name)
                 break
             except Conflict:
                 await self._load()

@@ -7,6 +7,7 @@ from influxrelay.journal.records import JournalLimits, Record
 from influxrelay.journal.shared.frames import number_of
 from influxrelay.journal.shared.state import MOST_AHEAD, BackendState
 from testing.journal_cases import BACKENDS, OTHER, PLACE, place, write
+from testing.logs import watch_log
 from testing.memory_watches import ANSWER, PUSH, REQUEST
 from testing.shared_journals import LEASE, Relay, SharedCase
 
@@ -58,6 +59,23 @@ class LeaseTests(GroupCase):
         self.later(0.1)
         self.assertEqual(second.held, {"a": {PLACE: numbers[0]}, "b": {PLACE: numbers[0] - 1}})
         self.assertTrue(second.journal.is_valid("a"))
+
+    def test_stop_in_the_middle(self) -> None:
+        """It hands over all that it has passed, also while it is writing that down, and frightens nobody."""
+        logged = watch_log(self)
+        first, second = self.relay("ra", backends=ONE), self.relay("rb", backends=ONE)
+        numbers = self.append(second, b"one\n", b"two\n", b"three\n")
+        self.later(0.1)
+        self.cluster.travel = lambda _what, _engine: 0.1
+        first.journal.advance("a", PLACE, numbers[0])
+        first.journal.keep_positions().addErrback(lambda _: None)
+        self.later(0.05)
+        first.journal.advance("a", PLACE, numbers[1])
+        self.result(first.journal.stop(5.0))
+        self.kill(first)
+        self.until(lambda: "a" in second.held)
+        self.assertEqual((second.held["a"], first.events[-1][0]), ({PLACE: numbers[1]}, "gained"))
+        self.assertEqual([each for each in logged if "lost" in each], [])
 
     def test_stop_with_letter(self) -> None:
         """A dead letter that is being stored when the relay stops is there, and so is the position behind it."""
