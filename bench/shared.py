@@ -89,7 +89,7 @@ def main() -> None:
             for turn in range(options.rounds):
                 relay = _relay(directory, f"local{turn}", sinks, f'journal = "{directory}/journal{turn}"\n')
                 found[local].append(_measure([relay], directory, options.seconds))
-                with NatsCluster(directory / f"nats{turn}") as nats:
+                with NatsCluster(directory / f"nats{turn}", direct=True) as nats:
                     journal = f'journal = "nats://{nats.addresses}/bench"\n'
                     relays = [_relay(directory, f"shared{turn}{each}", sinks, journal) for each in range(2)]
                     found[shared].append(_measure(relays, directory, options.seconds))

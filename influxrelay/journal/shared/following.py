@@ -19,6 +19,7 @@ from influxrelay.journal.shared.interface import Message
 HEARTBEAT = 1.0  # seconds
 _SILENCE = 3.0  # seconds without a sign of life, after which the consumer is made anew
 _PAUSE = 0.25  # seconds
+_TRIES = 5  # consumers that are made until one is at the leader; which server has one cannot be chosen
 
 
 class Following:
@@ -84,14 +85,9 @@ class Following:
                 self._broken = False
                 if self._target is None:
                     self._target = await self._last()
-                name = self._consumer = f"follow-{os.urandom(8).hex()}"
-                self._delivered = 0
                 inbox = connection.new_inbox()
                 subscription = await connection.subscribe(inbox, self._came)
-                self._alive = connection.loop.time()
-                made = await self._api.call(f"CONSUMER.CREATE.{self._stream}.{name}", self._configuration(name, inbox))
-                if not made.get("num_pending") and not self._delivered:
-                    await self._check_sync()
+                await self._create(inbox)
                 await self._watch()
             except JournalError as error:
                 self._log.debug("{stream}: cannot be followed: {error}", stream=self._stream, error=error)
@@ -101,12 +97,29 @@ class Following:
                     connection.loop.create_task(self._give_up(subscription, gone))
             await asyncio.sleep(_PAUSE)
 
+    async def _create(self, inbox: str) -> None:
+        """Make a consumer, if possible at the leader: others learn later what is stored."""
+        for attempt in range(1, _TRIES + 1):
+            name = self._consumer = f"follow-{os.urandom(8).hex()}"
+            self._delivered = 0
+            self._alive = self._api.connection.loop.time()
+            made = await self._api.call(f"CONSUMER.CREATE.{self._stream}.{name}", self._configuration(name, inbox))
+            info = await self._api.call(f"STREAM.INFO.{self._stream}")
+            if _leader_of(made) == _leader_of(info):
+                break
+            if attempt < _TRIES:
+                await self._remove(name)
+        if not made.get("num_pending") and not self._delivered:
+            await self._check_sync()
+
     async def _give_up(self, subscription: Any, consumer: str) -> None:
-        connection = self._api.connection
         with contextlib.suppress(Exception):
             await subscription.unsubscribe()
+        await self._remove(consumer)
+
+    async def _remove(self, consumer: str) -> None:
         with contextlib.suppress(NoAnswer):
-            await connection.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{consumer}", b"")
+            await self._api.connection.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{consumer}", b"")
 
     def _configuration(self, name: str, inbox: str) -> Mapping[str, Any]:
         begin: dict[str, Any] = {"deliver_policy": "by_start_sequence", "opt_start_seq": self._position + 1}
@@ -198,3 +211,8 @@ class Following:
         if self._stopped or self.in_sync.called or self._target is None or self._position < self._target:
             return
         self.in_sync.callback(None)
+
+
+def _leader_of(info: Mapping[str, Any]) -> str:
+    """Return which server leads a stream or a consumer; empty if there are no others."""
+    return str((info.get("cluster") or {}).get("leader", ""))
