@@ -15,6 +15,7 @@ from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.journal.interface import Key, Positions
 from influxrelay.journal.records import Contents, JournalLimits, Record
 from influxrelay.journal.shared.log import SharedJournal
+from influxrelay.journal.shared.state import BackendState
 from testing.journal_cases import BACKENDS, PLACE, write
 from testing.memory_store import EPOCH
 from testing.memory_stream import MemoryCluster, MemoryEngine
@@ -206,3 +207,25 @@ class SharedCase(SynchronousTestCase):
 def large(size: int, where: Destination = PLACE) -> Write:
     """Return a write whose body has so many bytes."""
     return write(b"x" * (size - 1) + b"\n", where)
+
+
+ONE: dict[object, tuple[str, str]] = {"a": ("a", "http://a")}
+
+
+class GroupCase(SharedCase):
+    """A group, and what its bucket has."""
+
+    def state(self, backend: str = "a") -> BackendState:
+        """Return what the bucket has of a backend."""
+        value = self.cluster.values.entries[f"backend.{backend}"].value
+        assert value is not None
+        return BackendState.decode(value)
+
+    def drops(self, relay: Relay) -> list[tuple[str, str, int, int]]:
+        """Return what a relay says that was lost."""
+        return [(each.backend, each.reason, each.writes, each.bytes) for each in self.contents(relay).drops]
+
+
+def record_for(where: Destination) -> Record:
+    """Return a write to a destination."""
+    return Record(0, 1.0, write(b"x\n", where))

@@ -101,7 +101,7 @@ class Reader:
         if gone:
             first_seq = await self._on_gone()
             for seq in gone:
-                if self._index.messages_of(seq)[0] >= first_seq and seq not in self._damaged:
+                if seq >= first_seq and seq not in self._damaged:
                     self._damaged.add(seq)
                     self._on_damaged(seq, ValueError("it is missing"))
         return found

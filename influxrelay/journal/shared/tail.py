@@ -159,6 +159,8 @@ class Tail:
             self.unreadable += 1
             self._log.error("{stream}: message {seq}: {error}", stream=self._stream.name, seq=message.seq, error=error)
             self._index.skip(message.seq)
+            if self._watch is not None:
+                self._missed(message.seq, message.seq)
             return
         if isinstance(head, StrikeHead):
             self._index.skip(message.seq)

@@ -1,1 +1,1 @@
-"""The journal that relays share."""
+"""Tests of influxrelay.journal.shared."""
