@@ -44,6 +44,9 @@ packages() {
 
 venv() {
     python=${PYTHON:-python3}
+    if [ "$python" = python3 ]; then
+        command -v python3 >/dev/null || apt_install python3-venv
+    fi
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') ||
         fail "there is no $python; please install Python 3.11 or newer, or name one: make PYTHON=python3.12 ..."
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
