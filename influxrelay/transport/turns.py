@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-SHARE = 0.001  # seconds for large pieces in each turn
+SHARE = 0.0005  # seconds for large pieces in each turn
 _READING = 0.4e-9  # seconds that a byte has taken before it gets here, roughly
 
 
