@@ -212,13 +212,17 @@ class Seat:
         self._letters += 1
         progress = self.progress
 
-        def settled(_: object) -> None:
+        def is_stored(_: object) -> None:
             if progress is not None and progress is self.progress:
                 self._letters -= 1
                 self.changed()
                 self._look_settled()
 
-        stored.addBoth(settled)
+        def is_not(failure: Failure) -> None:
+            failure.trap(JournalError)
+            self._look_settled(is_hopeless=True)  # and no positions are written down any more
+
+        stored.addCallbacks(is_stored, is_not).addErrback(self._bug)
 
     def _settled(self) -> Deferred[None]:
         """Fire when no dead letter is being stored any more, or when that is of no use."""
@@ -227,8 +231,8 @@ class Seat:
         self._look_settled()
         return done
 
-    def _look_settled(self) -> None:
-        if not self._letters:
+    def _look_settled(self, *, is_hopeless: bool = False) -> None:
+        if is_hopeless or not self._letters:
             settlers, self._settlers = self._settlers, []
             for each in settlers:
                 each.callback(None)
