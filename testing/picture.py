@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from testing.balancers import HAProxy, Nginx
+from testing.installation import Installation
 from testing.nats import NatsCluster
-from testing.servers import LOOPBACK, Influxd, Relay, Server, ServerError, free_port, send
+from testing.servers import LOOPBACK, Relay, Server, ServerError, free_port, send
 from testing.sites import DATABASE
 
 SERVERS = ("influx1", "influx2")
@@ -58,27 +60,20 @@ max-delay-interval = "1s"
 """
 
 
-class Picture:
+class Picture(Installation):
     """All of it.
 
     :param through_relays: whether queries, too, go to the relays, with ``etc/haproxy-relays.cfg`` and
         ``etc/nginx-relays.conf``.
     :param shared: whether the relays share their journals, on three NATS servers.
-    :ivar servers: the InfluxDB servers, by name.
-    :ivar relays: the relays, by name.
     :ivar nats: the servers that keep shared journals, by name; none if there are no such journals.
     :ivar places: the relays' names, by what an ``X-Served-By`` may say.
-    :ivar admin: the relays' ports for operators, by name.
     """
 
     def __init__(self, directory: str | Path, *, through_relays: bool = False, shared: bool = False) -> None:
-        self.directory = Path(directory).resolve()
-        self._stack = ExitStack()
-        self.servers = {name: Influxd(self.directory / name) for name in SERVERS}
+        super().__init__(directory, SERVERS, DATABASE)
         self._cluster = NatsCluster(self.directory) if shared else None
         self.nats = dict(zip(NATS, self._cluster.servers, strict=True)) if self._cluster else {}
-        self.admin: dict[str, int] = {}
-        self.relays: dict[str, Relay] = {}
         self.places: dict[str, str] = {}
         http_places, udp_places = [], []
         for name in RELAYS:
@@ -112,23 +107,15 @@ class Picture:
     @property
     def parts(self) -> dict[str, Server]:
         """What can be killed: relays and servers."""
-        return {**self.relays, **self.servers, **self.nats}
+        return {**super().parts, **self.nats}
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            for server in self.servers.values():
-                stack.enter_context(server).create_database(DATABASE)
-            if self._cluster:
-                stack.enter_context(self._cluster)
-            for relay in self.relays.values():
-                stack.enter_context(relay)
-            stack.enter_context(self.haproxy)
-            stack.enter_context(self.nginx)
-            self._stack = stack.pop_all()
-        return self
+    def before_relays(self) -> Sequence[AbstractContextManager[Any]]:
+        """Return what keeps shared journals."""
+        return [self._cluster] if self._cluster else []
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def behind_relays(self) -> Sequence[AbstractContextManager[Any]]:
+        """Return the load balancers."""
+        return [self.haproxy, self.nginx]
 
     def is_settled(self) -> bool:
         """Say whether HAProxy has all parts up, and every relay says that every server is in sync."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 
-from testing.servers import LOOPBACK, Influxd, Relay, Server, free_port, send
+from testing.installation import Installation
+from testing.servers import LOOPBACK, Relay, Server, free_port, send
 
 SHARDS = {"s1": ("s1a", "s1b"), "s2": ("s2a", "s2b")}
 SERVERS = tuple(server for servers in SHARDS.values() for server in servers)
@@ -36,21 +35,15 @@ shard-key = "tag:customer_id"
 """
 
 
-class ShardPicture:
+class ShardPicture(Installation):
     """Two shards of two InfluxDB servers, a relay for both, and a second layer.
 
-    :ivar servers: the InfluxDB servers, by name.
     :ivar relays: ``servers`` and ``relays``, which clients write to, and ``pair1`` and ``pair2`` behind the second.
     :ivar unkept: the URL of a listener of the relay ``servers`` without any queue.
-    :ivar admin: the relays' ports for operators, by name.
     """
 
     def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory).resolve()
-        self._stack = ExitStack()
-        self.servers = {name: Influxd(self.directory / name) for name in SERVERS}
-        self.admin: dict[str, int] = {}
-        self.relays: dict[str, Relay] = {}
+        super().__init__(directory, SERVERS, DATABASE)
         for shard, name in PAIRS.items():
             text = "".join(
                 f'[[http.output]]\n{self._output(each)}\nmax-delay-interval = "1s"\n' for each in SHARDS[shard]
@@ -77,20 +70,8 @@ class ShardPicture:
 
     @property
     def parts(self) -> dict[str, Server]:
-        """What can be killed."""
+        """What can be killed, in the order in which it is shown."""
         return {**self.servers, **self.relays}
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            for server in self.servers.values():
-                stack.enter_context(server).create_database(DATABASE)
-            for relay in self.relays.values():
-                stack.enter_context(relay)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def values(self, server: str, front: str) -> Counter[tuple[str, int]]:
         """Return which customers have which values of a front's clients on a server."""

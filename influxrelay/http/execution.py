@@ -20,6 +20,7 @@ from influxrelay.delivery.standing import standing
 from influxrelay.delivery.statements import Change, Scope, error_in
 from influxrelay.http.query_request import Query
 from influxrelay.http.read import BACKEND
+from influxrelay.http.result_writer import indented
 from influxrelay.influxql.ast import Class, Statement
 from influxrelay.influxql.rewriting import redacted, statement_text
 from influxrelay.lineprotocol.query_string import read_consistency, without
@@ -135,7 +136,7 @@ class Execution:
 
 
 def _indented(document: bytes) -> bytes:
-    return json.dumps(json.loads(document), ensure_ascii=False, indent=4).encode("utf-8", "surrogatepass") + b"\n"
+    return indented(json.loads(document)).encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _error(number: int, message: str) -> bytes:

@@ -131,6 +131,7 @@ def _go_number(number: float) -> float | int:
 
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+indented = json.JSONEncoder(ensure_ascii=False, indent=4).encode  # as InfluxDB does for pretty=true
 
 
 def _head(block: Block) -> dict[str, Any]:
@@ -229,7 +230,7 @@ class ChunkWriter(ResultWriter):
         if error:
             result["error"] = error
         document = {"results": [result]}
-        text = json.dumps(document, ensure_ascii=False, indent=4) if self._format.pretty else _json(document)
+        text = indented(document) if self._format.pretty else _json(document)
         return text.encode("utf-8", "backslashreplace") + b"\n"
 
     def end(self, error: str = "") -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.simulation.schedule import Violation, run
+from tests.simulation.schedule import Violation, main, run
 
 
 class SimulationCase(SynchronousTestCase):
@@ -32,6 +34,18 @@ class SimulationCase(SynchronousTestCase):
                 problems.append(f"seed {seed}: {problem}")
             yield schedule
         self.assertEqual(problems, [], f"run `python -m {make.__module__} SEED`")
+
+    def story(self, seed: int) -> object:
+        """Return what has happened in a schedule."""
+        schedule = self.world(seed)
+        schedule.run()
+        return [(each.sequence, each.submitted, each.write.body, each.answers) for each in schedule.stories.values()]
+
+    def run_main(self, *arguments: str) -> tuple[int, str]:
+        """Run the simulation's command in this process; return its status and what it has printed."""
+        out = io.StringIO()
+        self.patch(sys, "stdout", out)
+        return main(list(arguments), self.world), out.getvalue()
 
     def check_contract(self, seeds: Iterable[int], world: Any = None) -> None:
         """Check that the contract holds in schedules."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.write import Reply
 from influxrelay.delivery.backlog import MemoryBacklog
@@ -24,7 +21,6 @@ from tests.simulation import queue_process
 from tests.simulation.case import SimulationCase
 from tests.simulation.disk import SimulatedWriter
 from tests.simulation.queue import World
-from tests.simulation.schedule import main
 
 FIRST, SCHEDULES = 40, 340  # those before the first are in test_quick
 FOUND_BEFORE = (67, 148, 191, 239, 965, 1000, 1398, 1440, 5291, 8682, 11015)  # schedules that once broke a promise
@@ -57,24 +53,14 @@ class QueueSimulationTests(SimulationCase):
 
     def test_deterministic(self) -> None:
         """A seed tells the same story each time, and different seeds tell different ones."""
-
-        def story(seed: int) -> object:
-            world = World(seed)
-            world.run()
-            return [(each.sequence, each.submitted, each.write.body, each.answers) for each in world.stories.values()]
-
-        self.assertEqual([story(seed) for seed in range(10)], [story(seed) for seed in range(10)])
-        self.assertNotEqual(story(1), story(2))
+        self.assertEqual([self.story(seed) for seed in range(10)], [self.story(seed) for seed in range(10)])
+        self.assertNotEqual(self.story(1), self.story(2))
 
 
-class CommandLineTests(SynchronousTestCase):
+class CommandLineTests(SimulationCase):
     """``python -m tests.simulation.queue``."""
 
-    def run_main(self, *arguments: str) -> tuple[int, str]:
-        """Run the command in this process."""
-        out = io.StringIO()
-        self.patch(sys, "stdout", out)
-        return main(list(arguments), World), out.getvalue()
+    world = World
 
     def test_one(self) -> None:
         """A seed is replayed with a trace."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.write import Reply
 from influxrelay.delivery.answer_rules import Answer
@@ -24,7 +21,6 @@ from influxrelay.delivery.responses import Verdict
 from influxrelay.delivery.settle import FirstAnswer
 from tests.simulation.case import SimulationCase
 from tests.simulation.model_backend import OK, ModelBackend
-from tests.simulation.schedule import main
 from tests.simulation.settle import WatchedBacklog, World
 
 FIRST, SCHEDULES = 300, 1500  # those before the first are in test_quick
@@ -61,24 +57,14 @@ class SimulationTests(SimulationCase):
 
     def test_deterministic(self) -> None:
         """A seed tells the same story each time, and different seeds tell different ones."""
-
-        def story(seed: int) -> object:
-            world = World(seed)
-            world.run()
-            return [(each.sequence, each.submitted, each.write.body, each.answers) for each in world.stories.values()]
-
-        self.assertEqual([story(seed) for seed in range(10)], [story(seed) for seed in range(10)])
-        self.assertNotEqual(story(1), story(2))
+        self.assertEqual([self.story(seed) for seed in range(10)], [self.story(seed) for seed in range(10)])
+        self.assertNotEqual(self.story(1), self.story(2))
 
 
-class CommandLineTests(SynchronousTestCase):
+class CommandLineTests(SimulationCase):
     """``python -m tests.simulation.settle``."""
 
-    def run_main(self, *arguments: str) -> tuple[int, str]:
-        """Run the command in this process."""
-        out = io.StringIO()
-        self.patch(sys, "stdout", out)
-        return main(list(arguments), World), out.getvalue()
+    world = World
 
     def test_one(self) -> None:
         """A seed runs one schedule."""
