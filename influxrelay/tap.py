@@ -31,9 +31,9 @@ _MB = 1024 * 1024
 class Options(usage.Options):
     """The command line of ``twistd influxrelay``."""
 
-    synopsis = "[options] influxrelay --config FILE [--check]"
+    synopsis = "--config FILE [--check]"
     longdesc = (
-        "Relays InfluxDB line protocol, taken over HTTP and UDP, to every configured backend. "
+        "Relays InfluxDB line protocol and Prometheus remote writes to every configured backend. "
         "The configuration is TOML; files of InfluxDB Relay run unchanged."
     )
     optParameters = [["config", "c", None, "The configuration file."]]  # noqa: RUF012 (Twisted's interface)

@@ -64,13 +64,16 @@ Query both servers; they show the same timestamp:
 Write over UDP (in bash; a batch is sent after at most a second):
   echo 'weather,city=Bergen temperature=7.5' >/dev/udp/{udp_host}/{udp_port}
 
-Stop server b and write. The relay keeps what b misses; let b continue, and it catches up:
+Freeze server b and write. The relay keeps what b misses, and after two seconds without an answer reports b as down:
   kill -STOP {b_pid}
   curl -i -XPOST 'http://{http}/write?db=demo' --data-binary 'weather,city=Oslo temperature=-4.0'
   curl 'http://{admin}/health/backends/b'
   curl 'http://{admin}/health/queries'
   {influxrelay} queues
+
+Let b continue; it catches up:
   kill -CONT {b_pid}
+  {influxrelay} queues
 
 Let b refuse a write after the client got its 204, because the field has another type there. It becomes a dead letter:
   curl -i -XPOST '{b}/write?db=demo' --data-binary 'clash value="text"'
@@ -79,7 +82,8 @@ Let b refuse a write after the client got its 204, because the field has another
   kill -CONT {b_pid}
   {influxrelay} dead-letters list
 
-See how the relay is:
+See how the relay is, in a terminal (q quits), in a browser at http://{admin}/, or from scripts:
+  {influxrelay} top
   curl 'http://{admin}/health'
   curl 'http://{admin}/status'
   curl 'http://{admin}/metrics'

@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         common.add_argument("--config", metavar="FILE", help=f"the relay's configuration (default: {CONFIG})")
         common.add_argument("--socket", metavar="PATH", help="its admin socket (default: as the configuration says)")
         common.add_argument("--json", action="store_true", help="answer in JSON, for scripts")
-        common.add_argument("--help", "-h", action="help", help="show this, and exit")
+        common.add_argument("--help", "-h", action="help", help="show this help")
 
 
 def make_parser() -> Parser:
@@ -69,7 +69,7 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="influxrelay",
         words="shows and manages what a relay has queued for its backends, compares and repairs them, and reloads the"
-        " relay's configuration. If no relay is running, it reads the journals that are configured.",
+        " relay's configuration. If no relay is running, it reads the configured journals.",
         example="influxrelay queues",
         codes="0 done; 1 done, but something differs, is missing or was refused again; 2 not done, and standard error"
         " has the reason; 130 ended by Ctrl-C.",
@@ -131,7 +131,7 @@ def _add_top(parser: Parser) -> None:
     top = parser.add_command(
         "top",
         "watch every listener and backend of the running relay until q is pressed: state, queue, rates, losses, dead"
-        " letters, and what to do. Without a terminal it is printed once.",
+        " letters, and what to do. Without a terminal, print that once.",
         "top",
     )
     _add_listener(top, "only this listener and its backends")
@@ -154,44 +154,44 @@ def _add_queues(parser: Parser) -> None:
         ("queues mark-repaired", "mark a backend as repaired, after the data it had lost was copied there."),
     ):
         action = queues.add_command(command, words, f"{command} influx2")
-        action.add_argument("backend", metavar="BACKEND", help="its name")
+        action.add_argument("backend", metavar="BACKEND", help="the name of the backend")
         _add_listener(action, "the listener, if several have a backend of this name")
         if command == "queues drop":
-            _add_yes(action, "confirm it, which a terminal is asked for")
+            _add_yes(action, "confirm it; required at a terminal")
         action.finish()
 
 
 def _add_dead_letters(parser: Parser) -> None:
     letters = parser.add_command(
         "dead-letters",
-        "handle writes that a backend refused for good, although they had been acknowledged.",
+        "list, replay or delete writes that a backend refused after they had been acknowledged.",
         "dead-letters list",
     )
     letters.finish()
     letters.expect_commands("ACTION", required=True)
     for command, words, example in (
-        ("dead-letters list", "list them.", "dead-letters list --backend influx2"),
-        ("dead-letters show", "show one with its lines.", "dead-letters show 17"),
+        ("dead-letters list", "list dead letters.", "dead-letters list --backend influx2"),
+        ("dead-letters show", "show a dead letter with its lines.", "dead-letters show 17"),
         (
             "dead-letters replay",
-            "send them to their backend once more, and delete those that it accepts.",
+            "send dead letters to their backend again, and delete those that it accepts.",
             "dead-letters replay --all --backend influx2",
         ),
-        ("dead-letters drop", "delete them.", "dead-letters drop 17 18"),
+        ("dead-letters drop", "delete dead letters.", "dead-letters drop 17 18"),
     ):
         replays = command == "dead-letters replay"
         codes = {"codes": "0 done; 1 some were refused again; 2 not done, and standard error has the reason."}
         action = letters.add_command(command, words, example, **(codes if replays else {}))
         if command == "dead-letters show":
-            action.add_argument("ids", metavar="ID", nargs=1, help="its id in the list")
+            action.add_argument("ids", metavar="ID", nargs=1, help="its id, as listed")
         elif command != "dead-letters list":
-            action.add_argument("ids", metavar="ID", nargs="*", help="their ids in the list")
-            action.add_argument("--all", action="store_true", help="all of them")
+            action.add_argument("ids", metavar="ID", nargs="*", help="ids, as listed")
+            action.add_argument("--all", action="store_true", help="all dead letters")
         if command != "dead-letters show":
             action.add_argument("--backend", metavar="NAME", help="only this backend's")
         _add_listener(action)
         if command == "dead-letters drop":
-            _add_yes(action, "confirm --all, which a terminal is asked for")
+            _add_yes(action, "confirm --all; required at a terminal")
         action.finish()
 
 
@@ -200,13 +200,13 @@ def _add_verify(parser: Parser) -> None:
         "verify",
         "compare what the InfluxDB 1.x backends of a listener contain.",
         "verify --database telegraf --since 2026-12-01T00:00:00Z",
-        codes="0 equal; 1 different; 2 it could not be told, and standard error has the reason.",
+        codes="0 no difference found; 1 the backends differ; 2 not done, and standard error has the reason.",
     )
-    verify.add_argument("--restart", action="store_true", help="do not go on with a run that was interrupted")
+    verify.add_argument("--restart", action="store_true", help="start over instead of resuming an interrupted run")
     verify.add_argument(
         "--state-directory",
         metavar="DIRECTORY",
-        help="where it is kept what was compared, for an interruption (default: ~/.local/state/influxrelay)",
+        help="where to keep the progress of a run, so that it can be resumed (default: ~/.local/state/influxrelay)",
     )
     _add_selection(verify)
     verify.finish()
@@ -215,16 +215,20 @@ def _add_verify(parser: Parser) -> None:
 def _add_repair(parser: Parser) -> None:
     repair = parser.add_command(
         "repair",
-        "copy to a backend what it lacks and another has, through its queue.",
+        "copy to a backend, through its queue, the data that it lacks and another backend has.",
         "repair influx2 --lost",
-        codes="0 it has all that it lacked; 1 something could not be copied, or is to be copied, of a dry run; 2 it"
-        " could not be told, and standard error has the reason.",
+        codes="0 the backend has all that it lacked; 1 something could not be copied, or a dry run found something to"
+        " copy; 2 not done, and standard error has the reason.",
     )
-    repair.add_argument("backend", metavar="BACKEND", help="its name")
-    repair.add_argument("--from", dest="source", metavar="BACKEND", help="copy from this one (default: all in sync)")
-    repair.add_argument("--dry-run", action="store_true", help="change nothing; exit code 1 if something is to be done")
-    repair.add_argument("--overwrite", action="store_true", help="replace values that differ from those of --from")
-    repair.add_argument("--lost", action="store_true", help="only the time in which its queue has dropped writes")
+    repair.add_argument("backend", metavar="BACKEND", help="the name of the backend")
+    repair.add_argument(
+        "--from", dest="source", metavar="BACKEND", help="copy from this backend (default: all that have lost nothing)"
+    )
+    repair.add_argument(
+        "--dry-run", action="store_true", help="only report what would be done; exit code 1 if there is anything to do"
+    )
+    repair.add_argument("--overwrite", action="store_true", help="replace values that differ from the other backend's")
+    repair.add_argument("--lost", action="store_true", help="only the time ranges in which its queue dropped writes")
     _add_selection(repair)
     repair.finish()
 
@@ -236,10 +240,14 @@ def _add_selection(parser: Parser) -> None:
         ("--retention-policy", "NAME", "only retention policies of this name"),
         ("--measurement", "NAME", "only measurements of this name"),
         ("--since", "TIME", 'from this time on, such as "2026-12-01T00:00:00Z"'),
-        ("--until", "TIME", "up to this time, exclusive (default: as far as nothing is queued)"),
-        ("--share", "PERCENT", "keep the servers busy for this part of the time, such as 25%% (default: 100%%)"),
+        ("--until", "TIME", "before this time (default: that of the oldest queued write)"),
+        (
+            "--share",
+            "PERCENT",
+            "the share of the time in which the servers are kept busy, such as 25%% (default: 100%%)",
+        ),
         ("--user", "NAME", "for backends whose output has no credentials"),
-        ("--password-file", "FILE", "its password"),
+        ("--password-file", "FILE", "a file with the password of --user"),
     ):
         parser.add_argument(name, metavar=what, help=words)
     _add_listener(parser, "the listener, if there are several; a shard is NAME/SHARD")
@@ -276,18 +284,19 @@ def _add_config(parser: Parser) -> None:
         "convert a configuration file of InfluxDB Relay or its Veepee fork, and keep its meaning and comments.",
         "config old.toml --output relay.toml",
     )
-    config.add_argument("file", metavar="FILE", nargs="?", help="the file (default: the configuration)")
-    config.add_argument("--journal", metavar="DIRECTORY", help="replace buffers in memory by journals in here")
-    config.add_argument("--output", metavar="NEW", help="write the new file here instead of to standard output")
-    _add_yes(config, "replace a file that exists already")
+    config.add_argument("file", metavar="FILE", nargs="?", help="the file to convert (default: that of --config)")
+    config.add_argument(
+        "--journal", metavar="DIRECTORY", help="replace buffers in memory with journals in this directory"
+    )
+    config.add_argument("--output", metavar="NEW", help="write to this file instead of standard output")
+    _add_yes(config, "replace the file if it exists")
     config.finish()
 
 
 def _add_completion(parser: Parser) -> None:
     completion = parser.add_command(
         "completion",
-        "print what a shell has to read so that it completes commands, options and names. Debian's package has that"
-        " already.",
+        "print a shell script that completes commands, options and names. Debian's package installs it.",
         "completion bash",
     )
     completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=f"one of {', '.join(SHELLS)}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from influxrelay.core.text import count as numbered
+
 SHOWN = 4  # identical failures in a row that are logged in full; from the fifth on they are a count
 
 
@@ -50,10 +52,10 @@ class FailureLog:
         """Note a success; says so if there was a failure before it."""
         if self._total:
             self._log.info(
-                "{relay}: backend {backend} is back after {count} failure(s), the last: {reason}",
+                "{relay}: backend {backend} is back after {failures}, the last: {reason}",
                 relay=self._relay,
                 backend=self._backend,
-                count=self._total,
+                failures=numbered(self._total, "failure"),
                 reason=self._reason,
             )
             self._reason, self._count, self._total = "", 0, 0
@@ -95,10 +97,10 @@ class RefusalLog:
         count = self._throttle.admit()
         if count:
             self._log.warn(
-                "{relay}: backend {backend} refused {count} write(s), the last with {detail}",
+                "{relay}: backend {backend} refused {writes}, the last with {detail}",
                 relay=relay,
                 backend=backend,
-                count=count,
+                writes=numbered(count, "write"),
                 reason=status,
                 detail=detail,
             )

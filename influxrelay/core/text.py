@@ -52,5 +52,5 @@ def age(seconds: float) -> str:
 
 
 def count(number: int, what: str) -> str:
-    """Return so many of something."""
+    """Format a count with its noun."""
     return f"{number} {what}" + ("" if number == 1 else "s")

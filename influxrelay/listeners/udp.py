@@ -131,10 +131,10 @@ class UDPService(Relaying):
     def _enter(self, port: Any) -> None:
         before, self._port, self._listening = self._port, port, True
         self.log.info(
-            "{relay}: listening for UDP on {address}, outputs: {backends}",
+            "{relay}: listening for UDP on {address}, backends: {backends}",
             relay=self.name,
             address=show_address(port.getHost()),
-            backends=", ".join(output.name for output in self.outputs),
+            backends=", ".join(each.name for each in self.config.outputs),
         )
         if before is not None:
             before.stopListening()

@@ -331,10 +331,10 @@ class RelayService(MultiService):
         lost = next((each for each in sender.backlog.losses() if each.reason == "stopped"), None)
         if lost is not None:
             self.log.warn(
-                "{relay}: removed backend {backend}, losing {count} write(s) ({size}) accepted from {first} to {last}",
+                "{relay}: removed backend {backend}, losing {writes} ({size}) accepted from {first} to {last}",
                 relay=listener.name,
                 backend=sender.name,
-                count=lost.writes,
+                writes=count(lost.writes, "write"),
                 size=size(lost.bytes),
                 first=iso(lost.first),
                 last=iso(lost.last),

@@ -291,7 +291,7 @@ class LogTests(ProgramCase):
         self.assertEqual(len([line for line in about if line.startswith("backend one failed: refused: ")]), 4, about)
         self.assertRegex(about[4], "^backend one failed 5 times in a row: refused: ")
         self.assertRegex(about[5], "^backend one failed 10 times in a row: refused: ")
-        self.assertEqual(about[6:], ["backend one is back after 11 failure(s), the last: refused"])
+        self.assertEqual(about[6:], ["backend one is back after 11 failures, the last: refused"])
 
     async def test_no_secrets(self) -> None:
         """No password, token or Authorization header is in the log, with access-log on and when things go wrong."""

@@ -92,7 +92,7 @@ class OutputTests(ReloadCase):
         await until(lambda: not one.connections, "the end of the connection")
         await until(lambda: not self.listener.leaving)
         (line,) = [line for line in log if "removed backend" in line]
-        self.assertIn("main: removed backend one, losing 3 write(s) (117 B) accepted from", line)
+        self.assertIn("main: removed backend one, losing 3 writes (117 B) accepted from", line)
 
     async def test_renamed_and_swapped(self) -> None:
         """Outputs that are renamed, or exchange their names, keep their senders, with what waits."""

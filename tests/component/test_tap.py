@@ -98,13 +98,13 @@ class OptionsTests(SynchronousTestCase):
         """The help says what the program is for, how it is called, and what each option does."""
         code, out, _ = self.exit("--help")
         self.assertFalse(code)
-        self.assertIn("[options] influxrelay --config FILE [--check]", out)
+        self.assertIn("--config FILE [--check]\nOptions:", out)
         text = " ".join(out.split())
         for sentence in (
             "-c, --config= The configuration file.",
             "--check Read the configuration, say what it would do, and exit.",
             "--version Show the version of influxrelay, and exit.",
-            "Relays InfluxDB line protocol, taken over HTTP and UDP, to every configured backend.",
+            "Relays InfluxDB line protocol and Prometheus remote writes to every configured backend.",
         ):
             self.assertIn(sentence, text)
 

@@ -54,7 +54,7 @@ class RunningTests(CLICase):
             {
                 *("listener", "backend", "state", "reason", "queue", "location", "writes", "bytes", "oldest"),
                 *("oldest_age", "drops", "dead_letters", "journal", "journal_trouble", "missing", "advice"),
-                *("answers", "refused", "repairable", "queue_used", "queue_limit"),
+                *("answers", "refused", "repairable", "delivered_by", "queue_used", "queue_limit"),
             },
         )
         self.assertEqual(len((await self.json("queues", "--listener", "main"))["queues"]), 2)

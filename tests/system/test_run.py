@@ -81,7 +81,8 @@ class RunTests(SynchronousTestCase):
         self.run_command(datagram)
         self.run_until(two, "Bergen")
 
-        freeze, write, health, queries, queues, resume = self.commands("Stop server b")
+        freeze, write, health, queries, queues = self.commands("Freeze server b")
+        resume, _ = self.commands("Let b continue")
         self.run_command(freeze)
         self.assertIn("204 No Content", self.run_command(write))
         self.assertIn('"status": "fail"', self.run_command(health))
@@ -98,7 +99,8 @@ class RunTests(SynchronousTestCase):
         self.run_command(resume)
         self.run_until(letters, "field type conflict")
 
-        health, status, metrics = self.commands("See how the relay is")
+        top, health, status, metrics = self.commands("See how the relay is")
+        self.assertIn("field type conflict", self.run_command(top))
         self.assertIn('"status": "pass"', self.run_command(health))
         self.assertIn('"listeners"', self.run_command(status))
         self.assertIn("influxrelay_healthy", self.run_command(metrics))

@@ -17,7 +17,7 @@ class RefusalLogTests(SynchronousTestCase):
         """The line says what the backend has said, once."""
         events = watch_events(self)
         RefusalLog(Clock()).refused("relay", "db1", 400, '400: {"error":"partial write"}')
-        line = 'relay: backend db1 refused 1 write(s), the last with 400: {"error":"partial write"}'
+        line = 'relay: backend db1 refused 1 write, the last with 400: {"error":"partial write"}'
         self.assertEqual([(formatEvent(each), each["reason"]) for each in events], [(line, 400)])
 
 
@@ -65,7 +65,7 @@ class FailureLogTests(SynchronousTestCase):
         self.lines()
         self.log.recovered()
         self.assertEqual(self.events[0]["log_level"], LogLevel.info)
-        self.assertEqual(self.lines(), ["relay: backend db1 is back after 3 failure(s), the last: timeout"])
+        self.assertEqual(self.lines(), ["relay: backend db1 is back after 3 failures, the last: timeout"])
         self.log.recovered()
         self.assertEqual(self.lines(), [])
         self.log.failed("timeout", "x")
