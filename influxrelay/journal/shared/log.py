@@ -136,10 +136,10 @@ class SharedJournal:
         self._keeper.begin = state.first_seq
         await self._words.open()
         await self._group.open()
+        self._keeper.start(self._group, self._committer)
         await self._tail.open(state.first_seq - 1)
         await self._letters.open()
         self._is_open = True
-        self._keeper.start(self._group, self._committer)
         self._group.register(backends)
         await self._group.make_known()
 
