@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 from influxrelay.operations.dead_letters import oldest_letters
 from influxrelay.service.relay_service import RelayService
 from testing.admin import BAD, REFUSAL, OperatedCase
-from testing.scripted import LOOPBACK, Answer, answer, request, until
+from testing.scripted import LOOPBACK, Answer, Hold, answer, request, until
 
 ADMIN = f'[admin]\nbind-addr = "{LOOPBACK}:0"\n'
 HOSTILE = "<script>alert('x')</script>&"
@@ -79,10 +79,12 @@ class PageTests(OperatedCase):
 
     async def test_dead_letters(self) -> None:
         """Dead letters are shown with what the backend has said, and the first line, without being HTML."""
-        service = self.operate(ADMIN, self.listener(self.backend(), self.backend(answer(400, REFUSAL))))
+        holds = [Hold(answer(400, REFUSAL)) for _ in range(7)]  # until the other one has accepted
+        service = self.operate(ADMIN, self.listener(self.backend(), self.backend(*holds)))
         body = BAD + HOSTILE.encode() + b"\n"
-        for _ in range(7):
+        for hold in holds:
             await self.write(service, b"/write?db=db", body)
+            hold.release()
         senders = service.listeners[0].senders
         await until(lambda: len(senders[0].queues) == len(senders[1].queues) == 0)
         letters = await oldest_letters(service.listeners, 5)

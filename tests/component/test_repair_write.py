@@ -83,10 +83,11 @@ class WriteTests(OperatedCase):
         """The changes that remove something are told which a backend has refused, with the time and the databases."""
         done = answer(200, b'{"results":[{"statement_id":0}]}\n')
         refused = answer(200, b'{"results":[{"statement_id":0,"error":"no"}]}\n')
-        one, two = self.backend(done, done), self.backend(refused, refused)
-        service = self.operate(self.listener(one, two))
-        for statement in (b"DELETE+FROM+m", b"CREATE+USER+u+WITH+PASSWORD+'x'"):
+        holds = [Hold(refused), Hold(refused)]  # until the other one has accepted
+        service = self.operate(self.listener(self.backend(done, done), self.backend(*holds)))
+        for statement, hold in zip((b"DELETE+FROM+m", b"CREATE+USER+u+WITH+PASSWORD+'x'"), holds, strict=True):
             await self.ask(self.http(service), request(b"/query?db=d&consistency=one&q=" + statement))
+            hold.release()
         await until(lambda: self.http(service).senders[1].change_outcomes["refused"] == 2)
         (found,) = (await self.order("repair missed"))["missed"]
         self.assertEqual((found["backend"], found["databases"], found["statement"]), ("two", ["d"], "DELETE FROM m"))
