@@ -148,7 +148,10 @@ def _add_queues(parser: Parser) -> None:
     queues.finish()
     queues.expect_commands("ACTION", required=False)
     for command, words in (
-        ("queues pause", "send nothing from a backend's queue, until it is resumed or the relay is restarted."),
+        (
+            "queues pause",
+            "hold a backend's queue until it is resumed or the relay is restarted (a shared journal: until resumed).",
+        ),
         ("queues resume", "resume a backend's queue."),
         ("queues drop", "discard what is queued for a backend, or forget a backend that is no longer configured."),
         ("queues mark-repaired", "mark a backend as repaired, after the data it had lost was copied there."),

@@ -87,7 +87,8 @@ def marked_repaired(answer: dict[str, Any]) -> str:
 def paused(answer: dict[str, Any]) -> str:
     """Say whether a queue is paused."""
     name = f"{answer['listener']}/{answer['backend']}"
-    return f"{name}: paused, until it is resumed or the relay is restarted" if answer["paused"] else f"{name}: resumed"
+    resume = f"influxrelay queues resume {answer['backend']} --listener {answer['listener']}"
+    return f"{name}: paused; resume it with: {resume}" if answer["paused"] else f"{name}: resumed"
 
 
 def letters(answer: dict[str, Any]) -> str:

@@ -69,7 +69,7 @@ class RunningTests(CLICase):
     async def test_pause_and_drop(self) -> None:
         """A queue is paused, dropped and resumed, each with one line; a terminal is asked for --yes."""
         service = self.operate(self.listener(self.backend(), self.backend()))
-        line = "main/two: paused, until it is resumed or the relay is restarted\n"
+        line = "main/two: paused; resume it with: influxrelay queues resume two --listener main\n"
         self.assertEqual(await self.good("queues", "pause", "two"), line)
         self.assertEqual(await self.write(service), 204)
         self.assertIn("  paused  ", await self.good("queues"))
