@@ -56,6 +56,7 @@ class FailureLog:
                 relay=self._relay,
                 backend=self._backend,
                 failures=numbered(self._total, "failure"),
+                count=self._total,
                 reason=self._reason,
             )
             self._reason, self._count, self._total = "", 0, 0
@@ -101,6 +102,7 @@ class RefusalLog:
                 relay=relay,
                 backend=backend,
                 writes=numbered(count, "write"),
+                count=count,
                 reason=status,
                 detail=detail,
             )

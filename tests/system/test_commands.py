@@ -141,7 +141,8 @@ class ServerTests(RepairCase):
         shown = {}
         for command in ("verify", "repair"):
             page = (PROJECT / "docs" / f"{command}.rst").read_text(encoding="utf-8")
-            blocks = re.findall(r"(?m)^With ``--json`` the (?:answer|output) is one object::\n\n((?:    .*\n|\n)+)", page)
+            words = r"With ``--json`` the (?:answer|output) is one object::"
+            blocks = re.findall(rf"(?m)^{words}\n\n((?:    .*\n|\n)+)", page)
             shown[command] = json.loads(textwrap.dedent(blocks[0]))
         self.write_to((self.a,), "m f=1 1000000000")
         self.start_relay()
