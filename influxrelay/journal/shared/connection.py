@@ -227,7 +227,7 @@ class Connection:
         if message is None:
             raise NoAnswer(self.trouble or "lost the connection")
         if not message.data and message.headers and message.headers.get("Status") == "503":
-            raise NoAnswer("nobody is responsible at the moment")
+            raise NoAnswer("no JetStream responders (there may be no leader)")
         return message
 
     def reply_to(self, token: str) -> str:
