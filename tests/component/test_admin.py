@@ -117,7 +117,7 @@ class ProtocolTests(OperatedCase):
     async def test_bug(self) -> None:
         """A command that fails in a way nobody thought of says so, and is logged."""
         service = self.operate(self.listener(self.backend()))
-        self.patch(self.http(service).senders[0], "why_unavailable", lambda: 1 / 0)
+        self.patch(self.http(service).senders[0].backlog, "losses_beside", lambda: 1 / 0)
         self.assertIn("ZeroDivisionError", await self.order("queues"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
