@@ -119,7 +119,7 @@ class ProtocolTests(OperatedCase):
         service = self.operate(self.listener(self.backend()))
         self.patch(self.http(service).senders[0].backlog, "losses_beside", lambda: 1 / 0)
         self.assertIn("ZeroDivisionError", await self.order("queues"))
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
 
     async def test_stop(self) -> None:
         """A stop ends the connections, also those that wait for a command, and its work goes no further."""
