@@ -221,9 +221,10 @@ class ChangeTests(QueryTestCase):
     async def test_log(self) -> None:
         """What a backend has refused, and slow queries, are logged without passwords; so is each request."""
         log = watch_log(self)
-        outcomes = self.backend(result()), self.backend(result(FAILED))
-        relay = self.relay(*outcomes, access_log=True, slow_query=0.000001)
+        refusal = Hold(result(FAILED))  # until the other one has executed it
+        relay = self.relay(self.backend(result()), self.backend(refusal), access_log=True, slow_query=0.000001)
         await self.ask(relay, asking("CREATE USER me WITH PASSWORD 'secret'"))
+        refusal.release()
         await until(lambda: relay.senders[1].change_outcomes["refused"], "the end of the change")
         text = "\n".join(log)
         self.assertIn("backend backend-1 has refused what another backend has executed", text)
