@@ -37,7 +37,7 @@ Read = Callable[[bytes, bytes, str], Addressed]
 NO_CONTENT = Reply(204)
 _MEMORY = 4096  # destinations remembered, far more than a site has
 _MEMORY_LENGTH = 1024  # bytes of the longest query string among them
-_AT_ONCE = 4  # slices of the work for a body that is large or odd, which are done at once if nothing else is waiting
+_AT_ONCE = 0.0003  # seconds of the work for a body that is large or odd, after which others have their turn first
 _MAY_BE_BLANK = b"# \t\0\n"  # how a body begins that may have nothing in it
 
 
@@ -105,7 +105,6 @@ class WriteResource(Resource):
         super().__init__()
         self.lines = 0
         self.bytes = 0
-        self._working = 0  # how many bodies are read bit by bit
         self._fan_out = fan_out
         self._cooperator = cooperator
         self._clock = clock
@@ -171,14 +170,11 @@ class WriteResource(Resource):
             self._submit(request, route, _Prepared(write, count_lines(body), len(body)))
             return
         work = self._read(request, body, write, route)
-        for _ in range(1 if self._working else _AT_ONCE):
-            if next(work, None) is None:
+        end = time.perf_counter() + _AT_ONCE
+        while next(work, None) is not None:
+            if time.perf_counter() > end:
+                self._cooperator.coiterate(work)
                 return
-        self._working += 1
-        self._cooperator.coiterate(work).addBoth(self._worked)
-
-    def _worked(self, _: object) -> None:
-        self._working -= 1
 
     def _read(self, request: Request, body: bytes, write: Write, route: _Route) -> Steps[None]:
         """Do what takes long for a large or an odd body bit by bit, and then submit the write.

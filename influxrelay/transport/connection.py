@@ -24,7 +24,7 @@ from zope.interface import implementer
 from influxrelay.transport.addresses import to_address
 from influxrelay.transport.turns import turns_of
 
-_SMALL = 4096  # bytes of a piece that is delivered at once, whatever others have brought in the same turn
+_SMALL = 16 * 1024  # bytes of a piece that is delivered at once, whatever others have brought in the same turn
 _FULL = 200 * 1024  # bytes of a piece behind which more is waiting: loops read up to 256 KB at a time
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, for no time at all
 
