@@ -7,25 +7,31 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from influxrelay.core.write import CHANGES, Destination
-from influxrelay.journal.records import Contents, Depth, Drop
+from influxrelay.journal.records import Contents, Depth, Drop, lost_change
 from influxrelay.journal.shared.counts import Counter
 from influxrelay.journal.shared.frames import seq_of
 from influxrelay.journal.shared.group import Group
 from influxrelay.journal.shared.index import Index, Total
 from influxrelay.journal.shared.letters import Letters
+from influxrelay.journal.shared.reader import Reader
 from influxrelay.journal.shared.state import BackendState, plus
 from influxrelay.journal.shared.tail import Tail
 from influxrelay.journal.shared_log import Elsewhere
+
+AT_ONCE = 1024 * 1024  # bytes of changes that are read together
 
 
 class Desk:
     """Answers for the whole group."""
 
-    def __init__(self, group: Group, index: Index, letters: Letters, counter: Counter, tail: Tail) -> None:
+    def __init__(
+        self, group: Group, index: Index, *, letters: Letters, counter: Counter, reader: Reader, tail: Tail
+    ) -> None:
         self._group = group
         self._index = index
         self._letters = letters
         self._counter = counter
+        self._reader = reader
         self._tail = tail
 
     async def contents(self) -> Contents:
@@ -56,7 +62,10 @@ class Desk:
         return self._index.waiting(state.cursor, state.ahead)
 
     async def discard(self, name: str) -> tuple[Depth | None, int]:
-        """Give up what waits for a backend, and count it; or forget a backend that is no longer configured."""
+        """Give up what waits for a backend, and count it; or forget a backend that is no longer configured.
+
+        A change becomes a dead letter, too: where it was a DELETE, the backend has what it has removed from the others.
+        """
         await self._tail.catch_up()
         upto = self._index.head
         known = self._group.states.get(name)
@@ -66,6 +75,8 @@ class Desk:
         if name not in self._group.seats and (state.removed or not state.owner):
             await self._group.remove(name)
             return attrs.evolve(_depth(state, Total()), active=False), upto
+        upto = await self._bury_changes(name, self._positions(state))
+        state = self._group.states.get(name, known)[0]
         seat = self._group.seats.get(name)
         if seat is not None and seat.progress is not None:
             total = await self._counter.waiting(dict(seat.progress.waiting))
@@ -85,6 +96,15 @@ class Desk:
 
         await self._group.change(name, edit)
         return _depth(state, total), upto
+
+    async def _bury_changes(self, name: str, positions: Mapping[Destination, int]) -> int:
+        """Make dead letters of all changes behind these positions that the log has; return up to where that is."""
+        passed = positions.get(CHANGES, self._index.head)
+        while passed < self._index.head:  # there may be more by now
+            records, passed = await self._reader.read(CHANGES, passed, AT_ONCE)
+            for each in records:
+                await self._letters.bury(name, each.time, each.write, 0, lost_change("operator"))
+        return self._index.head
 
     async def forget_losses(self, name: str) -> list[Drop]:
         """Count a backend's losses from zero, and return what was counted."""

@@ -118,7 +118,14 @@ class SharedJournal:
             on_kept=partial(self._follower.decided, kept=True),
             is_alone=lambda: self._group.is_alone,
         )
-        self._desk = Desk(self._group, self._index, self._letters, self._counter, self._tail)
+        self._desk = Desk(
+            self._group,
+            self._index,
+            letters=self._letters,
+            counter=self._counter,
+            reader=self._reader,
+            tail=self._tail,
+        )
 
     # -- start and stop
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from influxrelay.core.write import CHANGES
 from influxrelay.journal.records import JournalLimits
+from influxrelay.journal.shared.frames import seq_of
 from testing.journal_cases import OTHER, PLACE, write
 from testing.memory_watches import REQUEST
-from testing.shared_journals import ONE, GroupCase
+from testing.shared_journals import ONE, GroupCase, Relay
 
 
 class OperatorTests(GroupCase):
@@ -55,6 +57,50 @@ class OperatorTests(GroupCase):
         self.assertEqual(depth.writes, 2)
         self.until(lambda: "a" in second.held)
         self.assertEqual((second.held["a"], self.drops(second)), ({}, [("a", "operator", 2, 8)]))
+
+    def test_drop_changes_here(self) -> None:
+        """A change that is dropped becomes a dead letter of its backend."""
+        relay = self.relay("ra")
+        self.drop_changes(relay, relay)
+
+    def test_drop_changes_elsewhere(self) -> None:
+        """The same, at a relay that does not deliver."""
+        self.drop_changes(self.relay("ra"), self.relay("rb"))
+
+    def drop_changes(self, first: Relay, other: Relay) -> None:
+        """Drop changes, of which the backend has one and one is struck, and look at what is kept of them."""
+        numbers = self.append(first, b"DROP DATABASE x", b"DELETE FROM m", where=CHANGES)
+        self.append(first, b"one\n")
+        (struck, last) = self.append(first, b"DROP DATABASE y", b"DROP SERIES FROM m", where=CHANGES)
+        self.result(first.journal.strike(struck))
+        first.journal.advance("a", CHANGES, numbers[0])
+        self.later(1)
+        times = [first.records[each].time for each in (numbers[1], last)]
+        depth, _ = self.result(other.journal.discard("a"))
+        assert depth is not None
+        (late,) = self.append(first, b"DROP DATABASE z", where=CHANGES)
+        self.later(1)
+        letters = self.result(first.journal.dead_letters(0, 10))
+        self.assertEqual(
+            [(each.time, each.write.body) for each in letters],
+            list(zip(times, (b"DELETE FROM m", b"DROP SERIES FROM m"), strict=True)),
+        )
+        self.assertEqual({each.write.destination for each in letters}, {CHANGES})
+        said = "it was lost with the queue (operator)"
+        self.assertEqual({(each.backend, each.status, each.message) for each in letters}, {("a", 0, said)})
+        self.assertEqual((depth.writes, self.state().cursor), (3, late - 1))
+
+    def test_drop_many_changes(self) -> None:
+        """More changes than are read together, and one that the log has no more."""
+        relay = self.relay("ra", backends=ONE)
+        bodies = [b"%d " % index + b"x" * 400_000 for index in range(6)]
+        numbers = self.append(relay, *bodies, where=CHANGES)
+        self.later(0.1)
+        self.result(relay.engine.log.purge(seq_of(numbers[0])))
+        self.later(2)
+        self.result(relay.journal.discard("a"))
+        letters = self.result(relay.journal.dead_letters(0, 10))
+        self.assertEqual([each.write.body for each in letters], bodies[1:])
 
     def test_remove(self) -> None:
         """A backend that no relay has is forgotten, with what is kept for it."""
