@@ -119,12 +119,7 @@ class SharedJournal:
             is_alone=lambda: self._group.is_alone,
         )
         self._desk = Desk(
-            self._group,
-            self._index,
-            letters=self._letters,
-            counter=self._counter,
-            reader=self._reader,
-            tail=self._tail,
+            self._group, self._index, letters=self._letters, counter=self._counter, reader=self._reader, tail=self._tail
         )
 
     # -- start and stop
@@ -351,8 +346,6 @@ class SharedJournal:
         seat = self._group.seat(key)
         if seat is not None:
             seat.count(Drop(seat.name, reason, 1, size, when, when))
-
-    # -- backends and settings
 
     def reconfigure(self, limits: JournalLimits, *, full_sync: bool) -> None:  # noqa: ARG002 (the servers' settings)
         """Let other settings hold from the next write on."""
