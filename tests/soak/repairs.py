@@ -40,6 +40,8 @@ output = [ {{ name = "a", location = "{a}/write" }}, {{ name = "b", location = "
 class Writer(threading.Thread):
     """Writes through the relay until told to end; each write sets a point of its own and one that all of them set.
 
+    A write whose answer was lost with the relay may be on one server alone. The last one is acknowledged.
+
     :ivar taken: the numbers of the writes that were acknowledged.
     """
 
@@ -53,7 +55,7 @@ class Writer(threading.Thread):
     def run(self) -> None:
         """Write, again and again."""
         number = 0
-        while not self._over.wait(0.005):
+        while not (self._over.wait(0.005) and number in self.taken[-1:]):
             number += 1
             body = f"own v={number}i {number}\nshared v={number}i 1"
             connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=30)
@@ -154,17 +156,16 @@ class Repairs:
         counts = [server.rows("SELECT count(i) FROM m", database) for server in (self.a, self.b)]
         if any(rows[0][1] != self._points for rows in counts):
             return f"{self._points} points were there, and now there are {counts}"
-        for q, where in (
-            ("SELECT * FROM m GROUP BY *", database),
-            ("SELECT v FROM own", new),
-            ("SELECT v FROM shared", new),
-        ):
+        for q, where in (("SELECT * FROM m GROUP BY *", database), ("SELECT v FROM shared", new)):
             first, second = (server.query(q, where)["results"] for server in (self.a, self.b))
             if first != second:
                 return f"{q} has other rows on the second server"
-        own = {row[1] for row in self.a.rows("SELECT v FROM own", new)}
-        lost = [number for number in taken if number not in own]
-        return f"{len(lost)} acknowledged writes are missing, the first is {lost[0]}" if lost else ""
+        for server in (self.a, self.b):
+            own = {row[1] for row in server.rows("SELECT v FROM own", new)}
+            lost = [number for number in taken if number not in own]
+            if lost:
+                return f"{len(lost)} acknowledged writes are missing at {server.url}, the first is {lost[0]}"
+        return ""
 
 
 def main() -> int:
