@@ -16,10 +16,10 @@ from zope.interface import implementer
 from influxrelay.core.log_throttle import Throttle
 from influxrelay.transport.addresses import Address, show_address, to_address
 from influxrelay.transport.connection import adopt
-from influxrelay.transport.event_loop import event_loop
 from influxrelay.transport.sockets import BoundSocket
 from influxrelay.transport.tls import ServerTLS
 from influxrelay.transport.tls_connection import TLSConnection
+from influxrelay.transport.watched_port import WatchedPort
 
 BACKLOG = 4096  # connections that the system completes before they are accepted; Linux caps it at net.core.somaxconn
 _ACCEPTED_AT_ONCE = 16
@@ -27,7 +27,7 @@ _REST = 0.1  # seconds without accepting when there are no file descriptors left
 
 
 @implementer(IListeningPort, IReadDescriptor)
-class ListeningPort:
+class ListeningPort(WatchedPort):
     """An open port.
 
     In each turn of the reactor it accepts only some of the connections that wait: a flood must not hold up those that
@@ -43,15 +43,11 @@ class ListeningPort:
     def __init__(
         self, reactor: Any, bound: BoundSocket, factory: Any, tls: ServerTLS | None = None, *, backlog: int = BACKLOG
     ) -> None:
+        super().__init__(reactor, bound.socket, to_address(bound.socket.getsockname()))
         self.tls = tls
-        self._reactor = reactor
-        self._loop = event_loop(reactor)
         self._bound = bound
-        self._socket = bound.socket
         self._factory = factory
         self._backlog = backlog
-        self._address = to_address(self._socket.getsockname())
-        self._is_open = False
         self._resting: Any = None
         self._beginning: set[asyncio.Task[None]] = set()
         self._stopped: list[Deferred[None]] = []
@@ -97,34 +93,9 @@ class ListeningPort:
             for each in stopped:
                 each.callback(None)
 
-    def getHost(self) -> Address:
-        """Return the address of the port."""
-        return self._address
-
-    def fileno(self) -> int:
-        """Return the file descriptor; called by the reactor."""
-        return self._socket.fileno()
-
-    def logPrefix(self) -> str:
-        """Return what Twisted's log calls the port."""
-        return f"port {show_address(self._address)}"
-
-    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002 (the interface's)
-        """Stop listening; called by the reactor."""
-        self.stopListening()
-
     def _watch(self) -> None:
         self._resting = None
-        if self._loop is not None:
-            self._loop.add_reader(self._socket.fileno(), self.doRead)
-        else:
-            self._reactor.addReader(self)
-
-    def _ignore(self) -> None:
-        if self._loop is not None:
-            self._loop.remove_reader(self._socket.fileno())
-        else:
-            self._reactor.removeReader(self)
+        super()._watch()
 
     def doRead(self) -> None:
         """Accept some of the connections that wait; called by the reactor."""
