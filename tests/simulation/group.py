@@ -7,8 +7,8 @@ time, or get lost; the cluster loses its quorum. Clocks run a little faster or s
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -24,6 +24,13 @@ BACKENDS: Mapping[Key, tuple[str, str]] = {"a": ("a", "http://a"), "b": ("b", "h
 CALM = 40.0  # seconds after which all is well again, and which it then takes at most until everything is done
 DRIFT = 0.01  # by which clocks are faster or slower
 STEPS = (0.001, 0.01, 0.02, 0.05)  # seconds
+
+
+class Failing(Protocol):
+    """A server that may be down."""
+
+    name: str
+    is_up: bool
 
 
 class Machine:
@@ -67,6 +74,7 @@ class GroupWorld:
         self._cursors: dict[str, int] = {}
         self._is_calm = False
         self._open: set[MemoryEngine] = set()  # those that can stand the loss of a message
+        self._rate = 0.0  # of steps in which something is written
         self.cluster.travel = self._travel
 
     # -- what happens
@@ -105,6 +113,21 @@ class GroupWorld:
 
     def act(self) -> None:
         """Do what this simulation is about."""
+
+    def write_and_fail(self, write: Callable[[Any], object], servers: Sequence[Failing], fault: float) -> None:
+        """Write something through a relay; have one of the servers go down or come up.
+
+        :param fault: how likely the latter is.
+        """
+        rng = self.rng
+        if rng.random() < self._rate:
+            running = [each for each in self.machines if not each.is_stopped and each.relay.engine in self._open]
+            if running:
+                write(rng.choice(running).relay)
+        if rng.random() < fault:
+            server = rng.choice(servers)
+            server.is_up = not server.is_up
+            self.note(f"{server.name} is {'up' if server.is_up else 'down'}")
 
     def is_done(self) -> bool:
         """Tell whether nothing more will happen that matters."""

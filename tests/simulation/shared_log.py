@@ -204,15 +204,7 @@ class World(GroupWorld):
 
     def act(self) -> None:
         """Write something, and take something back; servers go down and come up."""
-        rng = self.rng
-        if rng.random() < self._rate:
-            running = [each for each in self.machines if not each.is_stopped and each.relay.engine in self._open]
-            if running:
-                self.write(rng.choice(running).relay)
-        if rng.random() < 0.01:
-            backend = rng.choice(list(self.backends.values()))
-            backend.is_up = not backend.is_up
-            self.note(f"backend {backend.name} is {'up' if backend.is_up else 'down'}")
+        self.write_and_fail(self.write, list(self.backends.values()), 0.01)
 
     def write(self, relay: Relay) -> None:
         """Write something."""

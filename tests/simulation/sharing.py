@@ -214,15 +214,7 @@ class World(GroupWorld):
 
     def act(self) -> None:
         """Write something; servers go down and come up."""
-        rng = self.rng
-        if rng.random() < self._rate:
-            running = [each for each in self.machines if not each.is_stopped and each.relay.engine in self._open]
-            if running:
-                self.write(rng.choice(running).relay)
-        if rng.random() < 0.005:
-            server = rng.choice(list(self.servers.values()))
-            server.is_up = not server.is_up
-            self.note(f"server {server.name} is {'up' if server.is_up else 'down'}")
+        self.write_and_fail(self.write, list(self.servers.values()), 0.005)
 
     def write(self, relay: Any) -> None:
         """Write something through a relay."""
