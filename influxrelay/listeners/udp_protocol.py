@@ -120,7 +120,7 @@ class LineReceiver(DatagramProtocol):
             return
         self.datagrams_in += len(received)
         self.bytes_in += sum(map(len, received))
-        together = b"\n".join([datagram.removesuffix(b"\n") for datagram in received]).removesuffix(b"\n")
+        together = b"\n".join([datagram.removesuffix(b"\n") for datagram in received]).rstrip(b"\n")
         lines = together.split(b"\n") if all_simple(together, self._precision) else self._read(received)
         self.lines_in += len(lines)
         if self.filters:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -77,6 +77,7 @@ class ListenerTests(SynchronousTestCase):
         self.assertEqual(self.sink.sent, [[b"a v=1 1"]])
 
     @given(st.lists(st.sampled_from(DATAGRAMS), min_size=1, max_size=6))
+    @example([b"a v=1 1", b"", b"\n"])
     def test_together(self, datagrams: list[bytes]) -> None:
         """Datagrams that come in one turn are read as if each had come alone."""
         apart, together = (LineReceiver("relay", Clock(), [Sink()], clock=lambda: NOW) for _ in range(2))
