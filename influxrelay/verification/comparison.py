@@ -10,18 +10,18 @@ import attrs
 
 from influxrelay.core.errors import InfluxRelayError
 from influxrelay.verification import statements
+from influxrelay.verification.connection import at_once
 from influxrelay.verification.measurement import MeasurementComparison
 from influxrelay.verification.progress import Memory
 from influxrelay.verification.schema import (
-    Place,
     Schema,
     compare_schemas,
     read_fields,
     read_schema,
 )
-from influxrelay.verification.server import Server, at_once
+from influxrelay.verification.server import Server
 from influxrelay.verification.setting import Mender, Outcome, Setting
-from influxrelay.verification.statements import Measurement, Window
+from influxrelay.verification.statements import Measurement, Place, Window
 from influxrelay.verification.windows import shard_windows
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from influxrelay.verification import statements
-from influxrelay.verification.server import Server, at_once
+from influxrelay.verification.connection import at_once
+from influxrelay.verification.server import Server
 from influxrelay.verification.statements import Measurement, Window
 from influxrelay.verification.windows import PARTS, halves, points_of, read_aggregates, width_of_parts
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import attrs
 
 from influxrelay.verification import statements
+from influxrelay.verification.connection import TooLarge, TooSlow, at_once
 from influxrelay.verification.differences import Ledger
 from influxrelay.verification.gaps import find_gaps
 from influxrelay.verification.points import Points, differing, read_points, runs
 from influxrelay.verification.progress import Record
 from influxrelay.verification.schema import compare_types
-from influxrelay.verification.server import Overflowed, Series, Server, TooLarge, TooSlow, at_once, read_series
+from influxrelay.verification.server import Overflowed, Series, Server, read_series
 from influxrelay.verification.setting import Found, Mender, Setting, Types
 from influxrelay.verification.statements import Measurement, Window
 from influxrelay.verification.windows import (

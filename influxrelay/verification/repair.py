@@ -12,12 +12,13 @@ import attrs
 from influxrelay.core.text import iso_nanoseconds
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.verification import statements
+from influxrelay.verification.connection import at_once
 from influxrelay.verification.lines import are_lines, point_line, series_line
 from influxrelay.verification.points import Points, Tags, read_points
-from influxrelay.verification.schema import Place, Schema, read_type
-from influxrelay.verification.server import Server, at_once
+from influxrelay.verification.schema import Schema, read_type
+from influxrelay.verification.server import Server
 from influxrelay.verification.setting import Found, Types
-from influxrelay.verification.statements import Measurement, Window
+from influxrelay.verification.statements import Measurement, Place, Window
 from influxrelay.verification.tombstones import Tombstones
 
 BATCH = 256 * 1024  # characters that are written at a time

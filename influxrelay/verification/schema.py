@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
+from influxrelay.verification.connection import at_once
 from influxrelay.verification.differences import Difference
 from influxrelay.verification.points import SCHEMA
-from influxrelay.verification.server import Series, Server, at_once
-from influxrelay.verification.statements import Measurement, Window, explained_field, retention_policies
+from influxrelay.verification.server import Series, Server
+from influxrelay.verification.statements import Measurement, Place, Window, explained_field
 from influxrelay.verification.windows import read_time
 
 INTERNAL = "_internal"
@@ -22,9 +23,6 @@ _COMPARED = {
     "default": "default",
 }
 
-Place = tuple[str, str]
-"""A database and a retention policy."""
-
 
 @attrs.frozen
 class Schema:
@@ -35,7 +33,7 @@ class Schema:
     """
 
     policies: Mapping[str, Mapping[str, Mapping[str, object]]]
-    groups: Mapping[Place, list[Window]]
+    groups: dict[Place, list[Window]]
 
     @property
     def places(self) -> set[Place]:
@@ -49,26 +47,19 @@ def read_schema(server: Server, now: int, database: str = "", policy: str = "") 
     :param now: nanoseconds since 1970: each server deletes expired shard groups when it likes, so they are left out.
     :param database: only this one, and ``policy``: only those of this name; empty for all.
     """
-    names = [str(row[0]) for series in server.ask("SHOW DATABASES") for row in series.values]
     policies = {}
-    for name in names:
+    for name in server.databases():
         if name != INTERNAL and database in ("", name):
-            rows = list(_rows(server.ask(retention_policies(name))))
+            rows = server.retention_policies(name)
             policies[name] = {str(row["name"]): row for row in rows if policy in ("", row["name"])}
-    groups: dict[Place, list[Window]] = {}
-    for row in _rows(server.ask("SHOW SHARD GROUPS")):
+    schema = Schema(policies, {})
+    for row in server.shard_groups(schema.places):
         ends, expires = read_time(str(row["end_time"])), read_time(str(row["expiry_time"]))
         if ends < expires <= now:  # both times are the same if it never expires
             continue
         window = Window(read_time(str(row["start_time"])), ends)
-        groups.setdefault((str(row["database"]), str(row["retention_policy"])), []).append(window)
-    return Schema(policies, groups)
-
-
-def _rows(answer: list[Series]) -> Iterator[dict[str, object]]:
-    for series in answer:
-        for row in series.values:
-            yield dict(zip(series.columns, row, strict=True))
+        schema.groups.setdefault((str(row["database"]), str(row["retention_policy"])), []).append(window)
+    return schema
 
 
 def compare_schemas(schemas: Mapping[str, Schema]) -> list[Difference]:

@@ -13,6 +13,10 @@ from influxrelay.influxql.unparsing import quoted
 
 AGGREGATES = ("count", "sum", "min", "max", "first", "last")
 COUNT = ("count",)
+SHARD_GROUPS = "SHOW SHARD GROUPS"
+
+Place = tuple[str, str]
+"""A database and a retention policy."""
 
 
 class Measurement(NamedTuple):

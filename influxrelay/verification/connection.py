@@ -1,0 +1,204 @@
+"""One server that is asked: over a connection that is kept, again while it may be restarting, and at a pace."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+import attrs
+
+from influxrelay.core.errors import InfluxRelayError
+from influxrelay.core.text import shortened
+from influxrelay.transport.tls import ClientTLS
+
+T = TypeVar("T")
+
+_TRIES = 3
+_PAUSE = 1.0  # seconds between two of them
+
+
+class Unanswered(InfluxRelayError):
+    """A server does not answer, or not with a result; ``str()`` is one line for the operator."""
+
+
+class TooSlow(Unanswered):
+    """A server has not answered in the time that it was given."""
+
+
+class TooLarge(Unanswered):
+    """An answer is larger than was asked for."""
+
+
+class Restarting(Exception):
+    """An answer that a server gives while it starts or stops: it is to be asked again."""
+
+
+@attrs.define
+class Connection:
+    """A backend.
+
+    :ivar url: for queries.
+    :ivar headers: for each request.
+    :ivar parameters: for each request: what stands in the query string of the output's location.
+    :ivar timeout: seconds for each piece of an answer.
+    :ivar tries: how often a request is sent, a second apart, before the server counts as unanswering; and
+        ``tries_later`` if these are more and it has answered before: it may be restarting.
+    :ivar share: of the time that the server may be kept busy, above 0 and at most 1.
+    """
+
+    name: str
+    url: str
+    tls: ClientTLS
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    parameters: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    timeout: float = 600.0
+    share: float = 1.0
+    tries: int = _TRIES
+    tries_later: int = 0
+    sleep: Callable[[float], None] = time.sleep
+    _connection: http.client.HTTPConnection | None = attrs.field(default=None, init=False)
+    _has_answered: bool = attrs.field(default=False, init=False)
+
+    def get(
+        self,
+        path: str,
+        asked: Mapping[str, str],
+        read: Callable[[bytes], T],
+        *,
+        patience: float | None = None,
+        limit: int | None = None,
+    ) -> T:
+        """Return what is read from the answer to a GET; see :meth:`post`."""
+        query = urlencode({**self.parameters, **asked})
+        target = f"{path}?{query}" if query else path
+        return self._paced(lambda: read(self._exchange("GET", target, b"", patience, limit)), patience)
+
+    def post(
+        self,
+        path: str,
+        asked: Mapping[str, str],
+        read: Callable[[bytes], T],
+        *,
+        patience: float | None = None,
+        limit: int | None = None,
+    ) -> T:
+        """Return what is read from the answer to a form.
+
+        :param read: may raise :exc:`ValueError` or :class:`Restarting`: then it is asked again.
+        :param patience: seconds in which the answer has to begin; None for ``timeout``.
+        :param limit: of its bytes; None for any.
+        :raises TooSlow: it does not begin in these seconds.
+        :raises TooLarge: it has more bytes.
+        :raises Unanswered: there is none.
+        """
+        body = urlencode({**self.parameters, **asked}).encode()
+        return self._paced(lambda: read(self._exchange("POST", path, body, patience, limit)), patience)
+
+    def _paced(self, ask: Callable[[], T], patience: float | None) -> T:
+        began = time.monotonic()
+        try:
+            return self._answer(ask, patience)
+        finally:
+            if self.share < 1:
+                self.sleep((time.monotonic() - began) * (1 / self.share - 1))
+
+    def _answer(self, ask: Callable[[], T], patience: float | None) -> T:
+        tried = 0
+        while True:
+            tried += 1
+            try:
+                answer = ask()
+            except (OSError, http.client.HTTPException, ValueError, Restarting) as error:
+                self.close()
+                if patience is not None and isinstance(error, TimeoutError):
+                    raise TooSlow(f"{self.name} has not answered within {patience:g} s") from None
+                if tried >= max(self.tries, self.tries_later * self._has_answered):
+                    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                    raise Unanswered(f"{self.name} does not answer: {words}") from None
+                self.sleep(_PAUSE)
+            else:
+                self._has_answered = True
+                return answer
+
+    def _exchange(self, method: str, path: str, body: bytes, patience: float | None, limit: int | None) -> bytes:
+        if self._connection is None:
+            self._connection = self._connect()
+        timeout = patience or self.timeout
+        self._connection.timeout = timeout
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(timeout)
+        form = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
+        self._connection.request(method, path, body or None, {**form, **self.headers})
+        answer = self._connection.getresponse()
+        if answer.status != http.client.OK:
+            text = answer.read(10_000).decode(errors="replace")
+            self.close()
+            self._refused(answer.status, text)
+        if limit is None:
+            return answer.read()
+        whole = answer.read(limit + 1)
+        if len(whole) > limit:
+            self.close()
+            raise TooLarge(f"{self.name}: an answer has more than {limit} bytes")
+        return whole
+
+    def _refused(self, status: int, text: str) -> None:
+        """Raise for an answer with another status than 200."""
+        if status >= http.client.INTERNAL_SERVER_ERROR:
+            raise Restarting(f"it answered {status}: {problem(text)}")
+        raise Unanswered(f"{self.name} answered {status}: {problem(text)}")
+
+    def _connect(self) -> http.client.HTTPConnection:
+        parts = urlsplit(self.url)
+        if parts.scheme == "https":
+            return http.client.HTTPSConnection(parts.netloc, timeout=self.timeout, context=self.tls.context)
+        return http.client.HTTPConnection(parts.netloc, timeout=self.timeout)
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def problem(body: str) -> str:
+    """Return what an answer says is wrong, in the JSON of InfluxDB or Prometheus, or as text."""
+    try:
+        said: dict[str, Any] = json.loads(body)
+        return shortened(str(said.get("error") or said["message"]), 200)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return shortened(body.strip().partition("\n")[0], 200)
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+S = TypeVar("S", bound=_Named)
+
+
+def at_once(servers: Sequence[S], work: Callable[[S], T]) -> list[tuple[S, T]]:
+    """Do something with each server, at the same time; the threads hold nobody up who does not wait for them."""
+    results: dict[str, T] = {}
+    problems: list[Exception] = []
+
+    def run(server: S) -> None:
+        try:
+            results[server.name] = work(server)
+        except Exception as error:  # noqa: BLE001 (raised below)
+            problems.append(error)
+
+    threads = [threading.Thread(target=run, args=(each,), daemon=True) for each in servers]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    if problems:
+        raise problems[0]
+    return [(each, results[each.name]) for each in servers]
