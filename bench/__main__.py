@@ -24,6 +24,7 @@ from bench.proxies import HAProxy, Mirror
 from bench.report import Report, Role
 from bench.scenarios import Scenario, scenarios
 from bench.testbed import Ports, Testbed
+from influxrelay.core.text import count
 from testing.certificates import Authority
 from testing.servers import PROJECT, ServerError, find_program
 
@@ -57,7 +58,7 @@ class _Run:
         ]
         facts = {
             **machine.describe([*arguments.peer, *checkouts[::2]]),
-            "Each figure": f"the median of {arguments.rounds} round(s), {arguments.seconds} s each",
+            "Each figure": f"the median of {count(arguments.rounds, 'round')} of {arguments.seconds} s",
         }
         roles = {role: found[0].name for role, found in who if found}
         self.report = Report(facts, [each.name for each in self._contenders], roles)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 
@@ -54,3 +55,14 @@ def age(seconds: float) -> str:
 def count(number: int, what: str) -> str:
     """Format a count with its noun."""
     return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def times(number: int) -> str:
+    """Format how often something has happened."""
+    return "once" if number == 1 else f"{number} times"
+
+
+def tally(counts: Mapping[str, int]) -> str:
+    """Format counts by their reasons: "3 (invalid: 2, 503: 1)"."""
+    reasons = ", ".join(f"{reason}: {number}" for reason, number in counts.items() if number)
+    return f"{sum(counts.values())} ({reasons})" if reasons else "0"

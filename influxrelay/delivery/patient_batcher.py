@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from influxrelay.core.log_throttle import Throttle
+from influxrelay.core.text import times
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.line_collector import LineCollector, Submitter
 from influxrelay.delivery.responses import Verdict, excerpt, judge
@@ -132,12 +133,12 @@ class PatientBatcher:
         if self._is_closed:
             self.dropped["stopped"] += count
             return
-        times = self._trouble.admit()
-        if times:
+        waits = self._trouble.admit()
+        if waits:
             self._log.warn(
-                "{relay}: no backend or queue accepts lines, {count} time(s), last response: {reason}; senders wait",
+                "{relay}: no backend or queue accepts lines, {times}, last response: {reason}; senders wait",
                 relay=self.name,
-                count=times,
+                times=times(waits),
                 reason=excerpt(reply),
             )
         self._retry = self._reactor.callLater(self._pause, self._submit, write, count)

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.log_throttle import Throttle
 from influxrelay.core.resolver import Address, is_address, resolve
+from influxrelay.core.text import times
 from influxrelay.lineprotocol.filters import Filter
 
 RESOLVE_INTERVAL = 60.0  # seconds between two lookups of a host name that has an address
@@ -119,11 +120,11 @@ class DatagramSender:
         count = self._trouble.admit()
         if count:
             self._log.warn(
-                "{relay}: backend {backend} lost {lines} line(s), {count} time(s): {reason}: {detail}",
+                "{relay}: lost lines for backend {backend}, {times}, the last time {lines}: {reason}: {detail}",
                 relay=self._relay,
                 backend=self.name,
                 lines=lines,
-                count=count,
+                times=times(count),
                 reason=reason,
                 detail=detail,
             )

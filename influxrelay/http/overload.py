@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from influxrelay.core.log_throttle import Throttle
+from influxrelay.core.text import times
 
 OVERHEAD = 2048  # bytes that a request takes beside its body, until it is answered
 SLOWEST = 1000  # bytes a second that a body has to make in the long run
@@ -178,10 +179,10 @@ class AdmissionControl:
         count = self._full.admit()
         if count:
             self._log.warn(
-                "{name}: more than {most} connections: closed the longest-idle ones, {count} time(s)",
+                "{name}: more than {most} connections: closed the longest-idle ones, {times}",
                 name=self.name,
                 most=self.limits.connections,
-                count=count,
+                times=times(count),
             )
 
     # -- memory
@@ -222,10 +223,10 @@ class AdmissionControl:
         count = self._heavy.admit()
         if count:
             self._log.warn(
-                "{name}: more than {most} bytes in flight: refused the largest bodies, {count} time(s)",
+                "{name}: more than {most} bytes in flight: refused the largest bodies, {times}",
                 name=self.name,
                 most=self.limits.in_flight,
-                count=count,
+                times=times(count),
             )
         return self.in_flight <= self.limits.in_flight or self.reserved(asker) == self.in_flight
 

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 
 from influxrelay.config.settings import TCPListenerConfig
+from influxrelay.core.text import tally
 from influxrelay.core.write import Destination
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.patient_batcher import PatientBatcher
@@ -107,9 +108,9 @@ class TCPService(StreamService, Relaying):
         self.server.abort()
         self.batcher.close()
         self.log.info(
-            "{relay}: {lines_in} line(s) in, {lines_out} out, dropped: {dropped}",
+            "{relay}: lines received: {lines_in}, sent: {lines_out}, dropped: {dropped}",
             relay=self.name,
             lines_in=self.server.lines_in,
             lines_out=self.batcher.lines_out,
-            dropped=dict(self.server.dropped + self.batcher.dropped),
+            dropped=tally(self.server.dropped + self.batcher.dropped),
         )

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from influxrelay.core.log_throttle import Throttle
+from influxrelay.core.text import count as numbered
 from influxrelay.lineprotocol.datagrams import all_simple, split_valid
 from influxrelay.lineprotocol.filters import Filter, divide
 from influxrelay.lineprotocol.parser import stamp
@@ -85,9 +86,9 @@ class LineServer(Factory):
         count = self._crowd.admit()
         if count:
             self._log.warn(
-                "{relay}: refused {count} connection(s) above the limit of {limit} (max-connections)",
+                "{relay}: refused {connections} above the limit of {limit} (max-connections)",
                 relay=self._name,
-                count=count,
+                connections=numbered(count, "connection"),
                 limit=len(self.connections),
             )
         return False
@@ -124,9 +125,9 @@ class LineServer(Factory):
         count = self._rubbish.admit()
         if count:
             self._log.warn(
-                "{relay}: dropped {count} line(s), the last is {reason}: {excerpt!r}",
+                "{relay}: dropped {lines}, the last is {reason}: {excerpt!r}",
                 relay=self._name,
-                count=count,
+                lines=numbered(count, "line"),
                 reason=reason,
                 excerpt=bytes(line[:80]),
             )

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from influxrelay.config.settings import HTTPOutputConfig, UDPListenerConfig, UDPOutputConfig
 from influxrelay.core.errors import ListenError
 from influxrelay.core.matching import find_again
+from influxrelay.core.text import tally
 from influxrelay.core.write import Destination, Write
 from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.sender import Sender
@@ -190,11 +191,11 @@ class UDPService(Relaying):
             output.stop()
         protocol = self.protocol
         self.log.info(
-            "{relay}: {lines_in} line(s) in, dropped: {dropped}; {outputs}",
+            "{relay}: lines received: {lines_in}, dropped: {dropped}; {outputs}",
             relay=self.name,
             lines_in=protocol.lines_in,
-            dropped=dict(protocol.dropped),
+            dropped=tally(protocol.dropped),
             outputs="; ".join(
-                f"{each.name}: {each.lines_out} out, dropped: {dict(each.dropped)}" for each in self.outputs
+                f"sent to {each.name}: {each.lines_out}, dropped: {tally(each.dropped)}" for each in self.outputs
             ),
         )

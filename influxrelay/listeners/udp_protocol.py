@@ -13,6 +13,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from influxrelay.core.log_throttle import Throttle
+from influxrelay.core.text import times
 from influxrelay.lineprotocol.datagrams import all_simple, split_valid
 from influxrelay.lineprotocol.filters import Filter, divide
 from influxrelay.lineprotocol.parser import stamp
@@ -157,9 +158,8 @@ class LineReceiver(DatagramProtocol):
         count = self._rubbish.admit()
         if count:
             self._log.warn(
-                "{relay}: dropped invalid line protocol, {count} time(s), the last: {lines} line(s) of {excerpt!r}",
+                "{relay}: dropped invalid line protocol, {times}, the last: {excerpt!r}",
                 relay=self.name,
-                lines=lines,
-                count=count,
+                times=times(count),
                 excerpt=datagram[:100],
             )

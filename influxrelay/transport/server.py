@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from influxrelay.core.log_throttle import Throttle
+from influxrelay.core.text import times
 from influxrelay.transport.addresses import Address, show_address, to_address
 from influxrelay.transport.connection import adopt
 from influxrelay.transport.sockets import BoundSocket
@@ -119,7 +120,7 @@ class ListeningPort(WatchedPort):
         count = self._exhausted.admit()
         if count:
             self._log.warn(
-                "cannot accept connections, {count} time(s): {reason}", count=count, reason=error.strerror or error
+                "cannot accept connections, {times}: {reason}", times=times(count), reason=error.strerror or error
             )
         self._ignore()
         self._resting = self._reactor.callLater(_REST, self._watch)

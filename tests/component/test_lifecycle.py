@@ -187,7 +187,7 @@ class StopTests(ProgramCase):
         child.signal(signal.SIGTERM)
         await self.until_ended(child)
         self.assertEqual([(each.query, each.body) for each in backend.requests], [(b"db=d&precision=ns", LINE * 3)])
-        self.assertIn("u: 6 line(s) in, dropped: {'invalid': 3}; one: 3 out, dropped: {}", child.out)
+        self.assertIn("u: lines received: 6, dropped: 3 (invalid: 3); sent to one: 3, dropped: 0", child.out)
         self.assert_stopped_well(child)
 
 

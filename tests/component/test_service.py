@@ -119,7 +119,7 @@ class ServiceTests(RelayTestCase):
         await until(lambda: listener.protocol.lines_in)
         transport: Any = listener.outputs[0].transport
         await service.stopService()
-        self.assertIn("packets: 1 line(s) in, dropped: {'invalid': 1}; out: 0 out, dropped: {}", log)
+        self.assertIn("packets: lines received: 1, dropped: 1 (invalid: 1); sent to out: 0, dropped: 0", log)
         await until(lambda: transport.disconnected, "the closed socket")
 
     async def test_batches_are_settled(self) -> None:
@@ -138,7 +138,7 @@ class ServiceTests(RelayTestCase):
         held.release()
         await stopped
         self.assertEqual([each.body for each in backend.requests], [LINE * 2])
-        self.assertIn("packets: 2 line(s) in, dropped: {}; one: 2 out, dropped: {}", log)
+        self.assertIn("packets: lines received: 2, dropped: 0; sent to one: 2, dropped: 0", log)
 
     async def test_batches_are_given_up(self) -> None:
         """A backend that never answers does not hold up the stop: the lines are counted as lost."""
@@ -149,7 +149,7 @@ class ServiceTests(RelayTestCase):
         await until(lambda: backend.requests)
         await service.stopService()
         self.assertIn("not everything could be settled within 0.1 s", log)
-        self.assertIn("packets: 1 line(s) in, dropped: {}; one: 0 out, dropped: {'503': 1}", log)
+        self.assertIn("packets: lines received: 1, dropped: 0; sent to one: 0, dropped: 1 (503: 1)", log)
 
     async def test_hanging_write(self) -> None:
         """A write that hangs at its backend is answered 503 when the time for stopping is over."""

@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
+from influxrelay.core.text import count
 from influxrelay.core.write import Destination, Write
 
 EPSILON = 1e-6
@@ -175,5 +176,5 @@ def main(arguments: list[str], world: Callable[..., Runnable]) -> int:
     started = time.monotonic()
     broken = run(options.first, options.count, lambda seed, problem: write(f"seed {seed}: {problem}\n"), world)
     seconds = time.monotonic() - started
-    write(f"{options.count} schedule(s) in {seconds:.1f} s, {broken} broken\n")
+    write(f"{count(options.count, 'schedule')} in {seconds:.1f} s, {broken} broken\n")
     return 1 if broken else 0

@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from influxrelay.core.text import count
 from influxrelay.operations.views import lines_of
 from testing.kept_journal import KeptJournal
 from testing.servers import LOOPBACK, Influxd, Relay, free_port, send
@@ -191,7 +192,7 @@ class Campaign:
         for writer in self.writers:
             writer.join()
         problems = [
-            f"writer {writer.number}: {writer.unanswered} write(s) without an answer for {PATIENCE:g} s"
+            f"writer {writer.number}: {count(writer.unanswered, 'write')} without an answer for {PATIENCE:g} s"
             for writer in self.writers
             if writer.unanswered
         ]
@@ -311,7 +312,7 @@ def main(arguments: list[str] | None = None) -> int:
     for problem in problems:
         out.write(f"WRONG: {problem}\n")
     if problems:
-        out.write(f"seed {seed}: {len(problems)} problem(s); see {directory}\n")
+        out.write(f"seed {seed}: {count(len(problems), 'problem')}; see {directory}\n")
         return 1
     if not options.keep:
         shutil.rmtree(directory, ignore_errors=True)

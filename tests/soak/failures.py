@@ -34,6 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from influxrelay.core.text import count
 from testing.picture import RELAYS, SERVERS, Picture
 from testing.sites import DATABASE, HTTPSender, Sites
 from tests.soak.dashboard import Dashboard, Tally, Voters, table
@@ -281,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
     out.writelines(f"{line}\n" for line in table(tally.row() for tally in tallies))
     wrong = sum(len(tally.failed) + len(tally.old) + len(tally.problems) + len(tally.wrong) for tally in tallies)
     if wrong:
-        out.write(f"seed {seed}: {wrong} thing(s) wrong; see {directory}\n")
+        out.write(f"seed {seed}: {count(wrong, 'thing')} wrong; see {directory}\n")
         return 1
     if not options.keep:
         shutil.rmtree(directory, ignore_errors=True)

@@ -25,6 +25,7 @@ from typing import Self
 
 import attrs
 
+from influxrelay.core.text import count
 from testing.servers import LOOPBACK, PROJECT, Relay, Server, ServerError, find_program, free_port, port_is_free
 from tests.soak.attacks import ATTACKS, FOR_WRITES, LINE, attack, head
 
@@ -53,7 +54,9 @@ class Honest:
         for thread in threads:
             thread.join()
         if problems:
-            raise ServerError(f"{len(problems)} honest write(s) of {len(times)} failed, the first: {problems[0]}")
+            raise ServerError(
+                f"{len(problems)} of {count(len(times), 'honest write')} failed, the first: {problems[0]}"
+            )
         return times
 
     def _write(self, kept: bool, deadline: float, times: list[float], problems: list[str]) -> None:  # noqa: FBT001

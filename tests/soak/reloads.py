@@ -36,6 +36,7 @@ from typing import Any
 
 import attrs
 
+from influxrelay.core.text import count
 from testing.servers import LOOPBACK, Relay, free_port
 from tests.soak.reload_clients import PATIENCE, Recorder, Told, Writer
 
@@ -312,7 +313,7 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(
             f"{queue}: {options.count} reloads, {load.writes} writes of {CLIENTS} clients, {load.failures} failed;"
             f" the longest write took {longest * 1000:.0f} ms, the longest reload {load.slowest * 1000:.0f} ms;"
-            f" {len(load.problems)} problem(s)\n"
+            f" {count(len(load.problems), 'problem')}\n"
         )
         for problem in load.problems:
             sys.stdout.write(f"  {problem}\n")

@@ -124,7 +124,7 @@ class OutputTests(SynchronousTestCase):
         self.reactor.advance(10)
         self.output.send([b"d v=4 4"])
         self.assertEqual(len(self.log), 2)
-        self.assertIn("3 time(s)", self.log[1])
+        self.assertIn("3 times", self.log[1])
 
     def test_resolved_later(self) -> None:
         """A name that did not resolve is looked up again after the interval, and lines flow."""
