@@ -238,7 +238,7 @@ class _Question:
 
     def give_up(self, why: str) -> None:
         """Fail."""
-        self._settle(JournalError(f"{self._engine.place}: {why}"))
+        self._settle(JournalError(why))
 
     def forget(self) -> None:
         """Have neither an answer nor a failure."""

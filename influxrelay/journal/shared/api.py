@@ -52,10 +52,9 @@ class Api:
     :ivar trouble: why nothing can be stored; empty if all is well as far as is known.
     """
 
-    def __init__(self, connection: Connection, place: str, timeout: float) -> None:
+    def __init__(self, connection: Connection, timeout: float) -> None:
         self.connection = connection
         self.timeout = timeout
-        self._place = place
         self._failing = ""
 
     @property
@@ -106,7 +105,7 @@ class Api:
                 return result
         if of_leader:
             self._failing = why
-        raise JournalError(f"{self._place}: {why} for {seconds or self.timeout:g} s")
+        raise JournalError(f"{why} for {seconds or self.timeout:g} s")
 
     async def call(self, what: str, body: Mapping[str, Any] | None = None, *, seconds: float = 0.0) -> dict[str, Any]:
         """Ask JetStream's API.

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from influxrelay.core.errors import JournalError
 from influxrelay.journal.records import JournalLimits
 from influxrelay.journal.shared.api import Api
 from influxrelay.journal.shared.bucket import NatsBucket
 from influxrelay.journal.shared.connection import Connection, NoAnswer
+from influxrelay.journal.shared.interface import Unfit
 from influxrelay.journal.shared.provision import Provision
 from influxrelay.journal.shared.stream import NatsStream
 from influxrelay.transport.event_loop import event_loop
@@ -59,7 +61,7 @@ class NatsEngine:
             tls=ClientTLS(ca_file=ca_file) if tls else None,
             credentials_file=credentials_file,
         )
-        self._api = Api(self._connection, place, timeout)
+        self._api = Api(self._connection, timeout)
         self._provision = Provision(self._api, place, name, limits, full_sync=full_sync)
         self.log = NatsStream(self._api, name)
         self.letters = NatsStream(self._api, f"{name}-letters")
@@ -73,7 +75,13 @@ class NatsEngine:
     def connect(self) -> Deferred[None]:
         """Connect, check the servers, and make what is missing."""
         self._connection.open()
-        return self._connection.run(self._provision.complete())
+        return self._connection.run(self._provision.complete()).addErrback(self._with_place)
+
+    def _with_place(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, JournalError):
+            raise (Unfit if isinstance(error, Unfit) else JournalError)(f"{self.place}: {error}") from error
+        failure.raiseException()
 
     def close(self) -> Deferred[None]:
         """Leave."""

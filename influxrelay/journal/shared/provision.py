@@ -75,7 +75,7 @@ class Provision:
         if not problems:
             return
         if self._full_sync:
-            raise Unfit(f'{self._place}: refused, since journal-sync is "full": {"; ".join(problems)}')
+            raise Unfit(f'refused, since journal-sync is "full": {"; ".join(problems)}')
         self._log.warn(
             "{place}: the loss of a server or of power may cost acknowledged writes: {problems}",
             place=self._place,
@@ -94,7 +94,7 @@ class Provision:
             await asyncio.wait_for(connection.until_connected(), self._api.timeout)
         except TimeoutError:
             kind = Unfit if connection.is_refused else JournalError
-            raise kind(f"{self._place}: {connection.trouble}") from None
+            raise kind(connection.trouble) from None
 
     # -- streams
 
@@ -152,7 +152,7 @@ class Provision:
             found = await self._api.call(f"STREAM.INFO.{name}")
         config = found["config"]
         if sorted(config.get("subjects", ())) != wanted["subjects"] or config.get("deny_purge") or config.get("sealed"):
-            raise Unfit(f"{self._place}: the stream {name} is there, but not as a journal needs it; remove it")
+            raise Unfit(f"the stream {name} is there, but not as a journal needs it; remove it")
         bounds = {key: wanted[key] for key in ("max_bytes", "max_age", "discard", "duplicate_window") if key in wanted}
         differing = [key for key, value in bounds.items() if config.get(key) != value]
         if not differing:
@@ -177,7 +177,7 @@ class Provision:
                 alone = error.err_code == _NO_PEERS and "storage" not in str(error)
                 if not alone or loop.time() > end:
                     kind = JournalError if alone else Unfit
-                    raise kind(f"{self._place}: the stream {name} cannot be {what}: {error}") from error
+                    raise kind(f"the stream {name} cannot be {what}: {error}") from error
             await asyncio.sleep(_PAUSE)  # servers that have just been started do not know each other yet
 
     # -- servers
