@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from influxrelay.journal.shared.leased_backend import LeasedBackend
 from influxrelay.journal.shared.progress import Progress
-from influxrelay.journal.shared.seat import Seat
 from influxrelay.journal.shared.state import BackendState
 from influxrelay.journal.shared.tail import Tail
 from tests.simulation.case import SimulationCase
@@ -24,7 +24,7 @@ def pass_everything(self: Progress, state: BackendState) -> BackendState:
     return written(self, state)
 
 
-def do_not_wait(self: Seat, letter: Deferred[Any]) -> None:
+def do_not_wait(self: LeasedBackend, letter: Deferred[Any]) -> None:
     """Write positions down before a dead letter is stored."""
     letter.addErrback(lambda _: None)
 
@@ -49,8 +49,8 @@ class SharedLogSimulationTests(SimulationCase):
 
     def test_counted_twice(self) -> None:
         """Losses that are written down again are noticed."""
-        self.check(Seat, "_note_losses", lambda *_: None, "are counted")
+        self.check(LeasedBackend, "_note_losses", lambda *_: None, "are counted")
 
     def test_letters(self) -> None:
         """Positions that are written down before a dead letter is stored are noticed."""
-        self.check(Seat, "bury", do_not_wait, "dead letters")
+        self.check(LeasedBackend, "bury", do_not_wait, "dead letters")

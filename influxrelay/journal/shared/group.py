@@ -15,7 +15,7 @@ from influxrelay.journal.shared.frames import end_of
 from influxrelay.journal.shared.index import Index
 from influxrelay.journal.shared.interface import Bucket, Conflict, Entry, Watch
 from influxrelay.journal.shared.lease import Lease
-from influxrelay.journal.shared.seat import Seat
+from influxrelay.journal.shared.leased_backend import LeasedBackend
 from influxrelay.journal.shared.state import PREFIX, BackendState, key_for
 from influxrelay.journal.shared.tail import Tail
 from influxrelay.journal.shared_log import Follower
@@ -33,7 +33,7 @@ class Group:
     :param is_ready: is told whether every registered backend is known to the group: before that, no write may be kept.
     :param on_problem: is told why the group cannot be told of one now.
     :ivar states: of all backends, as they were last seen, by name.
-    :ivar seats: of the registered ones, by name.
+    :ivar leased: of the registered ones, by name.
     """
 
     _log = Logger()
@@ -49,12 +49,12 @@ class Group:
         index: Index,
         follower: Follower,
         tail: Tail,
-        count_dropped: Callable[[Seat, int], object],
+        count_dropped: Callable[[LeasedBackend, int], object],
         is_ready: Callable[[bool], object],
         on_problem: Callable[[Failure], object],
     ) -> None:
         self.states: dict[str, tuple[BackendState, int]] = {}
-        self.seats: dict[str, Seat] = {}
+        self.leased: dict[str, LeasedBackend] = {}
         self._reactor = reactor
         self._bucket = bucket
         self._relay = relay
@@ -66,7 +66,7 @@ class Group:
         self._count_dropped = count_dropped
         self._is_ready = is_ready
         self._on_problem = on_problem
-        self._keys: dict[Key, Seat] = {}
+        self._keys: dict[Key, LeasedBackend] = {}
         self._watch: Watch | None = None
         self._is_closed = False
 
@@ -78,7 +78,7 @@ class Group:
     async def close(self) -> None:
         """Give all leases back. Never fails."""
         self._is_closed = True
-        await DeferredList([each.release() for each in self.seats.values()])
+        await DeferredList([each.release() for each in self.leased.values()])
         if self._watch is not None:
             self._watch.stop()
 
@@ -97,35 +97,35 @@ class Group:
         known = self.states.get(state.name)
         if known is None or revision > known[1]:
             self.states[state.name] = state, revision
-        if (seat := self.seats.get(state.name)) is not None:
-            seat.observe(state, revision)
+        if (backend := self.leased.get(state.name)) is not None:
+            backend.observe(state, revision)
 
     def _gone(self, name: str) -> None:
         """Begin anew with a backend that was forgotten, if it is one of ours."""
         del self.states[name]
-        if (seat := self.seats.pop(name, None)) is not None:
-            self._leave(seat)
-            self._enter(seat.key, name, seat.location)
+        if (backend := self.leased.pop(name, None)) is not None:
+            self._leave(backend)
+            self._enter(backend.key, name, backend.location)
             self.make_known()
 
     # -- which there are
 
     def register(self, backends: Mapping[Key, tuple[str, str]]) -> None:
         """Say which backends are configured here; the group learns of those that it does not know."""
-        for key, seat in list(self._keys.items()):
-            if backends.get(key, ("", ""))[0] != seat.name:
+        for key, backend in list(self._keys.items()):
+            if backends.get(key, ("", ""))[0] != backend.name:
                 del self._keys[key]
-                if self.seats.get(seat.name) is seat:
-                    del self.seats[seat.name]
-                    self._leave(seat, removed=all(name != seat.name for name, _ in backends.values()))
+                if self.leased.get(backend.name) is backend:
+                    del self.leased[backend.name]
+                    self._leave(backend, removed=all(name != backend.name for name, _ in backends.values()))
         for key, (name, location) in backends.items():
-            if name not in self.seats:
+            if name not in self.leased:
                 self._enter(key, name, location)
             else:
-                self.seats[name].location = location
+                self.leased[name].location = location
 
     def _enter(self, key: Key, name: str, location: str) -> None:
-        seat = self.seats[name] = self._keys[key] = Seat(
+        backend = self.leased[name] = self._keys[key] = LeasedBackend(
             key,
             name,
             location,
@@ -139,17 +139,17 @@ class Group:
             count_dropped=self._count_dropped,
         )
         if name in self.states:
-            seat.observe(*self.states[name])
+            backend.observe(*self.states[name])
 
-    def _leave(self, seat: Seat, *, removed: bool = False) -> None:
-        delivered = seat.progress is not None
-        seat.release(removed=removed)
+    def _leave(self, backend: LeasedBackend, *, removed: bool = False) -> None:
+        delivered = backend.progress is not None
+        backend.release(removed=removed)
         if delivered:
-            self._follower.lost(seat.key)
+            self._follower.lost(backend.key)
 
     def make_known(self) -> Deferred[None]:
         """Let the group know of all registered backends, however long that takes; fires after the first attempt."""
-        if self._is_closed or all(name in self.states for name in self.seats):
+        if self._is_closed or all(name in self.states for name in self.leased):
             return succeed(None)
         self._is_ready(False)
         return Deferred.fromCoroutine(self._create_all()).addErrback(self._not_known)
@@ -161,16 +161,16 @@ class Group:
         self._reactor.callLater(TRY_AGAIN, self.make_known)
 
     async def _create_all(self) -> None:
-        for name, seat in list(self.seats.items()):
+        for name, backend in list(self.leased.items()):
             if name not in self.states:
-                state = BackendState(name, seat.location, cursor=end_of(await self._tail.end()))
+                state = BackendState(name, backend.location, cursor=end_of(await self._tail.end()))
                 try:
                     revision = await self._bucket.create(key_for(name), state.encode())
                 except Conflict:
                     await self._load(name)
                 else:
                     self._observe(state, revision)
-        unknown = [name for name in self.seats if name not in self.states]
+        unknown = [name for name in self.leased if name not in self.states]
         if unknown:
             raise JournalError(f"what the group knows of {', '.join(unknown)} cannot be read")
         self._is_ready(True)
@@ -182,14 +182,14 @@ class Group:
 
     # -- what is known
 
-    def seat(self, key: Key) -> Seat | None:
+    def leased_backend(self, key: Key) -> LeasedBackend | None:
         """Return the backend for which something stands."""
         return self._keys.get(key)
 
     @property
-    def delivered(self) -> list[Seat]:
+    def delivered(self) -> list[LeasedBackend]:
         """The backends to which this relay delivers."""
-        return [each for each in self.seats.values() if each.progress is not None]
+        return [each for each in self.leased.values() if each.progress is not None]
 
     def lowest(self) -> int:
         """Return up to which number every backend has passed the log, as is written down."""
@@ -205,8 +205,8 @@ class Group:
     def is_responsible(self) -> bool:
         """Whether it is this relay that does what one has to do for all."""
         first = min((name for name, (state, _) in self.states.items() if not state.removed), default="")
-        seat = self.seats.get(first)
-        return seat is not None and seat.is_valid
+        backend = self.leased.get(first)
+        return backend is not None and backend.is_valid
 
     # -- changes by the operator, and by who does not deliver
 

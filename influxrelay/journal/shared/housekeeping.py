@@ -17,9 +17,9 @@ from influxrelay.journal.shared.frames import end_of, seq_of
 from influxrelay.journal.shared.group import Group
 from influxrelay.journal.shared.index import Index, Total
 from influxrelay.journal.shared.interface import Stream, StreamState
+from influxrelay.journal.shared.leased_backend import LeasedBackend
 from influxrelay.journal.shared.letters import Letters
 from influxrelay.journal.shared.reader import Reader
-from influxrelay.journal.shared.seat import Seat
 from influxrelay.journal.shared_log import Follower
 
 LOOK = 1.0  # seconds between two looks
@@ -28,7 +28,7 @@ SPARE = 8  # of which this part is to be free, so that new ones need not wait
 _NEARLY = 0.98  # of the age at which something is dropped: clocks differ
 
 
-class Keeper:
+class Housekeeper:
     """Looks at the log now and then.
 
     :param clock: returns seconds since the epoch.
@@ -113,8 +113,8 @@ class Keeper:
 
     def _count_letter(self, drop: Drop) -> None:
         """Count a dead letter that has made way, whoever delivers to its backend."""
-        if (seat := self._group.seats.get(drop.backend)) is not None and seat.progress is not None:
-            seat.count(drop)
+        if (backend := self._group.leased.get(drop.backend)) is not None and backend.progress is not None:
+            backend.count(drop)
             return
         counted = Deferred.fromCoroutine(self._group.change(drop.backend, lambda state: state.with_losses([drop])))
         counted.addErrback(self._not_looked)
@@ -123,59 +123,59 @@ class Keeper:
         """Count what was dropped from the log since the last look."""
         state = await self._stream.state()
         self._bytes = state.bytes
-        for seat in self._group.delivered:
-            self.count_dropped(seat, state.first_seq)
+        for backend in self._group.delivered:
+            self.count_dropped(backend, state.first_seq)
         passed = seq_of(self._group.lowest() + 1) - 1
         upto = min(state.first_seq - 1, passed)
         self._index.forget(upto)
         self._reader.forget(upto)
         return state
 
-    def count_dropped(self, seat: Seat, first_seq: int) -> None:
+    def count_dropped(self, backend: LeasedBackend, first_seq: int) -> None:
         """Count what a backend has not passed, and the log has no more.
 
         :param first_seq: the first message that it has.
         """
-        progress, upto = seat.progress, end_of(first_seq - 1)
+        progress, upto = backend.progress, end_of(first_seq - 1)
         if progress is None:
             return
         for where, passed in list(progress.waiting.items()):
             if passed < upto:
                 total = self._counter.known({where: passed}, seq_of(upto))
                 if total.writes:
-                    seat.count(self._drop(seat.name, total))
+                    backend.count(self._drop(backend.name, total))
                 progress.advance(where, upto)
-                seat.changed()
-                self._follower.dropped(seat.key, where, upto)
+                backend.changed()
+                self._follower.dropped(backend.key, where, upto)
 
-    def stood_up(self, seat: Seat, first_seq: int) -> None:
+    def stood_up(self, backend: LeasedBackend, first_seq: int) -> None:
         """Count what a backend has lost before this relay delivered to it.
 
         Of what was dropped before this relay came nobody knows more than how many messages it was.
         """
-        state, upto = seat.lease.state, end_of(self.begin - 1)
-        if state is not None and seat.progress is not None and state.cursor < upto:
+        state, upto = backend.lease.state, end_of(self.begin - 1)
+        if state is not None and backend.progress is not None and state.cursor < upto:
             now, messages = self._clock(), self.begin - 1 - seq_of(state.cursor)
-            seat.count(Drop(seat.name, "age" if self.limits.max_age else "full", messages, 0, now, now))
-            seat.progress.advance_all(upto)
-        self.count_dropped(seat, first_seq)
+            backend.count(Drop(backend.name, "age" if self.limits.max_age else "full", messages, 0, now, now))
+            backend.progress.advance_all(upto)
+        self.count_dropped(backend, first_seq)
 
     def count_missed(self, first: int, last: int) -> None:
         """Count messages that were gone before this relay has seen them for those backends that had not passed them."""
-        for seat in self._group.delivered:
-            state, now = seat.lease.state, self._clock()
+        for backend in self._group.delivered:
+            state, now = backend.lease.state, self._clock()
             if state is not None and state.cursor < end_of(last):
                 reason = "full" if self.limits.drop_oldest else "damaged"
-                seat.count(Drop(seat.name, reason, last - max(first - 1, seq_of(state.cursor)), 0, now, now))
+                backend.count(Drop(backend.name, reason, last - max(first - 1, seq_of(state.cursor)), 0, now, now))
 
     def count_damaged(self, seq: int) -> None:
         """Count a message that cannot be read for every backend that this relay delivers to."""
-        for seat in self._group.delivered:
-            progress = seat.progress
+        for backend in self._group.delivered:
+            progress = backend.progress
             for where, passed in progress.waiting.items() if progress is not None else ():
                 span = next(self._index.after(where, max(passed, end_of(seq - 1))), None)
                 if span is not None and span.seq == seq:
-                    seat.count(Drop(seat.name, "damaged", span.count, span.size, span.oldest, span.oldest))
+                    backend.count(Drop(backend.name, "damaged", span.count, span.size, span.oldest, span.oldest))
 
     def _drop(self, backend: str, total: Total) -> Drop:
         max_age = self.limits.max_age

@@ -31,7 +31,7 @@ class _Attempt:
     """What a change of the value has in it.
 
     :ivar losses: how many were counted in this lease until then.
-    :ivar request: the last call of :meth:`Seat.save` that it is for.
+    :ivar request: the last call of :meth:`LeasedBackend.save` that it is for.
     """
 
     cursor: int
@@ -39,12 +39,12 @@ class _Attempt:
     request: int
 
 
-class Seat:
+class LeasedBackend:
     """A backend that this relay would deliver to, and does as long as it has the lease.
 
     :param now: seconds on a clock that goes on while the process is stopped.
     :param catch_up: fires when all that is in the log now was handed out; with the first message that is left in there.
-    :param count_dropped: counts what is no longer in the log; takes the seat and the first message that is.
+    :param count_dropped: counts what is no longer in the log; takes the backend and the first message that is in it.
     :ivar key: stands for the backend in this process.
     :ivar progress: as long as this relay delivers; else None.
     """
@@ -64,7 +64,7 @@ class Seat:
         index: Index,
         follower: Follower,
         catch_up: Callable[[], Deferred[int]],
-        count_dropped: Callable[[Seat, int], object],
+        count_dropped: Callable[[LeasedBackend, int], object],
     ) -> None:
         self.key = key
         self.name = name

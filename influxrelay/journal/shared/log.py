@@ -19,18 +19,18 @@ from influxrelay.journal.interface import Key, Positions, Receipt
 from influxrelay.journal.records import Contents, DeadLetter, Depth, Drop, JournalLimits, Record
 from influxrelay.journal.shared.committer import Committer, first_of_all
 from influxrelay.journal.shared.counts import Counter
-from influxrelay.journal.shared.desk import Desk
 from influxrelay.journal.shared.frames import Destinations, LogHead, Struck
 from influxrelay.journal.shared.group import Group
 from influxrelay.journal.shared.guard import Guard
+from influxrelay.journal.shared.housekeeping import Housekeeper
 from influxrelay.journal.shared.index import Index
 from influxrelay.journal.shared.interface import Engine
-from influxrelay.journal.shared.keeping import Keeper
 from influxrelay.journal.shared.lease import steady
 from influxrelay.journal.shared.letters import Letters
+from influxrelay.journal.shared.operator import Operator
 from influxrelay.journal.shared.reader import Reader
+from influxrelay.journal.shared.relay_messages import RelayMessages
 from influxrelay.journal.shared.tail import Tail
-from influxrelay.journal.shared.words import Words
 from influxrelay.journal.shared_log import Elsewhere, Follower
 
 LEASE = 5.0  # seconds
@@ -71,7 +71,7 @@ class SharedJournal:
         self._reader = Reader(stream, self._index, destinations, self._count_gone, self._damaged)
         self._counter = Counter(self._index, self._reader)
         self._letters = Letters(reactor, engine.letters, relay, destinations)
-        self._keeper = Keeper(
+        self._house = Housekeeper(
             reactor,
             stream,
             index=self._index,
@@ -81,7 +81,7 @@ class SharedJournal:
             follower=self._follower,
             clock=clock,
         )
-        self._keeper.limit(limits)
+        self._house.limit(limits)
         self._tail = Tail(
             stream,
             relay,
@@ -90,7 +90,7 @@ class SharedJournal:
             destinations,
             wants_records=lambda: self._delivers,
             hand_out=self._hand_out,
-            missed=self._keeper.count_missed,
+            missed=self._house.count_missed,
             struck=partial(self._follower.decided, kept=False),
             reactor=reactor,
             now=clock,
@@ -106,11 +106,11 @@ class SharedJournal:
             index=self._index,
             follower=self._follower,
             tail=self._tail,
-            count_dropped=self._keeper.stood_up,
+            count_dropped=self._house.stood_up,
             is_ready=self._ready,
             on_problem=self._committer.refuse,
         )
-        self._words = Words(
+        self._messages = RelayMessages(
             reactor,
             engine,
             relay,
@@ -118,7 +118,7 @@ class SharedJournal:
             on_kept=partial(self._follower.decided, kept=True),
             is_alone=lambda: self._group.is_alone,
         )
-        self._desk = Desk(
+        self._operator = Operator(
             self._group, self._index, letters=self._letters, counter=self._counter, reader=self._reader, tail=self._tail
         )
 
@@ -135,10 +135,10 @@ class SharedJournal:
     async def _open(self, backends: Mapping[Key, tuple[str, str]]) -> None:
         await self._engine.connect()
         state = await self._engine.log.state()  # nothing that follows fails: all of this may be tried again until here
-        self._keeper.begin = state.first_seq
-        await self._words.open()
+        self._house.begin = state.first_seq
+        await self._messages.open()
         await self._group.open()
-        self._keeper.start(self._group, self._committer)
+        self._house.start(self._group, self._committer)
         await self._tail.open(state.first_seq - 1)
         await self._letters.open()
         self._is_open = True
@@ -160,7 +160,7 @@ class SharedJournal:
         return stopped.addCallback(self._leave)
 
     async def _stop(self) -> None:
-        self._keeper.close()
+        self._house.close()
         if self._is_open:
             await self._committer.drained()
             await self._group.close()
@@ -174,7 +174,7 @@ class SharedJournal:
         self._committer.give_up(JournalError(f"{self.place}: the relay is stopping"))
         self._tail.close()
         self._letters.close()
-        self._words.close()
+        self._messages.close()
         return self._engine.close().addErrback(self._not_stopped)
 
     # -- trouble
@@ -222,12 +222,12 @@ class SharedJournal:
     @property
     def used(self) -> int:
         """Bytes that the log and the dead letters take, as of a moment ago."""
-        return self._keeper.used
+        return self._house.used
 
     @property
     def max_bytes(self) -> int:
         """How much the journal may keep; 0 for no limit."""
-        return self._keeper.limits.max_bytes
+        return self._house.limits.max_bytes
 
     @property
     def commits(self) -> Histogram:
@@ -236,8 +236,8 @@ class SharedJournal:
 
     def losses(self, key: Key) -> list[Drop]:
         """Return what was lost for a backend."""
-        seat = self._group.seat(key)
-        return [] if seat is None else self._desk.losses(seat.name)
+        backend = self._group.leased_backend(key)
+        return [] if backend is None else self._operator.losses(backend.name)
 
     # -- writes
 
@@ -275,23 +275,23 @@ class SharedJournal:
 
     @property
     def _delivers(self) -> bool:
-        return any(seat.progress is not None for seat in self._group.seats.values())
+        return any(backend.progress is not None for backend in self._group.leased.values())
 
     def _hand_out(self, head: LogHead, seq: int, records: Sequence[Record]) -> None:
         delivers = False
-        for seat in self._group.seats.values():
-            if seat.progress is not None:
+        for backend in self._group.leased.values():
+            if backend.progress is not None:
                 delivers = True
-                seat.progress.appended(seq, head.parts)
+                backend.progress.appended(seq, head.parts)
         if delivers and records:
             self._follower.hand_out(records, head.origin)
 
     def _count_gone(self) -> Deferred[int]:
-        return Deferred.fromCoroutine(self._keeper.look()).addCallback(lambda state: state.first_seq)
+        return Deferred.fromCoroutine(self._house.look()).addCallback(lambda state: state.first_seq)
 
     def _damaged(self, seq: int, error: ValueError) -> None:
         self._log.error("{place}: message {seq}: {error}", place=self.place, seq=seq, error=error)
-        self._reactor.callLater(0.0, self._keeper.count_damaged, seq)  # it may not be in the index yet
+        self._reactor.callLater(0.0, self._house.count_damaged, seq)  # it may not be in the index yet
 
     # -- between deliverer and origin
 
@@ -300,20 +300,20 @@ class SharedJournal:
         if origin == self._relay:
             self._follower.outcome(number, backend, result)
         else:
-            self._words.outcome(number, origin, backend, result)
+            self._messages.outcome(number, origin, backend, result)
 
     def decided(self, numbers: Iterable[int]) -> None:
         """Tell the deliverers that own writes are kept; this relay's own at once."""
         numbers = tuple(numbers)
         self._follower.decided(numbers, kept=True)
-        self._words.kept(numbers)
+        self._messages.kept(numbers)
 
     # -- leases, positions, and what goes with them
 
     def is_valid(self, key: Key) -> bool:
         """Tell whether this relay has a backend's lease at this moment."""
-        seat = self._group.seat(key)
-        return seat is not None and seat.is_valid
+        backend = self._group.leased_backend(key)
+        return backend is not None and backend.is_valid
 
     def deliverers(self) -> dict[str, str]:
         """Return which relay delivers to each backend, as far as is known; empty if none does."""
@@ -321,14 +321,14 @@ class SharedJournal:
 
     def elsewhere(self, key: Key) -> Elsewhere:
         """Return what is known of a backend to which this relay does not deliver."""
-        seat = self._group.seat(key)
-        return Elsewhere() if seat is None else self._desk.elsewhere(seat.name, self._clock())
+        backend = self._group.leased_backend(key)
+        return Elsewhere() if backend is None else self._operator.elsewhere(backend.name, self._clock())
 
     def advance(self, key: Key, destination: Destination, number: int) -> None:
         """Note that a backend is done with a destination up to this number."""
-        seat = self._group.seat(key)
-        if seat is not None and seat.progress is not None and seat.progress.advance(destination, number):
-            seat.changed()
+        backend = self._group.leased_backend(key)
+        if backend is not None and backend.progress is not None and backend.progress.advance(destination, number):
+            backend.changed()
 
     def keep_positions(self) -> Deferred[None]:
         """Fire when what was noted until now, of all backends that this relay delivers to, is written down."""
@@ -337,19 +337,19 @@ class SharedJournal:
 
     def bury(self, key: Key, when: float, write: Write, status: int, message: str) -> None:
         """Keep a write that a backend has refused for good, with what it said."""
-        seat = self._group.seat(key)
-        if seat is not None and seat.progress is not None:
-            seat.bury(self._letters.bury(seat.name, when, write, status, message))
+        backend = self._group.leased_backend(key)
+        if backend is not None and backend.progress is not None:
+            backend.bury(self._letters.bury(backend.name, when, write, status, message))
 
     def count_loss(self, key: Key, reason: str, when: float, size: int) -> None:
         """Count a write that a backend will not get."""
-        seat = self._group.seat(key)
-        if seat is not None:
-            seat.count(Drop(seat.name, reason, 1, size, when, when))
+        backend = self._group.leased_backend(key)
+        if backend is not None:
+            backend.count(Drop(backend.name, reason, 1, size, when, when))
 
     def reconfigure(self, limits: JournalLimits, *, full_sync: bool) -> None:  # noqa: ARG002 (the servers' settings)
         """Let other settings hold from the next write on."""
-        self._keeper.limit(limits)
+        self._house.limit(limits)
         if self._is_open:
             self._engine.reconfigure(limits).addErrback(self._not_reconfigured)
 
@@ -377,19 +377,19 @@ class SharedJournal:
 
     def contents(self) -> Deferred[Contents]:
         """Return what is in the journal, for the whole group."""
-        return Deferred.fromCoroutine(self._desk.contents())
+        return Deferred.fromCoroutine(self._operator.contents())
 
     def discard(self, backend: str) -> Deferred[tuple[Depth | None, int]]:
         """Give up what waits for a backend, and count it; or forget a backend that is no longer configured."""
-        return Deferred.fromCoroutine(self._desk.discard(backend))
+        return Deferred.fromCoroutine(self._operator.discard(backend))
 
     def forget_losses(self, backend: str) -> Deferred[list[Drop]]:
         """Count a backend's losses from zero, and return what was counted."""
-        return Deferred.fromCoroutine(self._desk.forget_losses(backend))
+        return Deferred.fromCoroutine(self._operator.forget_losses(backend))
 
     def pause(self, backend: str, *, paused: bool) -> Deferred[bool]:
         """Pause a backend for the whole group, or let it go on; fires with whether there is such a backend."""
-        return Deferred.fromCoroutine(self._desk.pause(backend, paused=paused))
+        return Deferred.fromCoroutine(self._operator.pause(backend, paused=paused))
 
     def dead_letters(self, after: int, limit: int) -> Deferred[list[DeadLetter]]:
         """Return the dead letters with a higher id, the oldest first."""

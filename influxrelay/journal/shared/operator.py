@@ -21,7 +21,7 @@ from influxrelay.journal.shared_log import Elsewhere
 AT_ONCE = 1024 * 1024  # bytes of changes that are read together
 
 
-class Desk:
+class Operator:
     """Answers for the whole group."""
 
     def __init__(
@@ -50,15 +50,15 @@ class Desk:
         """Return what was lost for a backend, as far as is known here."""
         known = self._group.states.get(name)
         losses = dict(known[0].losses) if known is not None else {}
-        seat = self._group.seats.get(name)
-        for each in seat.losses if seat is not None else ():
+        backend = self._group.leased.get(name)
+        for each in backend.losses if backend is not None else ():
             losses[each.reason] = plus(losses.get(each.reason), each)
         return [each for _, each in sorted(losses.items())]
 
     def _positions(self, state: BackendState) -> Mapping[Destination, int]:
-        seat = self._group.seats.get(state.name)
-        if seat is not None and seat.progress is not None:
-            return dict(seat.progress.waiting)
+        backend = self._group.leased.get(state.name)
+        if backend is not None and backend.progress is not None:
+            return dict(backend.progress.waiting)
         return self._index.waiting(state.cursor, state.ahead)
 
     async def discard(self, name: str) -> tuple[Depth | None, int]:
@@ -72,18 +72,18 @@ class Desk:
         if known is None:
             return None, upto
         state = known[0]
-        if name not in self._group.seats and (state.removed or not state.owner):
+        if name not in self._group.leased and (state.removed or not state.owner):
             await self._group.remove(name)
             return attrs.evolve(_depth(state, Total()), active=False), upto
         upto = await self._bury_changes(name, self._positions(state))
         state = self._group.states.get(name, known)[0]
-        seat = self._group.seats.get(name)
-        if seat is not None and seat.progress is not None:
-            total = await self._counter.waiting(dict(seat.progress.waiting))
-            if seat.progress is not None:
-                _count(seat.count, name, total)
-                seat.progress.advance_all(upto)
-                await seat.save()
+        backend = self._group.leased.get(name)
+        if backend is not None and backend.progress is not None:
+            total = await self._counter.waiting(dict(backend.progress.waiting))
+            if backend.progress is not None:
+                _count(backend.count, name, total)
+                backend.progress.advance_all(upto)
+                await backend.save()
                 return _depth(state, total), upto
         positions = self._positions(state)
         total = await self._counter.waiting(positions)
@@ -108,9 +108,9 @@ class Desk:
 
     async def forget_losses(self, name: str) -> list[Drop]:
         """Count a backend's losses from zero, and return what was counted."""
-        seat = self._group.seats.get(name)
-        if seat is not None and seat.progress is not None and seat.losses:
-            await seat.save()
+        backend = self._group.leased.get(name)
+        if backend is not None and backend.progress is not None and backend.losses:
+            await backend.save()
         state = await self._group.change(name, lambda state: attrs.evolve(state, losses={}))
         return [] if state is None else [each for _, each in sorted(state.losses.items())]
 

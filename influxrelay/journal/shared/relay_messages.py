@@ -31,7 +31,7 @@ Outcome = tuple[int, str, Result]
 """A write's number, a backend's name, and what it said."""
 
 
-class Words:
+class RelayMessages:
     """Sends and takes such messages; those of a turn travel together.
 
     :param relay: the own name in the group.

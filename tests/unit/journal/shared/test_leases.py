@@ -101,8 +101,8 @@ class LeaseTests(GroupCase):
         relay.clock.rightNow = self.world.seconds()
         self.assertFalse(relay.journal.is_valid("a"))
         relay.engine.resume()
-        seat = relay.journal._group.seats["a"]
-        seat.lease._valid_until = self.world.seconds() + LEASE  # as if a late answer had come
+        backend = relay.journal._group.leased["a"]
+        backend.lease._valid_until = self.world.seconds() + LEASE  # as if a late answer had come
         self.assertFalse(relay.journal.is_valid("a"))
         self.go_on(relay)
         self.later(1)
