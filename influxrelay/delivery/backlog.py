@@ -72,7 +72,7 @@ class Backlog:
     :cvar kind: ``none``, ``memory`` or ``journal``.
     :cvar keeps: whether a write stays in its place until its backend has taken it or has refused it for good.
     :cvar outlives: whether what is kept outlives the process.
-    :ivar limit: bytes that the sender's writes may take in memory.
+    :ivar limit: bytes that the sender's writes may take in memory; where nothing is kept, one write may take more.
     """
 
     kind = "none"
@@ -104,14 +104,17 @@ class Backlog:
         return BackendFailure("overflow", f"{self._host.queues.memory.size} bytes are waiting for it already")
 
     def _fits(self, entry: Entry) -> bool:
-        fits = self._host.queues.memory.size + entry.size <= self.limit
+        queues = self._host.queues
+        fits = queues.has_room(entry.size, self.limit) or (
+            not self.keeps and queues.has_room_for_one(entry.size, self.limit)
+        )
         self._refused_size = 0 if fits else entry.size
         return fits
 
     @property
     def is_full(self) -> bool:
         """Whether there is still no room for the last write for which there was none."""
-        return self._refused_size > 0 and self._host.queues.memory.size + self._refused_size > self.limit
+        return self._refused_size > 0 and not self._host.queues.has_room(self._refused_size, self.limit)
 
     def skip(self, destination: Destination, number: int) -> None:
         """Note that the backend gets nothing of a write: it has passed that once it has passed those before it."""
@@ -256,7 +259,7 @@ class MemoryBacklog(Backlog):
     def place(self, queue: DestinationQueue, entry: Entry) -> BackendFailure | None:
         """Let a write wait, if need be instead of older ones."""
         wanted = self.limit - entry.size
-        if self._drop_oldest and 0 <= wanted < self._host.queues.memory.size:
+        if self._drop_oldest and wanted >= 0 and not self._host.queues.has_room(entry.size, self.limit):
             self._make_room(wanted, queue)
         if self._fits(entry):
             queue.add(entry)

@@ -73,7 +73,7 @@ class JournalBacklog(JournalAccounts):
     def place(self, queue: DestinationQueue, entry: Entry) -> BackendFailure | None:
         """Let a write wait in memory, or know that it waits in the journal."""
         host, fate = self._host, entry.fate
-        room = host.queues.memory.size + entry.size <= self.limit
+        room = host.queues.has_room(entry.size, self.limit)
         is_kept = fate.number > 0
         if room and (not is_kept or (not queue.is_behind and self._may_grow(queue, entry))):
             queue.add(entry)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from influxrelay.core.write import Destination
 from influxrelay.delivery.destination_queue import DestinationQueue, Memory
 from influxrelay.delivery.fate import State
 from influxrelay.delivery.statements import scope_of
+
+SMALL = 64 * 1024  # bytes of a write that large ones do not keep out
+LARGE = 1024 * 1024  # bytes of a write that travels alone
+_BESIDE = 4  # the part of a limit that small writes may take beside large ones
+_LOOKED_AT = 100  # queues
 
 
 class Queues:
@@ -54,6 +60,26 @@ class Queues:
         if queue is self.changes:
             self.changes = None
         queue.close()
+
+    def has_room(self, size: int, limit: int) -> bool:
+        """Tell whether a write may join those here without more than a limit of bytes in memory.
+
+        One large write may take all of it. Small ones go on meanwhile: they have a part of the limit for themselves.
+        """
+        taken = self.memory.size + size
+        if taken <= limit or size > SMALL:
+            return taken <= limit
+        return taken - self._large() <= limit // _BESIDE
+
+    def has_room_for_one(self, size: int, limit: int) -> bool:
+        """Tell whether a write may join those here as the only large one, of any size."""
+        return size > LARGE and self.memory.size <= limit // _BESIDE and not self._large()
+
+    def _large(self) -> int:
+        """Return the bytes that large writes take, as far as they are easily found: there may be many small ones."""
+        some = islice(self._queues.values(), _LOOKED_AT)
+        requests = (entries for queue in some for entries in (*queue.in_flight, islice(queue.waiting, _LOOKED_AT)))
+        return sum(entry.size for entries in requests for entry in entries if entry.size > LARGE)
 
     def sendable(self, may_send: Callable[[DestinationQueue], bool]) -> list[DestinationQueue]:
         """Return the queues in which something waits that may be sent: for no database, and behind nothing."""

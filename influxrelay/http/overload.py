@@ -20,6 +20,9 @@ CLOSING = 15.0  # seconds for which the end of a connection may take
 _LOOK = 1.0  # seconds between two looks at the clients
 _SHED = 32  # the part of the connections that is closed at once when there are too many: choosing them takes time
 _RELIEF = 8  # the part of the memory that is to be free afterwards
+_SMALL = 64 * 1024  # bytes of a request that large ones do not keep out
+_LARGE = 1024 * 1024
+_BESIDE = 4  # the part of the memory that small requests may take beside large ones
 
 
 @attrs.frozen
@@ -190,8 +193,9 @@ class AdmissionControl:
     def reserve(self, request: object, size: int, uploader: Client | None = None) -> bool:
         """Count more bytes for a request, until they are released; tell whether there is room for them.
 
-        Where there is not, the largest bodies that are being received are refused, as many as it takes: small writes go
-        on, whoever sends large ones. A body that is alone is left alone: ``max-body-size`` is its bound.
+        Where there is not, the largest bodies that are being received are refused, as many as it takes. Small writes go
+        on, whoever sends large ones: they have a part of the memory for themselves. A body that is alone is left alone:
+        ``max-body-size`` is its bound.
 
         :param uploader: the connection, as long as the body is not complete.
         """
@@ -228,7 +232,15 @@ class AdmissionControl:
                 most=self.limits.in_flight,
                 times=times(count),
             )
-        return self.in_flight <= self.limits.in_flight or self.reserved(asker) == self.in_flight
+        return self._has_room_for(asker)
+
+    def _has_room_for(self, asker: object) -> bool:
+        limit, size = self.limits.in_flight, self.reserved(asker)
+        if self.in_flight <= limit or size == self.in_flight:
+            return True
+        if size > _SMALL:
+            return False
+        return self.in_flight - sum(each for each in self._sizes.values() if each > _LARGE) <= limit // _BESIDE
 
     # -- time
 

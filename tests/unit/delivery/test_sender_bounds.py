@@ -139,6 +139,39 @@ class BoundTests(SenderCase):
         self.assertEqual(client.result, OK)
         self.assert_idle()
 
+    def test_small_beside_large(self) -> None:
+        """Small writes wait beside a large one that takes more than all of the room, up to a quarter of it."""
+        megabyte = 1024 * 1024
+        self.build(max_waiting=8 * megabyte, max_batch=megabyte)
+        client = self.submit(b"x" * 11 * megabyte + b"\n")
+        small = b"x" * (32 * 1024) + b"\n"
+        clients = [self.submit(small, destination(b"%d" % (number % 2))) for number in range(70)]
+        reasons = [each.reason for each in clients if each.result is not None]
+        self.assertEqual(reasons, ["overflow"] * len(reasons))
+        self.assertLess(len(small) * (70 - len(reasons)), 2 * megabyte)
+        self.assertGreater(len(small) * (71 - len(reasons)), 1.9 * megabyte)
+        self.assertEqual(self.submit(b"x" * megabyte).reason, "overflow")
+        self.answer_all()
+        self.assertEqual(client.result, OK)
+        self.assert_idle()
+
+    def test_large_beside_small(self) -> None:
+        """A write that is larger than max_waiting waits behind small ones, if it is the only large one."""
+        megabyte = 1024 * 1024
+        self.build(max_waiting=8 * megabyte, max_batch=megabyte)
+        first = self.submit(b"1\n")
+        large, larger = (self.submit(b"x" * size * megabyte + b"\n") for size in (9, 10))
+        small = self.submit(b"2\n")
+        self.assertEqual(larger.reason, "overflow")
+        self.answer_all()
+        self.assertEqual([each.result for each in (first, large, small)], [OK] * 3)
+        self.assert_idle()
+
+    def answer_all(self) -> None:
+        """Answer what is sent, for as long as there is something."""
+        while self.backend.pending:
+            self.backend.pending[0].answer()
+
     def test_many_queues_share_the_bound(self) -> None:
         """The bound is the backend's, and what is in flight counts, and so does each queue."""
         self.build(max_waiting=room(10, writes=5, queues=3))

@@ -215,6 +215,18 @@ class MemoryTests(_ControlCase):
         self.assertTrue(self.control.reserve(alone, 4100, alone))
         self.assertEqual(alone.ended, "")
 
+    def test_small_beside_large(self) -> None:
+        """Small requests go on beside a body that takes more than all of the memory, up to a quarter of it."""
+        megabyte = 1024 * 1024
+        self.control.reconfigure("test", ClientLimits(in_flight=8 * megabyte))
+        self.assertTrue(self.control.reserve("large", 7 * megabyte))
+        self.assertTrue(self.control.reserve("large", 4 * megabyte))
+        small = 32 * 1024
+        for number in range(2 * megabyte // small):
+            self.assertTrue(self.control.reserve(number, small), number)
+        self.assertFalse(self.control.reserve("one too many", small))
+        self.assertFalse(self.control.reserve("not small", megabyte))
+
     def test_release(self) -> None:
         """What is released is counted no more, however often it is released."""
         self.control.reserve("one", 400)
