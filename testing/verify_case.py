@@ -35,7 +35,7 @@ class VerifyCase(InfluxDBTestCase):
         pairs = {"db": self.db, **parameters}.items()
         target = "/write?" + "&".join(f"{name}={quote(value)}" for name, value in pairs)
         for server in servers:
-            status, answer = send("POST", server.url + target, "\n".join(lines).encode())
+            status, answer = send("POST", server.url + target, "\n".join(lines).encode(errors="surrogateescape"))
             self.assertEqual(status, 204, answer)
 
     def both_have(self, *lines: str, **parameters: str) -> None:

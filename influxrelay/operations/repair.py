@@ -127,4 +127,4 @@ def _write(request: Request) -> Write:
     )
     destination = Destination(database.encode(), policy.encode(), b"ns", canonical(authorization.encode(), b"", b""))
     query = urlencode({"db": database, "rp": policy, "precision": "ns"}).encode()
-    return Write(destination, query, authorization.encode(), lines.encode(), mergeable=False)
+    return Write(destination, query, authorization.encode(), lines.encode("utf-8", "surrogateescape"), mergeable=False)

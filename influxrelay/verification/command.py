@@ -257,7 +257,7 @@ def queued_since(queues: Queues, listener: str, backends: Sequence[str]) -> tupl
 
 
 def not_looked_at(outcome: Outcome) -> Iterator[str]:
-    """Yield what was only sampled, and what cannot be asked for."""
+    """Yield what was only sampled."""
     if outcome.large:
         windows = count(outcome.large, "window")
         yield (
@@ -265,8 +265,6 @@ def not_looked_at(outcome: Outcome) -> Iterator[str]:
             f" {outcome.sampled} were read, chosen by chance. Aggregates do not show values that have changed places,"
             " nor all strings and booleans"
         )
-    for each in outcome.unreadable:
-        yield f"{'.'.join(each)} cannot be asked for: its name is not UTF-8"
 
 
 def authorization(output: HTTPOutputConfig, wanted: Wanted, password: str) -> str:

@@ -90,9 +90,7 @@ class Comparison:
         for measurement in measurements:
             place = (measurement.database, measurement.policy)
             servers = [each for each in self.servers if place in schemas[each.name].places]
-            if "\ufffd" in measurement.name:
-                self.outcome.unreadable.append(measurement)
-            elif len(servers) > 1:
+            if len(servers) > 1:
                 groups = [group for each in servers for group in schemas[each.name].groups.get(place, ())]
                 windows = shard_windows(groups, wanted.bounds)
                 types = {name: each.get(measurement.name, {}) for name, each in fields[place].items()}

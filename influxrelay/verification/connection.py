@@ -76,7 +76,7 @@ class Connection:
         """Return what is read from the answer to a GET; see :meth:`post`."""
         query = urlencode({**self.parameters, **asked})
         target = f"{path}?{query}" if query else path
-        return self._paced(lambda: read(self._exchange("GET", target, b"", patience, limit)), patience)
+        return self._paced(lambda: read(self._exchange("GET", target, b"", patience, limit=limit)), patience)
 
     def post(
         self,
@@ -86,18 +86,22 @@ class Connection:
         *,
         patience: float | None = None,
         limit: int | None = None,
+        accept: str = "",
     ) -> T:
         """Return what is read from the answer to a form.
 
         :param read: may raise :exc:`ValueError` or :class:`Restarting`: then it is asked again.
         :param patience: seconds in which the answer has to begin; None for ``timeout``.
         :param limit: of its bytes; None for any.
+        :param accept: the content type that is asked for; empty for the server's own.
         :raises TooSlow: it does not begin in these seconds.
         :raises TooLarge: it has more bytes.
         :raises Unanswered: there is none.
         """
-        body = urlencode({**self.parameters, **asked}).encode()
-        return self._paced(lambda: read(self._exchange("POST", path, body, patience, limit)), patience)
+        body = urlencode({**self.parameters, **asked}, errors="surrogateescape").encode()
+        return self._paced(
+            lambda: read(self._exchange("POST", path, body, patience, limit=limit, accept=accept)), patience
+        )
 
     def _paced(self, ask: Callable[[], T], patience: float | None) -> T:
         began = time.monotonic()
@@ -125,7 +129,9 @@ class Connection:
                 self._has_answered = True
                 return answer
 
-    def _exchange(self, method: str, path: str, body: bytes, patience: float | None, limit: int | None) -> bytes:
+    def _exchange(
+        self, method: str, path: str, body: bytes, patience: float | None, *, limit: int | None, accept: str = ""
+    ) -> bytes:
         if self._connection is None:
             self._connection = self._connect()
         timeout = patience or self.timeout
@@ -133,7 +139,8 @@ class Connection:
         if self._connection.sock is not None:
             self._connection.sock.settimeout(timeout)
         form = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
-        self._connection.request(method, path, body or None, {**form, **self.headers})
+        wanted = {"Accept": accept} if accept else {}
+        self._connection.request(method, path, body or None, {**form, **wanted, **self.headers})
         answer = self._connection.getresponse()
         if answer.status != http.client.OK:
             text = answer.read(10_000).decode(errors="replace")

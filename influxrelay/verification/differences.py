@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from influxrelay.core.text import iso_nanoseconds
+from influxrelay.core.text import iso_nanoseconds, printable
 from influxrelay.verification.points import SCHEMA, Run, joined
 from influxrelay.verification.statements import Measurement, Window
 
@@ -38,14 +38,14 @@ class Difference:
         shown: dict[str, Any] = {
             "database": self.database,
             "retention_policy": self.policy,
-            "measurement": self.measurement,
+            "measurement": printable(self.measurement),
             "since": None if self.since is None else iso_nanoseconds(self.since),
             "until": None if self.until is None else iso_nanoseconds(self.until),
             "kind": self.kind,
         }
         shown |= {"backend": self.backends[0]} if len(self.backends) == 1 else {"backends": list(self.backends)}
         shown["points"] = self.points
-        return {**shown, "message": self.message} if self.kind == SCHEMA else shown
+        return {**shown, "message": printable(self.message)} if self.kind == SCHEMA else shown
 
 
 @attrs.define

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from influxrelay.verification import statements
 from influxrelay.verification.connection import at_once
-from influxrelay.verification.server import Server
+from influxrelay.verification.server import Server, of_measurement
 from influxrelay.verification.statements import Measurement, Window
 from influxrelay.verification.windows import PARTS, halves, points_of, read_aggregates, width_of_parts
 
@@ -62,5 +62,6 @@ def _divided(source: Server, measurement: Measurement, gap: Part, most: int) -> 
 
 def _counts(server: Server, measurement: Measurement, window: Window, width: int) -> dict[Window, int]:
     """Return how many points a server has in the parts of a window that have any."""
-    answer = server.ask(statements.aggregates(measurement, window, width, statements.COUNT))
+    statement = statements.aggregates(measurement, window, width, statements.COUNT)
+    answer = of_measurement(measurement.name, server.ask(statement))
     return {part: points_of(values) for part, values in read_aggregates(answer, window, width).items()}

@@ -48,7 +48,7 @@ def are_lines(lines: list[str]) -> bool:
     text = "\n".join(lines)
     if '"' not in text and "\\" not in text:
         return text.count("\n") == len(lines) - 1
-    read, _ = split_lines(text.encode())
+    read, _ = split_lines(text.encode("utf-8", "surrogateescape"))
     return len(read) == len(lines)
 
 
@@ -62,15 +62,15 @@ def _value(value: Any, kind: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return "" if "\ufffd" in value else f'"{_STRING.sub(_escaped, value)}"'
+        return f'"{_STRING.sub(_escaped, value)}"'
     if kind == "float":
         return repr(float(value))
     return f"{value}{_KINDS[kind]}" if kind in _KINDS and isinstance(value, int) else ""
 
 
 def _is_writable(name: str) -> bool:
-    """Say whether a name can be read back: bytes that are not UTF-8 are shown as U+FFFD, and a backslash escapes."""
-    return bool(name) and "\ufffd" not in name and not name.endswith("\\") and not _LOOSE_NEWLINE.search(name)
+    """Say whether a name can be read back: a backslash escapes."""
+    return bool(name) and not name.endswith("\\") and not _LOOSE_NEWLINE.search(name)
 
 
 def _escaped(found: re.Match[str]) -> str:

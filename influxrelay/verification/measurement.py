@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 
+from influxrelay.core.text import is_utf8
 from influxrelay.verification import statements
 from influxrelay.verification.connection import TooLarge, TooSlow, at_once
 from influxrelay.verification.differences import Ledger
@@ -14,7 +15,7 @@ from influxrelay.verification.gaps import find_gaps
 from influxrelay.verification.points import Points, differing, read_points, runs
 from influxrelay.verification.progress import Record
 from influxrelay.verification.schema import compare_types
-from influxrelay.verification.server import Overflowed, Series, Server, read_series
+from influxrelay.verification.server import Overflowed, Series, Server, is_json, of_measurement, read_series
 from influxrelay.verification.setting import Found, Mender, Setting, Types
 from influxrelay.verification.statements import Measurement, Window
 from influxrelay.verification.windows import (
@@ -176,7 +177,7 @@ class MeasurementComparison:
         statement = statements.series_aggregates(self.measurement, window)
         try:
             asked = [
-                answer
+                of_measurement(self.measurement.name, answer)
                 for _, answer in at_once(self.servers, lambda each: each.ask_within(statement, _LONG, _SERIES_BYTES))
             ]
         except (TooLarge, Overflowed):
@@ -189,8 +190,8 @@ class MeasurementComparison:
         wrong = sorted(tags for tags in points if not are_equal([each.get(tags, {}) for each in found]))
         names = {name for answer in asked for series in answer for name in series.tags}
         differing_points = sum(points[tags] for tags in wrong)
-        is_readable = not any("\ufffd" in f"{name}{each}" for tags in wrong for name, each in tags)
-        if self.setting.mender is None and len(wrong) <= FEW and differing_points <= _FEW_POINTS and is_readable:
+        is_sayable = all(is_utf8(f"{name}{each}") for tags in wrong for name, each in tags)
+        if self.setting.mender is None and len(wrong) <= FEW and differing_points <= _FEW_POINTS and is_sayable:
             if wrong:
                 series = [{**dict.fromkeys(sorted(names), ""), **dict(tags)} for tags in wrong]
                 self._read_series(window, series)
@@ -271,7 +272,7 @@ class MeasurementComparison:
         def ask(server: Server) -> list[Series]:
             return server.ask(statement) if patience is None else server.ask_within(statement, patience)
 
-        return [answer for _, answer in at_once(self.servers, ask)]
+        return [of_measurement(self.measurement.name, answer) for _, answer in at_once(self.servers, ask)]
 
     # -- points
 
@@ -300,7 +301,7 @@ class MeasurementComparison:
         statement = statements.points(self.measurement, window)
         limit = _BYTES if window.length > 1 else None
         (_, answer), *others = at_once(self.servers, lambda each: each.fetch(statement, limit))
-        if any(other != answer for _, other in others) or b'"error":' in answer:
+        if any(other != answer for _, other in others) or not is_json(answer) or b'"error":' in answer:
             return None
         kinds = set().union(*(kinds for fields in self.types.values() for kinds in fields.values()))
         if "string" in kinds:  # which may look like anything
@@ -347,5 +348,6 @@ class MeasurementComparison:
 
     def _asked_points(self, statement: str) -> dict[str, Points]:
         return {
-            each.name: read_points(answer) for each, answer in at_once(self.servers, lambda each: each.ask(statement))
+            each.name: read_points(of_measurement(self.measurement.name, answer))
+            for each, answer in at_once(self.servers, lambda each: each.ask(statement))
         }

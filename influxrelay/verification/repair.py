@@ -9,14 +9,14 @@ from typing import Any, Protocol
 
 import attrs
 
-from influxrelay.core.text import iso_nanoseconds
+from influxrelay.core.text import iso_nanoseconds, printable
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.verification import statements
 from influxrelay.verification.connection import at_once
 from influxrelay.verification.lines import are_lines, point_line, series_line
 from influxrelay.verification.points import Points, Tags, read_points
 from influxrelay.verification.schema import Schema, read_type
-from influxrelay.verification.server import Server
+from influxrelay.verification.server import Server, is_json, of_measurement
 from influxrelay.verification.setting import Found, Types
 from influxrelay.verification.statements import Measurement, Place, Window
 from influxrelay.verification.tombstones import Tombstones
@@ -67,7 +67,7 @@ class Uncopied:
         return {
             "database": self.measurement.database,
             "retention_policy": self.measurement.policy,
-            "measurement": self.measurement.name,
+            "measurement": printable(self.measurement.name),
             "since": iso_nanoseconds(self.since),
             "until": iso_nanoseconds(self.until),
             "points": self.points,
@@ -189,7 +189,7 @@ class Mending:
     def _takes(self, measurement: Measurement, tags: Tags) -> bool:
         assert self.filter is not None  # noqa: S101 (asked for where there is one)
         series = series_line(measurement.name, tags)
-        return not series or all(self.filter.judge([series.encode()]))
+        return not series or all(self.filter.judge([series.encode("utf-8", "surrogateescape")]))
 
     def _find_kinds(
         self, kinds: dict[str, str], measurement: Measurement, window: Window, types: Types, lacking: Points
@@ -219,7 +219,7 @@ class Mending:
         """Say whether both servers answer the same to the question for all points; most of the time they do."""
         statement = statements.points(measurement, window)
         (_, one), (_, other) = at_once((self.source, self.target), lambda each: each.fetch(statement))
-        return one == other and b'"error":' not in one
+        return one == other and is_json(one) and b'"error":' not in one
 
     def _read_both(self, measurement: Measurement, window: Window) -> Found:
         mark = self.mark()
@@ -329,7 +329,7 @@ class Crew:
 
 
 def _points(server: Server, measurement: Measurement, window: Window) -> Points:
-    return read_points(server.ask(statements.points(measurement, window)))
+    return read_points(of_measurement(measurement.name, server.ask(statements.points(measurement, window))))
 
 
 def _points_of(points: Points) -> set[Point]:

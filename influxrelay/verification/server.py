@@ -1,22 +1,32 @@
-"""One InfluxDB server that is asked for its contents, a statement at a time."""
+"""One InfluxDB server that is asked for its contents, a statement at a time.
+
+JSON shows all bytes that are not UTF-8 alike, so an answer that has some is asked for again in MessagePack. In the text
+that is read from there each such byte is a surrogate (``surrogateescape``).
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import attrs
+import msgpack
 
 from influxrelay.core.text import shortened
 from influxrelay.verification.connection import Connection, Restarting, Unanswered
 from influxrelay.verification.statements import SHARD_GROUPS, Place, retention_policies
 
+T = TypeVar("T")
+
 _CHUNK = 10_000  # points of one piece of an answer
 _RESTARTING = re.compile("engine is closed|shard is disabled|server closed")
 _ZERO = re.compile(rb"[\[,]-0[\],]")
+_BINARY_ZERO = b"\xcb\x80" + bytes(7)  # the float -0 in MessagePack
+_REPLACED = rb"\ufffd"  # what Go writes for a byte that is not UTF-8; the character itself it does not escape
+_MESSAGEPACK = "application/x-msgpack"
 
 Row = dict[str, object]
 """What an answer has, by column."""
@@ -58,20 +68,20 @@ class Server(Connection):
 
         :raises Unanswered: there is none.
         """
-        return self.post(self._path, _asked(statement), self._all)
+        return self._ask(statement, self._all)
 
     def ask_within(self, statement: str, patience: float, limit: int | None = None) -> list[Series]:
         """Return the answer to a statement if it begins within some seconds; see :meth:`Connection.post`."""
-        return self.post(self._path, _asked(statement), self._all, patience=patience, limit=limit)
+        return self._ask(statement, self._all, patience, limit)
 
     def fetch(self, statement: str, limit: int | None = None) -> bytes:
-        """Return the answer to a statement as it came, whatever it says.
+        """Return the answer to a statement as it came, whatever it says: see :func:`is_json`.
 
         :param limit: of its bytes; None for any.
         :raises TooLarge: it has more.
         :raises Unanswered: there is none.
         """
-        return self.post(self._path, _asked(statement), bytes, limit=limit)
+        return self._ask(statement, bytes, limit=limit)
 
     def databases(self) -> list[str]:
         """Return the names of all databases."""
@@ -85,9 +95,24 @@ class Server(Connection):
         """Return what SHOW SHARD GROUPS says, of some retention policies at least."""
         return list(_rows(self.ask(SHARD_GROUPS)))
 
-    @property
-    def _path(self) -> str:
-        return urlsplit(self.url).path or "/"
+    def _ask(
+        self, statement: str, read: Callable[[bytes], T], patience: float | None = None, limit: int | None = None
+    ) -> T:
+        path = urlsplit(self.url).path or "/"
+        asked = {"q": statement, "epoch": "ns", "chunked": "true", "chunk_size": str(_CHUNK)}
+
+        def read_json(body: bytes) -> tuple[T] | None:
+            return None if _REPLACED in body else (read(body),)
+
+        def read_exactly(body: bytes) -> T:
+            if is_json(body):
+                raise Unanswered(f"{self.name} has text that is not UTF-8, and cannot show it in {_MESSAGEPACK}")
+            return read(body)
+
+        found = self.post(path, asked, read_json, patience=patience, limit=limit)
+        if found is not None:
+            return found[0]
+        return self.post(path, asked, read_exactly, patience=patience, limit=limit, accept=_MESSAGEPACK)
 
     def _all(self, body: bytes) -> list[Series]:
         try:
@@ -97,10 +122,6 @@ class Server(Connection):
             if _RESTARTING.search(str(problem)):
                 raise Restarting(str(problem)) from None
             raise type(problem)(f"{self.name}: {problem}") from None
-
-
-def _asked(statement: str) -> dict[str, str]:
-    return {"q": statement, "epoch": "ns", "chunked": "true", "chunk_size": str(_CHUNK)}
 
 
 def _rows(answer: list[Series]) -> Iterator[Row]:
@@ -114,10 +135,7 @@ def read_series(body: bytes) -> Iterator[Series]:
 
     :raises Unanswered: it ends with an error.
     """
-    for line in body.splitlines():
-        if line.startswith(b"json: ") and b"unsupported value" in line:
-            raise Overflowed(line.decode(errors="replace").strip())
-        document = json.loads(line, parse_int=_integer if _ZERO.search(line) else None) if line.strip() else {}
+    for document in _documents(body) if is_json(body) else _binary_documents(body):
         problem = document.get("error")
         for result in document.get("results", ()):
             problem = problem or result.get("error")
@@ -125,6 +143,37 @@ def read_series(body: bytes) -> Iterator[Series]:
                 yield Series(each.get("name", ""), each.get("tags", {}), each["columns"], each.get("values", []))
         if problem:
             raise Unanswered(shortened(str(problem), 200))
+
+
+def of_measurement(name: str, answer: Iterable[Series]) -> list[Series]:
+    """Return the series of one measurement; others only look as if they had its name (see :class:`Measurement`)."""
+    return [each for each in answer if each.name == name]
+
+
+def is_json(body: bytes) -> bool:
+    """Tell whether an answer is JSON, or MessagePack."""
+    return not body or body[0] < 0x80
+
+
+def _documents(body: bytes) -> Iterator[dict[str, Any]]:
+    for line in body.splitlines():
+        if line.startswith(b"json: ") and b"unsupported value" in line:
+            raise Overflowed(line.decode(errors="replace").strip())
+        if line.strip():
+            yield json.loads(line, parse_int=_integer if _ZERO.search(line) else None)
+
+
+def _binary_documents(body: bytes) -> Iterator[dict[str, Any]]:
+    has_zero = _BINARY_ZERO in body
+    unpacker = msgpack.Unpacker(
+        unicode_errors="surrogateescape", max_buffer_size=0, list_hook=_with_zeros if has_zero else None
+    )
+    unpacker.feed(body)
+    yield from unpacker
+
+
+def _with_zeros(values: list[Any]) -> list[Any]:
+    return [NegativeZero(each) if isinstance(each, float) and str(each) == "-0.0" else each for each in values]
 
 
 def _integer(digits: str) -> float:

@@ -60,7 +60,6 @@ class Outcome:
     large_points: int = 0
     sampled: int = 0
     points: int = 0
-    unreadable: list[Measurement] = attrs.field(factory=list)
 
 
 @attrs.define

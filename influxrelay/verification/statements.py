@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from influxrelay.core.text import is_utf8
 from influxrelay.influxql.timerange import EARLIEST, LATEST
 from influxrelay.influxql.unparsing import quoted
 
@@ -28,8 +29,15 @@ class Measurement(NamedTuple):
 
     @property
     def quoted(self) -> str:
-        """What stands behind FROM."""
-        return ".".join(map(quoted, self))
+        """What stands behind FROM.
+
+        InfluxQL has no word for a byte that is not UTF-8, but a regular expression sees U+FFFD in its place. That finds
+        all measurements whose names look alike then: see :func:`influxrelay.verification.server.of_measurement`.
+        """
+        if is_utf8(self.name):
+            return ".".join(map(quoted, self))
+        pattern = "".join("\\x{FFFD}" if not is_utf8(each) else _in_pattern(each) for each in self.name)
+        return f"{quoted(self.database)}.{quoted(self.policy)}./^{pattern}$/"
 
 
 class Window(NamedTuple):
@@ -47,6 +55,11 @@ class Window(NamedTuple):
     def condition(self) -> str:
         """What stands behind WHERE."""
         return f"time >= {self.since} AND time <= {self.until - 1}"
+
+
+def _in_pattern(character: str) -> str:
+    """Return what stands in a regular expression of InfluxQL for a character itself."""
+    return character if character.isalnum() else f"\\x{{{ord(character):X}}}"
 
 
 EVERYTHING = Window(EARLIEST, LATEST + 1)

@@ -16,7 +16,7 @@ from influxrelay.influxql.parser import parse
 from influxrelay.influxql.unparsing import Writer
 from influxrelay.operations.views import Refused, Request
 from influxrelay.verification.points import Points, read_points
-from influxrelay.verification.server import Server
+from influxrelay.verification.server import Server, of_measurement
 from influxrelay.verification.statements import Measurement, Window
 
 
@@ -137,11 +137,8 @@ def _deleted(missed: Missed, server: Server, measurement: Measurement, window: W
         return {
             tags: {time: {} for time in times if window.since <= time < window.until} for tags, times in points.items()
         }
-    return read_points(
-        server.ask(
-            f"SELECT *::field FROM {measurement.quoted} WHERE ({condition}) AND {window.condition} GROUP BY *"  # noqa: S608 (names are quoted)
-        )
-    )
+    statement = f"SELECT *::field FROM {measurement.quoted} WHERE ({condition}) AND {window.condition} GROUP BY *"  # noqa: S608 (names are quoted)
+    return read_points(of_measurement(measurement.name, server.ask(statement)))
 
 
 def _is_meant(source: Named, name: str) -> bool:

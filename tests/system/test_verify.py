@@ -82,6 +82,32 @@ class PointTests(VerifyCase):
         self.assertRegex(out, r"(?m)^missing +b +db\d+ +autogen +only +1970-01-01T00:00:00.000000005Z .* 2$")
         self.assertRegex(out, r"1 difference: 1 window compared by aggregates, 2 points read\.\n$")
 
+    async def test_not_utf8(self) -> None:
+        """Bytes that are not UTF-8, in names and values, are compared as they are."""
+        self.both_have("n b=true 7")  # or InfluxDB refuses the first names that are not UTF-8
+        odd = 'm\udcff(/,t\udcfe=a\udcff s="x\udcff",f=-0 '
+        self.both_have(
+            f"{odd}1", "m\udcfe(/ f=1 2", "m\ufffd(/ f=1 1", 'n,t=\udcff s="\ufffd\udcff" 1', "n,t=\udcfe b=true 5"
+        )
+        self.assertEqual(await self.differences(), [])
+        other = odd.replace("x\udcff", "x\udcfe")
+        self.write_to((self.a,), f"{odd}3", f"{odd}4", 'n,t=\udcff s="\udcff" 3', 'n,t\udcff=x s="a" 9')
+        self.write_to((self.b,), f"{other}4", 'n,t=\udcff s="\udcfe" 3', 'n,t\udcfe=x s="a" 9', "m\udcfe(/ f=2 1")
+        zero = "1970-01-01T00:00:00.0000000"
+        self.assertEqual(
+            await self.differences(),
+            [
+                ("m\\xfe(/", "missing", "a", f"{zero}01Z", f"{zero}02Z", 1),
+                ("m\\xff(/", "missing", "b", f"{zero}03Z", f"{zero}04Z", 1),
+                ("m\\xff(/", "value", ["a", "b"], f"{zero}04Z", f"{zero}05Z", 1),
+                ("n", "value", ["a", "b"], f"{zero}03Z", f"{zero}04Z", 1),
+                ("n", "missing", "a", f"{zero}09Z", f"{zero}1Z", 1),
+                ("n", "missing", "b", f"{zero}09Z", f"{zero}1Z", 1),
+            ],
+        )
+        code, out, _ = await self.run_command("--measurement", "m\udcff(/")
+        self.assertEqual((code, out.count(" m\\xff(/ ")), (1, 2), out)
+
     async def test_overflow(self) -> None:
         """Values whose sum is beyond a float are compared, too."""
         self.both_have(*(f"m f=1.7e308,g={n} {n}" for n in range(20_000)))
