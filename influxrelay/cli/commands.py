@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from influxrelay.cli import render as show
@@ -261,14 +262,13 @@ def _shards(options: argparse.Namespace) -> Answer:
 
 def _convert(options: argparse.Namespace) -> Answer:
     """Convert a file, and write the new one where that is asked for; an existing one is replaced with --yes only."""
-    from influxrelay.config.conversion import convert  # noqa: PLC0415 (no other command needs it)
+    from influxrelay.config.conversion import convert, save  # noqa: PLC0415 (no other command needs it)
 
     found = convert(options.file or options.config, journal=options.journal)
     answer: Answer = {"changes": list(found.changes), "output": options.output, "text": found.text}
     if options.output:
         try:
-            with open(options.output, "w" if options.yes else "x", encoding="utf-8", newline="") as file:  # noqa: PTH123 (as given)
-                file.write(found.text)
+            save(found.text, Path(options.output), replace=options.yes)
         except FileExistsError:
             raise Refused(f"{options.output} exists already; add --yes to replace it") from None
         except OSError as error:

@@ -63,6 +63,26 @@ def convert(path: str | Path, *, journal: str = "", environment: Mapping[str, st
     return Conversion(converter.text(), tuple(converter.changes))
 
 
+def save(text: str, path: Path, *, replace: bool) -> None:
+    """Write a file whole; where that fails, an existing one stays as it was.
+
+    :param replace: an existing file is replaced; its mode stays, and so does a link to it.
+    :raises OSError:
+    """
+    path = path.resolve()
+    if not replace or not path.is_file():  # a pipe cannot be replaced
+        with path.open("w" if replace else "x", encoding="utf-8", newline="") as file:
+            file.write(text)
+        return
+    new = path.with_name(f"{path.name}.new")
+    try:
+        new.write_text(text, encoding="utf-8", newline="")
+        new.chmod(path.stat().st_mode)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 class _Converter:
     def __init__(self, document: Any, read_config: Callable[[str], Config]) -> None:
         self.changes: list[str] = []

@@ -60,7 +60,7 @@ class Prober:
         try:
             problem = _judge(await backend.ping())
         except BackendFailure as failure:
-            problem = BackendFailure(failure.reason, f"no answer to the ping: {failure.detail}")
+            problem = BackendFailure(failure.reason, f"ping failed: {failure.detail}")
         finally:
             self._under_way.discard(sender)
         is_news = (sender.requests.answered, sender.backend) == (answers, backend)  # else more is known

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import redirect_stderr, redirect_stdout
+from errno import ENOSPC
 from io import StringIO
 from pathlib import Path
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -50,8 +53,25 @@ class ConfigCommandTests(SynchronousTestCase):
         self.assertEqual(new.read_text(), "mine")
         self.assertEqual(self.run_command(FORK, "--output", str(new), "--yes")[0], 0)
         self.assertNotEqual(new.read_text(), "mine")
+        self.assertEqual([each.name for each in new.parent.glob(f"{new.name}*")], [new.name])
         code, _, err = self.run_command(FORK, "--output", "/nowhere/new.toml")
         self.assertEqual((code, err), (2, "influxrelay config: /nowhere/new.toml: No such file or directory\n"))
+
+    def test_interrupted_file(self) -> None:
+        """A file that cannot be written whole leaves the one that it was to replace, and nothing beside it."""
+        new = Path(self.mktemp())
+        new.write_text("mine")
+        new.chmod(0o600)
+        link = new.with_name(f"{new.name}-link")
+        link.symlink_to(new.name)
+        full = OSError(ENOSPC, os.strerror(ENOSPC))
+        with mock.patch.object(Path, "write_text", side_effect=full):
+            code, _, err = self.run_command(FORK, "--output", str(link), "--yes")
+        self.assertEqual((code, err), (2, f"influxrelay config: {link}: No space left on device\n"))
+        self.assertEqual((new.read_text(), [each.name for each in new.parent.glob("*.new")]), ("mine", []))
+        self.assertEqual(self.run_command(FORK, "--output", str(link), "--yes")[0], 0)
+        self.assertIn("[[http]]", new.read_text())
+        self.assertEqual((new.stat().st_mode & 0o777, link.is_symlink()), (0o600, True))
 
     def test_json(self) -> None:
         """For scripts there is one object with the text and the changes."""

@@ -245,7 +245,7 @@ class PingTests(HealthCase):
         await self.until_answered(relay, b"/health/backends/two", 200)
         await backend.stop()
         shown = await self.until_answered(relay, b"/health/backends/two", 503)
-        self.assertRegex(shown["message"], r"^down: refused: no answer to the ping: ")
+        self.assertRegex(shown["message"], r"^down: refused: ping failed: ")
         row = await self.row("two")
         self.assertEqual((row["state"], row["reason"].split(":")[0]), ("trouble", "refused"))
         self.assertEqual((await self.told(relay, b"/health"))[0], 200)
@@ -280,7 +280,7 @@ class PingTests(HealthCase):
         shown = await self.until_answered(relay, b"/health/backends/one", 503)
         while shown["message"] == "not heard of yet":
             shown = await self.until_answered(relay, b"/health/backends/one", 503)
-        self.assertEqual(shown["message"], "down: timeout: no answer to the ping: no complete answer within 0.2 s")
+        self.assertEqual(shown["message"], "down: timeout: ping failed: no complete answer within 0.2 s")
 
     async def test_configured(self) -> None:
         """``health-timeout-ms`` and the ``ping`` endpoint reach the pings."""

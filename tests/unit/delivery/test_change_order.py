@@ -120,7 +120,7 @@ class OrderTests(MemoryCase, ChangingCase):
         self.change()
         self.clock.advance(1000)
         self.assertEqual(self.sent(), ["DELETE"])
-        self.sender.pinged(BackendFailure("timeout", "no answer to the ping"))
+        self.sender.pinged(BackendFailure("timeout", "ping failed"))
         self.assertEqual(self.sent(), [])
         self.drain()
 

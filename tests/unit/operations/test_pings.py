@@ -107,7 +107,7 @@ class PingTests(PingCase):
             )
             self.next_ping()
         self.answer(REFUSED)
-        self.assertEqual(self.sender.why_unavailable(), "down: refused: no answer to the ping: Connection refused")
+        self.assertEqual(self.sender.why_unavailable(), "down: refused: ping failed: Connection refused")
 
     def test_failure_keeps_nothing_back(self) -> None:
         """After a failed ping writes go out as ever, and the first that is taken ends the matter."""
