@@ -2,7 +2,7 @@
 
 The tests of a module are run by one process (``tools.test_worker``), class by class. ``_trial_temp.run`` keeps what the
 processes have printed and logged, and the files that their tests made, until the next run; runs at the same time do not
-meet.
+meet. The reports on failures are kept there longer, until ``make clean``.
 """
 
 from __future__ import annotations
@@ -142,11 +142,18 @@ def make_place() -> Path:
     """Make a directory for this run, and remove those of runs that have ended."""
     PLACE.mkdir(exist_ok=True)
     for each in PLACE.iterdir():
-        if not Path("/proc", each.name).exists():
+        if each.is_dir() and not Path("/proc", each.name).exists():
             shutil.rmtree(each, ignore_errors=True)
     place = PLACE / str(os.getpid())
     place.mkdir()
     return place.absolute()
+
+
+def keep(reports: str) -> Path:
+    """Keep what is said of failures, also when there are other runs, and return the file."""
+    path = PLACE / f"failures-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    path.write_text(reports, encoding="utf-8")
+    return path
 
 
 def report_coverage(place: Path, *, whole: bool) -> bool:
@@ -176,15 +183,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--coverage", action="store_true", help="measure coverage, child processes included")
     options = parser.parse_args(arguments)
 
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each child process compiles what it imports
     place = make_place()
     beside = subprocess.Popen(shlex.split(options.beside))
     found = classes(options.names)
     run = Run(found, place, coverage=options.coverage)
     run.run(options.processes)
-    for name, outcome in run.outcomes.items():
-        if outcome.report:
-            print(f"\n{name}\n{outcome.report}")
-    print()
+    reports = {name: f"\n{name}\n{outcome.report}\n" for name, outcome in run.outcomes.items() if outcome.report}
+    print("".join(reports.values()))
     enough = not options.coverage or report_coverage(place, whole=options.names == EVERYTHING)
     if beside.wait():
         print(f"\n`{options.beside}` has failed, see above")
@@ -194,6 +200,9 @@ def main(arguments: list[str]) -> int:
     passed, failed, skipped = (
         sum(getattr(each, kind) for each in run.outcomes.values()) for kind in ("passed", "failed", "skipped")
     )
+    if failed:
+        kept = keep("".join(report for name, report in reports.items() if run.outcomes[name].failed))
+        print(f"the reports on failures are kept in {kept}")
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 0 if passed and not failed and enough else 1
 

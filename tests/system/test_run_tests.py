@@ -41,14 +41,17 @@ class Fatal(SynchronousTestCase):
 class RunnerTests(SynchronousTestCase):
     """A directory with some tests, run by the runner."""
 
+    def setUp(self) -> None:
+        """Make the directory."""
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir()
+        (self.directory / "sample.py").write_text(dedent(SAMPLE))
+
     def run_tests(self, *names: str) -> tuple[int, str]:
         """Run tests, and return the exit status and what was printed."""
-        directory = Path(self.mktemp())
-        directory.mkdir()
-        (directory / "sample.py").write_text(dedent(SAMPLE))
         environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
         command = [sys.executable, "-m", "tools.run_tests", *names]
-        done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=self.directory, env=environment, capture_output=True, text=True, check=False)
         self.assertEqual(done.stderr, "")
         return done.returncode, done.stdout
 
@@ -70,6 +73,16 @@ class RunnerTests(SynchronousTestCase):
         for expected in ("what should be", "sample.Failing.test_it", "status 3", "these were the last words"):
             self.assertIn(expected, printed)
         self.assertNotIn("something was printed", printed)
+
+    def test_failures_are_kept(self) -> None:
+        """The reports on failures, and no others, are in a file that a later run leaves alone."""
+        _, printed = self.run_tests("sample")
+        *_, where, _ = printed.splitlines()
+        self.assertEqual(self.run_tests("sample.First", "sample.Skipped")[0], 0)
+        kept = (self.directory / where.removeprefix("the reports on failures are kept in ")).read_text()
+        for expected in ("what should be", "sample.Failing.test_it", "status 3", "these were the last words"):
+            self.assertIn(expected, kept)
+        self.assertNotIn("no time", kept)
 
     def test_beside(self) -> None:
         """What is run beside the tests must not fail either."""

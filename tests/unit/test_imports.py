@@ -1,4 +1,4 @@
-"""Who may import what outside the package itself."""
+"""Who may import what outside the package itself, and how long a module may be."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from testing.servers import PROJECT
+
+FOLDERS = ("influxrelay", "testing", "tests", "bench", "tools")
+MOST_LINES = 400
 
 
 def imports(folder: str) -> Iterator[tuple[Path, str]]:
@@ -27,7 +30,7 @@ class ImportTests(SynchronousTestCase):
 
     def test_no_test_is_imported(self) -> None:
         """Nothing imports a module of tests; what several of them need is in ``testing``."""
-        for folder in ("influxrelay", "testing", "tests", "bench", "tools"):
+        for folder in FOLDERS:
             for path, module in imports(folder):
                 self.assertFalse(module.startswith("tests.") and ".test_" in module, f"{path} imports {module}")
 
@@ -41,3 +44,14 @@ class ImportTests(SynchronousTestCase):
         }.items():
             for path, module in imports(folder):
                 self.assertNotIn(module.partition(".")[0], others, f"{path} imports {module}")
+
+
+class LengthTests(SynchronousTestCase):
+    """Modules of all folders."""
+
+    def test_lines(self) -> None:
+        """No module is longer than one can take in."""
+        for folder in FOLDERS:
+            for path in (PROJECT / folder).rglob("*.py"):
+                lines = path.read_text(encoding="utf-8").count("\n")
+                self.assertLessEqual(lines, MOST_LINES, f"{path} has {lines} lines: split it by subject")
