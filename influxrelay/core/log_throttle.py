@@ -37,13 +37,14 @@ class FailureLog:
             self._reason, self._count, self._next_report = reason, 0, SHOWN + 1
         self._count += 1
         self._total += 1
-        fields = {"relay": self._relay, "backend": self._backend, "reason": reason, "detail": detail}
+        why = detail if detail.startswith(reason) else f"{reason}: {detail}"  # an answer begins with its status
+        fields = {"relay": self._relay, "backend": self._backend, "why": why, "reason": reason, "detail": detail}
         if self._count <= SHOWN:
-            self._log.warn("{relay}: backend {backend} failed: {reason}: {detail}", **fields)
+            self._log.warn("{relay}: backend {backend} failed: {why}", **fields)
         elif self._count == self._next_report:
             self._next_report *= 2
             self._log.warn(
-                "{relay}: backend {backend} failed {count} times in a row: {reason}: {detail}",
+                "{relay}: backend {backend} failed {count} times in a row: {why}",
                 count=self._count,
                 **fields,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from socket import gaierror
 from ssl import SSLError
 
@@ -39,5 +40,14 @@ def explain(failure: Failure) -> BackendFailure:
         return error
     for classes, reason in _REASONS:
         if isinstance(error, classes):
-            return BackendFailure(reason, str(error) or type(error).__name__)
+            return BackendFailure(reason, _describe(error))
     return BackendFailure("garbage", f"{type(error).__name__}: {error}")
+
+
+def _describe(error: BaseException) -> str:
+    """Return the system's words where an error has its number, otherwise the error's own."""
+    if (
+        isinstance(error, ConnectError) and isinstance(error.osError, int) and error.osError > 0
+    ):  # else getaddrinfo(3)'s
+        return os.strerror(error.osError)
+    return str(error).rstrip(".") or type(error).__name__

@@ -112,7 +112,7 @@ class TableTests(SynchronousTestCase):
 
     def test_fit(self) -> None:
         """In a terminal of 80 x 24 everything up to the senders can be read, the keys and what is wrong among it."""
-        refused = "down: refused: Connection was refused by other side: 111: Connection refused"
+        refused = "down: refused: Connection refused"
         lag = (503, f"http: {refused}; udp: {refused}")
         facts = but(parts={"influx1": "killed"}, votes={(relay, "influx1"): lag for relay in ("relay1", "relay2")})
         shown = fit([keys(4), *table(facts)], 80, 24)

@@ -58,6 +58,11 @@ class FailureLogTests(SynchronousTestCase):
             ["relay: backend db1 failed: timeout: y"] * 4 + ["relay: backend db1 failed 5 times in a row: timeout: y"],
         )
 
+    def test_status(self) -> None:
+        """The status of an answer is said once."""
+        self.log.failed("404", '404: {"error":"database not found"}')
+        self.assertEqual(self.lines(), ['relay: backend db1 failed: 404: {"error":"database not found"}'])
+
     def test_recovery(self) -> None:
         """The recovery is one line that counts all failures, and then the counting begins anew."""
         for reason in ("refused", "refused", "timeout"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 
@@ -38,6 +39,16 @@ class ReasonTests(SynchronousTestCase):
             self.assertEqual(explained.reason, reason, problem)
             self.assertTrue(explained.detail)
             self.assertIsNone(explained.reply)
+
+    def test_details(self) -> None:
+        """What happened is said once: by the system where it has a number for it."""
+        for problem, detail in (
+            (error.ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "Connection refused"),
+            (error.NoRouteError(errno.EHOSTUNREACH, "No route to host"), "No route to host"),
+            (error.UnknownHostError(-2, "no such name"), "Hostname couldn't be looked up: -2: no such name"),
+            (error.ConnectionDone(), "Connection was closed cleanly"),
+        ):
+            self.assertEqual(explain(Failure(problem)).detail, detail)
 
     def test_unknown(self) -> None:
         """An error that nobody knows is "garbage", with its name."""
