@@ -31,6 +31,7 @@ class StoppedListener:
     name: str
     writer: JournalWriter
     senders: tuple[Sender, ...] = ()
+    group: None = None
     running: bool = False
 
 

@@ -166,7 +166,7 @@ class ResentFate(Fate):
     :ivar outcome: fires with the backend's 2xx or 4xx, and fails with its :class:`BackendFailure`.
     """
 
-    __slots__ = ("outcome",)
+    __slots__ = ("__weakref__", "outcome")
 
     def __init__(self, submitted: float) -> None:
         super().__init__(0, 0.0, submitted, None, None, _expect_nothing)
@@ -174,11 +174,13 @@ class ResentFate(Fate):
 
     def answered(self, backend: str, reply: Reply) -> None:  # noqa: ARG002 (a Fate's)
         """Pass it on."""
-        self.outcome.callback(reply)
+        if not self.outcome.called:
+            self.outcome.callback(reply)
 
     def failed(self, backend: str, problem: BackendFailure) -> None:  # noqa: ARG002 (a Fate's)
         """Pass it on."""
-        self.outcome.errback(problem)
+        if not self.outcome.called:
+            self.outcome.errback(problem)
 
 
 def _expect_nothing(fate: Fate) -> None:

@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable
+from weakref import WeakSet
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -62,6 +63,7 @@ class Sender:
         self.requests = dispatcher.requests
         self.status = BackendStatus(dispatcher.requests, dispatcher.back_off)
         self._gathered: dict[DestinationQueue, None] = {}
+        self._resent: WeakSet[ResentFate] = WeakSet()
         self._look_elsewhere: Callable[[], Elsewhere] = Elsewhere
 
     @property
@@ -176,6 +178,7 @@ class Sender:
                 self.name, BackendFailure("behind", "a change waits for it; send it again when that is executed")
             )
         else:
+            self._resent.add(fate)
             self.submit(write, fate)
         return fate.outcome
 
@@ -319,7 +322,9 @@ class Sender:
         return self._look_elsewhere() if self._dispatcher.stands_by else None
 
     def stand_down(self) -> None:
-        """Forget what waits and tell nobody, and take nothing until :meth:`stand_up`: another process goes on."""
+        """Take nothing until :meth:`stand_up`; another process goes on with all that waits, but for what was resent."""
+        for fate in list(self._resent):
+            fate.failed(self.name, BackendFailure("elsewhere", "another relay is about to deliver to it"))
         self._dispatcher.stand_down()
 
     def stand_up(self, positions: Positions, last_number: int) -> None:
@@ -388,7 +393,7 @@ class Sender:
 
 
 def delivered_elsewhere(elsewhere: Elsewhere) -> str:
-    """Say where something is to be done for a backend to which this process does not deliver."""
+    """Say who delivers to a backend to which this process does not."""
     if not elsewhere.deliverer:
         return "no relay delivers to it at the moment"
-    return f"relay {elsewhere.deliverer} delivers to it; run this there"
+    return f"relay {elsewhere.deliverer} delivers to it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import attrs
@@ -135,5 +135,19 @@ class SharedLog(Journal, Protocol):
     def elsewhere(self, key: Key) -> Elsewhere:
         """Return what is known of a backend to which this relay does not deliver."""
 
+
+class RelayGroup(Protocol):
+    """The relays that share a journal, as their operators see them."""
+
     def pause(self, backend: str, *, paused: bool) -> Deferred[bool]:
         """Pause a backend for the whole group, or let it go on; fires with whether there is such a backend."""
+
+    def ask(self, relay: str, payload: bytes, is_gone: Callable[[], bool]) -> Deferred[bytes]:
+        """Ask another relay; fires with its answer.
+
+        :param is_gone: tells whether that relay is no longer the one to be asked.
+        :raises JournalError: there is no answer; what was asked for may have been done.
+        """
+
+    def answer_by(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """Have what other relays ask done by this, which must not raise."""

@@ -22,6 +22,7 @@ from influxrelay.delivery.standing import Outlook
 from influxrelay.journal.interface import Key, Positions
 from influxrelay.journal.opening import check_disk
 from influxrelay.journal.shared.log import SharedJournal
+from influxrelay.journal.shared_log import RelayGroup
 from influxrelay.journal.worker import in_thread
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.factory import (
@@ -69,6 +70,11 @@ class Relaying(PortService):
         """Return what keeps the journal, if there is one."""
         shared = make_shared_journal(config.journal, self._reactor) if config.journal is not None else None
         return shared or make_writer(config.journal, self._reactor, self._forget)
+
+    @property
+    def group(self) -> RelayGroup | None:
+        """The relays that share the journal; None if there are none."""
+        return self.writer if isinstance(self.writer, SharedJournal) else None
 
     def make_hand_out(self) -> HandOut:
         """Return how a fan-out gives its senders what it accepts."""

@@ -19,7 +19,6 @@ from influxrelay.core.timeouts import within
 from influxrelay.delivery.sender import Sender
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import Contents, Depth
-from influxrelay.journal.shared.log import SharedJournal
 from influxrelay.operations import dead_letters, repair
 from influxrelay.operations.targets import Listener, Progress
 from influxrelay.operations.views import Refused, Request, Row, only
@@ -219,8 +218,8 @@ async def _set_paused(listeners: Sequence[Listener], request: Request, *, paused
     listener, sender = await _find(listeners, request)
     if sender is None or not sender.keeps:
         raise Refused(f"backend {request.backend} has no queue")
-    if isinstance(listener.writer, SharedJournal):  # for all relays, whichever delivers
-        await listener.writer.pause(sender.name, paused=paused)
+    if listener.group is not None:  # for all relays, whichever delivers
+        await listener.group.pause(sender.name, paused=paused)
     elif paused:
         sender.pause()
     else:
@@ -242,6 +241,12 @@ COMMANDS: dict[str, Callable[[Sequence[Listener], Request, Progress], Coroutine[
     "repair missed": repair.missed,
     "repair write": repair.write,
 }
+FOR_OTHER_RELAYS = {
+    "dead-letters send": dead_letters.send,
+    "repair mark": repair.mark,
+    "repair write": repair.write,
+}
+"""What a relay does for another one of its group, which does not deliver to the backend."""
 NEED_A_RELAY = frozenset({"queues pause", "queues resume", "dead-letters replay", "repair mark", "repair write"})
 
 

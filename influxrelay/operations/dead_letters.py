@@ -10,6 +10,7 @@ import attrs
 from influxrelay.core.errors import BackendFailure
 from influxrelay.delivery.responses import excerpt
 from influxrelay.journal.records import DeadLetter
+from influxrelay.operations.forwarding import forward
 from influxrelay.operations.targets import Listener, Progress
 from influxrelay.operations.views import Refused, Request, only, summary, whole
 
@@ -138,6 +139,12 @@ async def _send_again(found: Letter) -> tuple[str, bool]:
         return "the backend is no longer configured", True
     if sender.paused:
         return "the backend is paused", True
+    if sender.elsewhere is not None:
+        try:
+            answer = await forward(found.listener, sender, Request("dead-letters send", "", sender.name, (found.id,)))
+        except Refused as error:
+            return str(error), True
+        return answer["problem"], answer["is_down"]
     try:  # not merged with others, which it could spoil
         reply = await sender.resend(attrs.evolve(found.letter.write, mergeable=False))
     except BackendFailure as failure:
@@ -145,6 +152,13 @@ async def _send_again(found: Letter) -> tuple[str, bool]:
         problem = failure if trouble is None or failure.reply is not None else trouble
         return f"{problem.reason}: {problem.detail.rstrip('.')}", failure.reply is None or trouble is not None
     return ("", False) if reply.status < 300 else (f"refused again: {excerpt(reply)}", False)
+
+
+async def send(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
+    """Send a dead letter again for another relay, which removes it if the backend has taken it."""
+    found = await _one(listeners, request, request.ids[0])
+    problem, is_down = await _send_again(found)
+    return {"problem": problem, "is_down": is_down}
 
 
 async def drop_letters(listeners: Sequence[Listener], request: Request, progress: Progress) -> dict[str, Any]:

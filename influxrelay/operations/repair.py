@@ -12,10 +12,11 @@ from influxrelay.core.errors import BackendFailure
 from influxrelay.core.text import text
 from influxrelay.core.write import CHANGES, Destination, Write
 from influxrelay.delivery.responses import excerpt
-from influxrelay.delivery.sender import Sender, delivered_elsewhere
+from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.statements import scope_of, shown_statement
 from influxrelay.lineprotocol.credentials import canonical
 from influxrelay.operations.dead_letters import each_letter
+from influxrelay.operations.forwarding import forward
 from influxrelay.operations.targets import Listener, Progress
 from influxrelay.operations.views import Refused, Request
 
@@ -35,14 +36,21 @@ def _process() -> str:
 
 
 def _mark(*senders: Sender | None) -> str:
-    """Return what is another text as soon as one of these has executed another change."""
-    changes = (sum(each.change_outcomes.values()) for each in senders if each is not None)
-    return ":".join([_process(), *map(str, changes)])
+    """Return what is another text as soon as one of these has executed another change.
+
+    Of a backend to which another relay delivers it is only known whether a change waits.
+    """
+    known = (each for each in senders if each is not None)
+    changes = (f"{sum(each.change_outcomes.values())}{'+' if each.has_a_change else ''}" for each in known)
+    return ":".join([_process(), *changes])
 
 
 async def mark(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
     """Return the mark that goes with points that are read from now on."""
-    return {"mark": _mark(*_find(listeners, request))}
+    listener, sender, source = _find(listeners, request)
+    if sender.elsewhere is not None:
+        return await forward(listener, sender, request)
+    return {"mark": _mark(sender, source)}
 
 
 async def missed(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
@@ -65,13 +73,13 @@ async def missed(listeners: Sequence[Listener], request: Request, _: Progress) -
     return {"missed": found}
 
 
-def _find(listeners: Sequence[Listener], request: Request) -> tuple[Sender, Sender | None]:
-    """Return the senders to the backend, and to the one that it is copied from."""
-    senders = {each.name: each for listener in listeners for each in listener.senders}
-    sender = senders.get(request.backend)
-    if sender is None:
+def _find(listeners: Sequence[Listener], request: Request) -> tuple[Listener, Sender, Sender | None]:
+    """Return the senders to the backend, with its listener, and to the one that it is copied from."""
+    senders = {each.name: (listener, each) for listener in listeners for each in listener.senders}
+    if request.backend not in senders:
         raise Refused(f"there is no backend {request.backend}; there is: {', '.join(senders)}")
-    return sender, senders.get(request.write.get("source", ""))
+    _, source = senders.get(request.write.get("source", ""), (None, None))
+    return *senders[request.backend], source
 
 
 async def write(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:
@@ -82,9 +90,13 @@ async def write(listeners: Sequence[Listener], request: Request, _: Progress) ->
     source shows that. While a change such as a DELETE waits for the backend, or for the one that the lines are
     from, they could bring back what it removes, and are not taken.
     """
-    sender, source = _find(listeners, request)
+    listener, sender, source = _find(listeners, request)
     if sender.elsewhere is not None:
-        raise Refused(f"backend {sender.name}: {delivered_elsewhere(sender.elsewhere)}")
+        return await forward(listener, sender, request)
+    return await _write_here(sender, source, request)
+
+
+async def _write_here(sender: Sender, source: Sender | None, request: Request) -> dict[str, Any]:
     problem = _why_not(sender, source)
     if problem is not None:
         return problem

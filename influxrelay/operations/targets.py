@@ -7,6 +7,7 @@ from typing import Protocol
 
 from influxrelay.delivery.sender import Sender
 from influxrelay.journal.interface import Journal
+from influxrelay.journal.shared_log import RelayGroup
 
 Progress = Callable[[int, int], None]
 """Is called with how many are done, of how many; raises if nobody waits for the rest."""
@@ -24,6 +25,10 @@ class Listener(Protocol):
     @property
     def writer(self) -> Journal | None:
         """Its journal, if it has one."""
+
+    @property
+    def group(self) -> RelayGroup | None:
+        """The relays that share its journal; None if it shares none."""
 
     @property
     def senders(self) -> Sequence[Sender]:

@@ -35,7 +35,8 @@ from influxrelay.listeners.tcp_protocol import LineServer
 from influxrelay.listeners.transaction import Transaction
 from influxrelay.operations import overview
 from influxrelay.operations.admin_socket import AdminSocket, no_admin_socket
-from influxrelay.operations.commands import run, show_queues
+from influxrelay.operations.commands import FOR_OTHER_RELAYS, run, show_queues
+from influxrelay.operations.forwarding import answer_relays
 from influxrelay.operations.health import Examiner, LocalExaminer
 from influxrelay.operations.metrics import Metrics, serve_metrics
 from influxrelay.operations.resources import serve_health, serve_status
@@ -76,6 +77,7 @@ class RelayService(MultiService):
         for listener in self.listeners:
             listener.setServiceParent(self)
         connect_shards(self.listeners)
+        answer_relays(self.listeners, FOR_OTHER_RELAYS)
         self._verifications = Verifications(lambda: place_of(self.config), reactor, time.time)
         self._metrics = Metrics(lambda: self.listeners, reactor, verifications=self._verifications, path=config.path)
         self.page = StatusPage(self._make_examiner(), self.describe, lambda: self.listeners, reactor)
@@ -306,6 +308,7 @@ class RelayService(MultiService):
         self.config = config
         self.listeners[:] = [after[each.name] for each in config.listeners]
         connect_shards(self.listeners)
+        answer_relays(self.listeners, FOR_OTHER_RELAYS)
         for listener in self.listeners:
             if listener not in before:
                 listener.setServiceParent(self)

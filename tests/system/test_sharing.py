@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from testing.servers import send
 from testing.sharing import DB, LEASE, Sharing, SharingRelay, Writers, wait_for
+from testing.terminal import INFLUXRELAY
 
 BACKENDS = {"b1", "b2"}
 
@@ -181,6 +183,33 @@ class SharingTests(SharingCase):
             self.assertEqual(
                 [(each["reason"], each["writes"]) for each in lost["drops"]], [("operator", writers.count)]
             )
+
+    def test_operator_elsewhere(self) -> None:
+        """What goes through a backend's queue an operator may ask of either relay: replaying and repairing."""
+        deliverer, other = self.roles()
+        self.assertEqual(other.write("n v=1i 1", consistency="all")[0], 204)
+        self.assertEqual(other.write('n v="text" 2', consistency="any")[0], 204)
+        wait_for(lambda: len(other.run("dead-letters list")["dead_letters"]) == 2, what="a dead letter of each server")
+        replayed = other.run("dead-letters replay", all=True)
+        self.assertEqual((replayed["replayed"], len(replayed["failed"])), ([], 2))
+        for each in replayed["failed"]:
+            self.assertRegex(each["reason"], "^refused again: .*field type conflict")
+        send("POST", f"{other.url}/query?db={DB}", b"q=DROP+MEASUREMENT+n")
+        self.assertEqual(len(other.run("dead-letters replay", all=True)["replayed"]), 2)
+        self.assertEqual(deliverer.run("dead-letters list")["dead_letters"], [])
+        for each in self.group.backends:
+            self.assertEqual([row[1] for row in each.rows("SELECT v FROM n", DB)], ["text"])
+        lines = "\n".join(f"m,p=own,t={'x' * 60} v={number}i {number}" for number in range(20_000))
+        send("POST", f"{self.group.backends[1].url}/write?db={DB}", lines.encode())
+        done = subprocess.run(
+            [*INFLUXRELAY, "repair", "b1", "--config", other.config, "--database", DB],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual((done.returncode, "20000 points" in done.stdout), (0, True), done)
+        one, two = self.group.rows()
+        self.assertEqual((one, len(one)), (two, 20_000))
 
     def states(self, relay: SharingRelay) -> dict[str, str]:
         """Return the states of the backends, as a relay tells them."""

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from influxrelay.core.errors import BackendFailure, JournalError
 from influxrelay.core.histogram import Histogram
+from influxrelay.core.timeouts import within as _within
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.journal.interface import Key, Positions, Receipt
 from influxrelay.journal.records import Contents, DeadLetter, Depth, Drop, JournalLimits, Record
@@ -30,6 +31,7 @@ from influxrelay.journal.shared.letters import Letters
 from influxrelay.journal.shared.operator import Operator
 from influxrelay.journal.shared.reader import Reader
 from influxrelay.journal.shared.relay_messages import RelayMessages
+from influxrelay.journal.shared.relay_requests import RelayRequests
 from influxrelay.journal.shared.tail import Tail
 from influxrelay.journal.shared_log import Elsewhere, Follower
 
@@ -118,6 +120,8 @@ class SharedJournal:
             on_kept=partial(self._follower.decided, kept=True),
             is_alone=lambda: self._group.is_alone,
         )
+        self._requests = RelayRequests(reactor, engine, relay)
+        self.ask, self.answer_by = self._requests.ask, self._requests.answer_by
         self._operator = Operator(
             self._group, self._index, letters=self._letters, counter=self._counter, reader=self._reader, tail=self._tail
         )
@@ -137,6 +141,7 @@ class SharedJournal:
         state = await self._engine.log.state()  # nothing that follows fails: all of this may be tried again until here
         self._house.begin = state.first_seq
         await self._messages.open()
+        await self._requests.open()
         await self._group.open()
         self._house.start(self._group, self._committer)
         await self._tail.open(state.first_seq - 1)
@@ -147,17 +152,16 @@ class SharedJournal:
 
     def stop(self, within: float = math.inf) -> Deferred[None]:
         """Finish what has been given, write the positions down, give the leases back, and leave."""
-        stopped: Deferred[None] = Deferred()
-        timer = self._reactor.callLater(within, stopped.callback, None) if within < math.inf else None
+        return Deferred.fromCoroutine(self._end(within))
 
-        def done(_: None) -> None:
-            if timer is not None and timer.active():
-                timer.cancel()
-            if not stopped.called:
-                stopped.callback(None)
-
-        Deferred.fromCoroutine(self._stop()).addErrback(self._not_stopped).addCallback(done)
-        return stopped.addCallback(self._leave)
+    async def _end(self, seconds: float) -> None:
+        stopped = Deferred.fromCoroutine(self._stop()).addErrback(self._not_stopped)
+        await (_within(seconds, stopped, self._reactor) if seconds < math.inf else stopped)
+        self._is_open = False
+        self._committer.give_up(JournalError(f"{self.place}: the relay is stopping"))
+        for part in (self._tail, self._letters, self._messages, self._requests):
+            part.close()
+        await self._engine.close().addErrback(self._not_stopped)
 
     async def _stop(self) -> None:
         self._house.close()
@@ -168,14 +172,6 @@ class SharedJournal:
     def _not_stopped(self, failure: Failure) -> None:
         if not failure.check(JournalError):
             self._log.failure("the journal at {place}", failure, place=self.place)
-
-    def _leave(self, _: None) -> Deferred[None]:
-        self._is_open = False
-        self._committer.give_up(JournalError(f"{self.place}: the relay is stopping"))
-        self._tail.close()
-        self._letters.close()
-        self._messages.close()
-        return self._engine.close().addErrback(self._not_stopped)
 
     # -- trouble
 

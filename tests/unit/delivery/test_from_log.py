@@ -321,7 +321,18 @@ class FromLogTests(SynchronousTestCase):
         self.group.paused.add("b1")
         self.assertEqual((sender.state, sender.paused), ("paused", True))
         problem = self.failureResultOf(sender.resend(write(b"a v=1 1")), BackendFailure).value
-        self.assertEqual((problem.reason, problem.detail), ("elsewhere", "relay one delivers to it; run this there"))
+        self.assertEqual((problem.reason, problem.detail), ("elsewhere", "relay one delivers to it"))
+
+    def test_resent(self) -> None:
+        """Who has sent a write once more is told if another relay delivers before it is answered."""
+        for answers in (False, True):
+            resent = self.one.senders["b1"].resend(write(b"a v=1 1"))
+            self.group.move("b1", "two")
+            problem = self.failureResultOf(resent, BackendFailure).value
+            self.assertEqual((problem.reason, problem.detail), ("elsewhere", "another relay is about to deliver to it"))
+            if answers:
+                self.answer("b1")
+            self.group.move("b1", "one")
 
     def test_stop(self) -> None:
         """A relay that stops finishes what is in flight, sends nothing more, and tells nobody of what waits."""
