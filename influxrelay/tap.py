@@ -17,7 +17,12 @@ from influxrelay.config.settings import Config, HTTPListenerConfig, HTTPOutputCo
 from influxrelay.core.errors import ConfigError
 from influxrelay.core.text import count, iso
 from influxrelay.lineprotocol.query_string import without
-from influxrelay.service.process_limits import collect_less_garbage, keep_less_memory, raise_file_limit
+from influxrelay.service.process_limits import (
+    collect_garbage_less_often,
+    keep_less_memory,
+    keep_what_exists,
+    raise_file_limit,
+)
 from influxrelay.service.systemd import Notifier
 from influxrelay.transport.reactor import install_reactor
 from influxrelay.transport.sockets import Sockets, systemd_sockets
@@ -51,6 +56,7 @@ class Options(usage.Options):
 
         Exits with one line and a non-zero code where it cannot be used: twistd would print the usage and exit with 0.
         """
+        collect_garbage_less_often()  # now, for most of the program is still to be imported
         install_reactor()
         if self["config"] is None:
             sys.exit("influxrelay: --config FILE is required")
@@ -159,7 +165,7 @@ def makeService(options: Options) -> IService:
         sys.exit(f"influxrelay: {error}")
     _reload_on_hangup(service.hang_up, reactor)
     raise_file_limit()
-    collect_less_garbage()
+    keep_what_exists()
     keep_less_memory()
     return service
 

@@ -41,15 +41,18 @@ def share_files(files: int, to_backends: int, wanted: Sequence[int]) -> list[int
     return list(wanted) if total <= room else [max(1, each * room // total) for each in wanted]
 
 
-def collect_less_garbage() -> None:
-    """Let the garbage collector leave alone what exists now, and run less often.
+def collect_garbage_less_often() -> None:
+    """Let the garbage collector run less often; nearly all objects of a request are freed without it."""
+    gc.set_threshold(*_THRESHOLDS)
 
-    A full collection delays every client by the time that it takes. Nearly all objects of a request are freed without
-    it, as soon as the request is answered; what exists at the start stays until the end.
+
+def keep_what_exists() -> None:
+    """Let the garbage collector leave alone what exists now: what exists at the start stays until the end.
+
+    A full collection delays every client by the time that it takes.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_THRESHOLDS)
 
 
 def keep_less_memory() -> None:
