@@ -19,8 +19,9 @@ from testing.servers import PROJECT
 
 LIMIT = 120.0  # seconds; only what hangs takes as long, also on a busy machine
 _START = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 fcntl.ioctl(2, termios.TIOCSCTTY, 0)  # Ctrl-C there is a signal here
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell lets what it starts in the background, like the tests, ignore it
 os.execvp(sys.argv[1], sys.argv[1:])
 """
 INFLUXRELAY = (sys.executable, "-c", "import sys; from influxrelay.cli import main; sys.exit(main())")

@@ -15,7 +15,12 @@ from testing.scripted import until
 from testing.servers import Influxd
 from testing.verify_case import VerifyCase
 
-PROGRAM = "import sys; from influxrelay.cli import main; sys.exit(main())"
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets tests in the background ignore it
+from influxrelay.cli import main
+sys.exit(main())
+"""
 
 
 class ResumedTests(VerifyCase):
