@@ -84,7 +84,7 @@ class VerifyCase(InfluxDBTestCase):
         code, out, err = await self.run_command("--json", *arguments)
         found = json.loads(out)
         self.assertEqual((code, found["equal"]), (1, False) if found["differences"] else (0, True), err)
-        self.assertEqual(set(found), {"equal", "compared", "differences"})
+        self.assertEqual(set(found), {"equal", "compared", "differences", "not_compared"})
         self.assertEqual(set(found["compared"]), {"windows", "points"})
         shown = []
         for each in found["differences"]:

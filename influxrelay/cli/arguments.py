@@ -97,6 +97,7 @@ def make_parser() -> Parser:
         share="100%",
         user="",
         password_file="",
+        token_file="",
         state_directory="",
         restart=False,
         source="",
@@ -201,7 +202,7 @@ def _add_dead_letters(parser: Parser) -> None:
 def _add_verify(parser: Parser) -> None:
     verify = parser.add_command(
         "verify",
-        "compare what the InfluxDB 1.x backends of a listener contain.",
+        "compare what the backends of a listener contain.",
         "verify --database telegraf --since 2026-12-01T00:00:00Z",
         codes="0 no difference found; 1 the backends differ; 2 not done, and standard error has the reason.",
     )
@@ -251,6 +252,7 @@ def _add_selection(parser: Parser) -> None:
         ),
         ("--user", "NAME", "for backends whose output has no credentials"),
         ("--password-file", "FILE", "a file with the password of --user"),
+        ("--token-file", "FILE", "a file with a token to read from InfluxDB 2.x, if those of the outputs only write"),
     ):
         parser.add_argument(name, metavar=what, help=words)
     _add_listener(parser, "the listener, if there are several; a shard is NAME/SHARD")

@@ -186,7 +186,7 @@ def _verify(options: argparse.Namespace) -> Answer:
             work(done, total, f"{shown}, {count(len(found.differences), 'difference')}")
 
         answer = verify(load(options.config), wanted, client.ask, progress, lambda words: _tell(options, [words]))
-    _tell(options, [f"{answer.listener}: {each}" for each in answer.notes])
+    _tell(options, [f"{answer.listener}: {each}" for each in (*answer.not_compared, *answer.notes)])
     return answer.show()
 
 
@@ -213,7 +213,7 @@ def _repair(options: argparse.Namespace) -> Answer:
             work(done, total, f"{int(done)} of {count(total, 'window')}, {count(copied, 'point')} copied")
 
         answer = repair(load(options.config), wanted, order, relay, progress)
-    _tell(options, [f"{answer.listener}: {each}" for each in answer.notes])
+    _tell(options, [f"{answer.listener}: {each}" for each in (*answer.not_compared, *answer.notes)])
     return answer.show()
 
 
@@ -234,6 +234,7 @@ def _wanted(options: argparse.Namespace) -> Wanted:
         share=float(share[1]) / 100,
         user=options.user,
         password_file=options.password_file,
+        token_file=options.token_file,
         state_directory=options.state_directory,
         restart=options.restart,
     )

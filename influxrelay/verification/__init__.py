@@ -1,1 +1,1 @@
-"""What ``influxrelay verify`` does: compare the contents of InfluxDB 1.x servers."""
+"""What ``influxrelay verify`` does: compare the contents of servers."""

@@ -17,7 +17,7 @@ from influxrelay.verification.schema import (
     Schema,
     compare_schemas,
     read_fields,
-    read_schema,
+    read_schemas,
 )
 from influxrelay.verification.server import Server
 from influxrelay.verification.setting import Mender, Outcome, Setting
@@ -69,13 +69,13 @@ class Comparison:
         :raises NothingToCompare: no server has it.
         """
         wanted = self.selection
-        found = at_once(self.servers, lambda each: read_schema(each, self.now, wanted.database, wanted.policy))
-        schemas = {each.name: schema for each, schema in found}
+        schemas = read_schemas(self.servers, self.now, wanted.database, wanted.policy)
         places = sorted(set().union(*(each.places for each in schemas.values())))
         if (wanted.database or wanted.policy) and not places:
             what = ".".join(filter(None, (wanted.database, wanted.policy)))
             raise NothingToCompare(f"no backend has {what}")
         self.outcome.differences += compare_schemas(schemas)
+        self.outcome.not_compared += (why for each in schemas.values() for why in each.unmapped.values())
         fields = {place: self._fields(place, schemas) for place in places}
         measurements = [
             Measurement(*place, name)
@@ -95,6 +95,8 @@ class Comparison:
                 windows = shard_windows(groups, wanted.bounds)
                 types = {name: each.get(measurement.name, {}) for name, each in fields[place].items()}
                 work.append((MeasurementComparison(setting, servers, measurement, types), windows))
+        if self.outcome.not_compared and not work and not self.outcome.differences:
+            raise NothingToCompare("; ".join(self.outcome.not_compared))
         self._compare(work)
         return self.outcome
 

@@ -26,6 +26,10 @@ class Unanswered(InfluxRelayError):
     """A server does not answer, or not with a result; ``str()`` is one line for the operator."""
 
 
+class NotFound(Unanswered):
+    """A server has not what was asked for, or not what could tell."""
+
+
 class TooSlow(Unanswered):
     """A server has not answered in the time that it was given."""
 
@@ -158,7 +162,8 @@ class Connection:
         """Raise for an answer with another status than 200."""
         if status >= http.client.INTERNAL_SERVER_ERROR:
             raise Restarting(f"it answered {status}: {problem(text)}")
-        raise Unanswered(f"{self.name} answered {status}: {problem(text)}")
+        kind = NotFound if status == http.client.NOT_FOUND else Unanswered
+        raise kind(f"{self.name} answered {status}: {problem(text)}")
 
     def _connect(self) -> http.client.HTTPConnection:
         parts = urlsplit(self.url)

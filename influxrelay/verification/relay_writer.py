@@ -12,7 +12,7 @@ from influxrelay.operations import repair as outcomes
 from influxrelay.operations.views import Refused, Request
 from influxrelay.verification.command import Ask
 from influxrelay.verification.repair import Outdated
-from influxrelay.verification.statements import Measurement
+from influxrelay.verification.statements import Measurement, Place
 
 TRIES = 120  # of a statement or a write, a second apart: a server or the relay may be restarting
 
@@ -37,6 +37,7 @@ class Relay:
 class RelayWriter:
     """Writes what is from one backend to another, and waits for a while if the relay or the backend cannot take it.
 
+    :ivar written_as: see :meth:`Server.written_as`.
     :ivar share: of the time that the backend may be kept busy.
     """
 
@@ -45,6 +46,7 @@ class RelayWriter:
     backend: str
     source: str
     authorization: str = attrs.field(repr=False)
+    written_as: Callable[[Place], Place]
     share: float = 1.0
 
     def mark(self) -> str:
@@ -60,13 +62,14 @@ class RelayWriter:
 
     def write(self, measurement: Measurement, lines: Sequence[str], mark: str, *, last: bool) -> str:
         """Write lines; return why the backend has refused some of them, empty if it has taken all."""
+        database, policy = self.written_as((measurement.database, measurement.policy))
         request = Request(
             "repair write",
             self.listener,
             self.backend,
             write={
-                "database": measurement.database,
-                "retention_policy": measurement.policy,
+                "database": database,
+                "retention_policy": policy,
                 "lines": "\n".join(lines),
                 "source": self.source,
                 "await_source": "yes" if last else "",

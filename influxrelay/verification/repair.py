@@ -367,10 +367,10 @@ def create_missing(source: Schema, target: Schema) -> dict[Place, str]:
     created: dict[Place, str] = {}
     for database, policies in sorted(source.policies.items()):
         having = target.policies.get(database)
-        default = next((name for name, row in policies.items() if row["default"]), "") if having is None else ""
+        default = next((name for name, row in policies.items() if row.get("default")), "") if having is None else ""
         if having is None:
             created[database, default] = statements.create_database(database, default, policies.get(default))
         for name, row in sorted(policies.items()):
-            if name not in (having or {}) and (database, name) not in created:
+            if row and name not in (having or {}) and (database, name) not in created:  # else it is not mapped
                 created[database, name] = statements.create_policy(database, name, row)
     return created

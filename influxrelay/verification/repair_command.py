@@ -14,23 +14,14 @@ from influxrelay.config.settings import Config, HTTPOutputConfig
 from influxrelay.core.text import count
 from influxrelay.listeners.factory import make_filter
 from influxrelay.operations.views import Refused, Request
-from influxrelay.verification.command import (
-    Queues,
-    Wanted,
-    authorization,
-    bounds_of,
-    find_listener,
-    find_outputs,
-    make_server,
-    not_looked_at,
-    queued_since,
-)
+from influxrelay.verification.backends import authorization, find_listener, find_outputs, make_server
+from influxrelay.verification.command import Queues, Wanted, bounds_of, not_looked_at, queued_since
 from influxrelay.verification.comparison import Comparison, NothingToCompare, Selection
 from influxrelay.verification.differences import Difference
 from influxrelay.verification.points import MISSING
 from influxrelay.verification.relay_writer import TRIES, Relay, RelayWriter
 from influxrelay.verification.repair import Crew, Mending, Uncopied, create_missing
-from influxrelay.verification.schema import read_schema
+from influxrelay.verification.schema import read_schemas
 from influxrelay.verification.setting import Outcome
 from influxrelay.verification.statements import Window
 from influxrelay.verification.tombstones import Tombstones, deleted_by, read_missed
@@ -59,6 +50,7 @@ class Answer:
     """What the command says.
 
     :ivar created: databases and retention policies, with a point between them.
+    :ivar not_compared: what could not be looked at or created, and why.
     :ivar differences: that are left, or, of a dry run, found.
     :ivar surplus: how many points of the backend its sources lack.
     :ivar forgotten: whether the backend's losses are no longer counted.
@@ -74,6 +66,7 @@ class Answer:
     overwritten: int = 0
     differing: int = 0
     uncopied: list[Uncopied] = attrs.field(factory=list)
+    not_compared: list[str] = attrs.field(factory=list)
     differences: list[Difference] = attrs.field(factory=list)
     surplus: int = 0
     forgotten: bool = False
@@ -83,7 +76,7 @@ class Answer:
     def complete(self) -> bool:
         """Whether the backend has all that it lacked."""
         lacked = self.dry_run and (self.created or self.copied or self.overwritten)
-        return not self.uncopied and not lacked
+        return not self.uncopied and not self.not_compared and not lacked
 
     def show(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
@@ -98,6 +91,7 @@ class Answer:
             "overwritten": self.overwritten,
             "differing": self.differing,
             "not_copied": [each.show() for each in self.uncopied],
+            "not_compared": self.not_compared,
             "differences": [each.show() for each in self.differences],
             "losses_forgotten": self.forgotten,
         }
@@ -117,11 +111,12 @@ def repair(
     """
     gc.set_threshold(100_000)  # points are many small objects, none of which needs to be looked for
     listener = find_listener(config, wanted.listener, order.backend)
-    outputs, notes = find_outputs(listener)
+    found = find_outputs(listener)
+    outputs, notes = found.influxdb, [*found.not_compared, *found.notes]
     by_name = {each.name: each for each in outputs}
     for name in filter(None, (order.backend, order.source)):
         if name not in by_name:
-            raise Refused("; ".join([f"{name} is no InfluxDB 1.x backend of {listener.name}", *notes]))
+            raise Refused("; ".join([f"{name} is no backend of {listener.name} that can be repaired", *notes]))
     if order.overwrite and not order.source and len(outputs) > 2:
         raise Refused("several backends may have other values; name the one that is right with --from")
     rows = _rows(relay.queues, listener.name, order)
@@ -143,16 +138,17 @@ def repair(
             return answer
     elif bounds.length <= 0:
         raise Refused("; ".join(["there is no time left to compare", *answer.notes]))
-    password = wanted.password()
-    target = attrs.evolve(make_server(by_name[order.backend], wanted, password), tries=TRIES, sleep=relay.sleep)
-    credentials = authorization(by_name[order.backend], wanted, password)
+    credentials = wanted.credentials()
+    patient = {"share": wanted.share, "tries": TRIES, "sleep": relay.sleep}
+    target = make_server(by_name[order.backend], credentials, **patient)
+    header = authorization(by_name[order.backend], credentials)
     tombstones = read_missed(relay.ask_any, listener.name)
     for each in sources:
-        source = attrs.evolve(make_server(each, wanted, password), tries=TRIES, sleep=relay.sleep)
+        source = make_server(each, credentials, **patient)
         mending = Mending(
             source,
             target,
-            RelayWriter(relay, listener.name, order.backend, source.name, credentials, wanted.share),
+            RelayWriter(relay, listener.name, order.backend, source.name, header, target.written_as, wanted.share),
             order.overwrite,
             order.dry_run,
             make_filter(by_name[order.backend]),
@@ -202,6 +198,7 @@ def _copy(
             each.points for each in outcome.differences if each.kind == MISSING and each.backends == (source.name,)
         )
         answer.notes += not_looked_at(outcome)
+        answer.not_compared += (each for each in outcome.not_compared if each not in answer.not_compared)
     answer.notes += crew.notes()
     for each in crew.members:
         answer.copied += each.copied
@@ -212,13 +209,16 @@ def _copy(
 
 def _create(mending: Mending, wanted: Wanted, answer: Answer) -> None:
     """Create the databases and retention policies that are missing."""
-    now = time.time_ns()
-    having = [read_schema(each, now, wanted.database, wanted.policy) for each in (mending.source, mending.target)]
+    servers = mending.source, mending.target
+    having = list(read_schemas(servers, time.time_ns(), wanted.database, wanted.policy).values())
     for place, statement in create_missing(*having).items():
         if missed := mending.tombstones.drops(*place):
             answer.notes.append(
                 f"{'.'.join(filter(None, place))} not created: {deleted_by(mending.source.name, missed)}"
             )
+            continue
+        if message := mending.target.why_not_created(place):
+            answer.not_compared.append(f"{'.'.join(filter(None, place))} not created: {message}")
             continue
         if not mending.dry_run:
             mending.target.ask(statement)

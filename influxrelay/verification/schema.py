@@ -9,7 +9,7 @@ import attrs
 from influxrelay.verification.connection import at_once
 from influxrelay.verification.differences import Difference
 from influxrelay.verification.points import SCHEMA
-from influxrelay.verification.server import Series, Server
+from influxrelay.verification.server import Row, Series, Server
 from influxrelay.verification.statements import Measurement, Place, Window, explained_field
 from influxrelay.verification.windows import read_time
 
@@ -30,15 +30,25 @@ class Schema:
 
     :ivar policies: of each database, what SHOW RETENTION POLICIES says of each.
     :ivar groups: where the shard groups of each retention policy begin and end.
+    :ivar unmapped: why retention policies that it has cannot be asked for.
     """
 
-    policies: Mapping[str, Mapping[str, Mapping[str, object]]]
-    groups: dict[Place, list[Window]]
+    policies: dict[str, dict[str, Row]]
+    groups: dict[Place, list[Window]] = attrs.field(factory=dict)
+    unmapped: dict[Place, str] = attrs.field(factory=dict)
 
     @property
     def places(self) -> set[Place]:
-        """All retention policies."""
-        return {(database, policy) for database, policies in self.policies.items() for policy in policies}
+        """All retention policies that can be asked for."""
+        having = {(database, policy) for database, policies in self.policies.items() for policy in policies}
+        return having - self.unmapped.keys()
+
+    def find_unmapped(self, server: Server, places: Iterable[Place]) -> None:
+        """Find out which of the retention policies that it lacks are only not mapped."""
+        for database, policy in set(places) - self.places:
+            if message := server.unmapped((database, policy)):
+                self.policies.setdefault(database, {})[policy] = {}
+                self.unmapped[database, policy] = message
 
 
 def read_schema(server: Server, now: int, database: str = "", policy: str = "") -> Schema:
@@ -47,12 +57,12 @@ def read_schema(server: Server, now: int, database: str = "", policy: str = "") 
     :param now: nanoseconds since 1970: each server deletes expired shard groups when it likes, so they are left out.
     :param database: only this one, and ``policy``: only those of this name; empty for all.
     """
-    policies = {}
+    policies: dict[str, dict[str, Row]] = {}
     for name in server.databases():
         if name != INTERNAL and database in ("", name):
             rows = server.retention_policies(name)
             policies[name] = {str(row["name"]): row for row in rows if policy in ("", row["name"])}
-    schema = Schema(policies, {})
+    schema = Schema(policies)
     for row in server.shard_groups(schema.places):
         ends, expires = read_time(str(row["end_time"])), read_time(str(row["expiry_time"]))
         if ends < expires <= now:  # both times are the same if it never expires
@@ -60,6 +70,15 @@ def read_schema(server: Server, now: int, database: str = "", policy: str = "") 
         window = Window(read_time(str(row["start_time"])), ends)
         schema.groups.setdefault((str(row["database"]), str(row["retention_policy"])), []).append(window)
     return schema
+
+
+def read_schemas(servers: Sequence[Server], now: int, database: str, policy: str) -> dict[str, Schema]:
+    """Return the schemas of several servers by name; see :func:`read_schema`."""
+    read = at_once(servers, lambda each: read_schema(each, now, database, policy))
+    everything = set().union(*(schema.places for _, schema in read))
+    for server, schema in read:
+        schema.find_unmapped(server, everything)
+    return {server.name: schema for server, schema in read}
 
 
 def compare_schemas(schemas: Mapping[str, Schema]) -> list[Difference]:
@@ -75,18 +94,18 @@ def compare_schemas(schemas: Mapping[str, Schema]) -> list[Difference]:
             for name in sorted(name for name, policies in having.items() if policy not in policies):
                 message = "it has no such retention policy"
                 found.append(Difference(database, policy, backends=(name,), kind=SCHEMA, message=message))
-            settings = {name: policies[policy] for name, policies in having.items() if policy in policies}
+            settings = {name: policies[policy] for name, policies in having.items() if policies.get(policy)}
             found += _compare_policies(database, policy, settings)
     return found
 
 
 def _compare_policies(database: str, policy: str, settings: Mapping[str, Mapping[str, object]]) -> Iterator[Difference]:
-    (first, values), *others = settings.items()
+    (first, values), *others = settings.items() or [("", {})]
     for name, other in others:
         wrong = [
-            f"{words} {_shown(values.get(key))} and {_shown(other.get(key))}"
+            f"{words} {_shown(values[key])} and {_shown(other[key])}"
             for key, words in _COMPARED.items()
-            if values.get(key) != other.get(key)
+            if key in values and key in other and values[key] != other[key]
         ]
         if wrong:
             yield Difference(database, policy, backends=(first, name), kind=SCHEMA, message=", ".join(wrong))

@@ -95,6 +95,18 @@ class Server(Connection):
         """Return what SHOW SHARD GROUPS says, of some retention policies at least."""
         return list(_rows(self.ask(SHARD_GROUPS)))
 
+    def unmapped(self, place: Place) -> str:  # noqa: ARG002 (another generation needs both)
+        """Say why a retention policy that is not among these cannot be asked for; empty if it is not there."""
+        return ""
+
+    def why_not_created(self, place: Place) -> str:  # noqa: ARG002 (another generation needs both)
+        """Say why no statement creates a database or a retention policy; empty if one does."""
+        return ""
+
+    def written_as(self, place: Place) -> Place:
+        """Return what a write names that is for a retention policy."""
+        return place
+
     def _ask(
         self, statement: str, read: Callable[[bytes], T], patience: float | None = None, limit: int | None = None
     ) -> T:

@@ -52,6 +52,7 @@ class Outcome:
     :ivar windows: that were compared by aggregates, and ``large``: those of them that were not read in full, of which
         ``sampled`` of ``large_points`` points were read.
     :ivar points: that were compared one by one.
+    :ivar not_compared: what could not be compared, and why.
     """
 
     differences: list[Difference] = attrs.field(factory=list)
@@ -60,6 +61,7 @@ class Outcome:
     large_points: int = 0
     sampled: int = 0
     points: int = 0
+    not_compared: list[str] = attrs.field(factory=list)
 
 
 @attrs.define

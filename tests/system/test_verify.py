@@ -220,10 +220,10 @@ class TroubleTests(VerifyCase):
     async def test_other_servers(self) -> None:
         """Of backends that are not asked for their points it is said why."""
         self.both_have("m f=1 1")
-        other = 'name = "two"\napi = "v2"\norg = "o"\ntoken = "t"\nlocation = "http://127.0.0.1:1/api/v2/write"'
+        other = 'name = "three"\napi = "v3"\ntoken = "t"\nlocation = "http://127.0.0.1:1/api/v3/write_lp"'
         code, _, err = await self.run_command(config=self.configuration(other))
         self.assertEqual(code, 0, err)
-        self.assertIn("main: two is InfluxDB 2.x, and cannot be compared", err)
+        self.assertIn("main: three is InfluxDB 3.x, and cannot be compared", err)
 
     async def test_queued(self) -> None:
         """Points since the oldest queued write are left out, and that is said, unless --until is given."""
