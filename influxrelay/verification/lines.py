@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 from influxrelay.lineprotocol.splitting import split_lines
+from influxrelay.verification.points import tags_of
+from influxrelay.verification.server import Series
 
 _KINDS = {"integer": "i", "unsigned": "u"}
+_FORMATS = {"integer": "}i", "unsigned": "}u", "float": "!r}", "boolean": "}"}
 _LOOSE_NEWLINE = re.compile(r"(?<!\\)(?:\\\\)*\n")  # ends a line: no backslash takes it along
 _SKIPPED = ("#", "\t", "\0")  # a comment, and blanks, where a line or its fields begin
 _MEASUREMENT = re.compile(r"[, ]")
@@ -41,6 +44,26 @@ def point_line(series: str, fields: Mapping[str, Any], kinds: Mapping[str, str],
             return ""
         written.append(begin + shown)
     return f"{series} {','.join(written)} {time}" if series and written else ""
+
+
+def series_lines(measurement: str, series: Series, kinds: Mapping[str, str]) -> Iterator[str]:
+    """Yield the line of each point of a series, empty for one that cannot be written.
+
+    :param series: with numbers of the types that they have on the server.
+    :param kinds: of all fields.
+    """
+    begin = series_line(measurement, tags_of(series))
+    names = series.columns[1:]
+    show = None
+    if begin and all(kinds[name] in _FORMATS and _field(name) for name in names):
+        fields = (f"{_braced(_field(name))}{{{n}{_FORMATS[kinds[name]]}" for n, name in enumerate(names, 1))
+        show = f"{_braced(begin)} {','.join(fields)} {{0}}".format
+    for row in series.values:
+        if show is None or None in row:
+            values = zip(names, row[1:], strict=True)
+            yield point_line(begin, {name: value for name, value in values if value is not None}, kinds, row[0])
+        else:
+            yield show(*row)
 
 
 def are_lines(lines: list[str]) -> bool:
@@ -75,3 +98,8 @@ def _is_writable(name: str) -> bool:
 
 def _escaped(found: re.Match[str]) -> str:
     return f"\\{found[0]}"
+
+
+def _braced(text: str) -> str:
+    """Return text as it stands in a format."""
+    return text.replace("{", "{{").replace("}", "}}")

@@ -42,11 +42,10 @@ class Run(NamedTuple):
 
 
 def read_points(answer: Sequence[Series]) -> Points:
-    """Return the points of an answer; an empty tag is none."""
+    """Return the points of an answer."""
     found: Points = {}
     for series in answer:
-        tags = tuple(sorted((name, value) for name, value in series.tags.items() if value))
-        points = found.setdefault(tags, {})
+        points = found.setdefault(tags_of(series), {})
         columns = series.columns
         for row in series.values:
             fields = dict(zip(columns, row, strict=True))
@@ -56,6 +55,11 @@ def read_points(answer: Sequence[Series]) -> Points:
             if known is not fields:
                 known.update(fields)
     return found
+
+
+def tags_of(series: Series) -> Tags:
+    """Return the tags of a series; an empty tag is none."""
+    return tuple(sorted((name, value) for name, value in series.tags.items() if value))
 
 
 def differing(servers: Mapping[str, Points]) -> set[tuple[Tags, int, Flaw]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -13,13 +13,14 @@ from influxrelay.core.text import iso_nanoseconds, printable
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.verification import statements
 from influxrelay.verification.connection import at_once
-from influxrelay.verification.lines import are_lines, point_line, series_line
+from influxrelay.verification.lines import are_lines, point_line, series_line, series_lines
 from influxrelay.verification.points import Points, Tags, read_points
 from influxrelay.verification.schema import Schema, read_type
 from influxrelay.verification.server import Server, is_json, of_measurement
 from influxrelay.verification.setting import Found, Types
 from influxrelay.verification.statements import Measurement, Place, Window
 from influxrelay.verification.tombstones import Tombstones
+from influxrelay.verification.write_counts import WriteCounts
 
 BATCH = 256 * 1024  # characters that are written at a time
 _UNWRITABLE = "line protocol cannot say it exactly"
@@ -97,6 +98,10 @@ class Mending:
     overwritten: int = 0
     differing: int = 0
     uncopied: list[Uncopied] = attrs.field(factory=list)
+    _counts: WriteCounts = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._counts = WriteCounts(self.source)
 
     def mark(self) -> str:
         """Return what goes with points that are read from now on."""
@@ -112,18 +117,45 @@ class Mending:
         :param types: those that each field has on the source.
         :param found: what the source and the target have; None where the target has nothing.
         """
+        is_written = False
         while True:
-            if found is None:
-                mark = self.mark()
-                found = Found(_points(self.source, measurement, window), Points(), mark)
             try:
-                self._mend(measurement, window, types, found)
+                if found is None:
+                    found = self._copy_whole(measurement, window, types)
+                    is_written = found is not None and not self.dry_run
+                if found is not None:
+                    self._mend(measurement, window, types, found, is_written=is_written)
             except Outdated:
-                found = self._read_both(measurement, window)
+                found, is_written = self._read_both(measurement, window), False
             else:
                 return
 
-    def _mend(self, measurement: Measurement, window: Window, types: Types, found: Found) -> None:
+    def _copy_whole(self, measurement: Measurement, window: Window, types: Types) -> Found | None:
+        """Copy a window of which the target has nothing.
+
+        :return: None if the target has everything now; else what the source had, to be looked at once more.
+        """
+        mark, before = self.mark(), self._counts.read(measurement, window)
+        answer = self.source.ask_packed(statements.points(measurement, window))
+        is_plain = self.filter is None and not self.tombstones.missed
+        if self.dry_run or not is_plain:
+            return Found(_points(self.source, measurement, window), Points(), mark)
+        kinds: dict[str, str] = {}
+        self._find_kinds(kinds, measurement, window, types, {name for each in answer for name in each.columns[1:]})
+        lines = (line for each in answer for line in series_lines(measurement.name, each, kinds))
+        is_whole = True
+        def written():
+            nonlocal is_whole
+            for line in lines:
+                if line: yield line
+                else: is_whole = False
+        message = self._write(measurement, written(), mark)
+        if is_whole and not message and before is not None and self._counts.read(measurement, window) == before:
+            self.copied += sum(len(each.values) for each in answer)
+            return None
+        return Found(read_points(answer), Points(), mark)
+
+    def _mend(self, measurement: Measurement, window: Window, types: Types, found: Found, *, is_written: bool) -> None:
         ours: Replaceable = {}
         kinds: dict[str, str] = {}
         message = ""
@@ -131,8 +163,10 @@ class Mending:
         overwritten = differing if self.overwrite else set()
         copied = [lacking]
         while lacking and not self.dry_run:
-            self._find_kinds(kinds, measurement, window, types, lacking)
-            message = self._copy(measurement, lacking, kinds, found.mark) or message
+            if not is_written:
+                self._find_kinds(kinds, measurement, window, types, _names_of(lacking))
+                message = self._write(measurement, _lines(measurement, lacking, kinds), found.mark) or message
+            is_written = False
             if self._are_same(measurement, window):
                 lacking = {}
                 break
@@ -192,21 +226,19 @@ class Mending:
         return not series or all(self.filter.judge([series.encode("utf-8", "surrogateescape")]))
 
     def _find_kinds(
-        self, kinds: dict[str, str], measurement: Measurement, window: Window, types: Types, lacking: Points
+        self, kinds: dict[str, str], measurement: Measurement, window: Window, types: Types, names: Set[str]
     ) -> None:
         """Find out what the numbers are: JSON shows the float 1 as the integer 1."""
-        for name in {
-            name for points in lacking.values() for fields in points.values() for name in fields
-        } - kinds.keys():
+        for name in names - kinds.keys():
             if len(known := types.get(name, set())) == 1:
                 (kinds[name],) = known
             else:
                 kinds[name] = read_type(self.source.ask(statements.explained_field(measurement, window, name)))
 
-    def _copy(self, measurement: Measurement, lacking: Points, kinds: Mapping[str, str], mark: str) -> str:
+    def _write(self, measurement: Measurement, every: Iterator[str], mark: str) -> str:
         message = ""
         waiting: list[str] = []
-        for batch in _batches(_lines(measurement, lacking, kinds)):
+        for batch in _batches(every):
             for lines in [batch] if are_lines(batch) else [[line] for line in batch]:
                 if waiting:
                     message = self.writer.write(measurement, waiting, mark, last=False) or message
@@ -330,6 +362,10 @@ class Crew:
 
 def _points(server: Server, measurement: Measurement, window: Window) -> Points:
     return read_points(of_measurement(measurement.name, server.ask(statements.points(measurement, window))))
+
+
+def _names_of(points: Points) -> set[str]:
+    return {name for times in points.values() for fields in times.values() for name in fields}
 
 
 def _points_of(points: Points) -> set[Point]:

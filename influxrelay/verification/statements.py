@@ -15,6 +15,7 @@ from influxrelay.influxql.unparsing import quoted
 AGGREGATES = ("count", "sum", "min", "max", "first", "last")
 COUNT = ("count",)
 SHARD_GROUPS = "SHOW SHARD GROUPS"
+WRITE_COUNTS = "SHOW SHARDS; SHOW STATS FOR 'shard'; SHOW DIAGNOSTICS FOR 'system'"
 
 Place = tuple[str, str]
 """A database and a retention policy."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from influxrelay.verification.points import Tags
+from influxrelay.verification.points import Tags, tags_of
 from influxrelay.verification.server import Series
 from influxrelay.verification.statements import EVERYTHING, Window
 
@@ -77,7 +77,7 @@ def read_series_aggregates(answer: Sequence[Series]) -> dict[Tags, Aggregates]:
     """Return the aggregates of each series that has points; an empty tag is none."""
     found: dict[Tags, Aggregates] = {}
     for series in answer:
-        tags = tuple(sorted((name, value) for name, value in series.tags.items() if value))
+        tags = tags_of(series)
         for row in series.values:
             found[tags] = {name: value for name, value in zip(series.columns, row, strict=True) if value is not None}
             found[tags].pop("time")
