@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence, Set
-from queue import SimpleQueue
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -12,7 +11,7 @@ import attrs
 from influxrelay.core.text import iso_nanoseconds, printable
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.verification import statements
-from influxrelay.verification.connection import at_once
+from influxrelay.verification.connection import TooLarge, at_once
 from influxrelay.verification.lines import are_lines, point_line, series_line, series_lines
 from influxrelay.verification.points import Points, Tags, read_points
 from influxrelay.verification.schema import Schema, read_type
@@ -20,9 +19,11 @@ from influxrelay.verification.server import Server, is_json, of_measurement
 from influxrelay.verification.setting import Found, Types
 from influxrelay.verification.statements import Measurement, Place, Window
 from influxrelay.verification.tombstones import Tombstones
+from influxrelay.verification.windows import halves
 from influxrelay.verification.write_counts import WriteCounts
 
 BATCH = 256 * 1024  # characters that are written at a time
+_BYTES = 32 * 1024 * 1024  # of an answer with points that are written
 _UNWRITABLE = "line protocol cannot say it exactly"
 
 Point = tuple[Tags, int]
@@ -117,45 +118,49 @@ class Mending:
         :param types: those that each field has on the source.
         :param found: what the source and the target have; None where the target has nothing.
         """
-        is_written = False
+        said: str | None = None
         while True:
             try:
                 if found is None:
-                    found = self._copy_whole(measurement, window, types)
-                    is_written = found is not None and not self.dry_run
+                    found, said = self._copy_all(measurement, window, types)
                 if found is not None:
-                    self._mend(measurement, window, types, found, is_written=is_written)
+                    self._mend(measurement, window, types, found, said)
             except Outdated:
-                found, is_written = self._read_both(measurement, window), False
+                found, said = self._read_both(measurement, window), None
+            except TooLarge:
+                for half in halves(window)[::-1]:
+                    self.mend(measurement, half, types)
+                return
             else:
                 return
 
-    def _copy_whole(self, measurement: Measurement, window: Window, types: Types) -> Found | None:
-        """Copy a window of which the target has nothing.
+    def _copy_all(self, measurement: Measurement, window: Window, types: Types) -> tuple[Found | None, str | None]:
+        """Copy a window of which the target has nothing, if nothing has to be left out.
 
-        :return: None if the target has everything now; else what the source had, to be looked at once more.
+        If nothing was written to the source since before it was read, nothing has to be read back.
+
+        :return: None if the target has everything now, else what the source had; and what the target has said when that
+            was written, None if it was not.
         """
-        mark, before = self.mark(), self._counts.read(measurement, window)
-        answer = self.source.ask_packed(statements.points(measurement, window))
-        is_plain = self.filter is None and not self.tombstones.missed
-        if self.dry_run or not is_plain:
-            return Found(_points(self.source, measurement, window), Points(), mark)
+        mark = self.mark()
+        missed = any(each.concerns(measurement) for each in self.tombstones.missed)
+        if self.dry_run or self.filter is not None or missed:
+            return Found(_points(self.source, measurement, window), Points(), mark), None
+        counted = self._counts.read(measurement, window)
+        statement = statements.points(measurement, window)
+        limit = _BYTES if window.length > 1 else sys.maxsize
+        answer = of_measurement(measurement.name, self.source.ask_binary(statement, limit))
         kinds: dict[str, str] = {}
         self._find_kinds(kinds, measurement, window, types, {name for each in answer for name in each.columns[1:]})
-        lines = (line for each in answer for line in series_lines(measurement.name, each, kinds))
-        is_whole = True
-        def written():
-            nonlocal is_whole
-            for line in lines:
-                if line: yield line
-                else: is_whole = False
-        message = self._write(measurement, written(), mark)
-        if is_whole and not message and before is not None and self._counts.read(measurement, window) == before:
-            self.copied += sum(len(each.values) for each in answer)
-            return None
-        return Found(read_points(answer), Points(), mark)
+        points = sum(len(each.values) for each in answer)
+        lines = [line for each in answer for line in series_lines(measurement.name, each, kinds) if line]
+        message = self._write(measurement, iter(lines), mark)
+        if not message and len(lines) == points and counted == (self._counts.read(measurement, window) or ()):
+            self.copied += points
+            return None, ""
+        return Found(read_points(answer), Points(), mark), message
 
-    def _mend(self, measurement: Measurement, window: Window, types: Types, found: Found, *, is_written: bool) -> None:
+    def _mend(self, measurement: Measurement, window: Window, types: Types, found: Found, said: str | None) -> None:
         ours: Replaceable = {}
         kinds: dict[str, str] = {}
         message = ""
@@ -163,10 +168,11 @@ class Mending:
         overwritten = differing if self.overwrite else set()
         copied = [lacking]
         while lacking and not self.dry_run:
-            if not is_written:
+            if said is None:
                 self._find_kinds(kinds, measurement, window, types, _names_of(lacking))
                 message = self._write(measurement, _lines(measurement, lacking, kinds), found.mark) or message
-            is_written = False
+            else:
+                message, said = said, None
             if self._are_same(measurement, window):
                 lacking = {}
                 break
@@ -190,6 +196,7 @@ class Mending:
         self.overwritten += len(overwritten - left)
         self.differing += 0 if self.overwrite else len(differing)
         if left:
+            self._find_kinds(kinds, measurement, window, types, _names_of(lacking))
             self._note(measurement, lacking, kinds, message)
 
     def _lacking(
@@ -226,10 +233,10 @@ class Mending:
         return not series or all(self.filter.judge([series.encode("utf-8", "surrogateescape")]))
 
     def _find_kinds(
-        self, kinds: dict[str, str], measurement: Measurement, window: Window, types: Types, names: Set[str]
+        self, kinds: dict[str, str], measurement: Measurement, window: Window, types: Types, names: Iterable[str]
     ) -> None:
         """Find out what the numbers are: JSON shows the float 1 as the integer 1."""
-        for name in names - kinds.keys():
+        for name in set(names) - kinds.keys():
             if len(known := types.get(name, set())) == 1:
                 (kinds[name],) = known
             else:
@@ -272,94 +279,6 @@ class Mending:
                 self.uncopied.append(Uncopied(measurement, min(times), max(times) + 1, len(times), words))
 
 
-@attrs.define
-class Crew:
-    """Mends several windows at a time.
-
-    :param lead: on whose connections it is found out what is to be mended.
-    :param members: each with connections of its own; a single one mends while it is waited for.
-    """
-
-    lead: Mending
-    members: Sequence[Mending]
-    _idle: SimpleQueue[Mending] = attrs.field(factory=SimpleQueue, init=False)
-    _problems: list[BaseException] = attrs.field(factory=list, init=False)
-
-    @classmethod
-    def of(cls, lead: Mending, size: int) -> Crew:
-        """Return a crew of so many, all of whom do the same."""
-        members = [
-            attrs.evolve(
-                lead,
-                source=attrs.evolve(lead.source),
-                target=attrs.evolve(lead.target),
-                tombstones=Tombstones(lead.tombstones.missed),
-                uncopied=[],
-            )
-            for _ in range(size)
-        ]
-        return cls(lead, members)
-
-    def __attrs_post_init__(self) -> None:
-        for each in self.members:
-            self._idle.put(each)
-
-    def mark(self) -> str:
-        """Return what goes with points that are read from now on."""
-        return self.lead.mark()
-
-    def mend(self, measurement: Measurement, window: Window, types: Types, found: Found | None = None) -> None:
-        """Have a window mended as soon as somebody has the time.
-
-        :raises InfluxRelayError: one of them could not be.
-        """
-        if len(self.members) == 1:
-            self.members[0].mend(measurement, window, types, found)
-            return
-        member = self._idle.get()
-        if self._problems:
-            self._idle.put(member)
-            raise self._problems[0]
-
-        def work() -> None:
-            try:
-                member.mend(measurement, window, types, found)
-            except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
-                self._problems.append(error)
-            finally:
-                self._idle.put(member)
-
-        threading.Thread(target=work, daemon=True).start()
-
-    def finish(self) -> None:
-        """Wait for all of them.
-
-        :raises InfluxRelayError: one of them could not be mended.
-        """
-        for each in [self._idle.get() for _ in self.members]:
-            self._idle.put(each)
-        if self._problems:
-            raise self._problems[0]
-
-    def notes(self) -> Iterator[str]:
-        """Yield what was not copied because it is deleted."""
-        held = Tombstones()
-        for each in self.members:
-            held.held.update(each.tombstones.held)
-        return held.notes(self.lead.source.name)
-
-    @property
-    def copied(self) -> int:
-        """How many points were copied."""
-        return sum(each.copied for each in self.members)
-
-    def close(self) -> None:
-        """Close the connections."""
-        for each in (self.lead, *self.members):
-            each.source.close()
-            each.target.close()
-
-
 def _points(server: Server, measurement: Measurement, window: Window) -> Points:
     return read_points(of_measurement(measurement.name, server.ask(statements.points(measurement, window))))
 
@@ -373,7 +292,10 @@ def _points_of(points: Points) -> set[Point]:
 
 
 def _differ(one: Any, other: Any) -> bool:
-    return bool(one != other) or isinstance(one, bool) is not isinstance(other, bool)
+    if one == other:
+        return isinstance(one, bool) is not isinstance(other, bool)
+    is_shown_as_integer = {type(one), type(other)} == {int, float}  # JSON has not all digits of a large float
+    return not (is_shown_as_integer and float(one) == float(other))
 
 
 def _lines(measurement: Measurement, points: Points, kinds: Mapping[str, str]) -> Iterator[str]:

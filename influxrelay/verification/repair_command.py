@@ -17,16 +17,17 @@ from influxrelay.operations.views import Refused, Request
 from influxrelay.verification.backends import authorization, find_listener, find_outputs, make_server
 from influxrelay.verification.command import Queues, Wanted, bounds_of, not_looked_at, queued_since
 from influxrelay.verification.comparison import Comparison, NothingToCompare, Selection
+from influxrelay.verification.crew import Crew
 from influxrelay.verification.differences import Difference
 from influxrelay.verification.points import MISSING
 from influxrelay.verification.relay_writer import TRIES, Relay, RelayWriter
-from influxrelay.verification.repair import Crew, Mending, Uncopied, create_missing
+from influxrelay.verification.repair import Mending, Uncopied, create_missing
 from influxrelay.verification.schema import read_schemas
 from influxrelay.verification.setting import Outcome
 from influxrelay.verification.statements import Window
 from influxrelay.verification.tombstones import Tombstones, deleted_by, read_missed
 
-CREW = 3  # windows that are copied at a time: one is read, one is written, one is read again
+CREW = 2  # windows that are copied at a time: one is read while another is written
 _MARGIN = 60 * 10**9  # nanoseconds beside what was lost: clocks differ, and clients take their time
 
 

@@ -74,6 +74,20 @@ class Server(Connection):
         """Return the answer to a statement if it begins within some seconds; see :meth:`Connection.post`."""
         return self._ask(statement, self._all, patience, limit)
 
+    def ask_binary(self, statement: str, limit: int) -> list[Series]:
+        """Return the answer to a statement; where the server knows MessagePack, that is less work than :meth:`ask`.
+
+        :param limit: of its bytes.
+        :raises TooLarge: it has more.
+        :raises Unanswered: there is none.
+        """
+
+        def read(body: bytes) -> list[Series] | None:
+            return None if is_json(body) else self._all(body)
+
+        found = self.post(self._path, _asked(statement), read, limit=limit, accept=_MESSAGEPACK)
+        return self._ask(statement, self._all, limit=limit) if found is None else found
+
     def fetch(self, statement: str, limit: int | None = None) -> bytes:
         """Return the answer to a statement as it came, whatever it says: see :func:`is_json`.
 
@@ -110,8 +124,7 @@ class Server(Connection):
     def _ask(
         self, statement: str, read: Callable[[bytes], T], patience: float | None = None, limit: int | None = None
     ) -> T:
-        path = urlsplit(self.url).path or "/"
-        asked = {"q": statement, "epoch": "ns", "chunked": "true", "chunk_size": str(_CHUNK)}
+        path, asked = self._path, _asked(statement)
 
         def read_json(body: bytes) -> tuple[T] | None:
             return None if _REPLACED in body else (read(body),)
@@ -126,6 +139,10 @@ class Server(Connection):
             return found[0]
         return self.post(path, asked, read_exactly, patience=patience, limit=limit, accept=_MESSAGEPACK)
 
+    @property
+    def _path(self) -> str:
+        return urlsplit(self.url).path or "/"
+
     def _all(self, body: bytes) -> list[Series]:
         try:
             return list(read_series(body))
@@ -134,6 +151,10 @@ class Server(Connection):
             if _RESTARTING.search(str(problem)):
                 raise Restarting(str(problem)) from None
             raise type(problem)(f"{self.name}: {problem}") from None
+
+
+def _asked(statement: str) -> dict[str, str]:
+    return {"q": statement, "epoch": "ns", "chunked": "true", "chunk_size": str(_CHUNK)}
 
 
 def _rows(answer: list[Series]) -> Iterator[Row]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import attrs
 
-from influxrelay.verification.server import Series, Server, Unanswered
+from influxrelay.verification.connection import Unanswered
+from influxrelay.verification.server import Series, Server
 from influxrelay.verification.statements import WRITE_COUNTS, Measurement, Window
 from influxrelay.verification.windows import read_time
 

@@ -12,9 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.transport.tls import ClientTLS
 from influxrelay.verification.connection import Unanswered
+from influxrelay.verification.crew import Crew
 from influxrelay.verification.lines import are_lines, point_line, series_line
 from influxrelay.verification.points import read_points
-from influxrelay.verification.repair import Crew, Mending, Outdated, create_missing
+from influxrelay.verification.repair import Mending, Outdated, create_missing
 from influxrelay.verification.schema import Schema
 from influxrelay.verification.server import NegativeZero, Series, Server
 from influxrelay.verification.setting import Found
