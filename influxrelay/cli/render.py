@@ -11,6 +11,7 @@ from influxrelay.core.text import age, count, shortened, size
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # all but the newline: a terminal would obey them
 _BEGINNING = "the beginning"
 _WORDS = 60  # characters of a backend's words in a list
+_NAME = 100  # characters of a measurement's name in a table
 
 
 def safe(words: str) -> str:
@@ -213,7 +214,7 @@ def _differences(differences: Sequence[dict[str, Any]]) -> list[str]:
             each["backend"] if "backend" in each else ", ".join(each["backends"]),
             each["database"],
             each["retention_policy"] or "-",
-            each["measurement"] or "-",
+            shortened(each["measurement"], _NAME) or "-",
             each["since"] or "-",
             each["until"] or "-",
             str(each["points"] or "-"),

@@ -11,13 +11,8 @@ def text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
-def is_utf8(words: str) -> bool:
-    """Tell whether a text has no bytes that are not UTF-8, which stand in it as surrogates."""
-    return words.isascii() or not any("\udc80" <= each <= "\udcff" for each in words)
-
-
 def printable(words: str) -> str:
-    r"""Return a text with its bytes that are not UTF-8 as ``\xff``."""
+    r"""Return a text with its bytes that are not UTF-8, which stand in it as surrogates, as ``\xff``."""
     return text(words.encode("utf-8", "surrogateescape"))
 
 

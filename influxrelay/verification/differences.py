@@ -9,7 +9,7 @@ import attrs
 
 from influxrelay.core.text import iso_nanoseconds, printable
 from influxrelay.verification.points import SCHEMA, Run, joined
-from influxrelay.verification.statements import Measurement, Window
+from influxrelay.verification.statements import Measurement
 
 
 @attrs.frozen(kw_only=True)
@@ -57,20 +57,26 @@ class Ledger:
 
     _runs: list[tuple[int, Run]] = attrs.field(factory=list)
     _piece: int = 0
+    _is_sample: bool = False
     _told: tuple[int, int] = (0, 0)  # the number of runs, and of pieces
 
     def add(self, runs: list[Run]) -> None:
         """Take what differs in the next piece."""
         self._piece += 1
-        self._runs += [(self._piece, run) for run in runs]
+        self._runs += [(self._piece, run) for run in runs if not (self._is_sample and self._is_known(run))]
 
     def skip(self) -> None:
         """Take note that there are points between the last piece and the next one."""
         self._piece += 1
 
-    def touches(self, window: Window) -> bool:
-        """Say whether something differs in a window."""
-        return any(run.since < window.until and window.since < run.until for _, run in self._runs)
+    def sample(self) -> None:
+        """Take pieces from anywhere from now on: what is known already will be in some of them, too."""
+        self._is_sample = True
+
+    def _is_known(self, run: Run) -> bool:
+        return any(
+            known.flaw == run.flaw and known.since < run.until and run.since < known.until for _, known in self._runs
+        )
 
     def news(self) -> tuple[int, list[tuple[int, Run]]]:
         """Return how many pieces there were since the last time, and what differs in them."""

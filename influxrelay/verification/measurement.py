@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 
-from influxrelay.core.text import is_utf8
 from influxrelay.verification import statements
 from influxrelay.verification.connection import TooLarge, TooSlow, at_once
 from influxrelay.verification.differences import Ledger
@@ -122,11 +121,11 @@ class MeasurementComparison:
         outcome.differences += self._ledger.differences(self.measurement)
 
     def _read_some(self) -> None:
+        self._ledger.sample()
         for window, points in self._large:
-            if not self._ledger.touches(window):  # or what is known already would be found again
-                for _ in range(-(-points // (PIECE * SAMPLED))):
-                    self._ledger.skip()
-                    self._read(self._piece_of(window, points))
+            for _ in range(-(-points // (PIECE * SAMPLED))):
+                self._ledger.skip()
+                self._read(self._piece_of(window, points))
 
     def _remember(self, window: Window | None, before: tuple[int, int], large: int | None = None) -> None:
         """Remember what was found in a window, or in the sample.
@@ -190,8 +189,8 @@ class MeasurementComparison:
         wrong = sorted(tags for tags in points if not are_equal([each.get(tags, {}) for each in found]))
         names = {name for answer in asked for series in answer for name in series.tags}
         differing_points = sum(points[tags] for tags in wrong)
-        is_sayable = all(is_utf8(f"{name}{each}") for tags in wrong for name, each in tags)
-        if self.setting.mender is None and len(wrong) <= FEW and differing_points <= _FEW_POINTS and is_sayable:
+        can_be_asked = all(statements.is_sayable(f"{name}{each}") for tags in wrong for name, each in tags)
+        if self.setting.mender is None and len(wrong) <= FEW and differing_points <= _FEW_POINTS and can_be_asked:
             if wrong:
                 series = [{**dict.fromkeys(sorted(names), ""), **dict(tags)} for tags in wrong]
                 self._read_series(window, series)

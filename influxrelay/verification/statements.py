@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from influxrelay.core.text import is_utf8
 from influxrelay.influxql.timerange import EARLIEST, LATEST
 from influxrelay.influxql.unparsing import quoted
 
@@ -32,13 +31,13 @@ class Measurement(NamedTuple):
     def quoted(self) -> str:
         """What stands behind FROM.
 
-        InfluxQL has no word for a byte that is not UTF-8, but a regular expression sees U+FFFD in its place. That finds
-        all measurements whose names look alike then: see :func:`influxrelay.verification.server.of_measurement`.
+        Some names that begin with ``_`` are InfluxDB's own, and it takes them only in a regular expression. The same
+        holds for a carriage return, and for a byte that is not UTF-8. An expression sees U+FFFD in the place of such a
+        byte, and finds all names that look alike then: see :func:`influxrelay.verification.server.of_measurement`.
         """
-        if is_utf8(self.name):
+        if is_sayable(self.name) and not self.name.startswith("_"):
             return ".".join(map(quoted, self))
-        pattern = "".join("\\x{FFFD}" if not is_utf8(each) else _in_pattern(each) for each in self.name)
-        return f"{quoted(self.database)}.{quoted(self.policy)}./^{pattern}$/"
+        return f"{quoted(self.database)}.{quoted(self.policy)}.{_pattern(self.name)}"
 
 
 class Window(NamedTuple):
@@ -58,9 +57,15 @@ class Window(NamedTuple):
         return f"time >= {self.since} AND time <= {self.until - 1}"
 
 
-def _in_pattern(character: str) -> str:
-    """Return what stands in a regular expression of InfluxQL for a character itself."""
-    return character if character.isalnum() else f"\\x{{{ord(character):X}}}"
+def is_sayable(name: str) -> bool:
+    """Say whether InfluxQL can have a name, or a string, in quotes."""
+    return name.isprintable()
+
+
+def _pattern(name: str) -> str:
+    """Return a regular expression of InfluxQL for a name, however odd."""
+    numbers = (0xFFFD if "\udc80" <= each <= "\udcff" else ord(each) for each in name)
+    return "/^" + "".join(f"\\x{{{number:X}}}" for number in numbers) + "$/"
 
 
 EVERYTHING = Window(EARLIEST, LATEST + 1)
@@ -95,7 +100,8 @@ def points(measurement: Measurement, window: Window) -> str:
 
 def explained_field(measurement: Measurement, window: Window, field: str) -> str:
     """Return what asks for the type that a field has in a window: its plan names it."""
-    return f"EXPLAIN SELECT {quoted(field)}::field FROM {measurement.quoted} WHERE {window.condition}"  # noqa: S608 (names are quoted)
+    name = f"{quoted(field)}::field" if is_sayable(field) else _pattern(field)
+    return f"EXPLAIN SELECT {name} FROM {measurement.quoted} WHERE {window.condition}"  # noqa: S608 (names are quoted)
 
 
 def field_keys(database: str, policy: str) -> str:

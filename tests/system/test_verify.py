@@ -152,6 +152,11 @@ class PointTests(VerifyCase):
             err, r"1 window of more than 10000 points had equal aggregates; of their 40000 points [1-9]\d+ were read"
         )
         self.assertRegex(out, r" 1 window compared by aggregates, [1-9]\d+ points read")
+        self.write_to((self.a,), f"m,h=x f=1 {T}")
+        code, out, err = await self.run_command()
+        self.assertRegex(out, r"\n1 difference: ")
+        self.assertEqual(code, 1)
+        self.assertRegex(err, r" of their 40000 points [1-9]\d+ were read")
 
 
 class SchemaTests(VerifyCase):

@@ -73,10 +73,10 @@ class StatementTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """Names are quoted, whatever is in them, and both ends of time are within what is asked for."""
-        odd = Measurement('d"b', "r'p", "a.b\\c\nd")
+        odd = Measurement('d"b', "r'p", "a.b\\c d")
         self.assertEqual(
             statements.points(odd, EVERYTHING),
-            'SELECT *::field FROM "d\\"b"."r\'p"."a.b\\\\c\\nd" WHERE time >= -9223372036854775806'
+            'SELECT *::field FROM "d\\"b"."r\'p"."a.b\\\\c d" WHERE time >= -9223372036854775806'
             " AND time <= 9223372036854775806 GROUP BY *",
         )
         self.assertEqual(
