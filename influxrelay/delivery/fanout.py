@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import repeat
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from influxrelay.core.replies import TAKEN, json_error
 from influxrelay.core.write import LINES, REMOTE_WRITE, STATEMENT, Reply, Write
+from influxrelay.delivery.fate import Waiter
 from influxrelay.delivery.hand_out import HandOut, Parts
 from influxrelay.delivery.parts import Division, divide_write_slowly
 from influxrelay.delivery.sender import Sender
@@ -18,6 +21,7 @@ from influxrelay.lineprotocol.scanner import Steps, run
 
 AT_ONCE = 512 * 1024  # bytes of a body that are read and submitted in one go
 _AT_ONCE_FILTERED = 4096  # the same where names may take some microseconds for each of them
+_ONLY_1 = "it is a matter of InfluxDB 1.x"
 _KINDS = {LINES: "line protocol", REMOTE_WRITE: "Prometheus' remote writes", STATEMENT: "statements"}
 
 
@@ -46,7 +50,7 @@ class FanOut:
     ) -> None:
         self.lines_unwanted = 0
         self.hand_out = hand_out
-        self._backed_up: deque[tuple[Write, Parts, str, Deferred[Reply]]] = deque()
+        self._backed_up: deque[tuple[Write, Parts, str, Waiter]] = deque()
         self._is_submitting = False
         self.reconfigure(name, senders, consistency=consistency, refuse_unjournaled=refuse_unjournaled)
 
@@ -65,7 +69,13 @@ class FanOut:
     # -- for each write
 
     def submit(self, write: Write, consistency: str = "", division: Division | None = None) -> Deferred[Reply]:
-        """Send a write to every backend, and fire with the answer for the client. Never fails.
+        """Do as :meth:`submit_for`, and fire with the answer. Never fails."""
+        answer: Deferred[Reply] = Deferred()
+        self.submit_for(answer, write, consistency, division)
+        return answer
+
+    def submit_for(self, waiter: Waiter, write: Write, consistency: str = "", division: Division | None = None) -> None:
+        """Send a write to every backend, and give the answer for the client to who waits for it.
 
         With ``one`` that is the first 2xx or 4xx, at once. When all have failed it is one of their 5xx, else one of
         408, 425 and 429, else 503. Each backend gets the write, whoever was first. One whose filter leaves
@@ -77,32 +87,36 @@ class FanOut:
         kind = write.destination.kind
         takers = self._takers[kind]
         if not takers:
-            return succeed(json_error(400, f"no backend of {self.name} takes {_KINDS[kind]}"))
-        parts: Parts = [(sender, write) for sender in takers if kind != STATEMENT or sender.settings.knows(write)]
-        if kind == STATEMENT and not parts:
-            words = f"no backend of {self.name} executes {scope_of(write.query).kind}: it is a matter of InfluxDB 1.x"
-            return succeed(json_error(400, words))
-        if self.filters and kind == LINES:
+            waiter.callback(json_error(400, f"no backend of {self.name} takes {_KINDS[kind]}"))
+            return
+        parts: Parts = list(zip(takers, repeat(write)))
+        if kind == STATEMENT:
+            parts = [part for part in parts if part[0].settings.knows(write)]
+            if not parts:
+                kind = scope_of(write.query).kind
+                waiter.callback(json_error(400, f"no backend of {self.name} executes {kind}: {_ONLY_1}"))
+                return
+        elif self.filters and kind == LINES:
             parts = self._divide(write, division)
-        if not parts:
-            return succeed(TAKEN)
-        answer: Deferred[Reply] = Deferred()
-        level = consistency or self._consistency
+            if not parts:
+                waiter.callback(TAKEN)
+                return
+        if not consistency:
+            consistency = self._consistency
         if self._is_submitting:  # a client was told within this call, and has written again at once
-            self._backed_up.append((write, parts, level, answer))
-            return answer
+            self._backed_up.append((write, parts, consistency, waiter))
+            return
         self._is_submitting = True
-        self._submit_next(write, parts, level, answer)
+        self._submit_next(write, parts, consistency, waiter)
         while self._backed_up:
             self._submit_next(*self._backed_up.popleft())
         self._is_submitting = False
-        return answer
 
-    def _submit_next(self, write: Write, parts: Parts, consistency: str, answer: Deferred[Reply]) -> None:
+    def _submit_next(self, write: Write, parts: Parts, consistency: str, waiter: Waiter) -> None:
         try:
-            self.hand_out.submit(write, parts, consistency, answer)
+            self.hand_out.submit(write, parts, consistency, waiter)
         except Exception:  # noqa: BLE001 (it must not keep the next ones)
-            answer.errback()
+            waiter.errback(Failure())
 
     # -- filters
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Reply
@@ -18,6 +19,19 @@ class State(enum.Enum):
     UNDECIDED = "no client has been told yet"
     KEPT = "a client was told that it is taken: every backend has to get it"
     STRUCK = "a client was told that it is not: no backend needs to get it any more"
+
+
+_UNDECIDED, _KEPT, _STRUCK = State  # to look one up takes as long as a call
+
+
+class Waiter(Protocol):
+    """Who waits for the client's answer; a Deferred is one, others take less time."""
+
+    def callback(self, result: Reply) -> None:
+        """Take the answer."""
+
+    def errback(self, fail: Failure) -> None:
+        """Learn that there is none: that is a mistake of ours."""
 
 
 class Rule(Protocol):
@@ -46,7 +60,7 @@ class Fate:
     Senders report the outcome at their backends, and learn of the decision by what they have registered. Whoever has
     taken the write is told by ``on_settled`` that the client's answer is certain, decides, and has the client told.
 
-    :param answer: fires with what the client is told.
+    :param waiter: gets what the client is told.
     :param rule: makes the client's answer out of the outcomes; whatever comes after that is ignored.
     :ivar number: of the write; a later one has a higher number. 0 for a write that no sender keeps.
     :ivar time: when the write was accepted, in seconds since the epoch.
@@ -57,10 +71,10 @@ class Fate:
     """
 
     __slots__ = (
-        "_answer",
         "_on_settled",
         "_reliants",
         "_rule",
+        "_waiter",
         "_watchers",
         "is_journaled",
         "journal_problem",
@@ -76,18 +90,18 @@ class Fate:
         number: int,
         when: float,
         submitted: float,
-        answer: Deferred[Reply] | None,
+        waiter: Waiter | None,
         rule: Rule | None,
         on_settled: Callable[[Fate], object],
     ) -> None:
         self.number = number
         self.time = when
         self.submitted = submitted
-        self.state = State.UNDECIDED
+        self.state = _UNDECIDED
         self.reply: Reply | None = None
         self.is_journaled = False
         self.journal_problem = ""
-        self._answer = answer
+        self._waiter = waiter
         self._rule = rule
         self._on_settled = on_settled
         self._watchers: list[Callable[[Fate], object]] | None = None
@@ -104,18 +118,23 @@ class Fate:
 
     def answered(self, backend: str, reply: Reply) -> None:
         """Note a backend's 2xx or 4xx."""
-        if self._rule is not None:
-            self._settle(self._rule.answered(backend, reply))
+        rule = self._rule
+        if rule is not None:
+            settled = rule.answered(backend, reply)
+            if settled is not None:
+                self._settle(settled)
 
     def failed(self, backend: str, problem: BackendFailure) -> None:
         """Note that a backend did not take the write while its client waited."""
-        if self._rule is not None:
-            self._settle(self._rule.failed(backend, problem))
+        rule = self._rule
+        if rule is not None:
+            settled = rule.failed(backend, problem)
+            if settled is not None:
+                self._settle(settled)
 
-    def _settle(self, reply: Reply | None) -> None:
-        if reply is not None:
-            self.reply, self._rule = reply, None
-            self._on_settled(self)
+    def _settle(self, reply: Reply) -> None:
+        self.reply, self._rule = reply, None
+        self._on_settled(self)
 
     def when_decided(self, watcher: Callable[[Fate], object]) -> None:
         """Call this when the write is kept or struck; at once if that is decided."""
@@ -137,7 +156,7 @@ class Fate:
 
     def decide(self, *, kept: bool) -> None:
         """Decide, once, whether every backend has to get the write."""
-        self.state = State.KEPT if kept else State.STRUCK
+        self.state = _KEPT if kept else _STRUCK
         if self._reliants is not None:
             reliants, self._reliants = self._reliants, None
             for reliant in reliants:
@@ -149,9 +168,9 @@ class Fate:
 
     def tell(self, reply: Reply) -> None:
         """Tell the client."""
-        answer, self._answer, self.reply = self._answer, None, None  # a write that is kept may be kept for long
-        if answer is not None:
-            answer.callback(reply)
+        waiter, self._waiter, self.reply = self._waiter, None, None  # a write that is kept may be kept for long
+        if waiter is not None:
+            waiter.callback(reply)
 
     def not_journaled(self, problem: str) -> None:
         """Note that the journal could not take the write: who relies on it must give the write up."""

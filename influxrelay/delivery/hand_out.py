@@ -15,11 +15,13 @@ from twisted.python.failure import Failure
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import TAKEN, UNABLE, json_error
 from influxrelay.core.write import STATEMENT, Reply, Write
-from influxrelay.delivery.fate import Fate, Rule, State
+from influxrelay.delivery.fate import Fate, Rule, State, Waiter
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.settle import Count, FirstAnswer
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import Record
+
+_STRUCK = State.STRUCK
 
 Parts = Sequence[tuple[Sender, Write]]
 """Who gets something of a write, and what."""
@@ -54,13 +56,13 @@ class HandOut:
         self.senders = tuple(senders)
         self.refuses_unjournaled = refuse_unjournaled
 
-    def submit(self, write: Write, parts: Parts, consistency: str, answer: Deferred[Reply]) -> None:  # noqa: ARG002
+    def submit(self, write: Write, parts: Parts, consistency: str, waiter: Waiter) -> None:  # noqa: ARG002
         """Give a write to every sender, before any other write gets to one of them.
 
-        :param answer: fires with the answer for the client.
+        :param waiter: gets the answer for the client.
         """
         rule = make_rule(len(parts), consistency)
-        fate = Fate(self._next_number(), self._clock(), self._reactor.seconds(), answer, rule, self._on_settled)
+        fate = Fate(self._next_number(), self._clock(), self._reactor.seconds(), waiter, rule, self._on_settled)
         is_queued = self._give_out(parts, fate)
         if consistency == "any" and is_queued and all(sender.keeps for sender, _ in parts):
             fate.answered("", TAKEN)
@@ -73,7 +75,7 @@ class HandOut:
         """
         taken = True
         for sender, part in parts:
-            if fate.state is State.STRUCK:
+            if fate.state is _STRUCK:
                 sender.backlog.skip(part.destination, fate.number)
                 continue
             try:
@@ -118,11 +120,11 @@ class BesideJournal(HandOut):
         self._next_number = journal.next_number
         self._undecided: dict[int, None] = {}  # the numbers of what is in the journal, or on its way there
 
-    def submit(self, write: Write, parts: Parts, consistency: str, answer: Deferred[Reply]) -> None:
+    def submit(self, write: Write, parts: Parts, consistency: str, waiter: Waiter) -> None:
         """Give a write to the journal and the senders."""
         is_any = consistency == "any"
         rule = make_rule(len(parts), consistency, beside=is_any)
-        fate = Fate(self._next_number(), self._clock(), self._reactor.seconds(), answer, rule, self._on_settled)
+        fate = Fate(self._next_number(), self._clock(), self._reactor.seconds(), waiter, rule, self._on_settled)
         self._undecided[fate.number] = None
         self._append(write, parts, fate, Record(fate.number, fate.time, write), _Receipt(self, fate, is_any))
 

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.replies import TAKEN, UNABLE
 from influxrelay.core.write import STATEMENT, Reply, Write
-from influxrelay.delivery.fate import Fate
+from influxrelay.delivery.fate import Fate, Waiter
 from influxrelay.delivery.hand_out import HandOut, Parts, make_rule, unjournaled
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.statements import read_result
@@ -52,11 +52,11 @@ class Origin(HandOut):
         """Take writes from now on: the log is open."""
         self._is_open = True
 
-    def submit(self, write: Write, parts: Parts, consistency: str, answer: Deferred[Reply]) -> None:
+    def submit(self, write: Write, parts: Parts, consistency: str, waiter: Waiter) -> None:
         """Append a write; whoever delivers to a backend gets it from the log."""
         is_any = consistency == "any"
         rule = make_rule(len(parts), consistency, beside=is_any)
-        own = _Own(0, self._clock(), self._reactor.seconds(), answer, rule, self._on_settled)
+        own = _Own(0, self._clock(), self._reactor.seconds(), waiter, rule, self._on_settled)
         own.parts, own.missing = parts, {sender.name for sender, _ in parts}
         own.is_change, own.is_unsure = write.destination.kind == STATEMENT, False
         self._appending[own] = None

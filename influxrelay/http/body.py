@@ -206,14 +206,15 @@ class Drain:
         """Whether so much has come that no more is read."""
         return self.dropped > MAX_DROPPED
 
-    def drop(self, data: bytes) -> None:
-        """Drop a piece. Of chunks only the usual end is recognized."""
+    def drop(self, data: bytes) -> bool:
+        """Drop a piece; return whether the body has ended. Of chunks only the usual end is recognized."""
         self.dropped += len(data)
         if isinstance(self._framing, SizedBody):
             self._framing.feed(data, 0)
             self.complete = self._framing.complete
         elif self._framing is not None:
             self.complete = self.complete or data.endswith(b"\r\n0\r\n\r\n")
+        return self.complete
 
     def stop(self) -> None:
         """Stop the timer."""

@@ -8,7 +8,6 @@ from typing import Any
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.resource import Resource
 from zope.interface import implementer
 
 from influxrelay.core.replies import json_error
@@ -36,22 +35,16 @@ class HTTPConnection(Protocol):
     :ivar answered: how many responses the client got.
     """
 
-    answered = 0
-    _drained = 0  # how often the client has read what was waiting for it
-    _request: Request | None = None
-    _resource: Resource | None = None  # that answers it
-    _upload: Upload | None = None  # the body of the request, until it is complete
-    _producer: IPushProducer | None = None
-    _turn = False  # whether this connection waits for its turn among others
-    _unread = False
-    _reading_paused = False
-    _half_closed = False
-    _closing = False
-    _drain: Drain | None = None  # of what follows the last response
-
     def __init__(self, site: Site) -> None:
+        self.answered = self._drained = 0  # the latter is how often the client has read what was waiting for it
         self._site = site
         self._reader = RequestReader(site.heads)
+        self._request: Request | None = None
+        self._upload: Upload | None = None  # the body of the request, until it is complete
+        self._producer: IPushProducer | None = None
+        self._turn = False  # whether this connection waits for its turn among others
+        self._unread = self._reading_paused = self._half_closed = self._closing = False
+        self._drain: Drain | None = None  # of what follows the last response
 
     # -- called by the transport
 
@@ -67,14 +60,15 @@ class HTTPConnection(Protocol):
         self._site.admission.admit(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what has come."""
-        if self._drain is not None:
-            self._drop(data, self._drain)
+        """Take what has come: nearly always one request, all of it and nothing else."""
+        if self._closing or self._drain is not None:
+            self._drop(data)
             return
-        if self._closing:
+        is_free = self._request is None and not (self._turn or self._unread)
+        if is_free and not self._reader.pending and self._take_request(data):
             return
         self._reader.feed(data)
-        if self._request is None and not (self._turn or self._unread):
+        if is_free:
             self._read_head()
         elif self._upload is not None and not (self._turn or self._upload.paused):
             self._read_body(self._upload)
@@ -134,18 +128,32 @@ class HTTPConnection(Protocol):
             found = self._reader.read_head()
         except HeadError as error:
             self._give_up(error.status, error.message)
-            return
-        if found is not None:
-            self._begin_request(*found)
-        elif self._half_closed:
-            self.close()
+        else:
+            if found is not None:
+                self._begin_request(*found)
+            elif self._half_closed:
+                self.close()
+
+    def _take_request(self, data: bytes) -> bool:
+        """Have a request answered that is just these bytes; return whether they are one that is this simple."""
+        whole = self._reader.read_request(data)
+        if whole is None:
+            return False
+        site, (head, body) = self._site, whole
+        resource = site.find(head)
+        if getattr(resource, "streams_body", False) or 0 < site.max_body_size < len(body):
+            return False
+        request = self._request = Request(site, self, head, resource, body)
+        if site.admission.reserve(request, len(body) + OVERHEAD):
+            site.render(request)
+        else:
+            self._refuse(TOO_MUCH)
+        return True
 
     def _begin_request(self, head: Head, length: int) -> None:
-        site = self._site
-        limit = site.max_body_size
-        request = self._request = Request(site, self, head)
-        resource = self._resource = site.find(head)
-        request.error_form = getattr(resource, "error_form", None)
+        site, limit = self._site, self._site.max_body_size
+        resource = site.find(head)
+        request = self._request = Request(site, self, head, resource)
         streamed = getattr(resource, "streams_body", False)
         if not head.chunked and not streamed and (length <= limit or not limit):
             whole = self._reader.read_whole(length)
@@ -162,17 +170,17 @@ class HTTPConnection(Protocol):
         site.admission.reserve(request, OVERHEAD, None if streamed else self)
         if streamed:
             request.stream(upload)
-            site.render(request, resource)
+            site.render(request)
         if self._upload is upload:
             self._read_body(upload)
 
     def _handle(self, request: Request, body: bytes, more: int) -> None:
         """Have a complete request answered, for which so many more bytes are needed."""
-        request.complete(body)
+        request.body = body
         if self._half_closed:
             request.client_left(for_good=False)
         if self._site.admission.reserve(request, more):
-            self._site.render(request, self._resource)
+            self._site.render(request)
         else:
             self._refuse(TOO_MUCH)
 
@@ -201,10 +209,9 @@ class HTTPConnection(Protocol):
 
     def _check(self, upload: Upload, size: int) -> None:
         """Refuse a body that is too large, or for which there is no memory."""
-        limit, request = self._site.max_body_size, self._request
-        if 0 < limit < upload.size:
+        if 0 < self._site.max_body_size < upload.size:
             self._refuse(TOO_LARGE)
-        elif request is not None and not self._site.admission.reserve(request, size, self):
+        elif self._request is not None and not self._site.admission.reserve(self._request, size, self):
             self.refuse_body()
 
     def _end_body(self, upload: Upload) -> None:
@@ -215,9 +222,8 @@ class HTTPConnection(Protocol):
             self._handle(request, body, 0)
 
     def _resume_upload(self) -> None:
-        upload = self._upload
-        if upload is not None and upload.complete:
-            self._end_body(upload)
+        if self._upload is not None and self._upload.complete:
+            self._end_body(self._upload)
         self._go_on()
 
     def _may_read(self) -> bool:
@@ -282,10 +288,8 @@ class HTTPConnection(Protocol):
             self._linger(LINGER, self.cut, upload.framing)
         elif close:
             self.close()
-        elif self._reader.pending:
+        elif self._reader.pending or self._reading_paused:
             self._go_on()
-        elif self._reading_paused:
-            self._adjust_reading()
 
     def set_producer(self, producer: IPushProducer | None) -> None:
         """Pause a producer of the response while the client does not read."""
@@ -300,11 +304,10 @@ class HTTPConnection(Protocol):
 
         What is still coming is read and dropped for a while, so that the client sees the response (RFC 9112, 9.6).
         """
-        request = self._request
-        if request is None or request.status:  # a response has begun, and cannot be completed
+        if self._request is None or self._request.status:  # a response has begun, and cannot be completed
             self.cut()
         else:
-            request.refuse(reply)
+            self._request.refuse(reply)
 
     def _give_up(self, status: int, message: str) -> None:
         """Answer what cannot be read; what follows it cannot be, either."""
@@ -323,24 +326,21 @@ class HTTPConnection(Protocol):
         """Detach the request from this connection; one whose body is not complete ends so."""
         request, self._request = self._request, None
         upload, self._upload = self._upload, None
-        if request is None:
-            return
-        request.client_left(for_good=True)
-        if upload is not None:
-            self._site.admission.release(request)
-            upload.lose()
+        if request is not None:
+            request.client_left(for_good=True)
+            if upload is not None:
+                self._site.admission.release(request)
+                upload.lose()
 
     def _linger(self, seconds: float, end: Callable[[], None], framing: SizedBody | ChunkedBody | None = None) -> None:
         """Read and drop what comes, up to the end of a body, or until it is time for the end."""
         self._drain = Drain(framing, self._site.call_later(seconds, end))
-        self._drop(self._reader.discard(), self._drain)
+        self._drop(self._reader.discard())
 
-    def _drop(self, data: bytes, drain: Drain) -> None:
-        drain.drop(data)
-        if drain.complete:
+    def _drop(self, data: bytes) -> None:
+        if self._drain is not None and self._drain.drop(data):
             self.close()
-        else:
-            self._adjust_reading()
+        self._adjust_reading()
 
     def close(self) -> None:
         """Close the connection when what was written is sent."""

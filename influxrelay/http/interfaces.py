@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.web.resource import Resource
 
 from influxrelay.core.write import Reply, Write
+from influxrelay.delivery.fate import Waiter
 from influxrelay.http.head import Head, HeadCache
 from influxrelay.http.overload import Client
 from influxrelay.http.request import Host, Request
@@ -38,7 +39,10 @@ class AnyFanOut(Protocol):
         """
 
     def submit(self, write: Write, consistency: str = "", division: Any = None) -> Deferred[Reply]:
-        """Give a write to the backends, and fire with the answer for the client. Never fails.
+        """Do as :meth:`submit_for`, and fire with the answer. Never fails."""
+
+    def submit_for(self, waiter: Waiter, write: Write, consistency: str = "", division: Any = None) -> None:
+        """Give a write to the backends, and the answer for the client to who waits for it.
 
         :param division: what :meth:`divide_slowly` has found.
         """
@@ -62,8 +66,8 @@ class Site(Host, Protocol):
     def find(self, head: Head) -> Resource | None:
         """Return the resource at a path, if there is one."""
 
-    def render(self, request: Request, resource: Resource | None) -> None:
-        """Have a request answered by a resource; never raises."""
+    def render(self, request: Request) -> None:
+        """Have a request answered by its resource; never raises."""
 
     def take_turns(self, turns: Iterator[None], failed: Callable[[], None]) -> None:
         """Go through what may take long, a bit in each turn of the reactor; tell whoever it is if that fails."""

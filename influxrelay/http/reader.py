@@ -9,6 +9,8 @@ from influxrelay.http.head import Head, HeadCache, check_beginning, find_end, pa
 class RequestReader:
     """Reads requests one after the other, and no further than it is asked to.
 
+    It remembers the last head: a client sends the same one again and again.
+
     :ivar pending: how many bytes have come and are not read.
     """
 
@@ -17,6 +19,22 @@ class RequestReader:
         self._data = b""
         self._position = 0  # what precedes it is done with
         self.pending = 0
+        self._last_head = b""
+        self._last_found: tuple[Head, int] | None = None
+
+    def read_request(self, data: bytes) -> tuple[Head, bytes] | None:
+        """Read a request that is just these bytes, if nothing is pending, and if that is easy."""
+        start = len(self._last_head)
+        found = self._last_found
+        if found is None or not data.startswith(self._last_head):
+            end = data.find(b"\r\n\r\n")
+            found = self._heads.find(data, 0, end) if end >= 0 else None
+            if found is None:
+                return None
+            start = end + 4
+            self._last_head, self._last_found = data[:start], found
+        head, length = found
+        return None if start + length != len(data) or head.chunked else (head, data[start:])
 
     def feed(self, data: bytes) -> None:
         """Add what has come."""

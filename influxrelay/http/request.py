@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.resource import Resource
 from zope.interface import implementer
 
 from influxrelay.core.replies import json_error
@@ -72,7 +73,7 @@ class Request:
     :meth:`receive`. To pause the request, as a producer, stops the client from sending. For all other resources
     :attr:`body` is complete.
 
-    :ivar error_form: what puts errors into the form of the API that the client speaks.
+    :ivar resource: what answers it; its ``error_form``, if it has one, puts errors into the form of its API.
     :ivar body: as it was sent.
     :ivar status: of the response; 0 as long as there is none.
     :ivar sent: bytes of the response's body.
@@ -80,10 +81,12 @@ class Request:
 
     _log = Logger()
 
-    def __init__(self, host: Host, connection: Connection, head: Head) -> None:
+    def __init__(
+        self, host: Host, connection: Connection, head: Head, resource: Resource | None, body: bytes = b""
+    ) -> None:
         self.head = head
-        self.error_form: ErrorForm | None = None
-        self.body = b""
+        self.resource = resource
+        self.body = body
         self.status = 0
         self.sent = 0
         self._host = host
@@ -142,10 +145,6 @@ class Request:
         """Take note of a body that will come in pieces."""
         self._upload = upload
 
-    def complete(self, body: bytes) -> None:
-        """Take the body."""
-        self.body = body
-
     def client_left(self, *, for_good: bool) -> None:
         """Note that the client sends nothing more; if that is for good, nobody reads a response, either."""
         self._has_left = True
@@ -170,8 +169,9 @@ class Request:
         host.admission.release(self)
         if connection is None or self.status:
             return
-        if reply.status >= 400 and self.error_form is not None:
-            reply = self.error_form(reply)
+        if reply.status >= 400:
+            error_form: ErrorForm | None = getattr(self.resource, "error_form", None)
+            reply = reply if error_form is None else error_form(reply)
         self.status, self.sent = reply.status, len(reply.body)
         close = connection.is_last(self)
         connection.write(host.responses.whole(reply, self.head, close=close))

@@ -104,8 +104,9 @@ class RelaySite(Factory):
             return next((each for prefix, each in self._branches.items() if path.startswith(prefix)), None)
         return resource
 
-    def render(self, request: Request, resource: Resource | None) -> None:
-        """Have a request answered by a resource."""
+    def render(self, request: Request) -> None:
+        """Have a request answered by its resource."""
+        resource = request.resource
         if self._refusing:
             request.refuse(_SHUTTING_DOWN)
         elif resource is None:

@@ -90,6 +90,7 @@ class WriteResource(Resource):
     """
 
     isLeaf = True
+    streams_body = False
     error_form = staticmethod(in_v1)
 
     def __init__(
@@ -140,7 +141,7 @@ class WriteResource(Resource):
 
     def answer(self, request: Request, read: Read) -> None:
         """Answer a request of any method, in an API."""
-        if request.method == b"POST":
+        if request.head.method == b"POST":
             try:
                 self._write(request, read)
             except InvalidRequest as error:
@@ -236,8 +237,7 @@ class WriteResource(Resource):
         route.tally.writes += 1
         self.lines += prepared.lines
         self.bytes += prepared.size
-        answered = self._fan_out.submit(prepared.write, route.consistency, prepared.division)
-        answered.addCallbacks(_present, request.fail, callbackArgs=(request,))
+        self._fan_out.submit_for(_Waiter(request), prepared.write, route.consistency, prepared.division)
 
     def _route(self, query: bytes, authorization: bytes, read: Read) -> _Route:
         """Return where a request goes; clients send the same few again and again."""
@@ -272,6 +272,7 @@ class WriteAPIResource(Resource):
     """``/api/v2/write`` or ``/api/v3/write_lp``: writes for the same backends, in another API."""
 
     isLeaf = True
+    streams_body = False
 
     def __init__(self, writes: WriteResource, read: Read, error_form: ErrorForm) -> None:
         super().__init__()
@@ -284,9 +285,22 @@ class WriteAPIResource(Resource):
         self._writes.answer(request, self._read)
 
 
-def _present(reply: Reply, request: Request) -> None:
-    """Show a backend's answer: any 2xx as the 204 that InfluxDB gives, everything else as it is."""
-    request.respond(NO_CONTENT if reply.status < 300 else reply)
+class _Waiter:
+    """Shows a client the answer: any 2xx as the 204 that InfluxDB gives, everything else as it is."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def callback(self, reply: Reply) -> None:
+        try:
+            self._request.respond(NO_CONTENT if reply.status < 300 else reply)
+        except Exception:  # noqa: BLE001 (others wait for their answers, too)
+            self._request.fail(Failure())
+
+    def errback(self, failure: Failure) -> None:
+        self._request.fail(failure)
 
 
 class NotHereResource(Resource):

@@ -12,6 +12,7 @@ from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.replies import TAKEN, json_error
 from influxrelay.core.write import REMOTE_WRITE, Reply, Write
 from influxrelay.delivery.fanout import FanOut
+from influxrelay.delivery.fate import Waiter
 from influxrelay.delivery.parts import Division
 from influxrelay.lineprotocol.gzip_body import decoded_body_slowly, reduced
 from influxrelay.lineprotocol.scanner import Steps, run
@@ -80,6 +81,12 @@ class ShardedFanOut:
                 division = (yield from fan_out.divide_slowly(reduced_write)) if fan_out.divides_lines else None
                 parts[name] = reduced_write, division
         return ShardedWrite(shards, parts)
+
+    def submit_for(
+        self, waiter: Waiter, write: Write, consistency: str = "", division: ShardedWrite | None = None
+    ) -> None:
+        """Do as :meth:`submit`, and give the answer to who waits for it."""
+        self.submit(write, consistency, division).addCallbacks(waiter.callback, waiter.errback)
 
     def submit(self, write: Write, consistency: str = "", division: ShardedWrite | None = None) -> Deferred[Reply]:
         """Give each shard its part of a write, and fire with the worst of their answers. Never fails.

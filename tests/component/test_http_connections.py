@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
-from influxrelay.core.write import Reply
+from influxrelay.delivery.fate import Waiter
 from influxrelay.http import head as head_module
 from influxrelay.http.request import Request
 from testing.http_case import HTTPTestCase
@@ -186,13 +185,11 @@ class ConnectionTests(HTTPTestCase):
         """A mistake while an answer is made ends in 500 as well."""
         await self.begin()
 
-        def submit(*_: object) -> Deferred[Reply]:
-            failed: Deferred[Reply] = Deferred()
-            failed.errback(Failure(ZeroDivisionError()))
-            return failed
+        def submit_for(waiter: Waiter, *_: object) -> None:
+            waiter.errback(Failure(ZeroDivisionError()))
 
         resource: Any = self.service.root.children[b"write"]
-        self.patch(resource._fan_out, "submit", submit)
+        self.patch(resource._fan_out, "submit_for", submit_for)
         self.assert_error(await self.asked(request()), 500, "internal error")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
