@@ -32,14 +32,13 @@ from influxrelay.journal.shared.frames import (
     seq_of,
     strike_header,
 )
+from influxrelay.journal.shared.gathering import Gathering
 from influxrelay.journal.shared.interface import Stream
 
 MESSAGE = 512 * 1024  # bytes of the largest payload
 RECENT = 8 * 1024 * 1024  # bytes of own messages that are remembered, in case that something in them is struck
 TRY_AGAIN = 1.0  # seconds after a failure in which writes are refused at once
 _PIECES_AT_ONCE = 8
-_GATHER = 0.01  # seconds at most, after a message is stored, in which writes are gathered for the next one
-_GATHER_SHARE = 0.5  # of the time that the last one took
 _TOO_LONG = "the names of its destination and its credentials are too long for a shared journal"
 
 
@@ -107,9 +106,9 @@ class Committer:
         self._waiting: deque[tuple[Record, Receipt]] = deque()
         self._holds: set[str] = set()
         self._under_way: OwnBatch | None = None
-        self._began = self._not_before = 0.0
+        self._gathering = Gathering()
+        self._began = 0.0
         self._flushing: Any = None
-        self._expected = 0  # writes, of those clients that were answered of late
         self._will_flush = False
         self._messages = 0  # that were made
         self._refuse_until = 0.0
@@ -131,13 +130,13 @@ class Committer:
         if self._under_way is None:
             if not self._will_flush:
                 self._flush_soon()
-            elif len(self._waiting) == self._expected and self._flushing is not None:
+            elif len(self._waiting) == self._gathering.expected and self._flushing is not None:
                 self._flushing.reset(0.0)
 
     def _flush_soon(self) -> None:
         self._will_flush = True
-        pause = max(0.0, self._not_before - self._reactor.seconds())
-        self._flushing = self._reactor.callLater(pause if len(self._waiting) < self._expected else 0.0, self._flush)
+        pause = self._gathering.pause(self._reactor.seconds(), len(self._waiting))
+        self._flushing = self._reactor.callLater(pause, self._flush)
 
     def hold(self, why: str) -> None:
         """Publish no writes until :meth:`release`."""
@@ -151,7 +150,9 @@ class Committer:
 
     def _flush(self) -> None:
         self._will_flush, self._flushing = False, None
+        waiting = len(self._waiting)
         if self._under_way is None and not self._holds and (taken := self._take()):
+            self._gathering.published(waiting, len(taken))
             self._messages += 1
             self._began = self._reactor.seconds()
             batch = self._under_way = OwnBatch(self._messages, taken)
@@ -234,9 +235,8 @@ class Committer:
         now = self._reactor.seconds()
         self.commits.observe(now - self._began)
         batch, self._under_way = self._under_way, None
-        if batch is not None and len(batch.records) > 1:  # their clients are about to write again
-            self._expected = len(batch.records) + len(self._waiting)
-            self._not_before = now + min(_GATHER, (now - self._began) * _GATHER_SHARE)
+        if batch is not None:
+            self._gathering.stored(now, now - self._began, len(batch.records), len(self._waiting))
         if self._waiting and not self._will_flush:
             self._flush_soon()
         self._look_drained()
