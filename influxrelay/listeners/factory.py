@@ -12,7 +12,6 @@ from influxrelay.config.settings import (
     HTTPOutputConfig,
     JournalConfig,
     ListenerConfig,
-    UDPOutputConfig,
 )
 from influxrelay.core.write import LINES, REMOTE_WRITE, STATEMENT, Destination
 from influxrelay.delivery.answer_rules import AnswerRule
@@ -28,7 +27,7 @@ from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import JournalLimits
 from influxrelay.journal.shared.log import SharedJournal
 from influxrelay.journal.writer import JournalWriter
-from influxrelay.lineprotocol.filters import Filter
+from influxrelay.listeners.output_filter import make_filter
 from influxrelay.sharding.placement import Epoch, ShardKey, ShardMap
 from influxrelay.transport.tls import ClientTLS
 
@@ -166,13 +165,6 @@ def make_hand_out(journal: Journal | None, reactor: Any, *, is_answering: bool) 
     if isinstance(journal, SharedJournal):
         return FromLog(journal, reactor, clock=time.time)
     return (BesideJournal if is_answering else JournalFirst)(journal, reactor, clock=time.time)
-
-
-def make_filter(output: HTTPOutputConfig | UDPOutputConfig) -> Filter | None:
-    """Build what decides which lines an output takes; None if it takes all."""
-    measurement = [each.measurement_expression for each in output.filters if each.measurement_expression]
-    tag = [each.tag_expression for each in output.filters if each.tag_expression]
-    return Filter(measurement, tag) if measurement or tag else None
 
 
 def make_writer(

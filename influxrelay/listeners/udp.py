@@ -18,7 +18,8 @@ from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.udp_batcher import LineBatcher
 from influxrelay.delivery.udp_sender import DatagramSender
 from influxrelay.lineprotocol.query_string import parse
-from influxrelay.listeners.factory import http_outputs, make_filter
+from influxrelay.listeners.factory import http_outputs
+from influxrelay.listeners.output_filter import make_filter
 from influxrelay.listeners.relaying import Relaying
 from influxrelay.listeners.transaction import Transaction
 from influxrelay.listeners.udp_protocol import LineReceiver

@@ -17,15 +17,11 @@ from influxrelay.delivery.statements import scope_of, shown_statement
 from influxrelay.lineprotocol.credentials import canonical
 from influxrelay.operations.dead_letters import each_letter
 from influxrelay.operations.forwarding import forward
+from influxrelay.operations.outcomes import DENIED, NOT_NOW, OUTDATED, PAUSED, REFUSED, TAKEN
 from influxrelay.operations.targets import Listener, Progress
 from influxrelay.operations.views import Refused, Request
 
 PATIENCE = 30.0  # seconds that the source has to catch up
-TAKEN, REFUSED, DENIED, NOT_NOW, PAUSED = "taken", "refused", "denied", "not now", "paused"
-OUTDATED = "outdated"
-"""What becomes of a write: the backend has it; it has refused some or all of it; it has refused the credentials; it
-cannot take it now; an operator has paused it; a change was executed since the lines were read."""
-
 _REMOVE = ("DELETE", "DROP DATABASE", "DROP MEASUREMENT", "DROP RETENTION POLICY", "DROP SERIES")
 
 

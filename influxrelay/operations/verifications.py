@@ -17,8 +17,6 @@ from influxrelay.journal.worker import in_thread
 from influxrelay.operations.views import Refused, Request
 
 FILE = "verifications.json"
-REPORT = "verify report"
-"""The command with which the last verification is told."""
 
 ALL, PART = "all", "part"
 """Scopes: everything that a listener's backends contain, or what some options have selected."""

@@ -40,6 +40,8 @@ DROP_REASONS = {
     "unqueued": "it failed while another backend took them, and has no queue",
 }
 
+REPORT = "verify report"
+"""The command with which a relay is told what the last verification has found."""
 
 MAX_SOCKET_PATH = 107  # bytes
 

@@ -42,8 +42,8 @@ from influxrelay.operations.metrics import Metrics, serve_metrics
 from influxrelay.operations.resources import serve_health, serve_status
 from influxrelay.operations.status_page import StatusPage
 from influxrelay.operations.targets import Progress
-from influxrelay.operations.verifications import REPORT, Verifications, place_of
-from influxrelay.operations.views import Refused, Request, socket_path
+from influxrelay.operations.verifications import Verifications, place_of
+from influxrelay.operations.views import REPORT, Refused, Request, socket_path
 from influxrelay.service.composition import Listener, make_listener
 from influxrelay.service.process_limits import file_limit, share_files
 from influxrelay.service.systemd import Notifier

@@ -11,8 +11,7 @@ import attrs
 
 from influxrelay.config.settings import Config, HTTPOutputConfig, ListenerConfig
 from influxrelay.core.text import count, iso_nanoseconds, size
-from influxrelay.operations.verifications import REPORT
-from influxrelay.operations.views import Refused, Request
+from influxrelay.operations.views import REPORT, Refused, Request
 from influxrelay.verification.backends import Credentials, find_listener, find_outputs, make_server
 from influxrelay.verification.comparison import Comparison, Selection
 from influxrelay.verification.measurement import SMALL

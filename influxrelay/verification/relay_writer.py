@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from influxrelay.operations import repair as outcomes
+from influxrelay.operations import outcomes
 from influxrelay.operations.views import Refused, Request
 from influxrelay.verification.command import Ask
 from influxrelay.verification.repair import Outdated

@@ -12,7 +12,7 @@ import attrs
 
 from influxrelay.config.settings import Config, HTTPOutputConfig
 from influxrelay.core.text import count
-from influxrelay.listeners.factory import make_filter
+from influxrelay.listeners.output_filter import make_filter
 from influxrelay.operations.views import Refused, Request
 from influxrelay.verification.backends import authorization, find_listener, find_outputs, make_server
 from influxrelay.verification.command import Queues, Wanted, bounds_of, not_looked_at, queued_since

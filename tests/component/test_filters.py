@@ -18,8 +18,8 @@ from influxrelay.core.write import Reply, Write
 from influxrelay.delivery.fate import Fate
 from influxrelay.lineprotocol import filters
 from influxrelay.lineprotocol.filters import Filter
-from influxrelay.listeners.factory import make_filter
 from influxrelay.listeners.http import HTTPService
+from influxrelay.listeners.output_filter import make_filter
 from influxrelay.listeners.udp import UDPService
 from influxrelay.tap import describe
 from influxrelay.transport.sockets import Sockets
