@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
 
 from influxrelay import cli
 from testing.cli_case import Terminal
@@ -20,15 +21,50 @@ from testing.influxdb_case import InfluxDBTestCase
 from testing.servers import Influxd, free_port, send
 
 
-class VerifyCase(InfluxDBTestCase):
-    """Writes to each server, and runs the command."""
+class CommandCase(TestCase):
+    """Runs the command."""
 
-    async def setUp(self) -> None:  # type: ignore[override]  # as of its base
+    db = ""
+
+    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         """Have what the command remembers in a directory of the test's own."""
-        await super().setUp()
         self.state = tempfile.mkdtemp(prefix="influxrelay-state-")
         self.addCleanup(shutil.rmtree, self.state)
         self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": self.state})
+
+    def configuration(self) -> str:
+        """Return the path of a configuration."""
+        raise NotImplementedError
+
+    async def run_command(
+        self, *arguments: str, config: str = "", command: tuple[str, ...] = (), terminal: bool = False
+    ) -> tuple[int, str, str]:
+        """Return the exit code and both outputs of ``verify`` for the test's database, or of another command."""
+        out, err = StringIO(), Terminal() if terminal else StringIO()
+        words = [
+            *(command or ("verify", "--database", self.db)),
+            "--config",
+            config or self.configuration(),
+            *arguments,
+        ]
+
+        def run() -> int:
+            with redirect_stdout(out), redirect_stderr(err):
+                try:
+                    return cli.main(words)
+                except SystemExit as end:
+                    return int(end.code or 0)
+
+        return await deferToThread(run), out.getvalue(), err.getvalue()
+
+
+class VerifyCase(CommandCase, InfluxDBTestCase):
+    """Writes to each of two InfluxDB servers, and runs the command."""
+
+    async def setUp(self) -> None:  # type: ignore[override]  # as of its bases
+        """Have the servers, and what the command remembers in a directory of the test's own."""
+        await InfluxDBTestCase.setUp(self)
+        await CommandCase.setUp(self)
 
     def write_to(self, servers: tuple[Influxd, ...], *lines: str, **parameters: str) -> None:
         """Write lines past any relay."""
@@ -57,27 +93,6 @@ class VerifyCase(InfluxDBTestCase):
         http = f'[[http]]\nname = "main"\nbind-addr = "127.0.0.1:{free_port()}"\n{listener}\n'
         path.write_text(f"{top}\n{http}{tables}")
         return str(path)
-
-    async def run_command(
-        self, *arguments: str, config: str = "", command: tuple[str, ...] = (), terminal: bool = False
-    ) -> tuple[int, str, str]:
-        """Return the exit code and both outputs of ``verify`` for the test's database, or of another command."""
-        out, err = StringIO(), Terminal() if terminal else StringIO()
-        words = [
-            *(command or ("verify", "--database", self.db)),
-            "--config",
-            config or self.configuration(),
-            *arguments,
-        ]
-
-        def run() -> int:
-            with redirect_stdout(out), redirect_stderr(err):
-                try:
-                    return cli.main(words)
-                except SystemExit as end:
-                    return int(end.code or 0)
-
-        return await deferToThread(run), out.getvalue(), err.getvalue()
 
     async def differences(self, *arguments: str) -> list[Any]:
         """Return what differs: measurement, kind, backends, first and last time, and points."""

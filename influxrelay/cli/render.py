@@ -212,7 +212,7 @@ def _differences(differences: Sequence[dict[str, Any]]) -> list[str]:
         (
             each["kind"],
             each["backend"] if "backend" in each else ", ".join(each["backends"]),
-            each["database"],
+            each["database"] or "-",
             each["retention_policy"] or "-",
             shortened(each["measurement"], _NAME) or "-",
             each["since"] or "-",

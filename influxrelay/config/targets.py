@@ -11,9 +11,17 @@ _WRITE_PATHS = {"v1": "write", "v2": "api/v2/write", "v3": "api/v3/write_lp"}
 
 
 def prometheus_targets(url: SplitResult, endpoints: dict[str, str]) -> Table:
-    """Return a Prometheus' URLs: the location is where it takes remote writes."""
+    """Return a Prometheus' URLs: the location is where it takes remote writes.
+
+    Queries are beside, or where Mimir has them; for another path there is an endpoint.
+    """
     origin = f"{url.scheme}://{url.netloc}"
+    query = endpoints.get("query", "")
+    for write, read in (("/api/v1/write", "/api/v1/query"), ("/api/v1/push", "/prometheus/api/v1/query")):
+        if not query and url.path.endswith(write):
+            query = f"{url.path.removesuffix(write)}{read}"
     return {
+        "query_url": f"{origin}/{query.lstrip('/')}" if query else "",
         "write_url": f"{origin}{url.path or '/'}",
         "ping_url": f"{origin}/{endpoints.get('ping', '-/healthy')}",
     }

@@ -13,6 +13,7 @@ from influxrelay.config.settings import Config, HTTPOutputConfig, ListenerConfig
 from influxrelay.operations.views import Refused
 from influxrelay.transport.tls import ClientTLS
 from influxrelay.verification.influxdb2 import InfluxDB2
+from influxrelay.verification.prometheus import Prometheus
 from influxrelay.verification.server import Server
 
 
@@ -34,13 +35,27 @@ class Comparable:
     """Which backends of a listener can be compared.
 
     :ivar influxdb: those of 1.x and 2.x, with each other.
+    :ivar prometheus: those that know PromQL, with each other.
     :ivar not_compared: what cannot be compared, and why.
     :ivar notes: what else is to be known.
     """
 
     influxdb: list[HTTPOutputConfig] = attrs.field(factory=list)
+    prometheus: list[HTTPOutputConfig] = attrs.field(factory=list)
     not_compared: list[str] = attrs.field(factory=list)
     notes: list[str] = attrs.field(factory=list)
+
+    def pair(self, outputs: list[HTTPOutputConfig], kind: str) -> list[HTTPOutputConfig]:
+        """Return those of one kind; none, and say so, if there is only one."""
+        if len(outputs) == 1:
+            self.not_compared.append(f"{outputs[0].name} is the only {kind} here, and cannot be compared")
+            return []
+        return outputs
+
+    def leave_out_prometheus(self) -> None:
+        """Leave out what has no databases."""
+        self.not_compared.extend(f"{each.name} is a Prometheus, and has no databases" for each in self.prometheus)
+        self.prometheus.clear()
 
 
 def find_listener(config: Config, name: str, backend: str = "") -> ListenerConfig:
@@ -54,7 +69,7 @@ def find_listener(config: Config, name: str, backend: str = "") -> ListenerConfi
         if backend:
             having = [each for each in found if backend in [output.name for output in each.outputs]]
         else:
-            having = [each for each in found if len(find_outputs(each).influxdb) > 1]
+            having = [each for each in found if _can_be_compared(find_outputs(each))]
         found = having or found
     if len(found) == 1:
         return found[0]
@@ -65,6 +80,10 @@ def find_listener(config: Config, name: str, backend: str = "") -> ListenerConfi
     raise Refused(f"there is no listener {name}; there is: {names}" if name else f"name one with --listener: {names}")
 
 
+def _can_be_compared(found: Comparable) -> bool:
+    return max(len(found.influxdb), len(found.prometheus)) > 1
+
+
 def find_outputs(listener: ListenerConfig) -> Comparable:
     """Return the outputs that can be compared, and of the others why not."""
     found = Comparable()
@@ -72,9 +91,13 @@ def find_outputs(listener: ListenerConfig) -> Comparable:
     for each in outputs:
         if isinstance(each, UDPOutputConfig):
             found.not_compared.append(f"{each.name} is written to over UDP, and cannot be compared")
-        elif each.type == "prometheus" or each.api == "v3":
-            kind = "a Prometheus" if each.type == "prometheus" else "InfluxDB 3.x"
-            found.not_compared.append(f"{each.name} is {kind}, and cannot be compared")
+        elif each.type == "prometheus" and each.query_url:
+            found.prometheus.append(each)
+        elif each.type == "prometheus":
+            problem = f"{each.name} has its queries elsewhere than beside {each.write_url}, and cannot be compared"
+            found.not_compared.append(f"{problem}; say where with: endpoints = {{ query = PATH }}")
+        elif each.api == "v3":
+            found.not_compared.append(f"{each.name} is InfluxDB 3.x, and cannot be compared")
         else:
             found.influxdb.append(each)
             if each.filters:
@@ -94,7 +117,23 @@ def authorization(output: HTTPOutputConfig, credentials: Credentials) -> str:
 
 
 def make_server(output: HTTPOutputConfig, credentials: Credentials, **settings: Any) -> Server:
-    """Return a backend to be asked; ``settings`` are those of its connection."""
+    """Return an InfluxDB to be asked; ``settings`` are those of its connection."""
+    headers = _headers(output, credentials)
+    settings["parameters"] = {name: value for name, value in parse_qsl(output.query) if name in ("u", "p")}
+    if output.api != "v2":
+        return Server(output.name, output.query_url, _tls(output), headers, **settings)
+    if credentials.token:
+        headers["Authorization"] = f"Token {credentials.token}"
+    settings |= {"organization": output.org, "buckets": output.buckets}
+    return InfluxDB2(output.name, output.query_url, _tls(output), headers, **settings)
+
+
+def make_prometheus(output: HTTPOutputConfig, credentials: Credentials, **settings: Any) -> Prometheus:
+    """Return a server that knows PromQL; ``settings`` are those of its connection."""
+    return Prometheus(output.name, output.query_url, _tls(output), _headers(output, credentials), **settings)
+
+
+def _headers(output: HTTPOutputConfig, credentials: Credentials) -> dict[str, str]:
     headers = dict(output.headers)
     if output.token is not None:
         headers["Authorization"] = f"Token {output.token}"
@@ -102,18 +141,15 @@ def make_server(output: HTTPOutputConfig, credentials: Credentials, **settings: 
         headers["Authorization"] = _basic(output.username, output.password)
     elif words := authorization(output, credentials):
         headers["Authorization"] = words
-    tls = ClientTLS(
+    return headers
+
+
+def _tls(output: HTTPOutputConfig) -> ClientTLS:
+    return ClientTLS(
         verify=not output.skip_tls_verification,
         ca_file=output.ca_file,
         client_certificate=output.client_certificate,
     )
-    settings["parameters"] = {name: value for name, value in parse_qsl(output.query) if name in ("u", "p")}
-    if output.api == "v2":
-        if credentials.token:
-            headers["Authorization"] = f"Token {credentials.token}"
-        settings |= {"organization": output.org, "buckets": output.buckets}
-    kind = InfluxDB2 if output.api == "v2" else Server
-    return kind(output.name, output.query_url, tls, headers, **settings)
 
 
 def _basic(user: str, password: str | None) -> str:

@@ -12,10 +12,17 @@ import attrs
 from influxrelay.config.settings import Config, HTTPOutputConfig, ListenerConfig
 from influxrelay.core.text import count, iso_nanoseconds, size
 from influxrelay.operations.views import REPORT, Refused, Request
-from influxrelay.verification.backends import Credentials, find_listener, find_outputs, make_server
-from influxrelay.verification.comparison import Comparison, Selection
+from influxrelay.verification.backends import (
+    Credentials,
+    find_listener,
+    find_outputs,
+    make_prometheus,
+    make_server,
+)
+from influxrelay.verification.comparison import Comparison, NothingToCompare, Selection
 from influxrelay.verification.measurement import SMALL
 from influxrelay.verification.progress import Memory, state_directory
+from influxrelay.verification.samples import SampleComparison
 from influxrelay.verification.setting import Outcome
 from influxrelay.verification.statements import EVERYTHING, Window
 from influxrelay.verification.tombstones import deleted_by, read_missed
@@ -121,34 +128,68 @@ def verify(
     """
     listener = find_listener(config, wanted.listener)
     found = find_outputs(listener)
-    outputs, notes = found.influxdb, found.notes
+    if wanted.database or wanted.policy:
+        found.leave_out_prometheus()
+    outputs = [*found.pair(found.influxdb, "InfluxDB"), *found.pair(found.prometheus, "Prometheus")]
     names = tuple(each.name for each in outputs)
-    if len(outputs) < 2:
-        problem = f"{listener.name} has fewer than two InfluxDB backends to compare"
+    if not outputs:
+        problem = f"{listener.name} has no two backends to compare"
         raise Refused("; ".join([problem, *found.not_compared]))
     relay = _Relay(ask)
-    queued, more = queued_since(relay.queues, listener.name, names)
+    queued, notes = queued_since(relay.queues, listener.name, names)
     bounds, note = bounds_of(wanted, queued)
-    notes += [*more, *note]
+    notes = [*found.notes, *notes, *note]
     if bounds.length <= 0:
         raise Refused("; ".join(["there is no time left to compare", *notes]))
-    credentials = wanted.credentials()
-    servers = [make_server(each, credentials, share=wanted.share, tries_later=_TRIES) for each in outputs]
     selection = Selection(wanted.database, wanted.policy, wanted.measurement, bounds)
     memory = _memory(listener, outputs, wanted)
     if memory.note:
         say(f"{listener.name}: {memory.note}")
     try:
-        outcome = Comparison(servers, selection, progress, memory=memory).run()
+        outcome = _compare(outputs, wanted, selection, progress, memory)
         memory.forget()
     finally:
         memory.close()
-        for each in servers:
-            each.close()
     missed = read_missed(ask, listener.name)
     notes += (deleted_by(name, each) for name in names for each in missed.get(name, []))
     notes += [*not_looked_at(outcome), *relay.tell(listener.name, wanted, outcome)]
     return Answer(listener.name, names, outcome, [*found.not_compared, *outcome.not_compared], notes)
+
+
+def _compare(
+    outputs: Sequence[HTTPOutputConfig],
+    wanted: Wanted,
+    selection: Selection,
+    progress: Callable[[float, int, Outcome], None],
+    memory: Memory,
+) -> Outcome:
+    """Compare those that know InfluxQL with each other, and those that know PromQL.
+
+    :raises NothingToCompare: none of them has what is selected.
+    """
+    credentials = wanted.credentials()
+    settings = {"share": wanted.share, "tries_later": _TRIES}
+    influxdb = [make_server(each, credentials, **settings) for each in outputs if each.type == "influxdb"]
+    prometheus = [make_prometheus(each, credentials, **settings) for each in outputs if each.type == "prometheus"]
+    outcome = Outcome()
+    problems = []
+    try:
+        for comparison in (
+            Comparison(influxdb, selection, progress, memory=memory, outcome=outcome),
+            SampleComparison(prometheus, selection, outcome, progress),
+        ):
+            try:
+                if comparison.servers:
+                    comparison.run()
+            except NothingToCompare as problem:
+                problems.append(str(problem))
+    finally:
+        for each in (*influxdb, *prometheus):
+            each.close()
+    if len(problems) == bool(influxdb) + bool(prometheus):
+        raise NothingToCompare("; ".join(problems))
+    outcome.not_compared += problems
+    return outcome
 
 
 def _memory(listener: ListenerConfig, outputs: Sequence[HTTPOutputConfig], wanted: Wanted) -> Memory:

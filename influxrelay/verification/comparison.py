@@ -48,6 +48,7 @@ class Comparison:
     :param memory: of what an interrupted comparison has compared already.
     :param mender: who does something about what differs between two servers. Then the newest windows of all
         measurements come first.
+    :param outcome: to which what is found is added.
     """
 
     servers: Sequence[Server]
@@ -58,7 +59,7 @@ class Comparison:
     now: int = attrs.field(factory=time.time_ns)
     memory: Memory = attrs.field(factory=Memory)
     mender: Mender | None = None
-    outcome: Outcome = attrs.field(factory=Outcome, init=False)
+    outcome: Outcome = attrs.field(factory=Outcome)
     _done: int = attrs.field(default=0, init=False)
     _total: int = attrs.field(default=0, init=False)
 

@@ -16,7 +16,7 @@ from influxrelay.verification.statements import Measurement, Window
 Types = Mapping[str, set[str]]
 """The types that each field has on a server."""
 
-_SETTLING = 60 * 10**9  # nanoseconds for which a write may be under way to one of the servers
+SETTLING = 60 * 10**9  # nanoseconds for which a write may be under way to one of the servers
 
 
 @attrs.frozen
@@ -82,4 +82,4 @@ class Setting:
 
     def is_settled(self, window: Window) -> bool:
         """Say whether no write should be under way any more that may be missing in a window."""
-        return window.until <= self.now - _SETTLING
+        return window.until <= self.now - SETTLING

@@ -199,6 +199,18 @@ class DialectTests(ConfigTestCase):
                 found = (output.write_url, output.write_prom_url, output.ping_url)
                 self.assertEqual((f"http://h{write}", prom and f"http://h{prom}", f"http://h{ping}"), found)
 
+    def test_queries_of_prometheus(self) -> None:
+        """Queries are beside remote writes, where Mimir has them, or where the endpoint says; else nowhere."""
+        for location, endpoints, query in (
+            ("http://h/api/v1/write?x=y", "", "http://h/api/v1/query"),
+            ("http://h/a/api/v1/write", "", "http://h/a/api/v1/query"),
+            ("http://h/api/v1/push", "", "http://h/prometheus/api/v1/query"),
+            ("http://h/receive", "query = 'q/query'", "http://h/q/query"),
+            ("http://h/receive", "", ""),
+        ):
+            output = self.output(location, f"type = 'prometheus'\nendpoints = {{ {endpoints} }}")
+            self.assertEqual(output.query_url, query, location)
+
     def test_empty_and_zero_stand_for_the_default(self) -> None:
         """As in both originals an empty string, and a 0 where it makes no sense, say nothing."""
         plain = self.load(HTTP + OUTPUT + UDP + UDP_OUTPUT)
