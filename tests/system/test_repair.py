@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from twisted.internet.threads import deferToThread
 
 from testing.program import Child
 from testing.repair_case import RepairCase
-from testing.scripted import reactor
+from testing.scripted import reactor, request
 
 T = 1_700_000_000 * 10**9
 _EARLIEST, _LATEST = -(2**63) + 2, 2**63 - 2
@@ -215,6 +216,21 @@ class LostTests(RepairCase):
         rows = {row["backend"]: row for row in json.loads(out)["queues"]}
         return sum(each["writes"] for each in rows["b"]["drops"])
 
+    async def told(self, path: bytes) -> str:
+        """Return what the admin listener answers."""
+        asked = request(path, b"", method=b"GET", length=-1)
+        return (await self.ask(self.service.admin, asked)).body.decode()  # type: ignore[arg-type]
+
+    async def why_not_in_sync(self) -> str:
+        """Return what is wrong with b; empty for nothing."""
+        found = json.loads(await self.told(b"/health/backends/b"))
+        return "" if found["status"] == "pass" else str(found["message"])
+
+    async def lost_in_metrics(self) -> int:
+        """Return how many writes the metrics count as lost for b."""
+        shown = r'influxrelay_dropped_writes_total\{.*backend="b".*\} (\d+)'
+        return sum(map(int, re.findall(shown, await self.told(b"/metrics"))))
+
     async def test_lost(self) -> None:
         """The time that the queue has dropped is copied, nothing else, and then counts as lost no more."""
         self.start_relay()
@@ -235,6 +251,31 @@ class LostTests(RepairCase):
         self.assertEqual(code, 0, err)
         self.assertIn("main/b: what its queue had lost is there again, and no longer counted.", out)
         self.assertEqual(await self.drops(), 0)
+
+    async def test_lost_while_restarting(self) -> None:
+        """What a full queue has lost is copied from a server that restarts; then nothing says that it is missing."""
+        keys = f'journal = "{self.directory()}"\njournal-max-mb = 1\njournal-full = "drop-oldest"'
+        self.config = self.configuration(
+            listener=keys, top='shutdown-timeout = "1s"\n[admin]\nbind-addr = "127.0.0.1:0"'
+        )
+        service = self.start_again()
+        await deferToThread(self.b.stop)
+        for number in range(30):
+            line = b'm,n=%d s="%s"' % (number, b"x" * 60_000)
+            self.assertEqual((await self.write(service.listeners[0], line)).status, 204)  # type: ignore[arg-type]
+        await deferToThread(self.b.start)
+        while not (why := await self.why_not_in_sync()).startswith("misses"):
+            await deferLater(reactor, 0.02)
+        self.assertIn("influxrelay repair b --listener main --lost", why)
+        self.assertGreater(await self.lost_in_metrics(), 0)
+        await deferToThread(self.a.stop)
+        done = self.run_command("--lost", "--json", command=("repair", "b"), config=self.config)
+        repaired = Deferred.fromCoroutine(done)
+        await deferToThread(self.a.start)
+        code, out, err = await repaired
+        self.assertEqual((code, json.loads(out)["losses_forgotten"]), (0, True), err)
+        self.assertEqual((await self.why_not_in_sync(), await self.lost_in_metrics(), await self.drops()), ("", 0, 0))
+        await self.both(30)
 
     async def test_delete_lost(self) -> None:
         """A backend that may have lost a DELETE goes on counting as one: nothing is brought back from it."""
