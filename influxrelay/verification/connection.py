@@ -38,6 +38,19 @@ class TooLarge(Unanswered):
     """An answer is larger than was asked for."""
 
 
+def paced(work: Callable[[], T], share: float, sleep: Callable[[float], None], clock: Callable[[], float]) -> T:
+    """Do something, and rest until it has taken no more than a share of the time.
+
+    :param share: above 0, at most 1.
+    """
+    began = clock()
+    try:
+        return work()
+    finally:
+        if share < 1:
+            sleep((clock() - began) * (1 / share - 1))
+
+
 class Restarting(Exception):
     """An answer that a server gives while it starts or stops: it is to be asked again."""
 
@@ -65,6 +78,7 @@ class Connection:
     tries: int = _TRIES
     tries_later: int = 0
     sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
     _connection: http.client.HTTPConnection | None = attrs.field(default=None, init=False)
     _has_answered: bool = attrs.field(default=False, init=False)
 
@@ -80,7 +94,7 @@ class Connection:
         """Return what is read from the answer to a GET; see :meth:`post`."""
         query = urlencode({**self.parameters, **asked})
         target = f"{path}?{query}" if query else path
-        return self._paced(lambda: read(self._exchange("GET", target, b"", patience, limit=limit)), patience)
+        return self._answer(lambda: read(self._exchange("GET", target, b"", patience, limit=limit)), patience)
 
     def post(
         self,
@@ -103,24 +117,16 @@ class Connection:
         :raises Unanswered: there is none.
         """
         body = urlencode({**self.parameters, **asked}, errors="surrogateescape").encode()
-        return self._paced(
+        return self._answer(
             lambda: read(self._exchange("POST", path, body, patience, limit=limit, accept=accept)), patience
         )
-
-    def _paced(self, ask: Callable[[], T], patience: float | None) -> T:
-        began = time.monotonic()
-        try:
-            return self._answer(ask, patience)
-        finally:
-            if self.share < 1:
-                self.sleep((time.monotonic() - began) * (1 / self.share - 1))
 
     def _answer(self, ask: Callable[[], T], patience: float | None) -> T:
         tried = 0
         while True:
             tried += 1
             try:
-                answer = ask()
+                answer = paced(ask, self.share, self.sleep, self.clock)
             except (OSError, http.client.HTTPException, ValueError, Restarting) as error:
                 self.close()
                 if patience is not None and isinstance(error, TimeoutError):

@@ -11,6 +11,7 @@ import attrs
 from influxrelay.operations import outcomes
 from influxrelay.operations.views import Refused, Request
 from influxrelay.verification.command import Ask
+from influxrelay.verification.connection import paced
 from influxrelay.verification.repair import Outdated
 from influxrelay.verification.statements import Measurement, Place
 
@@ -27,6 +28,7 @@ class Relay:
     ask_any: Ask
     ask: Ask
     sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
 
     def queues(self) -> dict[str, Any]:
         """Return what ``influxrelay queues`` says."""
@@ -78,18 +80,10 @@ class RelayWriter:
             },
             report={"points": len(lines)},
         )
-        began = time.monotonic()
-        try:
-            return self._write(request)
-        finally:
-            if self.share < 1:
-                self.relay.sleep((time.monotonic() - began) * (1 / self.share - 1))
-
-    def _write(self, request: Request) -> str:
         message = ""
         for _ in self._tries():
             try:
-                found = self.relay.ask(request)
+                found = paced(lambda: self.relay.ask(request), self.share, self.relay.sleep, self.relay.clock)
             except Refused as error:  # it may be restarting
                 message = str(error)
                 continue
