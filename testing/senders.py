@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Destination, Reply, Write
 from influxrelay.delivery.fate import Fate
@@ -35,6 +37,9 @@ class FakeSender:
         self.skipped: list[int] = []
         self.unjournaled: list[Fate] = []
         self.backlog = self
+
+    def go_along_with(self, senders: Sequence[FakeSender]) -> None:
+        """Do nothing: it does not look at others."""
 
     def submit(self, write: Write, fate: Fate) -> bool:
         """Take a write."""

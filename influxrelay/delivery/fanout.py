@@ -60,6 +60,8 @@ class FanOut:
         """Let other settings hold for the next write; those that are under way keep what they began with."""
         self.name = name
         self.senders = tuple(senders)
+        for each in senders:
+            each.go_along_with(senders)
         self._takers = {kind: [each for each in senders if kind in each.kinds] for kind in EVERYTHING}
         self._consistency = consistency
         self.hand_out.reconfigure(name, senders, refuse_unjournaled=refuse_unjournaled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from weakref import WeakSet
 
 import attrs
@@ -331,6 +331,10 @@ class Sender:
         """Deliver what waits at these positions up to a number, and then what is submitted."""
         self._dispatcher.stand_up(positions, last_number)
 
+    def go_along_with(self, senders: Sequence[Sender]) -> None:
+        """Let the others of these, which get the same writes, catch up if they are somewhat behind."""
+        self._dispatcher.companions = [each for each in senders if each is not self]
+
     # -- the operator, and another configuration
 
     def pause(self) -> None:
@@ -358,10 +362,7 @@ class Sender:
             self._dispatcher.tidy(queue)
 
     def reconfigure(self, backend: Backend, settings: SenderSettings) -> None:
-        """Go on with other settings, and perhaps by another transport; what waits stays, in its order.
-
-        A backend that was in trouble is asked at once: what was wrong with it may be what has changed.
-        """
+        """Go on with other settings, and perhaps by another transport; one in trouble is asked at once: it may work."""
         self.requests.go_by(backend)
         self._dispatcher.reconfigure(settings)
 

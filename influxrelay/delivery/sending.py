@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -18,10 +19,23 @@ from influxrelay.delivery.requests import Requests
 from influxrelay.delivery.settings import SenderSettings
 from influxrelay.delivery.timers import Drain, Timers
 
+_LEAD = 2 * 1024 * 1024  # bytes by which a backend may be ahead of another one before its requests get smaller
+_HOPELESS = 24 * 1024 * 1024  # bytes that wait for one that will not catch up for all that
+
+
+class Companion(Protocol):
+    """Who sends the same writes to another backend."""
+
+    queues: Queues
+
+    def why_unavailable(self) -> str:
+        """Tell why a write would not be taken by the backend now; empty if it would, as far as is known."""
+
 
 class Sending:
     """Sends what waits in the queues of one sender, as soon as that may be.
 
+    :ivar companions: who may have to catch up, if requests here are smaller.
     :ivar flows: whether requests may be sent: there is no trouble, no pause and no end.
     :ivar closed: why nothing is sent any more; None while that is not so.
     :ivar paused: whether an operator wants nothing to be sent.
@@ -50,6 +64,7 @@ class Sending:
         self.drain = Drain()
         self.order = ChangeOrder(self.queues, backlog, self.timers, self._go_on_behind_changes)
         self.order.rename(settings.listener, settings.name)
+        self.companions: Sequence[Companion] = ()
         self.flows = True
         self.paused = self.shares = self.stands_by = self.leaves = False
         self.closed: BackendFailure | None = None
@@ -82,12 +97,25 @@ class Sending:
             if len(queue.in_flight) >= self.settings.max_in_flight:
                 break
             room = self.settings.max_batch
+            if queue.size > room and self._has_a_lead():
+                room //= 2
             if self.queues.changes is not None:
                 room = self.order.room(queue, room)
                 if not room:
                     break
             self._send(queue, room)
         self.tidy(queue)
+
+    def _has_a_lead(self) -> bool:
+        """Tell whether another backend is somewhat behind, and not so much that there is no use in waiting.
+
+        Clients write on as soon as one backend has answered. Where that keeps the relay, or the machine, busy, nothing
+        but larger requests lets the others catch up.
+        """
+        own = self.queues.memory.size
+        return any(
+            own + _LEAD < each.queues.memory.size < _HOPELESS and not each.why_unavailable() for each in self.companions
+        )
 
     def _skip_struck(self, queue: DestinationQueue) -> bool:
         struck = queue.skip_struck()

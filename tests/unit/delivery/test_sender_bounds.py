@@ -151,7 +151,7 @@ class BoundTests(SenderCase):
         self.assertLess(len(small) * (70 - len(reasons)), 2 * megabyte)
         self.assertGreater(len(small) * (71 - len(reasons)), 1.9 * megabyte)
         self.assertEqual(self.submit(b"x" * megabyte).reason, "overflow")
-        self.answer_all()
+        self.drain()
         self.assertEqual(client.result, OK)
         self.assert_idle()
 
@@ -163,14 +163,9 @@ class BoundTests(SenderCase):
         large, larger = (self.submit(b"x" * size * megabyte + b"\n") for size in (9, 10))
         small = self.submit(b"2\n")
         self.assertEqual(larger.reason, "overflow")
-        self.answer_all()
+        self.drain()
         self.assertEqual([each.result for each in (first, large, small)], [OK] * 3)
         self.assert_idle()
-
-    def answer_all(self) -> None:
-        """Answer what is sent, for as long as there is something."""
-        while self.backend.pending:
-            self.backend.pending[0].answer()
 
     def test_many_queues_share_the_bound(self) -> None:
         """The bound is the backend's, and what is in flight counts, and so does each queue."""

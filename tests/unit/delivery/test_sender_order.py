@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from influxrelay.core.write import Reply
 from influxrelay.delivery.destination_queue import body_parts
-from testing.backends import BAD, BROKEN, OK, destination
+from influxrelay.delivery.sender import Sender
+from testing.backends import BAD, BROKEN, OK, FakeBackend, destination
 from testing.sender_case import SenderCase
 
 TROUBLE = (Reply(408), Reply(425), Reply(429), Reply(301), Reply(304), Reply(100), BROKEN, Reply(503), Reply(599))
@@ -176,6 +177,23 @@ class MergeTests(SenderCase):
         self.assertEqual(self.backend.bodies[1], b"aaaa\nbbbb\n")
         self.answer()
         self.assert_idle()
+
+    def test_smaller_for_others(self) -> None:
+        """Requests are half as large while another backend is some megabytes behind, if it is well."""
+        megabyte, line = 1024 * 1024, b"x" * 1000 + b"\n"
+        self.build(max_batch=4 * (len(line) + 1))
+        behind = Sender(FakeBackend(), self.clock, self.settings)
+        self.sender.go_along_with([self.sender, behind])
+        for size, merged in ((0, 4), (1, 4), (3, 2), (23, 2), (24, 4)):
+            behind.queues.memory.size = size * megabyte
+            self.behind(*[line] * 8)
+            self.assertEqual(self.backend.bodies[-1].count(b"\n"), merged, size)
+            self.drain()
+        behind.queues.memory.size = 3 * megabyte
+        behind.pause()
+        self.behind(*[line] * 8)
+        self.assertEqual(self.backend.bodies[-1].count(b"\n"), 4)
+        self.drain()
 
     def test_larger_than_the_bound(self) -> None:
         """A single write larger than max_batch travels, alone."""
