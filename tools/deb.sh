@@ -3,14 +3,14 @@
 #
 #   tools/deb.sh [DIRECTORY]   builds into DIRECTORY instead of dist
 #
-# For this machine's Debian and its Python, whatever Python .venv has. The libraries are the newest that pyproject.toml
-# allows.
+# For this machine's Debian and its Python, whatever Python .venv, or what VENV names, has. The libraries are the newest
+# that pyproject.toml allows.
 set -eu
 
 out=${1:-dist}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-pip="$PWD/.venv/bin/python -m pip --disable-pip-version-check"
+pip="$(cd "${VENV:-.venv}" && pwd)/bin/python -m pip --disable-pip-version-check"
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' influxrelay/__init__.py)
 date=$(git log -1 --format=%cD 2>/dev/null || date -R)
 

@@ -72,7 +72,7 @@ class CommandLineTests(SimulationCase):
         """Many seeds are counted."""
         code, text = self.run_main("--count", "5", "--first", "1")
         self.assertEqual(code, 0)
-        self.assertRegex(text, r"\A5 schedule\(s\) in [0-9.]+ s, 0 broken\n\Z")
+        self.assertRegex(text, r"\A5 schedules in [0-9.]+ s, 0 broken\n\Z")
 
     def test_failing_seed(self) -> None:
         """A seed that fails is printed, and fails again in the same words when run alone."""

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cache
@@ -67,7 +68,7 @@ def build() -> Path:
     directory = Path(tempfile.mkdtemp(prefix="influxrelay-deb-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV"))}
-    run("tools/deb.sh", directory, environment=environment)
+    run("tools/deb.sh", directory, environment={**environment, "VENV": sys.prefix})
     (package,) = directory.glob("*.deb")
     return package
 
