@@ -75,8 +75,13 @@ class Subscription:
         self.changed()
 
     def changed(self) -> None:
-        """Let the cluster know, if it does not."""
+        """Let the cluster know, if it does not; again and again as long as it does not say so."""
         self.engine.travel(REQUEST, self._begin)
+        self.engine.clock.callLater(self.engine.attempt, self._look)
+
+    def _look(self) -> None:
+        if not self._stopped and not self.in_sync.called:
+            self.changed()
 
     def hand_out(self, payload: bytes) -> None:
         """Give a payload to whoever wants it."""

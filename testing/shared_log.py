@@ -126,7 +126,9 @@ class GroupLog(MemoryJournal):
                 log.follower.decided(list(numbers), kept=True)
 
     def advance(self, key: Any, destination: Destination, number: int) -> None:
-        """Move a cursor."""
+        """Move a cursor of a backend whose lease the relay has."""
+        if not self.is_valid(key):
+            return
         passed = self.group.passed.setdefault(self._name(key), {})
         assert number >= passed.get(destination, 0)
         passed[destination] = number

@@ -68,6 +68,8 @@ class Deliverer:
         for record in records:
             fate = self._make_fate(record.seq, record.time, origin)
             for sender in senders:
+                if sender.stands_by:  # since one of the last records
+                    continue
                 try:
                     self._give(sender, record.write, fate)
                 except Exception:  # noqa: BLE001 (it must not keep the others from the write)
@@ -165,8 +167,8 @@ class Deliverer:
         self._last = max(self._last, last_number)
         sender = self._senders.get(key)
         if sender is not None:
-            self.paused(key, paused=False)  # if it is, that is told next
             sender.stand_up(positions, last_number)
+            self.paused(key, paused=False)  # if it is, that is told next
 
     def lost(self, key: Key) -> None:
         """Send nothing more to a backend."""

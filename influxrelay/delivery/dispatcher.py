@@ -291,6 +291,11 @@ class Dispatcher(Sending):
             return
         self.stands_by = True
         self._look_whether_it_flows()
+        self._forget()
+        self.requests.abort_writes()
+        self.landed()
+
+    def _forget(self) -> None:
         self.clients.forget()
         self.order.forget()
         for queue in self.queues:
@@ -299,13 +304,12 @@ class Dispatcher(Sending):
             self._found_database(queue)
             self.queues.forget(queue)
         self.backlog.stand_down()
-        self.requests.abort_writes()
-        self.landed()
 
     def stand_up(self, positions: Positions, last_number: int) -> None:
         """Go on from where another process was; what it has seen of the backend is not known here."""
         if self.leaves:
             return
+        self._forget()  # whoever has given something since
         self.stands_by = False
         self.back_off.lives()
         self._look_whether_it_flows()

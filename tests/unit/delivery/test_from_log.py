@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.write import Reply, Write
 from influxrelay.delivery.fanout import FanOut
+from influxrelay.delivery.fate import Fate
 from influxrelay.delivery.from_log import FromLog
 from influxrelay.delivery.journal_backlog import JournalBacklog
 from influxrelay.delivery.origin import GRACE
@@ -322,6 +323,21 @@ class FromLogTests(SynchronousTestCase):
         self.assertEqual((sender.state, sender.paused), ("paused", True))
         problem = self.failureResultOf(sender.resend(write(b"a v=1 1")), BackendFailure).value
         self.assertEqual((problem.reason, problem.detail), ("elsewhere", "relay one delivers to it"))
+
+    def test_lease_lost_in_the_middle(self) -> None:
+        """A sender that stands down while writes are handed out has passed none of them when it delivers again."""
+        self.submit(self.one)
+        sender = self.one.senders["b1"]
+        self.group.owners["b1"] = ""
+        sender.stand_down()
+        late = write(b"a v=9 9")
+        sender.gather(late, Fate.restored(9, 0.0))
+        sender.backlog.skip(late.destination, 10)
+        self.group.last = 10
+        self.group.move("b1", "one")
+        self.assertEqual(self.group.passed["b1"], {})
+        self.settle()
+        self.assertEqual(self.one.backends["b1"].posts[-1].body, b"a v=1 1")
 
     def test_resent(self) -> None:
         """Who has sent a write once more is told if another relay delivers before it is answered."""
