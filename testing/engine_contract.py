@@ -106,6 +106,9 @@ class EngineContract:
         await self.done(self.one.log.purge(6))
         await self.done(self.one.log.follow(0, lambda message: seen.append(message.seq)).in_sync)
         self.assertEqual(seen, [3, 4, 5, 6])
+        await self.done(self.one.log.purge(1000))
+        state = await self.done(self.two.log.state())
+        self.assertEqual((state.first_seq, state.last_seq, await self.put(b"7")), (1001, 1000, [1001]))
 
     async def test_headers_only(self) -> None:
         """Payloads can be left out; their sizes are there all the same, and times."""

@@ -29,7 +29,7 @@ class MemoryJournal:
     :ivar held: the reads that wait, if there is a list.
     """
 
-    trouble = ""
+    trouble = risk = ""
     why_unavailable = ""
     used = 0
     max_bytes = 0

@@ -31,7 +31,15 @@ class Kept:
         self.messages: dict[int, Message] = {}
         self.last = self.used = 0
         self.followers: list[Follower] = []
+        self.created = 0
         self._known: dict[str, int] = {}
+
+    def remake(self) -> None:
+        """Forget everything, as if the stream had been removed and made anew."""
+        self.messages.clear()
+        self._known.clear()
+        self.last = self.used = 0
+        self.created += 1
 
     def store(self, subject: str, headers: Mapping[str, str], payload: bytes, msg_id: str) -> int:
         """Store a message once."""
@@ -67,7 +75,8 @@ class Kept:
     def state(self) -> StreamState:
         """Return what there is."""
         self.expire()
-        return StreamState(next(iter(self.messages), self.last + 1), self.last, self.used, len(self.messages))
+        first = next(iter(self.messages), self.last + 1)
+        return StreamState(first, self.last, self.used, len(self.messages), str(self.created))
 
 
 def _cost(message: Message) -> int:
@@ -83,6 +92,11 @@ class Values:
         self.last = 0
         self.followers: list[Follower] = []
         self._done: dict[object, int] = {}
+
+    def remake(self) -> None:
+        """Forget everything, as if the bucket had been removed and made anew."""
+        self.entries.clear()
+        self.last = 0
 
     def set(self, key: str, value: bytes | None, revision: int | None, call: object) -> int:
         """Set a value once for each call.

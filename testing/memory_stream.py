@@ -83,7 +83,7 @@ class MemoryEngine:
         self.timeout = timeout
         self.name = cluster.name
         self.place = f"nats://memory/{cluster.name}"
-        self.trouble = ""
+        self.trouble = self.risk = ""
         self.reachable = True
         self.paused = False
         self.watches: list[Watching | Subscription] = []
@@ -302,6 +302,7 @@ class MemoryStream:
         def remove() -> None:
             for seq in [seq for seq in self._kept.messages if seq <= upto]:
                 self._kept.remove(seq)
+            self._kept.last = max(self._kept.last, upto)
 
         return self._engine.ask(remove)
 

@@ -45,6 +45,10 @@ class Journal(Protocol):
         """What is wrong, as long as it is; empty if all is well."""
 
     @property
+    def risk(self) -> str:
+        """What may cost acknowledged writes although all is well, as far as is known; empty if nothing."""
+
+    @property
     def used(self) -> int:
         """Bytes that the journal takes."""
 

@@ -160,6 +160,8 @@ class JournalWriter:
 
     # -- trouble
 
+    risk = ""
+
     @property
     def trouble(self) -> str:
         """What is wrong, as long as it is; empty if all is well."""

@@ -236,7 +236,11 @@ class LocalExaminer:
 def _ready_for_writes(listeners: Sequence[Listener]) -> str:
     writers = [(each.name, each.writer) for each in listeners]
     troubles = "; ".join(f"{name}: {writer.trouble}" for name, writer in writers if writer and writer.trouble)
-    return "ready for writes" + (f", but the journal does not work: {troubles}" if troubles else "")
+    if troubles:
+        return f"ready for writes, but the journal does not work: {troubles}"
+    risks = "; ".join(f"{name}: {writer.risk}" for name, writer in writers if writer and writer.risk)
+    lossy = f", but the loss of a server or of power may cost acknowledged writes: {risks}" if risks else ""
+    return f"ready for writes{lossy}"
 
 
 def _outline(listener: Listener, sender: Sender) -> Check:

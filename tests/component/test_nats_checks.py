@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 import shutil
+from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from influxrelay.core.errors import JournalError
 from influxrelay.journal.records import JournalLimits
-from influxrelay.journal.shared.interface import Unfit
+from influxrelay.journal.shared import provision
+from influxrelay.journal.shared.frames import number_of
+from influxrelay.journal.shared.interface import GAP, Unfit
+from influxrelay.journal.shared.state import BackendState
 from testing.certificates import Authority
 from testing.logs import watch_log
 from testing.nats import ACCOUNTS, DebianNatsServer, NatsCluster, NatsServer
 from testing.nats_case import EngineCase
 from testing.nkeys import USER, NKey, Operator
+from testing.scripted import until
 from testing.servers import LOOPBACK, PROJECT, free_port
 
 UNSAFE = "the loss of a server or of power may cost acknowledged writes"
@@ -118,6 +124,71 @@ class PromiseTests(CheckCase):
         await self.connected(addresses, full_sync=True, credentials_file=str(credentials))
         self.assertEqual(logged, [])
         self.assertIn("Authorization Violation", await self.line(addresses, timeout=2.0))
+
+
+def engine_has(engine: Any, risk: str) -> bool:
+    """Tell whether an engine tells of this risk."""
+    return bool(engine.risk == risk)
+
+
+class LaterTests(CheckCase):
+    """What happens to servers and streams while a relay runs."""
+
+    async def call(self, engine: Any, what: str, **body: Any) -> Any:
+        """Ask JetStream's API."""
+        return await Deferred.fromFuture(engine._connection.spawn(engine._api.call(what, body or None)))
+
+    async def test_changes(self) -> None:
+        """A server that comes back with other settings is noticed, and so are replicas that are reduced."""
+        self.patch(provision, "LOOK", 0.5)
+        cluster = NatsCluster(self.directory)
+        addresses = await self.started(cluster)
+        logged = watch_log(self)
+        engine = await self.connected(addresses)
+        self.assertEqual(engine.risk, "")
+        server = cluster.servers[1]
+        for sync, risk in (("2m", "n2 has no sync_interval: always"), ("always", "")):
+            server.kill()
+            server.sync = sync
+            await deferToThread(server.start)
+            await until(partial(engine_has, engine, risk), risk or "all is well")
+        config = (await self.call(engine, "STREAM.INFO.relay"))["config"]
+        await self.call(engine, "STREAM.UPDATE.relay", **{**config, "num_replicas": 1})
+        risk = "the stream relay has 1 replica instead of 3"
+        await until(partial(engine_has, engine, risk), risk)
+        self.assertEqual(
+            [each for each in logged if "could not be checked" not in each],
+            [
+                f"nats://{addresses}/relay: {UNSAFE}: n2 has no sync_interval: always",
+                f"nats://{addresses}/relay: the servers are as they should be again",
+                f"nats://{addresses}/relay: {UNSAFE}: {risk}",
+            ],
+        )
+
+    async def test_removed(self) -> None:
+        """Streams that somebody removes are made anew, the log behind all that was known of it."""
+        self.patch(provision, "LOOK", 0.5)
+        addresses = await self.started(NatsServer(self.directory))
+        logged = watch_log(self)
+        engine = await self.connected(addresses)
+        for number in range(3):
+            await engine.log.publish("relay.log", b"a", msg_id=f"{number}")
+        await engine.bucket.create("backend.a", BackendState("a", cursor=number_of(7, 0)).encode())
+        await engine.log.state()
+        await self.call(engine, "STREAM.DELETE.relay")
+        await until(lambda: any("removed the stream relay," in each for each in logged), "it is made anew")
+        self.assertEqual(await engine.log.publish("relay.log", b"a", msg_id="4"), 7 + GAP + 1)
+        await self.call(engine, "STREAM.DELETE.KV_relay-state")
+        await until(lambda: any("removed the stream KV_relay-state," in each for each in logged), "it is made anew")
+        await self.call(engine, "STREAM.DELETE.relay")
+        await until(lambda: len([each for each in logged if "removed the stream relay," in each]) > 1, "anew")
+        state = await engine.log.state()
+        self.assertGreater(state.first_seq, 7 + GAP + 1)
+
+    async def test_small_messages(self) -> None:
+        """Servers that take only small messages cannot be used."""
+        addresses = await self.started(NatsServer(self.directory, settings=f"{ACCOUNTS}\nmax_payload: 65536"))
+        self.assertIn("max_payload is 65536; it must be at least 655360", await self.line(addresses))
 
 
 class ConnectionTests(CheckCase):

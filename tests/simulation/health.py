@@ -45,7 +45,7 @@ class FakeListener:
     name = "simulation"
     is_ready = True
     is_shard = False
-    writer = None
+    writer: Any = None
 
     def __init__(
         self, senders: Iterable[Sender], handed_out: Callable[[], Deferred[Any]] = lambda: succeed(None)

@@ -14,8 +14,10 @@ from influxrelay.journal.records import JournalLimits
 from influxrelay.journal.shared.api import Api
 from influxrelay.journal.shared.bucket import NatsBucket
 from influxrelay.journal.shared.connection import Connection, NoAnswer
-from influxrelay.journal.shared.interface import Unfit
+from influxrelay.journal.shared.frames import seq_of
+from influxrelay.journal.shared.interface import Entry, Unfit
 from influxrelay.journal.shared.provision import Provision
+from influxrelay.journal.shared.state import PREFIX, BackendState
 from influxrelay.journal.shared.stream import NatsStream
 from influxrelay.transport.event_loop import event_loop
 from influxrelay.transport.tls import ClientTLS
@@ -62,7 +64,7 @@ class NatsEngine:
             credentials_file=credentials_file,
         )
         self._api = Api(self._connection, timeout)
-        self._provision = Provision(self._api, place, name, limits, full_sync=full_sync)
+        self._provision = Provision(self._api, place, name, limits, full_sync=full_sync, known_seq=self._last_known_seq)
         self.log = NatsStream(self._api, name)
         self.letters = NatsStream(self._api, f"{name}-letters")
         self.bucket = NatsBucket(self._api, f"{name}-state")
@@ -71,6 +73,24 @@ class NatsEngine:
     def trouble(self) -> str:
         """What is wrong."""
         return self._api.trouble
+
+    @property
+    def risk(self) -> str:
+        """What may cost acknowledged writes although all works."""
+        return self._provision.risk
+
+    async def _last_known_seq(self) -> int:
+        """Return up to where the log had come, as this relay has seen, or as the backends' positions tell."""
+        numbers: list[int] = []
+
+        def take(entry: Entry) -> None:
+            with contextlib.suppress(ValueError):
+                numbers.append(BackendState.decode(entry.value or b"").highest)
+
+        watch = self.bucket.watch(PREFIX, take)
+        await watch.in_sync.asFuture(self._connection.loop)
+        watch.stop()
+        return max([self.log.last_seen, *map(seq_of, numbers)])
 
     def connect(self) -> Deferred[None]:
         """Connect, check the servers, and make what is missing."""

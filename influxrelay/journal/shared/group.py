@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -67,13 +68,15 @@ class Group:
         self._is_ready = is_ready
         self._on_problem = on_problem
         self._keys: dict[Key, LeasedBackend] = {}
+        self._lost: dict[str, BackendState] = {}  # what is to be made known again
         self._watch: Watch | None = None
-        self._is_closed = False
+        self._is_closed = self._is_new = False
 
     async def open(self) -> None:
         """Find out which backends the group knows."""
         self._watch = self._bucket.watch(PREFIX, self._changed)
         await self._watch.in_sync
+        self._is_new = not self.states  # then whatever the log has was left by a group that is forgotten
 
     async def close(self) -> None:
         """Give all leases back. Never fails."""
@@ -103,6 +106,17 @@ class Group:
     def _gone(self, name: str) -> None:
         """Begin anew with a backend that was forgotten, if it is one of ours."""
         del self.states[name]
+        self._begin_anew(name)
+
+    def _missing(self, name: str) -> None:
+        """Make a backend known again, as it was known last: somebody has removed the bucket."""
+        if name in self.leased and name in self.states:
+            state, _ = self.states.pop(name)
+            self._log.error("backend {backend}: its position was removed; it was made known again", backend=name)
+            self._lost[name] = attrs.evolve(state, owner="")
+            self._begin_anew(name)
+
+    def _begin_anew(self, name: str) -> None:
         if (backend := self.leased.pop(name, None)) is not None:
             self._leave(backend)
             self._enter(backend.key, name, backend.location)
@@ -137,6 +151,7 @@ class Group:
             follower=self._follower,
             catch_up=self._tail.catch_up,
             count_dropped=self._count_dropped,
+            missing=self._missing,
         )
         if name in self.states:
             backend.observe(*self.states[name])
@@ -163,7 +178,8 @@ class Group:
     async def _create_all(self) -> None:
         for name, backend in list(self.leased.items()):
             if name not in self.states:
-                state = BackendState(name, backend.location, cursor=end_of(await self._tail.end()))
+                begin = await (self._tail.begin() if self._is_new else self._tail.end())
+                state = self._lost.pop(name, None) or BackendState(name, backend.location, cursor=end_of(begin))
                 try:
                     revision = await self._bucket.create(key_for(name), state.encode())
                 except Conflict:
@@ -173,6 +189,7 @@ class Group:
         unknown = [name for name in self.leased if name not in self.states]
         if unknown:
             raise JournalError(f"what the group knows of {', '.join(unknown)} cannot be read")
+        self._is_new = False
         self._is_ready(True)
 
     async def _load(self, name: str) -> None:

@@ -16,7 +16,7 @@ from influxrelay.journal.shared.counts import Counter
 from influxrelay.journal.shared.frames import end_of, seq_of
 from influxrelay.journal.shared.group import Group
 from influxrelay.journal.shared.index import Index, Total
-from influxrelay.journal.shared.interface import Stream, StreamState
+from influxrelay.journal.shared.interface import GAP, Stream, StreamState
 from influxrelay.journal.shared.leased_backend import LeasedBackend
 from influxrelay.journal.shared.letters import Letters
 from influxrelay.journal.shared.reader import Reader
@@ -62,6 +62,7 @@ class Housekeeper:
         self._follower = follower
         self._clock = clock
         self._bytes = 0
+        self._created = ""  # when the log was
         self._group: Group
         self._committer: Committer
         self._timer: Any = None
@@ -122,6 +123,12 @@ class Housekeeper:
     async def look(self) -> StreamState:
         """Count what was dropped from the log since the last look."""
         state = await self._stream.state()
+        if self._created not in ("", state.created):
+            self._log.critical("{stream}: the log was removed, and what was in it is lost", stream=self._stream.name)
+            if state.last_seq < (head := seq_of(self._index.head)):  # what comes is not to be taken for what was there
+                await self._stream.purge(head + GAP)
+                state = await self._stream.state()
+        self._created = state.created
         self._bytes = state.bytes
         for backend in self._group.delivered:
             self.count_dropped(backend, state.first_seq)
@@ -155,8 +162,9 @@ class Housekeeper:
         """
         state, upto = backend.lease.state, end_of(self.begin - 1)
         if state is not None and backend.progress is not None and state.cursor < upto:
-            now, messages = self._clock(), self.begin - 1 - seq_of(state.cursor)
-            backend.count(Drop(backend.name, "age" if self.limits.max_age else "full", messages, 0, now, now))
+            now, messages = self._clock(), _without_gap(self.begin - 1 - seq_of(state.cursor))
+            if messages:
+                backend.count(Drop(backend.name, "age" if self.limits.max_age else "full", messages, 0, now, now))
             backend.progress.advance_all(upto)
         self.count_dropped(backend, first_seq)
 
@@ -166,7 +174,9 @@ class Housekeeper:
             state, now = backend.lease.state, self._clock()
             if state is not None and state.cursor < end_of(last):
                 reason = "full" if self.limits.drop_oldest else "damaged"
-                backend.count(Drop(backend.name, reason, last - max(first - 1, seq_of(state.cursor)), 0, now, now))
+                messages = _without_gap(last - max(first - 1, seq_of(state.cursor)))
+                if messages:
+                    backend.count(Drop(backend.name, reason, messages, 0, now, now))
 
     def count_damaged(self, seq: int) -> None:
         """Count a message that cannot be read for every backend that this relay delivers to."""
@@ -181,3 +191,8 @@ class Housekeeper:
         max_age = self.limits.max_age
         is_old = max_age and total.last <= self._clock() - max_age * _NEARLY
         return Drop(backend, "age" if is_old else "full", total.writes, total.bytes, total.first, total.last)
+
+
+def _without_gap(messages: int) -> int:
+    """Return how many messages are missing, without those that were left out where the log was made anew."""
+    return messages if messages < GAP // 2 else max(0, messages - GAP)

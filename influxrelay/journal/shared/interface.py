@@ -11,6 +11,9 @@ from twisted.internet.defer import Deferred
 from influxrelay.core.errors import JournalError
 from influxrelay.journal.records import JournalLimits
 
+GAP = 1 << 20
+"""Messages that are left out where the log is made anew: what other relays know of the one before has lower numbers."""
+
 
 class Unfit(JournalError):
     """The system must not be used as it is; to try again is of no use."""
@@ -49,12 +52,14 @@ class StreamState:
     :ivar first_seq: of the oldest message; ``last_seq + 1`` if there is none.
     :ivar last_seq: of the last message that was ever stored; 0 if there was none.
     :ivar bytes: that its messages take.
+    :ivar created: another text for another stream of this name.
     """
 
     first_seq: int
     last_seq: int
     bytes: int
     messages: int
+    created: str = ""
 
 
 @attrs.frozen
@@ -111,7 +116,7 @@ class Stream(Protocol):
         """Return what the stream holds, at least everything that was acknowledged before the call."""
 
     def purge(self, upto: int) -> Deferred[None]:
-        """Remove all messages up to a sequence, and this one."""
+        """Remove all messages up to a sequence, and this one; the next to be stored comes behind it."""
 
     def delete(self, seqs: Iterable[int]) -> Deferred[int]:
         """Remove single messages, and return how many were there."""
@@ -166,6 +171,10 @@ class Engine(Protocol):
     @property
     def trouble(self) -> str:
         """What is wrong, as long as it is; empty if all is well, as far as is known."""
+
+    @property
+    def risk(self) -> str:
+        """What may cost acknowledged writes although all works, as far as is known; empty if nothing."""
 
     @property
     def log(self) -> Stream:

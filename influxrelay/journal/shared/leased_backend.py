@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from influxrelay.core.errors import JournalError
+from influxrelay.core.write import Destination
 from influxrelay.journal.interface import Key
 from influxrelay.journal.records import Drop
 from influxrelay.journal.shared.index import Index
@@ -44,6 +45,7 @@ class LeasedBackend:
 
     :param now: seconds on a clock that goes on while the process is stopped.
     :param catch_up: fires when all that is in the log now was handed out; with the first message that is left in there.
+    :param missing: is told of the name if the group does not know the backend any more, which nobody has removed.
     :param count_dropped: counts what is no longer in the log; takes the backend and the first message that is in it.
     :ivar key: stands for the backend in this process.
     :ivar progress: as long as this relay delivers; else None.
@@ -65,6 +67,7 @@ class LeasedBackend:
         follower: Follower,
         catch_up: Callable[[], Deferred[int]],
         count_dropped: Callable[[LeasedBackend, int], object],
+        missing: Callable[[str], object],
     ) -> None:
         self.key = key
         self.name = name
@@ -78,6 +81,7 @@ class LeasedBackend:
         self._follower = follower
         self._catch_up = catch_up
         self._count_dropped = count_dropped
+        self._missing = missing
         self._losses: list[Drop] = []  # counted in this lease, and perhaps not written down
         self._written_losses = 0  # how many were, and are not in the list any more
         self._attempts: dict[int, _Attempt] = {}  # by beat
@@ -195,6 +199,11 @@ class LeasedBackend:
         savers, self._savers = self._savers, []
         for _, saved in savers:
             saved.errback(Failure(JournalError(f"the lease of backend {self.name} is lost")))
+
+    def advance(self, destination: Destination, number: int) -> None:
+        """Note that the backend is done with a destination up to this number."""
+        if self.progress is not None and not self._is_over and self.progress.advance(destination, number):
+            self.changed()
 
     def count(self, drop: Drop) -> None:
         """Count a loss; written down with the next position."""
@@ -324,6 +333,8 @@ class LeasedBackend:
 
     async def _load(self) -> None:
         entry = await self._bucket.load(key_for(self.name))
+        if entry is None and self._closing is None:
+            self._reactor.callLater(0.0, self._missing, self.name)
         if entry is not None and entry.value is not None:
             try:
                 state = BackendState.decode(entry.value)

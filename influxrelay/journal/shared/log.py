@@ -181,6 +181,11 @@ class SharedJournal:
         return (self._committer.trouble or self._engine.trouble) if self._is_open else ""
 
     @property
+    def risk(self) -> str:
+        """What may cost acknowledged writes although all is well."""
+        return self._engine.risk
+
+    @property
     def why_unavailable(self) -> str:
         """Why a write would not be journaled now; empty if it would, as far as is known."""
         return f"the journal does not work: {self.trouble}" if self.trouble else ""
@@ -246,9 +251,9 @@ class SharedJournal:
         return self.append_shared(record).addCallback(lambda _: None)
 
     def append_shared(self, record: Record) -> Deferred[int]:
-        """Add a write; fires with its number when a quorum has it."""
+        """Add a write; fires with its number."""
         done: Deferred[Any] = Deferred()
-        self.append_for(record, done)
+        self._committer.append(record, done)
         return done.addCallback(lambda _: record.seq)
 
     def append_for(self, record: Record, receipt: Receipt) -> None:
@@ -323,18 +328,17 @@ class SharedJournal:
     def advance(self, key: Key, destination: Destination, number: int) -> None:
         """Note that a backend is done with a destination up to this number."""
         backend = self._group.leased_backend(key)
-        if backend is not None and backend.progress is not None and backend.progress.advance(destination, number):
-            backend.changed()
+        if backend is not None:
+            backend.advance(destination, number)
 
     def keep_positions(self) -> Deferred[None]:
-        """Fire when what was noted until now, of all backends that this relay delivers to, is written down."""
-        saved = [each.save() for each in self._group.delivered]
-        return gatherResults(saved, consumeErrors=True).addCallbacks(lambda _: None, first_of_all)
+        """Fire when what was noted until now is written down, of all backends that this relay delivers to."""
+        saved = gatherResults([each.save() for each in self._group.delivered], consumeErrors=True)
+        return saved.addCallbacks(lambda _: None, first_of_all)
 
     def bury(self, key: Key, when: float, write: Write, status: int, message: str) -> None:
         """Keep a write that a backend has refused for good, with what it said."""
-        backend = self._group.leased_backend(key)
-        if backend is not None and backend.progress is not None:
+        if (backend := self._group.leased_backend(key)) is not None and backend.progress is not None:
             backend.bury(self._letters.bury(backend.name, when, write, status, message))
 
     def count_loss(self, key: Key, reason: str, when: float, size: int) -> None:
@@ -351,7 +355,7 @@ class SharedJournal:
 
     def _not_reconfigured(self, failure: Failure) -> None:
         failure.trap(JournalError)
-        self._log.error("{place}: the limits cannot be changed: {problem}", place=self.place, problem=failure.value)
+        self._log.error("{place}: the limits cannot be changed: {why}", place=self.place, why=failure.value)
 
     def register(self, backends: Mapping[Key, tuple[str, str]]) -> None:
         """Say which backends there are from this moment on, as name and location."""

@@ -1,86 +1,109 @@
-"""The streams that a shared journal needs, and what the servers that have them promise."""
+"""The streams that a shared journal needs: they are made if they are missing."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import re
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-import attrs
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from influxrelay.core.errors import JournalError
-from influxrelay.core.text import count
 from influxrelay.journal.records import JournalLimits
 from influxrelay.journal.shared.api import STREAM_NOT_FOUND, Api, ApiError
-from influxrelay.journal.shared.connection import NoAnswer
-from influxrelay.journal.shared.interface import Unfit
+from influxrelay.journal.shared.interface import GAP, Unfit
+from influxrelay.journal.shared.promises import REPLICAS, Promises
 
-VERSION = (2, 12, 3)  # before, Jepsen found lost writes also with sync_interval: always
-REPLICAS = 3
-_VARZ = "$SYS.REQ.SERVER.PING.VARZ"
-_PATIENCE = 1.0  # seconds for servers to say how they are configured
 _DUPLICATES = 600.0  # seconds for which a repeated message is known, also if a frozen server had it meanwhile
 _BUCKET_BYTES = 16 * 1024 * 1024
 _OF_LETTERS = 4  # dead letters may take this part of what the log may
 _NAME_IN_USE = 10058
+MAX_PAYLOAD = 640 * 1024  # bytes of the largest message
+LOOK = 60.0  # seconds between two checks of the servers
+LOOK_IN_TROUBLE = 5.0  # the same if nothing can be stored
 _NO_PEERS = 10005
 _PAUSE = 0.25  # seconds
 
 
-@attrs.frozen
-class ServerInfo:
-    """What a server says of itself.
-
-    :ivar sync_always: whether it syncs each message to disk before it acknowledges it.
-    """
-
-    name: str
-    version: str
-    sync_always: bool
-
-    @property
-    def is_old(self) -> bool:
-        """Whether it is older than what is known to be safe."""
-        return tuple(map(int, re.findall(r"\d+", self.version)[:3])) < VERSION
-
-
 class Provision:
-    """Makes what is missing, and finds out what is promised.
+    """Makes what is missing, and finds out what is promised: at the start, and again and again.
 
     :param full_sync: whether to refuse what does not survive a power failure.
+    :param known_seq: returns the last message of the log that is known to have been there, by whatever source.
+    :ivar risk: what may cost acknowledged writes; empty if nothing is known.
     """
 
     _log = Logger()
 
-    def __init__(self, api: Api, place: str, name: str, limits: JournalLimits, *, full_sync: bool) -> None:
+    def __init__(
+        self,
+        api: Api,
+        place: str,
+        name: str,
+        limits: JournalLimits,
+        *,
+        full_sync: bool,
+        known_seq: Callable[[], Coroutine[Any, Any, int]],
+    ) -> None:
+        self.risk = ""
         self._api = api
         self._place = place
         self._name = name
         self._limits = limits
         self._full_sync = full_sync
+        self._known_seq = known_seq
+        self._promises = Promises(api, place)
+        self._wake = asyncio.Event()
+        self._is_watching = False
 
     async def complete(self) -> None:
-        """Make what is missing, and check the rest.
+        """Make what is missing, and check the rest; from then on this is done again and again.
 
         :raises Unfit: it must not be used.
         :raises JournalError: it cannot be reached.
         """
         await self._reach()
         found = [await self._ensure(wanted) for wanted in self._wanted()]
-        log = found[0]
-        problems = [*_of_stream(log["config"]), *await self._of_servers(_servers_of(log))]
-        if not problems:
-            return
-        if self._full_sync:
+        problems = await self._promises.problems(found[-1])
+        if problems and self._full_sync:
             raise Unfit(f'refused, since journal-sync is "full": {"; ".join(problems)}')
-        self._log.warn(
-            "{place}: the loss of a server or of power may cost acknowledged writes: {problems}",
-            place=self._place,
-            problems="; ".join(problems),
-        )
+        self._note(problems)
+        if not self._is_watching:
+            self._is_watching = True
+            self._api.connection.attach(self)
+            self._wake.clear()
+            self._api.connection.spawn(self._watch())
+
+    def connected(self) -> None:
+        """Check the servers when there is a connection again: another one may have come."""
+        self._wake.set()
+
+    async def _watch(self) -> None:
+        while True:
+            pause = LOOK_IN_TROUBLE if self._api.trouble else LOOK
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+            self._wake.clear()
+            try:
+                found = [await self._find(wanted) for wanted in self._wanted()]
+                self._note(await self._promises.problems(found[-1]))
+            except JournalError as error:
+                self._log.debug("{place}: the servers cannot be checked: {error}", place=self._place, error=error)
+            await asyncio.sleep(_PAUSE)
+
+    def _note(self, problems: Sequence[str]) -> None:
+        """Log what has changed."""
+        before, self.risk = self.risk, "; ".join(problems)
+        if self.risk and self.risk != before:
+            self._log.emit(
+                LogLevel.critical if self._full_sync else LogLevel.warn,
+                "{place}: the loss of a server or of power may cost acknowledged writes: {problems}",
+                place=self._place,
+                problems=self.risk,
+            )
+        elif before and not self.risk:
+            self._log.info("{place}: the servers are as they should be again", place=self._place)
 
     async def limit(self, limits: JournalLimits) -> None:
         """Let the streams have other limits."""
@@ -95,6 +118,8 @@ class Provision:
         except TimeoutError:
             kind = Unfit if connection.is_refused else JournalError
             raise kind(connection.trouble) from None
+        if (most := connection.info.get("max_payload", MAX_PAYLOAD)) < MAX_PAYLOAD:
+            raise Unfit(f"{connection.server}: max_payload is {most}; it must be at least {MAX_PAYLOAD}")
 
     # -- streams
 
@@ -114,14 +139,6 @@ class Provision:
         return [
             {
                 **common,
-                "name": name,
-                "subjects": [f"{name}.log", f"{name}.strike"],
-                "max_age": int(limits.max_age * 1e9),
-                "discard": "old" if limits.drop_oldest else "new",
-                "deny_delete": True,
-            },
-            {
-                **common,
                 "name": f"{name}-letters",
                 "subjects": [f"{name}-letters.*"],
                 "max_bytes": limits.max_bytes // _OF_LETTERS or -1,
@@ -135,21 +152,42 @@ class Provision:
                 "allow_rollup_hdrs": True,
                 "deny_delete": True,
             },
+            {
+                **common,
+                "name": name,
+                "subjects": [f"{name}.log", f"{name}.strike"],
+                "max_age": int(limits.max_age * 1e9),
+                "discard": "old" if limits.drop_oldest else "new",
+                "deny_delete": True,
+            },
         ]
 
-    async def _ensure(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    async def _find(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what JetStream says of a stream; make it if it is missing."""
         name = wanted["name"]
         try:
-            found = await self._api.call(f"STREAM.INFO.{name}")
+            return await self._api.call(f"STREAM.INFO.{name}")
         except ApiError as error:
             if error.err_code != STREAM_NOT_FOUND:
                 raise
-            try:
-                return await self._call("made", "CREATE", wanted)
-            except ApiError as refusal:
-                if refusal.err_code != _NAME_IN_USE:
-                    raise
-            found = await self._api.call(f"STREAM.INFO.{name}")
+        known = await self._known_seq() if name == self._name else 0
+        try:
+            made = await self._call("made", "CREATE", {**wanted, **({"first_seq": known + GAP + 1} if known else {})})
+        except ApiError as refusal:
+            if refusal.err_code != _NAME_IN_USE:
+                raise
+            return await self._api.call(f"STREAM.INFO.{name}")  # another relay was first
+        if known or self._is_watching:
+            self._log.critical(
+                "{place}: somebody has removed the stream {stream}, and what was in it is lost; it was made anew",
+                place=self._place,
+                stream=name,
+            )
+        return made
+
+    async def _ensure(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        name = wanted["name"]
+        found = await self._find(wanted)
         config = found["config"]
         if sorted(config.get("subjects", ())) != wanted["subjects"] or config.get("deny_purge") or config.get("sealed"):
             raise Unfit(f"the stream {name} is there, but not as a journal needs it; remove it")
@@ -179,86 +217,3 @@ class Provision:
                     kind = JournalError if alone else Unfit
                     raise kind(f"the stream {name} cannot be {what}: {error}") from error
             await asyncio.sleep(_PAUSE)  # servers that have just been started do not know each other yet
-
-    # -- servers
-
-    async def _of_servers(self, having: set[str]) -> list[str]:
-        """Return what is wrong with the servers that have the log."""
-        connection = self._api.connection
-        answers = await self._ask_servers(having)
-        asked = [each for each in answers if each.name in having or not having]
-        here = ServerInfo(
-            connection.info.get("server_name", "?"), connection.info.get("version", "0"), sync_always=False
-        )
-        problems = [
-            f"{each.name} has version {each.version}, older than {'.'.join(map(str, VERSION))}"
-            for each in asked or [here]
-            if each.is_old
-        ]
-        problems += [f"{each.name} has no sync_interval: always" for each in asked if not each.sync_always]
-        silent = sorted(having - {each.name for each in asked})
-        if not asked:
-            problems.append("the servers do not say whether they have sync_interval: always")
-        elif silent and len(silent) * 2 >= len(having):
-            problems.append(f"{', '.join(silent)} did not say whether it has sync_interval: always")
-        elif silent:
-            self._log.info(
-                "{place}: {silent} could not be checked; make sure that it is configured as the others are",
-                place=self._place,
-                silent=", ".join(silent),
-            )
-        return problems
-
-    async def _ask_servers(self, having: set[str]) -> list[ServerInfo]:
-        """Ask all servers how they are configured, if this account may."""
-        connection = self._api.connection
-        answers: dict[str, ServerInfo] = {}
-        done = asyncio.Event()
-
-        def answered(message: Any) -> None:
-            each = _server(message)
-            if each is not None:
-                answers[each.name] = each
-            if each is None or having <= answers.keys():
-                done.set()
-
-        token = connection.expect(answered)
-        try:
-            await connection.publish(_VARZ, b"", reply=connection.reply_to(token))
-            await asyncio.wait_for(done.wait(), _PATIENCE)
-        except (NoAnswer, TimeoutError):
-            pass
-        finally:
-            connection.forget(token)
-        return sorted(answers.values(), key=lambda each: each.name)
-
-
-def _of_stream(config: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with the log's stream."""
-    name, replicas = config["name"], config.get("num_replicas", 1)
-    problems = []
-    if replicas < REPLICAS:
-        problems.append(f"the stream {name} has {count(replicas, 'replica')} instead of {REPLICAS}")
-    if config.get("storage") != "file":
-        problems.append(f"the stream {name} is kept in memory")
-    if config.get("persist_mode") == "async":
-        problems.append(f"the stream {name} is written asynchronously")
-    return problems
-
-
-def _servers_of(info: Mapping[str, Any]) -> set[str]:
-    """Return the names of the servers that have a stream; empty if that is a server without others."""
-    cluster = info.get("cluster") or {}
-    names = {cluster.get("leader", ""), *(each["name"] for each in cluster.get("replicas") or ())}
-    return names - {""}
-
-
-def _server(message: Any) -> ServerInfo | None:
-    """Return what a server has said of itself; None if nobody has."""
-    try:
-        answer = json.loads(message.data) if message is not None else {}
-        config = answer["data"].get("jetstream", {}).get("config", {})
-        name, version = answer["server"]["name"], answer["server"]["ver"]
-    except (ValueError, KeyError, AttributeError):
-        return None
-    return ServerInfo(name, version, config.get("sync_always") is True)

@@ -50,6 +50,11 @@ class BackendState:
         """Return up to which number a destination is passed."""
         return max(self.cursor, self.ahead.get(destination, 0))
 
+    @property
+    def highest(self) -> int:
+        """The highest number up to which something is passed."""
+        return max([self.cursor, *self.ahead.values()])
+
     def with_losses(self, drops: Iterable[Drop]) -> BackendState:
         """Return the same with more losses."""
         losses = dict(self.losses)

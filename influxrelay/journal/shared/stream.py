@@ -21,10 +21,14 @@ _AT_ONCE = 64  # messages that are asked for at a time
 
 
 class NatsStream:
-    """A stream of JetStream, as :class:`influxrelay.journal.shared.interface.Stream`."""
+    """A stream of JetStream, as :class:`influxrelay.journal.shared.interface.Stream`.
+
+    :ivar last_seen: the last message that is known to have been there.
+    """
 
     def __init__(self, api: Api, name: str) -> None:
         self.name = name
+        self.last_seen = 0
         self._api = api
         self._run = api.connection.run
 
@@ -35,7 +39,12 @@ class NatsStream:
         if not subject.startswith(f"{self.name}."):
             raise ValueError(f"{subject!r} is no subject of the stream {self.name}")
         marked = {**(headers or {}), "Nats-Msg-Id": msg_id, "Nats-Expected-Stream": self.name}
-        return self._run(self._api.ask(subject, payload, marked, parse=sequence_of))
+        return self._run(self._api.ask(subject, payload, marked, parse=self._acknowledged))
+
+    def _acknowledged(self, message: Any) -> int:
+        seq = sequence_of(message)
+        self.last_seen = max(self.last_seen, seq)
+        return seq
 
     def get(self, seqs: Iterable[int]) -> Deferred[list[Message]]:
         """Read messages."""
@@ -51,7 +60,7 @@ class NatsStream:
         return self._run(self._state())
 
     def purge(self, upto: int) -> Deferred[None]:
-        """Remove the oldest messages."""
+        """Remove the oldest messages; the next one comes behind this sequence."""
 
         async def remove() -> None:
             await self._api.call(f"STREAM.PURGE.{self.name}", {"seq": upto + 1})
@@ -76,9 +85,12 @@ class NatsStream:
         return self._run(remove_all(list(seqs)))
 
     async def _state(self) -> StreamState:
-        state = (await self._api.call(f"STREAM.INFO.{self.name}"))["state"]
+        info = await self._api.call(f"STREAM.INFO.{self.name}")
+        state = info["state"]
         messages, last = state["messages"], state["last_seq"]
-        return StreamState(state["first_seq"] if messages else last + 1, last, state["bytes"], messages)
+        self.last_seen = max(self.last_seen, last)
+        first = state["first_seq"] if messages else last + 1
+        return StreamState(first, last, state["bytes"], messages, info["created"])
 
     async def _get(self, seqs: list[int]) -> list[Message]:
         found: list[Message] = []

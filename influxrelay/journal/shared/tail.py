@@ -15,7 +15,7 @@ from influxrelay.journal.records import Record
 from influxrelay.journal.shared.committer import Committer, OwnBatch
 from influxrelay.journal.shared.frames import HEADER, Batch, Destinations, LogHead, StrikeHead, read_header, seq_of
 from influxrelay.journal.shared.index import Index
-from influxrelay.journal.shared.interface import Message, Stream, Watch
+from influxrelay.journal.shared.interface import GAP, Message, Stream, Watch
 from influxrelay.journal.shared.reader import Reader
 
 REREAD = 1.0  # seconds until what could not be read is tried again
@@ -95,6 +95,10 @@ class Tail:
         """The last message that was taken."""
         return seq_of(self._index.head)
 
+    def begin(self) -> Deferred[int]:
+        """Return the last message that the log has no more."""
+        return self._stream.state().addCallback(lambda state: state.first_seq - 1)
+
     def end(self) -> Deferred[int]:
         """Return the last message of the log."""
         return self._stream.state().addCallback(lambda state: state.last_seq)
@@ -105,6 +109,9 @@ class Tail:
 
     async def _catch_up(self) -> int:
         state = await self._stream.state()
+        if not state.messages and state.last_seq - self.head >= GAP // 2:  # it was made anew, and nothing has come yet
+            self._missed(self.head + 1, state.last_seq)
+            self._index.skip(state.last_seq)
         await self.reached(state.last_seq)
         return state.first_seq
 

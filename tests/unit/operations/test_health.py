@@ -28,6 +28,7 @@ from influxrelay.operations.health import PATIENCE, Check, Health, LocalExaminer
 from testing.backends import FakeBackend, destination, write
 from testing.failing_disk import break_disk
 from testing.fanout import make_hand_out
+from testing.journals import MemoryJournal
 from testing.sender_case import Client, room
 from tests.simulation.health import FakeListener
 
@@ -88,6 +89,17 @@ class ExamineTests(SynchronousTestCase):
         self.assertEqual(told, [])
         handed.callback(None)
         self.assertTrue(told[0] is not None and told[0].passed)
+
+    def test_risk(self) -> None:
+        """A relay whose journal works, and may lose writes all the same, says so."""
+        journal = MemoryJournal()
+        self.listener.writer = journal
+        lossy = ", but the loss of a server or of power may cost acknowledged writes: simulation: n2 is old"
+        for risk, message in (("", "ready for writes"), ("n2 is old", f"ready for writes{lossy}")):
+            journal.risk = risk
+            told: list[Health] = []
+            Deferred.fromCoroutine(self.examiner.health()).addCallback(told.append)
+            self.assertEqual([(each.passed, each.message) for each in told], [(True, message)])
 
     def test_idle(self) -> None:
         """A backend without work is in sync."""
