@@ -120,7 +120,7 @@ def _ask(options: argparse.Namespace) -> Answer:
     client = Client(options.config, options.socket)
     if not options.yes and sys.stdin is not None and sys.stdin.isatty():
         _insist_on_yes(client, request)
-    with Work() as work:
+    with Work(options.command) as work:
         return client.ask(request, work)
 
 
@@ -179,7 +179,7 @@ def _verify(options: argparse.Namespace) -> Answer:
 
     wanted = _wanted(options)
     client = Client(options.config, options.socket)
-    with Work() as work:
+    with Work(options.command) as work:
 
         def progress(done: float, total: int, found: Any) -> None:
             shown = f"{int(done)} of {count(total, 'window')}, {count(found.points, 'point')} read"
@@ -207,7 +207,7 @@ def _repair(options: argparse.Namespace) -> Answer:
         _wrong(options, "--from: a backend cannot be copied from itself")
     client = Client(options.config, options.socket)
     relay = Relay(client.ask, client.ask_relay)
-    with Work() as work:
+    with Work(options.command) as work:
 
         def progress(done: float, total: int, copied: int) -> None:
             work(done, total, f"{int(done)} of {count(total, 'window')}, {count(copied, 'point')} copied")

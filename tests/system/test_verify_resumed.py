@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from twisted.internet.threads import deferToThread
 
 from testing.scripted import until
 from testing.servers import Influxd
+from testing.terminal import Terminal
 from testing.verify_case import VerifyCase
 
 PROGRAM = """
@@ -36,7 +38,8 @@ class ResumedTests(VerifyCase):
 
     def command(self, share: str) -> list[str]:
         """Return the command that verifies slowly."""
-        words = ("verify", "--database", self.db, "--config", self.config, "--share", share)
+        config = str(Path(self.config).resolve())
+        words = ("verify", "--database", self.db, "--config", config, "--share", share)
         return [sys.executable, "-c", PROGRAM, *words]
 
     def records(self) -> list[list[object]]:
@@ -53,7 +56,8 @@ class ResumedTests(VerifyCase):
         self.addCleanup(process.kill)
         await until(lambda: len(self.records()) >= 4)  # of each, a window and the sample
         process.send_signal(number)
-        await deferToThread(process.communicate)
+        _, err = await deferToThread(process.communicate)
+        self.assertEqual(err, b"")  # nobody watches
         return process.returncode
 
     async def found(self, *arguments: str) -> tuple[list[tuple[str, str]], dict[str, int], str]:
@@ -85,6 +89,16 @@ class ResumedTests(VerifyCase):
     async def test_interrupted(self) -> None:
         """It goes on where it was interrupted by a person."""
         self.assertEqual(await self.go_on(signal.SIGINT), 130)
+
+    async def test_progress(self) -> None:
+        """Who watches sees how far it is, and when it will be done; nothing of that is left at the end."""
+        terminal = Terminal(*self.command("1%"), piped=True, environment=dict(os.environ))
+        self.addCleanup(terminal.close)
+        shown = re.compile(r"[1-9] of 10 windows, [1-9]\d* points read, 1 difference\s+━.*\d:\d\d")
+        await deferToThread(terminal.wait_for, lambda: shown.search(terminal.text) is not None, "an estimate")
+        terminal.press("\x03")
+        code, out = await deferToThread(terminal.end)
+        self.assertEqual((code, out, terminal.text.replace("^C", "").strip()), (130, "", ""))
 
     async def test_server_restarts(self) -> None:
         """A server that restarts meanwhile is waited for."""
