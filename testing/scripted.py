@@ -13,9 +13,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from influxrelay.config.settings import Config, HTTPListenerConfig, HTTPOutputConfig
+from influxrelay.core.token_bucket import TokenBucket
+from influxrelay.listeners import http
 from influxrelay.listeners.http import HTTPService
 from influxrelay.service.relay_service import RelayService
 from testing.messages import LINE, LOOPBACK, Answer, HeaderList, Message, Received, parse_head, reactor, together, until
@@ -78,6 +81,12 @@ class RelayTestCase(TestCase):
     timeout = 180  # seconds; only a test that hangs takes as long, also on a busy machine
     pings = False  # of backends by the relays
     _backends: Sequence[ScriptedBackend] = ()
+
+    def stop_rate_clock(self) -> Clock:
+        """Let rate limits go by a clock that the test advances, however long its requests take."""
+        clock = Clock()
+        self.patch(http, "TokenBucket", lambda rate, burst, _: TokenBucket(rate, burst, clock.seconds))
+        return clock
 
     def backend(self, *script: Action, tls: CertificateOptions | None = None) -> ScriptedBackend:
         """Start a backend."""

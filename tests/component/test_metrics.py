@@ -67,6 +67,7 @@ class HTTPTests(MetricsCase):
     async def test_refused_early(self) -> None:
         """What is over the rate limit, what is no HTTP and what comes during the stop are refused, and counted."""
         backend = self.backend(Hold(answer(204)))
+        self.stop_rate_clock()
         relay = self.relay(backend, rate_limit=1, burst_limit=1)
         self.watch(relay)
         client = await self.client(relay)

@@ -173,6 +173,7 @@ class KeyTests(ReloadCase):
 
     async def test_http(self) -> None:
         """An HTTP listener's keys take effect for the next request."""
+        self.stop_rate_clock()
         self.one, self.two = self.backend(), self.backend()
         await self.check(HTTP, lambda line: http(to(self.one), to(self.two, "two"), listener=line), but="journal")
 

@@ -178,6 +178,7 @@ class RefusalTests(RemoteWriteTestCase):
 
     async def test_rate_limit(self) -> None:
         """Remote writes count towards the limit of the listener as lines do."""
+        self.stop_rate_clock()
         relay = self.relay(self.influxdb(self.backend()), rate_limit=1, burst_limit=2)
         statuses = [(await self.ask(relay, post(one_series(), path=INFLUXDB_PATH))).status for _ in range(2)]
         self.assertEqual(statuses, [204, 204])

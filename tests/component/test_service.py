@@ -171,6 +171,7 @@ class ServiceTests(RelayTestCase):
 
     async def test_rate_limit(self) -> None:
         """With a rate-limit writes beyond it are answered 429."""
+        self.stop_rate_clock()
         relay = self.relay(self.backend(), rate_limit=1, burst_limit=2)
         found = [(await self.ask(relay, request())).status for _ in range(3)]
         self.assertEqual(found, [204, 204, 429])
