@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.errors import JournalError
@@ -14,6 +15,19 @@ from testing.nats_case import NatsCase
 
 class ContractTests(NatsCase, EngineContract):
     """The real engine does what every engine does."""
+
+
+class LeaderTests(NatsCase):
+    """Where it connects to."""
+
+    async def test_leader(self) -> None:
+        """An engine connects to the server that leads the log."""
+        leader = await deferToThread(self.servers.leader, self.stream)
+        assert leader is not None
+        clients = await deferToThread(leader.asked, "connz")
+        again = [await self.connected(self.servers.addresses) for _ in range(3)]
+        there = await deferToThread(leader.asked, "connz")
+        self.assertEqual(there["num_connections"] - clients["num_connections"], len(again))
 
 
 class ReactorTests(SynchronousTestCase):

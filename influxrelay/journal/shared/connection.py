@@ -122,6 +122,11 @@ class Connection:
         """The server that is used, or is tried."""
         return self._servers[self._next % len(self._servers)]
 
+    @property
+    def others(self) -> int:
+        """How many more servers there are."""
+        return len(self._servers) - 1
+
     def attach(self, what: Attached) -> None:
         """Let something begin at this server, if there is one, and at each later one."""
         self._attached.append(what)
@@ -137,6 +142,11 @@ class Connection:
         """Look for another server, since this one is of no use; unless that is new."""
         if self.loop.time() - self._since > _STAY:
             self._lost.set()
+
+    def move_on(self) -> None:
+        """Look for another server, whatever this one is good for."""
+        self._there.clear()
+        self._lost.set()
 
     async def until_connected(self) -> None:
         """Wait until there is a connection."""

@@ -60,6 +60,8 @@ class Provision:
     async def complete(self) -> None:
         """Make what is missing, and check the rest; from then on this is done again and again.
 
+        The log's leader is preferred to other servers.
+
         :raises Unfit: it must not be used.
         :raises JournalError: it cannot be reached.
         """
@@ -69,6 +71,7 @@ class Provision:
         if problems and self._full_sync:
             raise Unfit(f'refused, since journal-sync is "full": {"; ".join(problems)}')
         self._note(problems)
+        await self._approach((found[-1].get("cluster") or {}).get("leader", ""))
         if not self._is_watching:
             self._is_watching = True
             self._api.connection.attach(self)
@@ -120,6 +123,15 @@ class Provision:
             raise kind(connection.trouble) from None
         if (most := connection.info.get("max_payload", MAX_PAYLOAD)) < MAX_PAYLOAD:
             raise Unfit(f"{connection.server}: max_payload is {most}; it must be at least {MAX_PAYLOAD}")
+
+    async def _approach(self, leader: str) -> None:
+        """Try other servers until one is the log's leader: all messages go through it, also those of others."""
+        connection = self._api.connection
+        for _ in range(connection.others):
+            if not leader or connection.info.get("server_name") == leader:
+                return
+            connection.move_on()
+            await self._reach()
 
     # -- streams
 
