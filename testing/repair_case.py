@@ -26,10 +26,13 @@ class RepairCase(VerifyCase):
         self.addCleanup(shutil.rmtree, path, ignore_errors=True)
         return path
 
-    def start_relay(self, filters: str = "") -> RelayService:
-        """Start a relay with a journal, ``self.service``; its configuration is ``self.config``."""
+    def start_relay(self, filters: str = "", outputs: tuple[str, ...] = ()) -> RelayService:
+        """Start a relay with a journal, ``self.service``; its configuration is ``self.config``.
+
+        :param outputs: beside both servers.
+        """
         journal = f'journal = "{self.directory()}"'
-        self.config = self.configuration(listener=journal, top='shutdown-timeout = "1s"')
+        self.config = self.configuration(*outputs, listener=journal, top='shutdown-timeout = "1s"')
         Path(self.config).write_text(Path(self.config).read_text() + filters)
         return self.start_again()
 

@@ -15,6 +15,7 @@ from twisted.internet.threads import deferToThread
 from testing.program import Child
 from testing.repair_case import RepairCase
 from testing.scripted import reactor, request
+from testing.servers import Influxd, send
 
 T = 1_700_000_000 * 10**9
 _EARLIEST, _LATEST = -(2**63) + 2, 2**63 - 2
@@ -44,6 +45,15 @@ class MissingTests(RepairCase):
             "back\\slash,t=a\\b\\\\c f\\x=1 5",
             'bytes,t\udcff=\udcfe s="\udcff\ufffd" 5',
         )
+        for precision, length in (
+            ("n", 1),
+            ("u", 10**3),
+            ("ms", 10**6),
+            ("s", 10**9),
+            ("m", 60 * 10**9),
+            ("h", 3600 * 10**9),
+        ):
+            self.write_to((self.a,), f"written,in={precision} f=1 {T // length}", precision=precision)
         self.write_to((self.a,), f"m i=7 {T // 2}", f'kinds v="x" {T}', "kinds v=1 1", f"kinds v=1i {T // 2}", rp="a b")
         self.write_to((self.a,), f"kinds v=t {T // 3}", rp="a b")
         self.execute(self.b, f"DROP DATABASE {self.db}")
@@ -52,7 +62,7 @@ class MissingTests(RepairCase):
         self.assertIn("no backend has a measurement x", await self.refused("--dry-run", "--measurement", "x"))
         answer = await self.repair()
         self.assertEqual(answer["created"], [f"{self.db}.autogen", f"{self.db}.a b"])
-        self.assertEqual((answer["copied"], answer["not_copied"], answer["differences"]), (3012, [], []))
+        self.assertEqual((answer["copied"], answer["not_copied"], answer["differences"]), (3018, [], []))
         await self.assert_equal()
         answer = await self.repair()
         self.assertEqual((answer["created"], answer["copied"]), ([], 0))
@@ -89,10 +99,33 @@ class MissingTests(RepairCase):
         self.assertEqual((answer["copied"], answer["overwritten"], answer["differences"]), (0, 3, []))
         await self.assert_equal()
 
-    async def test_whose_values(self) -> None:
-        """Where several backends may have other values, the one with the right ones has to be named."""
-        self.config = self.configuration(f'name = "c"\nlocation = "{self.a.url}/write"')
+    async def test_from(self) -> None:
+        """Of two backends that have something, either that was named, or both."""
+        c = Influxd(self.directory() / "c")
+        await deferToThread(c.start)
+        self.addCleanup(c.kill)
+        c.create_database(self.db)
+        self.start_relay(outputs=(f'name = "c"\nlocation = "{c.url}/write"',))
+        self.write_to((self.a,), "m f=1 1", "m f=1 2")
+        self.write_to((c,), "m f=1 2", "m f=2 3")
+        answer = await self.repair("--from", "c", "--dry-run", code=1)
+        self.assertEqual((answer["from"], answer["copied"]), (["c"], 2))
+        answer = await self.repair("--from", "a")
+        self.assertEqual((answer["from"], answer["copied"]), (["a"], 2))
+        self.write_to((c,), "m f=7 1")
+        answer = await self.repair()
+        self.assertEqual((answer["from"], answer["copied"], answer["differing"]), (["a", "c"], 1, 1))
         self.assertIn("name the one that is right with --from", await self.refused("--overwrite"))
+        answer = await self.repair("--overwrite", "--from", "c")
+        self.assertEqual((answer["copied"], answer["overwritten"]), (0, 1))
+        for backend in "ac":
+            await self.repair("--overwrite", "--from", "b", backend=backend)
+        await self.assert_equal()
+
+    async def test_unsigned(self) -> None:
+        """InfluxDB 1.x has no unsigned integers unless it was built with them: it refuses such writes."""
+        status, answer = send("POST", f"{self.a.url}/write?db={self.db}", b"m f=1u 1")
+        self.assertEqual((status, b"invalid number" in answer), (400, True), answer)
 
     async def test_conflict(self) -> None:
         """What a backend refuses is named, and everything else is copied."""
@@ -251,6 +284,23 @@ class LostTests(RepairCase):
         self.assertEqual(code, 0, err)
         self.assertIn("main/b: what its queue had lost is there again, and no longer counted.", out)
         self.assertEqual(await self.drops(), 0)
+
+    async def test_several_databases(self) -> None:
+        """Without a choice everything is copied: all databases, with all of their retention policies."""
+        self.start_relay()
+        other = await self.new_database()
+        for name in (self.db, other):
+            self.execute(self.a, f'CREATE RETENTION POLICY "r p" ON {name} DURATION 500w REPLICATION 1')
+            for policy in ("autogen", "r p"):
+                self.both_have("n f=1 1", db=name)
+                self.write_to((self.a,), f"m f=1 {T}", f"{policy.split()[0]} f=1 {T}", db=name, rp=policy)
+        self.execute(self.b, f"DROP DATABASE {other}")
+        code, out, err = await self.run_command("--json", command=("repair", "b"), config=self.config)
+        answer = json.loads(out)
+        self.assertEqual((code, answer["copied"]), (0, 9), err)
+        self.assertEqual(answer["created"], [f"{self.db}.r p", f"{other}.autogen", f"{other}.r p"])
+        code, out, err = await self.run_command(command=("verify",), config=self.config)
+        self.assertEqual(code, 0, out + err)
 
     async def test_lost_while_restarting(self) -> None:
         """What a full queue has lost is copied from a server that restarts; then nothing says that it is missing."""
