@@ -267,7 +267,7 @@ class StreamTests(CheckCase):
         logged = watch_log(self)
         self.limits = JournalLimits(20_000_000, 3600.0, drop_oldest=True)
         engine = await self.connected(addresses)
-        self.assertIn("changing max_bytes, max_age, discard of the stream relay to what is configured", logged[0])
+        self.assertIn("changing max_bytes, max_age, discard of the stream relay to what is configured", logged[-1])
         await engine.reconfigure(JournalLimits(10_000_000, 60.0))
         config = (await engine._connection.run(engine._api.call("STREAM.INFO.relay")))["config"]
         self.assertEqual((config["max_bytes"], config["discard"]), (10_000_000, "new"))
