@@ -67,7 +67,11 @@ class ClientEndpoint:
             hostname = self._server_hostname
             return TLSConnection(factory.buildProtocol, tls.context, self._reactor, server_hostname=hostname)
 
+        deadline = self._reactor.seconds() + self._timeout
         connection: Any = await self._endpoint.connect(_Builder(build))
+        if self._reactor.seconds() >= deadline:  # a connection that was just made could not be cancelled any more
+            connection.abortConnection()
+            raise _too_late(self._timeout)
         try:
             protocol: IProtocol | None = await connection.handshake
         except BaseException:
@@ -117,10 +121,14 @@ def _within(connecting: Deferred[IProtocol], seconds: float, clock: IReactorTime
 
     def explain(result: IProtocol | Failure, seconds: float) -> IProtocol | Failure:
         if isinstance(result, Failure) and result.check(CancelledError, ConnectingCancelledError):
-            raise TimeoutError(string=f"not connected within {seconds:g} s")
+            raise _too_late(seconds)
         return result
 
     return connecting.addTimeout(seconds, clock, explain)
+
+
+def _too_late(seconds: float) -> TimeoutError:
+    return TimeoutError(string=f"not connected within {seconds:g} s")
 
 
 @implementer(IStreamClientEndpoint)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 import ssl
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.error import (
     ConnectError,
@@ -19,6 +20,7 @@ from twisted.internet.error import (
     TimeoutError,
 )
 from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from influxrelay.transport.client import ClientEndpoint, UNIXEndpoint
@@ -232,7 +234,20 @@ class TLSTests(_Case):
         """A server that does not answer in the handshake is a time-out."""
         port = await self.serve()
         await self.fails(port, TimeoutError, tls=ClientTLS(), within=0.2)
-        await until(lambda: self.theirs.made[0].reason, "the end at the server")
+        await until(lambda: self.theirs.made and self.theirs.made[0].reason, "the end at the server")
+
+    def test_connected_at_the_last_moment(self) -> None:
+        """A connection that is there when the time is over, and cannot be cancelled any more, is given up."""
+        clock = Clock()
+        aborted: list[bool] = []
+        late = SimpleNamespace(handshake=Deferred(), abortConnection=lambda: aborted.append(True))
+        connecting: Deferred[Any] = Deferred(lambda made: made.callback(late))
+        endpoint = ClientEndpoint(clock, LOOPBACK, 1, timeout=5.0, tls=ClientTLS())
+        self.patch(endpoint, "_endpoint", SimpleNamespace(connect=lambda _: connecting))
+        connected = endpoint.connect(self.ours)
+        clock.advance(5.0)
+        self.assertIn("not connected within 5 s", str(self.failureResultOf(connected, TimeoutError).value))
+        self.assertEqual(aborted, [True])
 
     async def test_closed(self) -> None:
         """A server that closes the connection instead of shaking hands is a closed connection."""

@@ -123,6 +123,8 @@ class WriteTests(OperatedCase):
         await until(lambda: one.requests)
         outcome = Deferred.fromCoroutine(self.repair())
         await until(lambda: len(two.requests) == 2)
+        sender = self.http(service).senders[1]
+        await until(lambda: not sender.requests.in_flight)
         self.assertFalse(outcome.called)
         self.patch(repair, "PATIENCE", 0.0)
         self.assertEqual(await self.repair(), ("not now", "one is behind, and may have older values"))
