@@ -23,6 +23,8 @@ from influxrelay.http.read_ahead import ReadAhead
 from influxrelay.http.request import Request
 from influxrelay.http.responses import ResponseFormatter
 from influxrelay.lineprotocol.query_string import without
+from influxrelay.transport.event_loop import event_loop
+from influxrelay.transport.turns import turns_of
 
 IDLE_GRACE = 1.0  # seconds that a connection which may be used again has for its last request at a gentle end
 FRESH_GRACE = 5.0  # seconds that one which has been accepted has for its first request then
@@ -65,7 +67,8 @@ class RelaySite(Factory):
         self.read_ahead = ReadAhead(load, reactor)
         self.heads = HeadCache()
         self.responses = ResponseFormatter(reactor.seconds)
-        self.cooperator = make_cooperator(reactor)
+        loop = event_loop(reactor)
+        self.cooperator = make_cooperator(reactor, spend=None if loop is None else turns_of(loop).spend_beside)
         self.max_body_size = max_body_size
         self.closing = False
         self._access_log = False

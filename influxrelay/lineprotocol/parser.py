@@ -21,7 +21,7 @@ PRECISIONS: Final = {
 }
 """What ``precision`` may say in a write, in nanoseconds."""
 
-WINDOW = 64 * 1024  # bytes that regular expressions see at once, up to the end of a line
+WINDOW = 32 * 1024  # bytes that regular expressions see at once, up to the end of a line
 _LONG = 512 * 1024  # bytes of a line that is not matched by them, but read step by step
 _COPIED = 1024 * 1024  # bytes that are copied at once
 _OPEN = b"\\"  # stands for a line that is too long to be read again: nothing is joined to it
@@ -79,13 +79,14 @@ def prepare_slowly(body: bytes, precision: bytes, now: int) -> Steps[tuple[bytes
     result = _Result(body)
     last = b""  # the line before the position, if no regular expression has matched it
     position = edge = odd = 0
+    at_once = True
     while position < len(body):
         if position >= edge:
-            edge = window_end(body, position)
+            edge = _edge(body, position)
+            at_once = edge - position <= _LONG
             if position:
                 yield from result.copy_up_to(position)
                 yield 0
-        at_once = edge - position <= _LONG
         if at_once and (finished := FINISHED.match(body, position, edge)):
             position, last = finished.end(), b""
         elif at_once and (bare := BARE.match(body, position, edge)):
@@ -152,6 +153,14 @@ def window_end(body: bytes, position: int) -> int:
     return body.find(b"\n", position + WINDOW) + 1 or len(body)
 
 
+def _edge(body: bytes, position: int) -> int:
+    """Return what :func:`window_end` does, or a place beyond what is matched at once, without a search for the end."""
+    furthest = position + WINDOW + _LONG
+    if len(body) - position <= WINDOW:
+        return len(body)
+    return body.find(b"\n", position + WINDOW, furthest) + 1 or min(furthest, len(body))
+
+
 def _read_line(body: bytes, position: int, end: int, suffix: bytes) -> Steps[tuple[bytes, bytes]]:
     """Return the line between two positions, or what stands for a very long one; and the stamped line if it changes."""
     is_long = end - position > _COPIED
@@ -192,7 +201,7 @@ def is_blank_slowly(body: bytes) -> Steps[bool]:
     position = edge = 0
     while position < len(body):
         if position >= edge:
-            edge = window_end(body, position)
+            edge = _edge(body, position)
             if position:
                 yield 0
         blank = BLANK.match(body, position, edge) if edge - position <= _LONG else None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 SHARE = 0.0005  # seconds for large pieces in each turn
+_MOST_BESIDE = SHARE * 0.8  # seconds of it that other work may take
 _READING = 0.4e-9  # seconds that a byte has taken before it gets here, roughly
 
 
@@ -23,7 +24,7 @@ class Turns:
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float] = time.perf_counter) -> None:
         self._loop = loop
         self._clock = clock
-        self._spent = 0.0
+        self._spent = self._spent_beside = 0.0
         self._is_noted = False  # whether the next turn will be noticed
         self._waiting: deque[Callable[[], None]] = deque()
 
@@ -42,6 +43,10 @@ class Turns:
         self._spent += self._clock() - start + len(data) * _READING
         self._note_next()
 
+    def spend_beside(self, seconds: float) -> None:
+        """Leave so much less of the next turn to large pieces: other work for clients has taken it."""
+        self._spent_beside += seconds
+
     def wait(self, call: Callable[[], None]) -> None:
         """Call this in one of the next turns, when it is not over; it has to :meth:`spend` something."""
         self._waiting.append(call)
@@ -53,7 +58,7 @@ class Turns:
             self._loop.call_soon(self._begin)
 
     def _begin(self) -> None:
-        self._spent, self._is_noted = 0.0, False
+        self._spent, self._spent_beside, self._is_noted = min(self._spent_beside, _MOST_BESIDE), 0.0, False
         while self._waiting and not self.is_over:
             self._waiting.popleft()()
         if self._waiting:

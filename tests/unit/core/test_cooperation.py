@@ -33,7 +33,12 @@ class CooperatorTests(SynchronousTestCase):
         self.reactor = TurningClock()
         self.now = 0.0
         self.done: list[str] = []
-        self.cooperator = make_cooperator(self.reactor, lambda: self.now)
+        self.spent = 0.0
+        self.cooperator = make_cooperator(self.reactor, lambda: self.now, self.spend)
+
+    def spend(self, seconds: float) -> None:
+        """Add up what whole slices have taken."""
+        self.spent += seconds
 
     def work(self, name: str, steps: int) -> Iterator[None]:
         """Do so many steps."""
@@ -57,6 +62,7 @@ class CooperatorTests(SynchronousTestCase):
         self.assertEqual("".join(turns).count("a"), 2)
         self.assertEqual("".join(turns).count("b"), 5)
         self.assertIn("b", turns[0])
+        self.assertAlmostEqual(self.spent, 2 * SLICE)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_failure(self) -> None:

@@ -52,6 +52,13 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual([self.turn() for _ in range(4)], [2, 4, 5, 5])
         self.assertEqual(self.seen, [b"0", b"1", b"2", b"3", b"4"])
 
+    def test_other_work(self) -> None:
+        """What has taken time beside large pieces leaves less to those of the next turn, but always something."""
+        for _ in range(3):
+            self.turns.wait(partial(self.turns.spend, self.take, b"x"))
+        self.turns.spend_beside(10 * SHARE)
+        self.assertEqual([self.turn() for _ in range(2)], [1, 3])
+
     def test_waiting_again(self) -> None:
         """Who waits again is called again, behind all others, as long as the turn is not over."""
 
