@@ -25,8 +25,9 @@ from influxrelay.http.responses import VERSION
 from influxrelay.lineprotocol.api_queries import Addressed, read_v1
 from influxrelay.lineprotocol.body import decode_slowly, is_gzip
 from influxrelay.lineprotocol.credentials import canonical
+from influxrelay.lineprotocol.finished import count_lines, finished_lines
 from influxrelay.lineprotocol.gzip_body import prepare_packed
-from influxrelay.lineprotocol.parser import count_lines, is_blank_slowly, is_finished, prepare_slowly
+from influxrelay.lineprotocol.parser import is_blank_slowly, prepare_slowly
 from influxrelay.lineprotocol.query_string import destination_precision, flag
 from influxrelay.lineprotocol.scanner import Steps
 from influxrelay.lineprotocol.timestamps import convert_slowly, guess
@@ -161,15 +162,11 @@ class WriteResource(Resource):
                 return
         body = request.take_body()
         write = Write(route.destination, route.query, route.authorization, body)
-        if (
-            body
-            and not head.encoding
-            and len(body) <= self._fan_out.at_once
-            and body[:1] not in _MAY_BE_BLANK
-            and is_finished(body, route.precision)
-        ):
-            self._submit(request, route, _Prepared(write, count_lines(body), len(body)))
-            return
+        if body and not head.encoding and len(body) <= self._fan_out.at_once and body[:1] not in _MAY_BE_BLANK:
+            lines = finished_lines(body, route.precision)
+            if lines:
+                self._submit(request, route, _Prepared(write, lines, len(body)))
+                return
         work = self._read(request, body, write, route)
         end = time.perf_counter() + _AT_ONCE
         while next(work, None) is not None:
@@ -214,7 +211,8 @@ class WriteResource(Resource):
             body = yield from decode_slowly(body, encoding, self._max_decoded_size)
         if not body or (body[:1] in _MAY_BE_BLANK and (yield from is_blank_slowly(body))):
             return None
-        if len(body) <= AT_ONCE and is_finished(body, precision):
+        lines = finished_lines(body, precision) if len(body) <= AT_ONCE else 0
+        if lines:
             prepared = attrs.evolve(write, body=body)
         else:
             stamped, mergeable = yield from prepare_slowly(body, precision, self._clock())
@@ -222,7 +220,7 @@ class WriteResource(Resource):
                 stamped = yield from convert_slowly(stamped, guess)
             prepared = attrs.evolve(write, body=stamped, mergeable=mergeable)
         division = yield from self._divide(prepared, len(body))
-        return _Prepared(prepared, count_lines(body), len(body), division)
+        return _Prepared(prepared, lines or count_lines(body), len(body), division)
 
     def _divide(self, prepared: Write, size: int) -> Steps[Any]:
         """Find out who gets which lines, if that is more than a moment's work.

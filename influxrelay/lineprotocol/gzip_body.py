@@ -15,7 +15,8 @@ from isal import igzip, isal_zlib
 
 from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.write import Write
-from influxrelay.lineprotocol.parser import count_lines, is_blank_slowly, is_finished, prepare_slowly
+from influxrelay.lineprotocol.finished import count_lines, finished_lines
+from influxrelay.lineprotocol.parser import is_blank_slowly, prepare_slowly
 from influxrelay.lineprotocol.scanner import Steps
 
 TOO_LARGE = "Request Entity Too Large"
@@ -158,7 +159,8 @@ class _Reading:
 
     def _read_block(self, block: bytes, *, last: bool) -> Steps[int]:
         """Read a block, if it is one; return how many bytes more are in memory."""
-        if len(block) <= _AT_ONCE and is_finished(block, self._precision):
+        lines = finished_lines(block, self._precision) if len(block) <= _AT_ONCE else 0
+        if lines:
             stamped, self._closed = block, True
         else:
             stamped, self._closed = yield from prepare_slowly(block, self._precision, self._now)
@@ -169,7 +171,7 @@ class _Reading:
                 raise _NeedsStampsError
             self._packer = _packer()
         self._blank = self._blank and (yield from is_blank_slowly(block))
-        self._lines += count_lines(block)
+        self._lines += lines or count_lines(block)
         self._size += len(block)
         self._last = stamped[-1:]
         if self._packer is None:

@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Final
 
 from influxrelay.lineprotocol.clean_lines import BARE, BLANK, FINISHED
+from influxrelay.lineprotocol.finished import is_finished
 from influxrelay.lineprotocol.scanner import BLANKS, OFTEN, Steps, ends_anywhere, find_fields_end, find_line_end, run
 
 PRECISIONS: Final = {
@@ -26,14 +27,6 @@ _LONG = 512 * 1024  # bytes of a line that is not matched by them, but read step
 _COPIED = 1024 * 1024  # bytes that are copied at once
 _OPEN = b"\\"  # stands for a line that is too long to be read again: nothing is joined to it
 _NO_POINT = re.compile(rb"[ \t\0]*+(?:#|\Z)")  # a comment or a blank line
-_COUNTED = 16 * 1024  # bytes of the largest body whose lines are counted one by one
-_SAMPLE = 2048  # bytes of each sample of a larger one
-
-# Where a body without quotes and backslashes has a line that does not end in a timestamp of today's usual width. The
-# search for a pattern that starts with one literal byte is several times as fast as a match of all lines.
-WIDTHS: Final = {b"": 19, b"n": 19, b"ns": 19, b"u": 16, b"ms": 13, b"s": 10, b"m": 8, b"h": 6}
-_GAP = {precision: re.compile(rb"\n(?<! [0-9]{%d}\n)" % width) for precision, width in WIDTHS.items()}
-_LAST = {precision: re.compile(rb" [0-9]{%d}\Z" % width) for precision, width in WIDTHS.items()}
 
 
 def timestamp(precision: bytes, now: int) -> bytes:
@@ -49,19 +42,6 @@ def stamp(body: bytes, precision: bytes, now: int) -> bytes:
     valid: InfluxDB 2 accepts them, 1.x does only if built so.
     """
     return prepare(body, precision, now)[0]
-
-
-def is_finished(body: bytes, precision: bytes) -> bool:
-    """Tell whether every line ends in a timestamp of today's usual width, so that nothing else has to be read.
-
-    False means nothing: then :func:`prepare` has to look.
-    """
-    return (
-        b'"' not in body
-        and b"\\" not in body
-        and _GAP[precision].search(body) is None
-        and (body[-1:] == b"\n" or _LAST[precision].search(body, max(len(body) - 20, 0)) is not None)
-    )
 
 
 def prepare(body: bytes, precision: bytes, now: int) -> tuple[bytes, bool]:
@@ -218,31 +198,3 @@ def is_blank_slowly(body: bytes) -> Steps[bool]:
             return False
         position = end + 1
     return True
-
-
-def count_lines(body: bytes) -> int:
-    """How many lines there are, at the most: newlines in strings, comments and blank lines count too.
-
-    Of a body over 16 KiB they are reckoned from the length of lines at its beginning, middle and end: counting would be
-    3% of all the work for a large write.
-    """
-    size = len(body)
-    if size <= _COUNTED:
-        return _newlines(body) + (body[-1:] not in b"\n")
-    lines = length = 0
-    for start in (0, (size - _SAMPLE) // 2, size - _SAMPLE):
-        sample = body[start : start + _SAMPLE]
-        whole = sample[sample.find(b"\n") + 1 : sample.rfind(b"\n") + 1]
-        lines += _newlines(whole)
-        length += len(whole)
-    if not lines and size <= _COPIED:
-        return _newlines(body) + (body[-1:] not in b"\n")
-    if not lines:  # they are long
-        length = body.rfind(b"\n", 0, _COPIED) + 1 or size
-        lines = _newlines(body[:length]) if length < size else 1
-    return round(size * lines / length)
-
-
-def _newlines(body: bytes) -> int:
-    # CPython 3.11 deletes bytes at three times the speed at which it counts them.
-    return len(body) - len(body.replace(b"\n", b""))

@@ -14,7 +14,8 @@ from io import BytesIO
 from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.text import text
 from influxrelay.lineprotocol.clean_lines import SERIES, STRING, fields
-from influxrelay.lineprotocol.parser import PRECISIONS, WIDTHS, window_end
+from influxrelay.lineprotocol.finished import WIDTHS
+from influxrelay.lineprotocol.parser import PRECISIONS, window_end
 from influxrelay.lineprotocol.scanner import BLANKS, Steps
 from influxrelay.lineprotocol.splitting import read_tag, split_slowly
 from influxrelay.sharding.placement import Epoch, NoShardError, ShardMap

@@ -12,7 +12,7 @@ from influxrelay.core import cooperation
 from influxrelay.http import overload
 from influxrelay.http.head import MAX_HEAD
 from influxrelay.http.overload import OVERHEAD, Activity
-from influxrelay.lineprotocol.parser import count_lines
+from influxrelay.lineprotocol.finished import count_lines
 from influxrelay.listeners.http import HTTPService
 from testing.scripted import (
     LINE,

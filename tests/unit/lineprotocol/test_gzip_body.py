@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from influxrelay.core.errors import InvalidRequest
 from influxrelay.core.write import Destination, Write
 from influxrelay.lineprotocol import gzip_body
+from influxrelay.lineprotocol.finished import count_lines
 from influxrelay.lineprotocol.gzip_body import (
     NEWLINE,
     Packed,
@@ -26,7 +27,7 @@ from influxrelay.lineprotocol.gzip_body import (
     prepare_packed,
     reduced,
 )
-from influxrelay.lineprotocol.parser import count_lines, is_blank, prepare
+from influxrelay.lineprotocol.parser import is_blank, prepare
 from influxrelay.lineprotocol.scanner import run
 from testing.line_protocol_cases import ALL, RUBBISH
 

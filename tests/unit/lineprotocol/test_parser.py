@@ -7,7 +7,6 @@ has to agree with them, and then serves to check the regular expressions with ar
 from __future__ import annotations
 
 import re
-from random import Random
 from unittest.mock import patch
 
 from hypothesis import example, given, settings
@@ -18,7 +17,6 @@ from influxrelay.lineprotocol import parser, scanner
 from influxrelay.lineprotocol.datagrams import all_simple, split_valid
 from influxrelay.lineprotocol.parser import (
     PRECISIONS,
-    count_lines,
     is_blank,
     is_blank_slowly,
     prepare,
@@ -159,7 +157,7 @@ class MergeTests(SynchronousTestCase):
 
 
 class BlankTests(SynchronousTestCase):
-    """``is_blank`` and ``count_lines``."""
+    """``is_blank``."""
 
     def test_is_blank(self) -> None:
         """Bodies of blank lines and comments are blank; those with a line that InfluxDB reads are not."""
@@ -170,26 +168,6 @@ class BlankTests(SynchronousTestCase):
         for line in UNTIMED + UNSIGNED + TIMED + MALFORMED:
             self.assertFalse(is_blank(line), line)
             self.assertFalse(is_blank(b"\n# c\n" + line), line)
-
-    def test_count_lines(self) -> None:
-        """Lines are counted by their newlines; the last one needs none."""
-        for body, count in ((b"", 0), (b"a", 1), (b"a\n", 1), (b"a\nb", 2), (b"a\nb\n", 2), (b"\n\n", 2)):
-            self.assertEqual(count_lines(body), count, body)
-
-    def test_count_many_lines(self) -> None:
-        """Many lines of one length are counted exactly, with and without the last newline; others nearly so."""
-        for length in (2, 7, 155, 1000, 2047, 2049, 5000):
-            for count in (20, 200, 1001):
-                body = (b"x" * (length - 1) + b"\n") * count
-                self.assertEqual(count_lines(body), count, (length, count))
-                self.assertEqual(count_lines(body[:-1]), count, (length, count))
-        self.assertEqual(count_lines(b"x" * 100_000), 1)
-        self.assertEqual(count_lines(b"x" * 3_000_000), 1)
-        self.assertEqual(count_lines(b"\n" * 100_000), 100_000)
-        random = Random(5)
-        for _ in range(20):
-            lines = [b"x" * random.randint(50, 200) + b"\n" for _ in range(1000)]
-            self.assertLess(abs(count_lines(b"".join(lines)) - 1000), 200)
 
 
 class SimpleTests(SynchronousTestCase):
