@@ -70,6 +70,7 @@ class ClientEndpoint:
         deadline = self._reactor.seconds() + self._timeout
         connection: Any = await self._endpoint.connect(_Builder(build))
         if self._reactor.seconds() >= deadline:  # a connection that was just made could not be cancelled any more
+            connection.handshake.addErrback(lambda _: None)
             connection.abortConnection()
             raise _too_late(self._timeout)
         try:

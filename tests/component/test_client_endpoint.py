@@ -13,6 +13,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
+    ConnectionAborted,
     ConnectionDone,
     ConnectionLost,
     ConnectionRefusedError,
@@ -240,7 +241,12 @@ class TLSTests(_Case):
         """A connection that is there when the time is over, and cannot be cancelled any more, is given up."""
         clock = Clock()
         aborted: list[bool] = []
-        late = SimpleNamespace(handshake=Deferred(), abortConnection=lambda: aborted.append(True))
+
+        def abort() -> None:
+            aborted.append(True)
+            late.handshake.errback(ConnectionAborted())
+
+        late = SimpleNamespace(handshake=Deferred(), abortConnection=abort)
         connecting: Deferred[Any] = Deferred(lambda made: made.callback(late))
         endpoint = ClientEndpoint(clock, LOOPBACK, 1, timeout=5.0, tls=ClientTLS())
         self.patch(endpoint, "_endpoint", SimpleNamespace(connect=lambda _: connecting))
