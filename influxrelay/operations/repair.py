@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Sequence
 from functools import cache
 from secrets import token_hex
@@ -11,7 +12,7 @@ from urllib.parse import urlencode
 from influxrelay.core.errors import BackendFailure
 from influxrelay.core.text import text
 from influxrelay.core.write import CHANGES, Destination, Write
-from influxrelay.delivery.responses import excerpt
+from influxrelay.delivery.responses import STALE, excerpt
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.statements import scope_of, shown_statement
 from influxrelay.lineprotocol.credentials import canonical
@@ -20,6 +21,7 @@ from influxrelay.operations.forwarding import forward
 from influxrelay.operations.outcomes import DENIED, NOT_NOW, OUTDATED, PAUSED, REFUSED, TAKEN
 from influxrelay.operations.targets import Listener, Progress
 from influxrelay.operations.views import Refused, Request
+from influxrelay.remotewrite.headers import destination_precision, with_media_type
 
 PATIENCE = 30.0  # seconds that the source has to catch up
 _REMOVE = ("DELETE", "DROP DATABASE", "DROP MEASUREMENT", "DROP RETENTION POLICY", "DROP SERIES")
@@ -99,9 +101,10 @@ async def _write_here(sender: Sender, source: Sender | None, request: Request) -
     if request.write.get("mark", "") not in ("", _mark(sender, source)):
         return _outcome(OUTDATED, "a change was executed since the lines were read")
     try:
-        reply = await sender.resend(_write(request))
+        reply = await sender.resend(_remote_write(request) if "samples" in request.write else _write(request))
     except BackendFailure as failure:
-        return _outcome(NOT_NOW, _problem(sender, failure))
+        is_stale = failure.reason == STALE and failure.reply is not None
+        return _outcome(REFUSED if is_stale else NOT_NOW, _problem(sender, failure))
     if source is not None and request.write.get("await_source") and not await source.catches_up(PATIENCE):
         return _outcome(NOT_NOW, f"{source.name} is behind, and may have older values")
     if reply.status < 300:
@@ -136,3 +139,10 @@ def _write(request: Request) -> Write:
     destination = Destination(database.encode(), policy.encode(), b"ns", canonical(authorization.encode(), b"", b""))
     query = urlencode({"db": database, "rp": policy, "precision": "ns"}).encode()
     return Write(destination, query, authorization.encode(), lines.encode("utf-8", "surrogateescape"), mergeable=False)
+
+
+def _remote_write(request: Request) -> Write:
+    authorization = request.write.get("authorization", "").encode()
+    destination = Destination(b"", b"", destination_precision(()), canonical(authorization, b"", b""))
+    query = with_media_type(b"", b"application/x-protobuf", b"0.1.0")
+    return Write(destination, query, authorization, b64decode(request.write["samples"]))

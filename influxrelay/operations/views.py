@@ -72,7 +72,8 @@ class Request:
     :ivar ids: of dead letters, as they were listed.
     :ivar all: every dead letter instead of ``ids``.
     :ivar write: of a repair: ``database``, ``retention_policy``, ``lines`` with nanoseconds, the ``source`` they are
-        from, and ``authorization`` where the output has no credentials.
+        from, and ``authorization`` where the output has no credentials; for a Prometheus ``samples``, the body of a
+        remote write in base64, instead of the first three.
     :ivar report: of a repair: how many ``points`` these are; of a verification: what it has found.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ class RelayWriter:
     backend: str
     source: str
     authorization: str = attrs.field(repr=False)
-    written_as: Callable[[Place], Place]
+    written_as: Callable[[Place], Place] = lambda place: place
     share: float = 1.0
 
     def mark(self) -> str:
@@ -65,21 +66,22 @@ class RelayWriter:
     def write(self, measurement: Measurement, lines: Sequence[str], mark: str, *, last: bool) -> str:
         """Write lines; return why the backend has refused some of them, empty if it has taken all."""
         database, policy = self.written_as((measurement.database, measurement.policy))
-        request = Request(
-            "repair write",
-            self.listener,
-            self.backend,
-            write={
-                "database": database,
-                "retention_policy": policy,
-                "lines": "\n".join(lines),
-                "source": self.source,
-                "await_source": "yes" if last else "",
-                "mark": mark,
-                "authorization": self.authorization,
-            },
-            report={"points": len(lines)},
-        )
+        fields = {
+            "database": database,
+            "retention_policy": policy,
+            "lines": "\n".join(lines),
+            "await_source": "yes" if last else "",
+            "mark": mark,
+        }
+        return self._write(fields, len(lines))
+
+    def write_samples(self, body: bytes, number: int) -> str:
+        """Write the body of a remote write with so many samples; return as :meth:`write` does."""
+        return self._write({"samples": b64encode(body).decode()}, number)
+
+    def _write(self, fields: dict[str, str], points: int) -> str:
+        fields |= {"source": self.source, "authorization": self.authorization}
+        request = Request("repair write", self.listener, self.backend, write=fields, report={"points": points})
         message = ""
         for _ in self._tries():
             try:

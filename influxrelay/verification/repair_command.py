@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import attrs
 
-from influxrelay.config.settings import Config, HTTPOutputConfig
+from influxrelay.config.settings import Config, HTTPOutputConfig, ListenerConfig
 from influxrelay.core.text import count
 from influxrelay.listeners.output_filter import make_filter
 from influxrelay.operations.views import Refused, Request
-from influxrelay.verification.backends import authorization, find_listener, find_outputs, make_server
+from influxrelay.verification.backends import (
+    authorization,
+    find_listener,
+    find_outputs,
+    make_prometheus,
+    make_server,
+)
 from influxrelay.verification.command import Queues, Wanted, bounds_of, not_looked_at, queued_since
 from influxrelay.verification.comparison import Comparison, NothingToCompare, Selection
 from influxrelay.verification.crew import Crew
 from influxrelay.verification.differences import Difference
 from influxrelay.verification.points import MISSING
+from influxrelay.verification.prometheus import Prometheus
 from influxrelay.verification.relay_writer import TRIES, Relay, RelayWriter
 from influxrelay.verification.repair import Mending, Uncopied, create_missing
+from influxrelay.verification.sample_repair import SampleMender
+from influxrelay.verification.samples import SampleComparison
 from influxrelay.verification.schema import read_schemas
 from influxrelay.verification.setting import Outcome
 from influxrelay.verification.statements import Window
-from influxrelay.verification.tombstones import Tombstones, deleted_by, read_missed
+from influxrelay.verification.tombstones import Missed, Tombstones, deleted_by, read_missed
 
 CREW = 2  # windows that are copied at a time: one is read while another is written
 _MARGIN = 60 * 10**9  # nanoseconds beside what was lost: clocks differ, and clients take their time
@@ -112,17 +121,10 @@ def repair(
     """
     gc.set_threshold(100_000)  # points are many small objects, none of which needs to be looked for
     listener = find_listener(config, wanted.listener, order.backend)
-    found = find_outputs(listener)
-    outputs, notes = found.influxdb, [*found.not_compared, *found.notes]
-    by_name = {each.name: each for each in outputs}
-    for name in filter(None, (order.backend, order.source)):
-        if name not in by_name:
-            raise Refused("; ".join([f"{name} is no backend of {listener.name} that can be repaired", *notes]))
-    if order.overwrite and not order.source and len(outputs) > 2:
-        raise Refused("several backends may have other values; name the one that is right with --from")
+    outputs, notes = _outputs(listener, wanted, order)
     rows = _rows(relay.queues, listener.name, order)
     answer = Answer(listener.name, order.backend, dry_run=order.dry_run, notes=notes)
-    sources = list(_sources(outputs, order, rows, answer))
+    sources = list(_sources(list(outputs.values()), order, rows, answer))
     if not sources:
         raise Refused("; ".join(["there is no backend in sync to copy from; name one with --from", *answer.notes]))
     answer.sources = tuple(each.name for each in sources)
@@ -139,31 +141,77 @@ def repair(
             return answer
     elif bounds.length <= 0:
         raise Refused("; ".join(["there is no time left to compare", *answer.notes]))
-    credentials = wanted.credentials()
-    patient = {"share": wanted.share, "tries": TRIES, "sleep": relay.sleep}
-    target = make_server(by_name[order.backend], credentials, **patient)
-    header = authorization(by_name[order.backend], credentials)
     tombstones = read_missed(relay.ask_any, listener.name)
+    job = _Job(relay, wanted, order, outputs[order.backend], windows, answer, progress, tombstones)
     for each in sources:
-        source = make_server(each, credentials, **patient)
-        mending = Mending(
-            source,
-            target,
-            RelayWriter(relay, listener.name, order.backend, source.name, header, target.written_as, wanted.share),
-            order.overwrite,
-            order.dry_run,
-            make_filter(by_name[order.backend]),
-            Tombstones(tombstones.get(source.name, [])),
-        )
-        crew = Crew.of(mending, CREW if wanted.share == 1 else 1)
-        try:
-            _copy(crew, wanted, windows, answer, progress)
-        finally:
-            crew.close()
+        job.copy_from(each)
     answer.notes += (deleted_by(order.backend, each) for each in tombstones.get(order.backend, []))
     if drops and not order.dry_run and order.backend not in tombstones:
         _forget(answer, wanted, order, relay, drops)
     return answer
+
+
+def _outputs(listener: ListenerConfig, wanted: Wanted, order: Order) -> tuple[dict[str, HTTPOutputConfig], list[str]]:
+    """Return the outputs of the same kind as the backend, by name, and what is to be said of others.
+
+    :raises Refused: it cannot be repaired so.
+    """
+    found = find_outputs(listener)
+    is_prometheus = order.backend in [each.name for each in found.prometheus]
+    outputs = {each.name: each for each in (found.prometheus if is_prometheus else found.influxdb)}
+    notes = [*found.not_compared, *found.notes]
+    for name in filter(None, (order.backend, order.source)):
+        if name not in outputs:
+            raise Refused("; ".join([f"{name} is no backend of {listener.name} that can be repaired", *notes]))
+    if is_prometheus and (wanted.database or wanted.policy):
+        raise Refused(f"{order.backend} is a Prometheus, and has no databases")
+    if is_prometheus and order.overwrite:
+        raise Refused(f"{order.backend} is a Prometheus, which replaces no sample; leave out --overwrite")
+    if order.overwrite and not order.source and len(outputs) > 2:
+        raise Refused("several backends may have other values; name the one that is right with --from")
+    return outputs, notes
+
+
+@attrs.define
+class _Job:
+    """What is copied to a backend."""
+
+    relay: Relay
+    wanted: Wanted
+    order: Order
+    output: HTTPOutputConfig
+    windows: Sequence[Window]
+    answer: Answer
+    progress: Callable[[float, int, int], None]
+    tombstones: Mapping[str, Sequence[Missed]]
+
+    def copy_from(self, source: HTTPOutputConfig) -> None:
+        """Copy what a source has."""
+        credentials = self.wanted.credentials()
+        header = authorization(self.output, credentials)
+        writer = RelayWriter(
+            self.relay, self.answer.listener, self.output.name, source.name, header, share=self.wanted.share
+        )
+        patient = {"share": self.wanted.share, "tries": TRIES, "sleep": self.relay.sleep}
+        if source.type == "prometheus":
+            servers = [make_prometheus(each, credentials, **patient) for each in (source, self.output)]
+            _copy_samples(servers, writer, self)
+            return
+        target = make_server(self.output, credentials, **patient)
+        mending = Mending(
+            make_server(source, credentials, **patient),
+            target,
+            attrs.evolve(writer, written_as=target.written_as),
+            self.order.overwrite,
+            self.order.dry_run,
+            make_filter(self.output),
+            Tombstones(self.tombstones.get(source.name, [])),
+        )
+        crew = Crew.of(mending, CREW if self.wanted.share == 1 else 1)
+        try:
+            _copy(crew, self.wanted, self.windows, self.answer, self.progress)
+        finally:
+            crew.close()
 
 
 def _copy(
@@ -206,6 +254,36 @@ def _copy(
         answer.overwritten += each.overwritten
         answer.differing += each.differing
         answer.uncopied += each.uncopied
+
+
+def _copy_samples(servers: Sequence[Prometheus], writer: RelayWriter, job: _Job) -> None:
+    """Copy the samples that one server has in some ranges of time to another."""
+    answer, outcome = job.answer, Outcome()
+    source, target = (each.name for each in servers)
+    copied = answer.copied
+    mender = SampleMender(source, target, writer.write_samples, answer.dry_run)
+    try:
+        for window in job.windows:
+            SampleComparison(
+                servers,
+                Selection(measurement=job.wanted.measurement, bounds=window),
+                outcome,
+                lambda done, total, _: job.progress(done, total, copied + mender.copied),
+                mender=mender,
+            ).run()
+        mender.finish(SampleComparison(servers, Selection(), Outcome()))
+    finally:
+        for each in servers:
+            each.close()
+    answer.copied += mender.copied
+    answer.differing += mender.differing
+    answer.uncopied += mender.uncopied
+    for difference in outcome.differences:
+        if difference.kind != MISSING or (answer.dry_run and difference.backends == (target,)):
+            answer.differences.append(difference)
+        elif difference.backends == (source,):
+            answer.surplus += difference.points
+    answer.notes += [*outcome.not_compared, *not_looked_at(outcome)]
 
 
 def _create(mending: Mending, wanted: Wanted, answer: Answer) -> None:

@@ -6,13 +6,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
 from influxrelay.verification.comparison import NothingToCompare, Selection
 from influxrelay.verification.connection import TooLarge, at_once
-from influxrelay.verification.differences import Ledger
+from influxrelay.verification.differences import Difference, Ledger
 from influxrelay.verification.measurement import FEW, FULL, PIECE, SAMPLED, SMALL
 from influxrelay.verification.points import Points, Tags, differing, runs
 from influxrelay.verification.prometheus import MILLISECOND, Prometheus, has_histograms, read_samples
@@ -30,6 +30,13 @@ _PAUSE = 6.0  # seconds until VictoriaMetrics shows what it was sent
 _ROUNDING = 1e-9  # of a sum, of the largest value times the count
 
 
+class Mender(Protocol):
+    """Does something about samples that differ."""
+
+    def mend(self, metric: str, window: Window, servers: dict[str, Points]) -> None:
+        """Do something about a window in which samples differ; ``servers`` have them."""
+
+
 @attrs.define
 class SampleComparison:
     """Compares servers.
@@ -37,6 +44,7 @@ class SampleComparison:
     :param servers: at least two.
     :param outcome: to which what is found is added.
     :param progress: is called with how many metrics are done, of how many, and with what was found so far.
+    :param mender: who does something about what differs between two servers.
     """
 
     servers: Sequence[Prometheus]
@@ -46,6 +54,7 @@ class SampleComparison:
     random: Random = attrs.field(factory=Random)
     sleep: Callable[[float], None] = time.sleep
     now: int = attrs.field(factory=time.time_ns)
+    mender: Mender | None = None
     _ledger: Ledger = attrs.field(factory=Ledger, init=False)
     _metric: str = attrs.field(default="", init=False)
     _large: list[tuple[Window, int]] = attrs.field(factory=list, init=False)
@@ -150,6 +159,16 @@ class SampleComparison:
 
     # -- samples
 
+    def wait(self) -> None:
+        """Wait until servers show what they were sent."""
+        self.sleep(_PAUSE)
+
+    def read(self, metric: str, window: Window) -> list[Difference]:
+        """Return what differs in the samples of a metric in a window."""
+        self._metric, self._ledger = metric, Ledger()
+        self._read(window)
+        return self._ledger.differences(Measurement("", "", metric))
+
     def _read_some(self) -> None:
         """Read some of what had equal aggregates."""
         before = self.outcome.points
@@ -185,9 +204,11 @@ class SampleComparison:
             return
         if found := differing(servers):
             if window.until > self.now - SETTLING:
-                self.sleep(_PAUSE)
+                self.wait()
             servers = self._look(window, series)
             found &= differing(servers)
+        if found and self.mender is not None:
+            self.mender.mend(self._metric, window, servers)
         self._ledger.add(runs(found, servers))
         self.outcome.points += max(sum(map(len, points.values())) for points in servers.values())
 

@@ -2,90 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import json
-import struct
-import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
-import cramjam
-from twisted.internet.threads import deferToThread
-
 from influxrelay.verification import samples
-from testing.metric_servers import PrometheusReceiver, Receiver, VictoriaMetrics
-from testing.remote_write import Timeseries, version_1
-from testing.servers import free_port, send
-from testing.verify_case import CommandCase
-
-NOW = int(time.time()) * 1000
-DAY = 86_400_000
-STALE = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]  # Prometheus, pkg/value: the end of a series
-PROMETHEUS = 'type = "prometheus"\nname = "{}"\nlocation = "{}"'
-_HEAD = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
+from testing.prometheus_case import DAY, PROMETHEUS, STALE, PrometheusCase, series, shown
 
 
-@cache
-def servers() -> dict[str, Receiver]:
-    """Return two servers of each kind, which are started once and end with this process."""
-    directory = Path(tempfile.mkdtemp(prefix="influxrelay-promql-"))
-    long = ("--storage.tsdb.retention.time=100y",)
-    found: dict[str, Receiver] = {name: PrometheusReceiver(directory / name, long, window="10y") for name in "pq"}
-    found |= {name: VictoriaMetrics(directory / name) for name in "vw"}
-
-    def stop() -> None:
-        for each in found.values():
-            each.kill()
-        rmtree(directory, ignore_errors=True)
-
-    atexit.register(stop)
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(Receiver.start, found.values()))
-    return found
-
-
-def series(metric: str, *samples: tuple[float, int], **labels: str) -> Timeseries:
-    """Return a series; times are milliseconds from now."""
-    return Timeseries({"__name__": metric, **labels}, [(value, NOW + when) for value, when in samples])
-
-
-def shown(when: int) -> str:
-    """Return milliseconds from now as the command shows the time."""
-    second, rest = divmod(NOW + when, 1000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)) + (f".{rest:03d}" if rest else "") + "Z"
-
-
-class PrometheusTests(CommandCase):
+class PrometheusTests(PrometheusCase):
     """Servers of both kinds."""
-
-    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
-        """Have the servers, without what other tests have written."""
-        await super().setUp()
-        self.patch(samples, "_PAUSE", 0.1)
-        self.servers = await deferToThread(servers)
-
-    def write(self, names: str, *series: Timeseries) -> None:
-        """Write to some servers."""
-        body = bytes(cramjam.snappy.compress_raw(version_1(series)))
-        for name in names:
-            status, answer = send("POST", self.servers[name].write_url, body, _HEAD)
-            self.assertEqual(status, 204, answer)
-        for name in set(names) & set("vw"):
-            send("GET", f"{self.servers[name].url}/internal/force_flush")
-
-    def config(self, names: str, *others: str) -> str:
-        """Return the path of a configuration with some servers as backends."""
-        path = Path(self.mktemp())
-        tables = [
-            f'type = "prometheus"\nname = "{each}"\nlocation = "{self.servers[each].write_url}"' for each in names
-        ]
-        text = f'[[http]]\nname = "main"\nbind-addr = "127.0.0.1:{free_port()}"\n'
-        path.write_text(text + "".join(f"[[http.output]]\n{each}\n" for each in (*tables, *others)))
-        return str(path)
 
     async def compare(self, names: str, metric: str, *arguments: str) -> list[Any]:
         """Return what differs in a metric: kind, backends, first and last time, and samples."""
