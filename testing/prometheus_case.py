@@ -23,7 +23,7 @@ from testing.remote_write import Timeseries, version_1
 from testing.servers import free_port, send
 from testing.verify_case import CommandCase
 
-NOW = int(time.time()) * 1000
+NOW = int(time.time() - 120) * 1000
 DAY = 86_400_000
 STALE = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]  # Prometheus, pkg/value: the end of a series
 PROMETHEUS = 'type = "prometheus"\nname = "{}"\nlocation = "{}"'

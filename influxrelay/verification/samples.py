@@ -17,7 +17,7 @@ from influxrelay.verification.measurement import FEW, FULL, PIECE, SAMPLED, SMAL
 from influxrelay.verification.points import Points, Tags, differing, runs
 from influxrelay.verification.prometheus import MILLISECOND, Prometheus, has_histograms, read_samples
 from influxrelay.verification.setting import SETTLING, Outcome
-from influxrelay.verification.statements import Measurement, Window
+from influxrelay.verification.statements import EVERYTHING, Measurement, Window
 from influxrelay.verification.windows import PARTS, halves
 
 _SECOND = 10**9
@@ -80,9 +80,9 @@ class SampleComparison:
             self.outcome.not_compared.append("native histograms are not compared")
 
     def _bounds(self) -> Window:
-        """Return the time to compare, in whole milliseconds."""
+        """Return the time to compare, in whole milliseconds; if no end is set, without what is under way."""
         since, until = self.selection.bounds
-        until = min(until, self.now + _AHEAD)
+        until = self.now - SETTLING if until == EVERYTHING.until else min(until, self.now + _AHEAD)
         return Window(*(-(-max(each, _EARLIEST) // MILLISECOND) * MILLISECOND for each in (since, until)))
 
     def _compare(self, metric: str, bounds: Window) -> None:
