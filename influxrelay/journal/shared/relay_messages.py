@@ -24,6 +24,7 @@ from influxrelay.journal.shared.interface import Engine, Watch
 
 VERSION = 1
 MOST = 4096  # outcomes in one message
+_KEPT_WITHIN = 0.02  # seconds for which numbers of kept writes are gathered: nobody waits for them
 _TABLE = struct.Struct("<BI")
 _OUTCOME = struct.Struct("<QH")
 Result = Reply | BackendFailure
@@ -32,7 +33,7 @@ Outcome = tuple[int, str, Result]
 
 
 class RelayMessages:
-    """Sends and takes such messages; those of a turn travel together.
+    """Sends and takes such messages; outcomes of a turn travel together, and what is kept within a moment.
 
     :param relay: the own name in the group.
     :param is_alone: whether no other relay delivers to anything.
@@ -58,7 +59,7 @@ class RelayMessages:
         self._is_alone = is_alone
         self._outcomes: dict[str, list[Outcome]] = {}
         self._kept: list[int] = []
-        self._will_flush = False
+        self._will_flush = self._will_tell_kept = False
         self._watches: list[Watch] = []
 
     async def open(self) -> None:
@@ -73,6 +74,7 @@ class RelayMessages:
     def close(self) -> None:
         """Send what waits, and take nothing more."""
         self._flush()
+        self._tell_kept()
         for each in self._watches:
             each.stop()
 
@@ -86,9 +88,10 @@ class RelayMessages:
 
     def kept(self, numbers: Iterable[int]) -> None:
         """Tell all others that own writes are kept, if one of them delivers."""
-        if not self._is_alone():
-            self._kept += numbers
-            self._flush_soon()
+        self._kept += numbers
+        if not self._will_tell_kept:
+            self._will_tell_kept = True
+            self._reactor.callLater(_KEPT_WITHIN, self._tell_kept)
 
     def _flush_soon(self) -> None:
         if not self._will_flush:
@@ -98,10 +101,15 @@ class RelayMessages:
     def _flush(self) -> None:
         self._will_flush = False
         outcomes, self._outcomes = self._outcomes, {}
-        kept, self._kept = self._kept, []
         for origin, some in outcomes.items():
             for first in range(0, len(some), MOST):
                 self._engine.send(self._subject(origin), encode_outcomes(some[first : first + MOST]))
+
+    def _tell_kept(self) -> None:
+        self._will_tell_kept = False
+        kept, self._kept = self._kept, []
+        if self._is_alone():
+            return
         for first in range(0, len(kept), MOST):
             self._engine.send(f"{self._engine.name}.decided", encode_kept(self._relay, kept[first : first + MOST]))
 
