@@ -20,9 +20,8 @@ from typing import Any
 
 from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
-from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from influxrelay.core.errors import JournalError
@@ -154,18 +153,18 @@ class _Factory(ServerFactory):
         return AdminProtocol(self._admin)
 
 
-class AdminProtocol(LineOnlyReceiver):
+class AdminProtocol(Protocol):
     """One client, and its one request."""
 
     _log = Logger()
-    delimiter = b"\n"
-    MAX_LENGTH = MAX_LINE
     transport: Any
 
     def __init__(self, admin: AdminSocket) -> None:
         self._admin = admin
         self._gone = False
         self._asked = False
+        self._pieces: list[bytes] = []  # of the request
+        self._length = 0
 
     def connectionMade(self) -> None:
         """Join the connections."""
@@ -176,19 +175,20 @@ class AdminProtocol(LineOnlyReceiver):
         self._gone = True
         self._admin.connections.discard(self)
 
-    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002 (Twisted's)
-        """Break the connection."""
-        self.transport.abortConnection()
-
-    def lineReceived(self, line: bytes) -> None:
-        """Do what is asked; of a second request nobody has the answer."""
-        if self._asked:
+    def dataReceived(self, data: bytes) -> None:
+        """Gather the request, and do what is asked; of a second one nobody has the answer."""
+        piece, end, more = data.partition(b"\n")
+        self._length += len(piece)
+        if self._asked or more or self._length > MAX_LINE:
             self.transport.abortConnection()
             return
-        self._asked = True
-        done = Deferred.fromCoroutine(self._run(line))
-        done.addErrback(lambda failure: self._log.failure("a command of the operator", failure))
-        done.addBoth(lambda _: self.transport.loseConnection())
+        self._pieces.append(piece)
+        if end:
+            self._asked = True
+            done = Deferred.fromCoroutine(self._run(b"".join(self._pieces)))
+            self._pieces.clear()
+            done.addErrback(lambda failure: self._log.failure("a command of the operator", failure))
+            done.addBoth(lambda _: self.transport.loseConnection())
 
     async def _run(self, line: bytes) -> None:
         try:
@@ -208,4 +208,4 @@ class AdminProtocol(LineOnlyReceiver):
         self._send({"progress": {"done": done, "total": total}})
 
     def _send(self, answer: dict[str, Any]) -> None:
-        self.sendLine(json.dumps(answer).encode())
+        self.transport.write(json.dumps(answer).encode() + b"\n")
