@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.scenarios import REQUEST_DIGITS, Scenario
 from testing.servers import ServerError, find_program
 
-_THREADS = 2  # of wrk, so that one full core is not its limit
+THREADS = 2  # of wrk, so that one full core is not its limit
 _TIMEOUT = 10  # seconds for an answer
 
 _HEAD = """\
@@ -77,7 +77,7 @@ def script(scenario: Scenario) -> str:
     if scenario.backends == "influxd":
         pieces = ", ".join(literal(piece) for piece in scenario.body.split(REQUEST_DIGITS.encode()))
         digits = len(REQUEST_DIGITS)
-        return _HEAD + _FRESH.format(pieces=pieces, digits=digits, range=10**digits // _THREADS) + TAIL
+        return _HEAD + _FRESH.format(pieces=pieces, digits=digits, range=10**digits // THREADS) + TAIL
     encoding = 'wrk.headers["Content-Encoding"] = "gzip"\n' if scenario.gzip else ""
     return f"{_HEAD}{encoding}wrk.body = {literal(scenario.body)}\n{TAIL}"
 
@@ -92,16 +92,18 @@ def parse(output: str) -> Load:
     return Load(int(requests), duration / 1e6, p50 / 1e6, p99 / 1e6, troubles)
 
 
-def run(scenario: Scenario, url: str, seconds: float, directory: Path) -> Load:
+def run(scenario: Scenario, url: str, seconds: float, directory: Path, *, threads: int = THREADS) -> Load:
     """Write to a URL for some whole seconds."""
-    return run_script(script(scenario), scenario.name, scenario.clients, url, seconds, directory)
+    return run_script(script(scenario), scenario.name, scenario.clients, url, seconds, directory, threads=threads)
 
 
-def run_script(lua: str, name: str, clients: int, url: str, seconds: float, directory: Path) -> Load:  # noqa: PLR0917
+def run_script(  # noqa: PLR0917
+    lua: str, name: str, clients: int, url: str, seconds: float, directory: Path, *, threads: int = THREADS
+) -> Load:
     """Do what a script says for some whole seconds; at its end it prints what :data:`TAIL` prints."""
     file = directory / f"{name.replace(' ', '-')}.lua"
     file.write_text(lua)
-    threads = min(_THREADS, clients)
+    threads = min(threads, clients)
     options = [f"-t{threads}", f"-c{clients}", f"-d{seconds:.0f}s", f"--timeout={_TIMEOUT}s", f"-s{file}", url]
     before = _cpu_of_children()
     done = subprocess.run([find_program("wrk", "wrk"), *options], capture_output=True, text=True, check=False)
