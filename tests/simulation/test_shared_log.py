@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from influxrelay.journal.shared import lane
 from influxrelay.journal.shared.leased_backend import LeasedBackend
 from influxrelay.journal.shared.progress import Progress
 from influxrelay.journal.shared.state import BackendState
@@ -13,7 +14,7 @@ from influxrelay.journal.shared.tail import Tail
 from tests.simulation.case import SimulationCase
 from tests.simulation.shared_log import World
 
-FIRST, SCHEDULES = 8, 60  # those before the first are in test_quick
+FIRST, SHARING_ENTRIES, SCHEDULES = 8, 40, 60  # those before the first are in test_quick
 FOUND_BEFORE = (0, 5, 6, 34, 1195)  # schedules that once broke a promise, or did not end
 stored, written = Tail.stored, Progress.written  # as they are without a mistake
 
@@ -37,7 +38,13 @@ class SharedLogSimulationTests(SimulationCase):
 
     def test_contract(self) -> None:
         """Nothing is missing, skipped or counted twice."""
-        self.check_contract(range(FIRST, SCHEDULES))
+        self.check_contract(range(FIRST, SHARING_ENTRIES))
+
+    def test_long_backlogs(self) -> None:
+        """The same where even the messages of short backlogs share entries of the index."""
+        self.patch(lane, "EXACT", 4)
+        self.patch(lane, "MOST_MESSAGES", 5)
+        self.check_contract(range(SHARING_ENTRIES, SCHEDULES))
 
     def test_found_before(self) -> None:
         """The schedules in which that once was not so are well."""

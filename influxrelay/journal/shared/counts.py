@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 
 from influxrelay.core.write import Destination
 from influxrelay.journal.shared.frames import Batch, seq_of
-from influxrelay.journal.shared.index import Index, Span, Total
+from influxrelay.journal.shared.index import Index
+from influxrelay.journal.shared.lane import Span, Total
 from influxrelay.journal.shared.reader import Reader
 
 
@@ -19,7 +21,9 @@ class Counter:
 
     async def waiting(self, positions: Mapping[Destination, int]) -> Total:
         """Count everything behind these positions."""
-        partial = {seq_of(passed) for where, passed in positions.items() if self._partial(where, passed) is not None}
+        partial = {
+            seq for where, passed in positions.items() for seq in self._partial(where, passed) if seq >= seq_of(passed)
+        }
         batches = await self._reader.batches(sorted(partial))
         return self.known(positions, seq_of(self._index.head), batches)
 
@@ -35,28 +39,39 @@ class Counter:
             lane = self._index.lanes.get(where)
             if lane is None:
                 continue
-            span = self._partial(where, passed)
-            if span is not None and span.seq <= upto:
-                batch = self._reader.cached(span.seq) if batches is None else batches.get(span.seq)
-                total = total.plus(self._part(span, where, passed, batch))
-            begin = seq_of(passed) if span is not None or lane.is_through(passed) else seq_of(passed) - 1
+            begin = seq_of(passed)
+            span = next(lane.after(passed), None)
+            if span is None or not span.is_within(passed):
+                begin -= not lane.is_through(passed)
+            elif batches is not None:
+                for seq in span.seqs[bisect_left(span.seqs, begin) :]:
+                    total = total.plus(self._in_message(batches.get(seq), where, passed))
+                begin = span.seqs[-1]
+            elif len(span.seqs) == 1 and span.seqs[0] <= upto:
+                batch = self._reader.cached(begin)
+                part = _share(span, passed) if batch is None else self._in_message(batch, where, passed)
+                total = total.plus(part)
             total = total.plus(lane.total(begin, upto))
         return total
 
-    def _partial(self, destination: Destination, passed: int) -> Span | None:
+    def _partial(self, destination: Destination, passed: int) -> Sequence[int]:
+        """Return the messages of which it is to be found out how much is passed."""
         span = next(self._index.after(destination, passed), None)
-        return span if span is not None and span.is_within(passed) else None
+        return span.seqs if span is not None and span.is_within(passed) else ()
 
-    def _part(self, span: Span, destination: Destination, passed: int, batch: Batch | None) -> Total:
-        if batch is None:
-            index = passed & 0xFFFF
-            share = (span.last - index) / (span.last - span.first + 1)
-            return Total(min(span.count, span.last - index), int(span.size * share), span.oldest, span.oldest)
+    def _in_message(self, batch: Batch | None, destination: Destination, passed: int) -> Total:
         return total_of(
             (each.time, len(each.write.body))
-            for each in batch.records_of(destination, passed)
+            for each in (batch.records_of(destination, passed) if batch is not None else ())
             if not self._index.is_struck(each.seq)
         )
+
+
+def _share(span: Span, passed: int) -> Total:
+    """Return about what a message has behind a number."""
+    left = span.last - (passed & 0xFFFF)
+    share = left / (span.last - span.first + 1)
+    return Total(min(span.count, left), int(span.size * share), span.oldest, span.oldest)
 
 
 def total_of(writes: Iterable[tuple[float, int]]) -> Total:

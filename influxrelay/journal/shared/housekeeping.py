@@ -15,8 +15,9 @@ from influxrelay.journal.shared.committer import Committer
 from influxrelay.journal.shared.counts import Counter
 from influxrelay.journal.shared.frames import end_of, seq_of
 from influxrelay.journal.shared.group import Group
-from influxrelay.journal.shared.index import Index, Total
+from influxrelay.journal.shared.index import Index
 from influxrelay.journal.shared.interface import GAP, Stream, StreamState
+from influxrelay.journal.shared.lane import Total
 from influxrelay.journal.shared.leased_backend import LeasedBackend
 from influxrelay.journal.shared.letters import Letters
 from influxrelay.journal.shared.reader import Reader
@@ -184,8 +185,9 @@ class Housekeeper:
             progress = backend.progress
             for where, passed in progress.waiting.items() if progress is not None else ():
                 span = next(self._index.after(where, max(passed, end_of(seq - 1))), None)
-                if span is not None and span.seq == seq:
-                    backend.count(Drop(backend.name, "damaged", span.count, span.size, span.oldest, span.oldest))
+                if span is not None and seq in span.seqs:
+                    count, size = (-(-each // len(span.seqs)) for each in (span.count, span.size))
+                    backend.count(Drop(backend.name, "damaged", count, size, span.oldest, span.oldest))
 
     def _drop(self, backend: str, total: Total) -> Drop:
         max_age = self.limits.max_age

@@ -11,7 +11,8 @@ from influxrelay.journal.records import Contents, Depth, Drop, lost_change
 from influxrelay.journal.shared.counts import Counter
 from influxrelay.journal.shared.frames import seq_of
 from influxrelay.journal.shared.group import Group
-from influxrelay.journal.shared.index import Index, Total
+from influxrelay.journal.shared.index import Index
+from influxrelay.journal.shared.lane import Total
 from influxrelay.journal.shared.letters import Letters
 from influxrelay.journal.shared.reader import Reader
 from influxrelay.journal.shared.state import BackendState, plus

@@ -10,8 +10,9 @@ from twisted.internet.defer import Deferred
 from influxrelay.core.write import Destination
 from influxrelay.journal.records import Record
 from influxrelay.journal.shared.frames import Batch, Destinations, end_of
-from influxrelay.journal.shared.index import Index, Span
+from influxrelay.journal.shared.index import Index
 from influxrelay.journal.shared.interface import Stream
+from influxrelay.journal.shared.lane import Span
 
 CACHE = 16 * 1024 * 1024  # bytes of messages
 MESSAGES_AT_ONCE = 256
@@ -110,11 +111,12 @@ class Reader:
         """Read the next writes of a destination, and say up to which number they are all."""
         head = self._index.head
         spans, is_all = self._choose(self._index.after(destination, after), max_bytes)
-        batches = await self.batches([each.seq for each in spans])
+        seqs = [seq for each in spans for seq in each.seqs if end_of(seq) > after]
+        batches = await self.batches(seqs)
         records: list[Record] = []
         left = max_bytes
-        for span in spans:
-            batch = batches.get(span.seq)
+        for seq in seqs:
+            batch = batches.get(seq)
             for record in batch.records_of(destination, after) if batch is not None else ():
                 if self._index.is_struck(record.seq):
                     continue
@@ -122,7 +124,7 @@ class Reader:
                     return records, records[-1].seq
                 records.append(record)
                 left -= len(record.write.body)
-        return records, head if is_all else end_of(spans[-1].seq)
+        return records, head if is_all else end_of(spans[-1].seqs[-1])
 
     def _choose(self, spans: Iterable[Span], max_bytes: int) -> tuple[list[Span], bool]:
         """Return where the next so many bytes are, and whether these are all."""
@@ -133,5 +135,5 @@ class Reader:
                 return chosen, False
             chosen.append(span)
             size += span.size
-            messages += len(self._index.messages_of(span.seq))
+            messages += sum(len(self._index.messages_of(seq)) for seq in span.seqs)
         return chosen, True
