@@ -72,7 +72,7 @@ class Picture(Installation):
 
     def __init__(self, directory: str | Path, *, through_relays: bool = False, shared: bool = False) -> None:
         super().__init__(directory, SERVERS, DATABASE)
-        self._cluster = NatsCluster(self.directory) if shared else None
+        self._cluster = NatsCluster(self.directory, direct=True) if shared else None
         self.nats = dict(zip(NATS, self._cluster.servers, strict=True)) if self._cluster else {}
         self.places: dict[str, str] = {}
         http_places, udp_places = [], []
