@@ -8,6 +8,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from influxrelay.core.histogram import Histogram
 from influxrelay.core.write import Destination, Write
 from influxrelay.journal.records import Contents, DeadLetter, Depth, Drop, JournalLimits, Record
 
@@ -51,6 +52,10 @@ class Journal(Protocol):
     @property
     def used(self) -> int:
         """Bytes that the journal takes."""
+
+    @property
+    def commits(self) -> Histogram:
+        """The seconds that each commit took."""
 
     @property
     def last_number(self) -> int:

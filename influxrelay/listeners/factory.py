@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,8 +15,6 @@ from influxrelay.config.settings import (
 from influxrelay.core.write import LINES, REMOTE_WRITE, STATEMENT, Destination
 from influxrelay.delivery.answer_rules import AnswerRule
 from influxrelay.delivery.backlog import Backlog, MemoryBacklog
-from influxrelay.delivery.from_log import FromLog
-from influxrelay.delivery.hand_out import BesideJournal, HandOut, JournalFirst
 from influxrelay.delivery.http_backend import HTTPBackend
 from influxrelay.delivery.journal_backlog import JournalBacklog
 from influxrelay.delivery.sender import Sender
@@ -25,7 +22,6 @@ from influxrelay.delivery.settings import EVERYTHING, SenderSettings
 from influxrelay.delivery.write_apis import V1, V2, V3, WriteAPI
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import JournalLimits
-from influxrelay.journal.shared.log import SharedJournal
 from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.output_filter import make_filter
 from influxrelay.sharding.placement import Epoch, ShardKey, ShardMap
@@ -155,27 +151,11 @@ def make_sender(output: HTTPOutputConfig, listener: str, reactor: Any, journal: 
     return Sender(make_backend(output, reactor), reactor, sender_settings(output, listener), backlog)
 
 
-def make_hand_out(journal: Journal | None, reactor: Any, *, is_answering: bool) -> HandOut:
-    """Return how a fan-out gives its senders what it accepts.
-
-    :param is_answering: whether clients learn what becomes of what they send, and send it again if need be.
-    """
-    if journal is None:
-        return HandOut(reactor, clock=time.time)
-    if isinstance(journal, SharedJournal):
-        return FromLog(journal, reactor, clock=time.time)
-    return (BesideJournal if is_answering else JournalFirst)(journal, reactor, clock=time.time)
-
-
-def make_writer(
-    journal: JournalConfig | None, reactor: Any, on_drop: Callable[[Destination, int], object]
-) -> JournalWriter | None:
-    """Build what keeps a journal.
+def make_writer(journal: JournalConfig, reactor: Any, on_drop: Callable[[Destination, int], object]) -> JournalWriter:
+    """Build what keeps a journal in a directory.
 
     :param on_drop: is told of a destination, and of the last number in it that a limit has cost.
     """
-    if journal is None:
-        return None
     limits, full_sync = journal_limits(journal), journal.sync == "full"
     return JournalWriter(
         reactor, journal.directory, limits, full_sync=full_sync, timeout=journal.timeout, on_drop=on_drop

@@ -25,10 +25,9 @@ from influxrelay.delivery.change_order import CHANGE_OUTCOMES
 from influxrelay.delivery.sender import STATES, Sender
 from influxrelay.delivery.udp_sender import DatagramSender
 from influxrelay.http.request import Request
+from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import Drop
-from influxrelay.journal.shared.log import SharedJournal
 from influxrelay.journal.statistics import JournalCounts
-from influxrelay.journal.writer import JournalWriter
 from influxrelay.listeners.http import HTTPService
 from influxrelay.listeners.shard import ShardService
 from influxrelay.listeners.tcp import TCPService
@@ -109,7 +108,7 @@ class Metrics(Service):
         self._clock = clock
         self._monotonic = monotonic
         self.lag = ReactorLag(reactor, monotonic)
-        self._journals: dict[JournalWriter | SharedJournal, JournalCounts] = {}
+        self._journals: dict[Journal, JournalCounts] = {}
         self.last_reload_successful = True
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
@@ -185,7 +184,7 @@ class Metrics(Service):
         self,
         sheet: Sheet,
         listener: Listener,
-        writer: JournalWriter | SharedJournal,
+        writer: Journal,
         journal: JournalCounts,
     ) -> None:
         labels = (listener.name,)

@@ -109,7 +109,7 @@ class World(CheckedSchedule):
         reactor = ProcessClock(self)
         listener = SimulatedListener(self.configuration(self.outputs), reactor, self)
         self.process = Process(reactor, listener)
-        backlogs = listener.open_journal()
+        backlogs = listener.journal.open()
         writer = self.process.writer
         if writer is not None and ((self._limit and not self.limits.max_bytes) or self._max_age):
             most = writer.used + self._limit * 8192 if self._limit else 0

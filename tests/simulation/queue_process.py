@@ -18,6 +18,7 @@ from influxrelay.delivery.fate import Fate
 from influxrelay.delivery.journal_backlog import JournalBacklog
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.settings import SenderSettings
+from influxrelay.listeners.journaling import DirectoryJournal, NoJournal
 from influxrelay.listeners.output_filter import make_filter
 from influxrelay.listeners.relaying import Relaying
 from testing.fanout import make_hand_out
@@ -121,12 +122,13 @@ class SimulatedListener(Relaying):
         self.fan_outs = [self.relay]
         self.furnish()
 
-    def make_writer(self, config: Any) -> SimulatedWriter | None:
-        """Return a writer whose disk may fail."""
+    def make_journal(self, config: Any) -> NoJournal:
+        """Return one whose disk may fail."""
         if config.journal is None:
-            return None
+            return NoJournal(self._reactor, self)
         world, directory = self.world, config.journal.directory
-        return SimulatedWriter(world, self._reactor, directory, world.limits, on_drop=self._forget, clock=world.now)
+        writer = SimulatedWriter(world, self._reactor, directory, world.limits, on_drop=self._forget, clock=world.now)
+        return DirectoryJournal(self._reactor, self, writer)
 
     def make_sender(self, output: HTTPOutputConfig, name: str) -> WatchedSender:
         """Return a sender that is watched."""
