@@ -94,7 +94,6 @@ def make_parser() -> Parser:
         measurement="",
         since="",
         until="",
-        share="100%",
         user="",
         password_file="",
         token_file="",
@@ -233,12 +232,16 @@ def _add_repair(parser: Parser) -> None:
     )
     repair.add_argument("--overwrite", action="store_true", help="replace values that differ from the other backend's")
     repair.add_argument("--lost", action="store_true", help="only the time ranges in which its queue dropped writes")
-    _add_selection(repair)
+    _add_selection(repair, share="80%")
     repair.finish()
 
 
-def _add_selection(parser: Parser) -> None:
-    """Add the options by which points are selected."""
+def _add_selection(parser: Parser, share: str = "100%") -> None:
+    """Add the options by which points are selected.
+
+    :param share: unless another is given.
+    """
+    parser.set_defaults(share=share)
     for name, what, words in (
         ("--database", "NAME", "only this database"),
         ("--retention-policy", "NAME", "only retention policies of this name"),
@@ -248,7 +251,7 @@ def _add_selection(parser: Parser) -> None:
         (
             "--share",
             "PERCENT",
-            "the share of the time in which the servers are kept busy, such as 25%% (default: 100%%)",
+            f"the share of the time in which the servers are kept busy, such as 25%% (default: {share}%)",
         ),
         ("--user", "NAME", "for backends whose output has no credentials"),
         ("--password-file", "FILE", "a file with the password of --user"),

@@ -23,7 +23,6 @@ from influxrelay.verification.backends import (
 )
 from influxrelay.verification.command import Queues, Wanted, bounds_of, not_looked_at, queued_since
 from influxrelay.verification.comparison import Comparison, NothingToCompare, Selection
-from influxrelay.verification.crew import Crew
 from influxrelay.verification.differences import Difference
 from influxrelay.verification.points import MISSING
 from influxrelay.verification.prometheus import Prometheus
@@ -36,7 +35,6 @@ from influxrelay.verification.setting import Outcome
 from influxrelay.verification.statements import Window
 from influxrelay.verification.tombstones import Missed, Tombstones, deleted_by, read_missed
 
-CREW = 2  # windows that are copied at a time: one is read while another is written
 _MARGIN = 60 * 10**9  # nanoseconds beside what was lost: clocks differ, and clients take their time
 
 
@@ -207,22 +205,21 @@ class _Job:
             make_filter(self.output),
             Tombstones(self.tombstones.get(source.name, [])),
         )
-        crew = Crew.of(mending, CREW if self.wanted.share == 1 else 1)
         try:
-            _copy(crew, self.wanted, self.windows, self.answer, self.progress)
+            _copy(mending, self.wanted, self.windows, self.answer, self.progress)
         finally:
-            crew.close()
+            mending.source.close()
+            target.close()
 
 
 def _copy(
-    crew: Crew,
+    mending: Mending,
     wanted: Wanted,
     windows: Sequence[Window],
     answer: Answer,
     progress: Callable[[float, int, int], None],
 ) -> None:
     """Copy what one source has in some ranges of time."""
-    mending = crew.lead
     source, target = mending.source, mending.target
     copied = answer.copied
     _create(mending, wanted, answer)
@@ -231,12 +228,11 @@ def _copy(
         comparison = Comparison(
             [source, target],
             selection,
-            lambda done, total, _: progress(done, total, copied + crew.copied),
-            mender=crew,
+            lambda done, total, _: progress(done, total, copied + mending.copied),
+            mender=mending,
         )
         try:
             outcome = comparison.run()
-            crew.finish()
         except NothingToCompare:
             if len(answer.sources) == 1:
                 raise
@@ -248,12 +244,11 @@ def _copy(
         )
         answer.notes += not_looked_at(outcome)
         answer.not_compared += (each for each in outcome.not_compared if each not in answer.not_compared)
-    answer.notes += crew.notes()
-    for each in crew.members:
-        answer.copied += each.copied
-        answer.overwritten += each.overwritten
-        answer.differing += each.differing
-        answer.uncopied += each.uncopied
+    answer.notes += mending.tombstones.notes(source.name)
+    answer.copied += mending.copied
+    answer.overwritten += mending.overwritten
+    answer.differing += mending.differing
+    answer.uncopied += mending.uncopied
 
 
 def _copy_samples(servers: Sequence[Prometheus], writer: RelayWriter, job: _Job) -> None:

@@ -11,8 +11,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.transport.tls import ClientTLS
-from influxrelay.verification.connection import Unanswered
-from influxrelay.verification.crew import Crew
 from influxrelay.verification.lines import are_lines, point_line, series_line
 from influxrelay.verification.points import read_points
 from influxrelay.verification.repair import Mending, Outdated, create_missing
@@ -178,27 +176,6 @@ class MendingTests(SynchronousTestCase):
         del source.values[2]
         mending.mend(M, Window(0, 10), {"f": {"float"}}, Found(has, {}, "mark 1"))
         self.assertEqual((target.values, mending.copied), ({1: 1}, 1))
-
-    def test_crew(self) -> None:
-        """Several windows are mended at a time, and what has gone wrong in one of them is raised."""
-        source, target = fake(t1=1), fake()
-
-        def write(measurement: Measurement, lines: Sequence[str]) -> str:
-            if "f=2" in lines[0]:
-                raise Unanswered("no answer")
-            target.values.update({1: 1})
-            return ""
-
-        crew = Crew.of(Mending(source, target, FakeWriter(write)), 2)
-        crew.mend(M, Window(0, 10), {"f": {"float"}}, Found({(): {1: {"f": 1}}}, {}))
-        crew.finish()
-        self.assertEqual((crew.copied, target.values), (1, {1: 1}))
-        crew.mend(M, Window(0, 10), {"f": {"float"}}, Found({(): {2: {"f": 2}}}, {}))
-        with self.assertRaisesRegex(Unanswered, "no answer"):
-            crew.finish()
-        with self.assertRaisesRegex(Unanswered, "no answer"):
-            crew.mend(M, Window(0, 10), {"f": {"float"}})
-        crew.close()
 
     def test_filter(self) -> None:
         """What the target's filters leave out is not copied."""
