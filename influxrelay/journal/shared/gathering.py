@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 LONGEST = 0.02  # seconds
+A_WHILE = 0.005  # seconds in which clients write again, however fast the log is
 SHARE = 0.5  # of the time that the last message took, in which writes are gathered whoever may come
 FULL_SHARE = 2.0  # the same for clients that do write again
 MISSES = 3  # messages in a row for which not all of them did, until they are not waited for so long
@@ -41,7 +42,7 @@ class Gathering:
         if writes > 1 and not self._is_full:
             self.expected = writes + waiting
             is_worth = self._misses < MISSES or self._misses % TRY == 0
-            self._until = now + min(LONGEST, took * (FULL_SHARE if is_worth else SHARE))
+            self._until = now + min(LONGEST, max(took * FULL_SHARE, A_WHILE) if is_worth else took * SHARE)
 
     def pause(self, now: float, waiting: int) -> float:
         """Return how long to wait for more writes."""

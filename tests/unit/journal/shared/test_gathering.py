@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.journal.records import Record
-from influxrelay.journal.shared.gathering import FULL_SHARE, LONGEST, MISSES, SHARE, TRY, Gathering
+from influxrelay.journal.shared.gathering import A_WHILE, FULL_SHARE, LONGEST, MISSES, SHARE, TRY, Gathering
 from testing.journal_cases import write
 from testing.shared_journals import SharedCase
 
@@ -38,11 +38,12 @@ class GatheringTests(SynchronousTestCase):
         self.assertEqual(gathering.pause(100.0 + TOOK * FULL_SHARE, 31), 0.0)
 
     def test_longest(self) -> None:
-        """However long the last message took, there is a limit."""
-        gathering = Gathering()
-        gathering.published(10, 10)
-        gathering.stored(100.0, 5.0, 10, 0)
-        self.assertAlmostEqual(gathering.pause(100.0, 1), LONGEST)
+        """However long the last message took, there is a limit; and if it took no time, clients do."""
+        for took, pause in ((5.0, LONGEST), (0.0001, A_WHILE)):
+            gathering = Gathering()
+            gathering.published(10, 10)
+            gathering.stored(100.0, took, 10, 0)
+            self.assertAlmostEqual(gathering.pause(100.0, 1), pause)
 
     def test_full(self) -> None:
         """Behind a message into which no more fitted, nothing waits."""
