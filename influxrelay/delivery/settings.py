@@ -47,9 +47,9 @@ class SenderSettings:
     answers: tuple[AnswerRule, ...] = ()
 
     @property
-    def is_influxdb_1(self) -> bool:
-        """Whether the backend is an InfluxDB 1.x: what is in it can be compared, and repaired."""
-        return self.kinds == EVERYTHING and self.statements is None
+    def is_repairable(self) -> bool:
+        """Whether ``influxrelay repair`` can copy to the backend: not to an InfluxDB 3.x, which takes lines alone."""
+        return self.kinds != frozenset((LINES,))
 
     def knows(self, write: Write) -> bool:
         """Tell whether the backend knows a statement; of other writes it knows all."""

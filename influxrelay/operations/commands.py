@@ -145,7 +145,7 @@ def _row(listener: Listener, sender: Sender) -> Row:
         queue=sender.backlog.kind,
         answers=tuple((*each, number) for each, number in sorted(sender.requests.answers.items())),
         refused=tuple((*each, number) for each, number in sorted(sender.refused.items())),
-        repairable=sender.settings.is_influxdb_1,
+        repairable=sender.settings.is_repairable,
     )
     if not sender.keeps:
         return attrs.evolve(row, drops=tuple(sender.backlog.losses()))

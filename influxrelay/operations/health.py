@@ -261,7 +261,7 @@ def missed(listener: Listener, sender: Sender) -> str:
     return (
         f"misses {lost} ({size(sum(each.bytes for each in losses))}) accepted from {iso(first)} to {iso(last)}"
         f" ({', '.join(each.reason for each in losses)}):"
-        f" {how_to_repair(listener.name, sender.name, by_command=sender.settings.is_influxdb_1)}"
+        f" {how_to_repair(listener.name, sender.name, by_command=sender.settings.is_repairable)}"
     )
 
 
