@@ -27,7 +27,7 @@ NOW = int(time.time() - 120) * 1000
 DAY = 86_400_000
 STALE = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]  # Prometheus, pkg/value: the end of a series
 PROMETHEUS = 'type = "prometheus"\nname = "{}"\nlocation = "{}"'
-_HEAD = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
+HEADERS = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
 
 
 @cache
@@ -55,6 +55,11 @@ def series(metric: str, *samples: tuple[float, int], **labels: str) -> Timeserie
     return Timeseries({"__name__": metric, **labels}, [(value, NOW + when) for value, when in samples])
 
 
+def request_body(*series: Timeseries) -> bytes:
+    """Return the body of a remote write."""
+    return bytes(cramjam.snappy.compress_raw(version_1(series)))
+
+
 def shown(when: int) -> str:
     """Return milliseconds from now as the command shows the time."""
     second, rest = divmod(NOW + when, 1000)
@@ -72,9 +77,9 @@ class PrometheusCase(CommandCase):
 
     def write(self, names: str, *series: Timeseries) -> None:
         """Write to some servers."""
-        body = bytes(cramjam.snappy.compress_raw(version_1(series)))
+        body = request_body(*series)
         for name in names:
-            status, answer = send("POST", self.servers[name].write_url, body, _HEAD)
+            status, answer = send("POST", self.servers[name].write_url, body, HEADERS)
             self.assertEqual(status, 204, answer)
         self.flush(names)
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
+import time
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 
 from influxrelay.config.loader import load
 from influxrelay.service.relay_service import RelayService
 from influxrelay.verification import sample_repair
-from testing.prometheus_case import DAY, PrometheusCase, series, shown
+from testing.prometheus_case import DAY, HEADERS, NOW, PrometheusCase, request_body, series, shown
 from testing.scripted import reactor
+from testing.servers import send
 
 
 class SampleTests(PrometheusCase):
@@ -75,6 +80,25 @@ class SampleTests(PrometheusCase):
         ]
         self.assertEqual((since, points), (shown(-5 * DAY), 4))
         self.assertRegex(message, "too old|out of bounds|out of order")
+
+    async def test_lost(self) -> None:
+        """What the queue of a backend has dropped is copied, and then counts as lost no more."""
+        config = self.start_relay("pv")
+        (port,) = re.findall(r'bind-addr = "127.0.0.1:(\d+)"', await deferToThread(Path(config).read_text))
+        await self.run_command(config=config, command=("queues", "pause", "v"))
+        now = int(time.time() * 1000) - NOW
+        written = request_body(series("lost", (1.0, now), host="a"), series("lost", (2.0, now), host="b"))
+        url = f"http://127.0.0.1:{port}/api/v1/write"
+        status, answer = await deferToThread(send, "POST", url, written, HEADERS)
+        self.assertEqual(status, 204, answer)
+        for words in (("drop", "v", "--yes"), ("resume", "v")):
+            code, _, err = await self.run_command(config=config, command=("queues", *words))
+            self.assertEqual(code, 0, err)
+        code, out, err = await self.run_command(config=config, command=("queues",))
+        self.assertIn("influxrelay repair v --listener main --lost", out)
+        code, out, err = await self.run_command(config=config, command=("repair", "v", "--lost", "--json"))
+        answer = json.loads(out)
+        self.assertEqual((code, answer["copied"], answer["losses_forgotten"]), (0, 2, True), err)
 
     async def test_not_done(self) -> None:
         """What cannot be asked for of such a server ends with 2 and a reason."""
