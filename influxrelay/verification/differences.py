@@ -48,6 +48,10 @@ class Difference:
         return {**shown, "message": printable(self.message)} if self.kind == SCHEMA else shown
 
 
+Mark = tuple[int, int]
+"""How much a ledger has: the number of runs, and of pieces."""
+
+
 @attrs.define
 class Ledger:
     """The ranges in which the points of one measurement differ.
@@ -58,7 +62,7 @@ class Ledger:
     _runs: list[tuple[int, Run]] = attrs.field(factory=list)
     _piece: int = 0
     _is_sample: bool = False
-    _told: tuple[int, int] = (0, 0)  # the number of runs, and of pieces
+    _told: Mark = (0, 0)
 
     def add(self, runs: list[Run]) -> None:
         """Take what differs in the next piece."""
@@ -68,6 +72,15 @@ class Ledger:
     def skip(self) -> None:
         """Take note that there are points between the last piece and the next one."""
         self._piece += 1
+
+    def mark(self) -> Mark:
+        """Return how much it has."""
+        return len(self._runs), self._piece
+
+    def rewind(self, mark: Mark) -> None:
+        """Forget what has come since."""
+        runs, self._piece = mark
+        del self._runs[runs:]
 
     def sample(self) -> None:
         """Take pieces from anywhere from now on: what is known already will be in some of them, too."""
@@ -81,7 +94,7 @@ class Ledger:
     def news(self) -> tuple[int, list[tuple[int, Run]]]:
         """Return how many pieces there were since the last time, and what differs in them."""
         runs, pieces = self._told
-        self._told = len(self._runs), self._piece
+        self._told = self.mark()
         return self._piece - pieces, [(piece - pieces, run) for piece, run in self._runs[runs:]]
 
     def take_over(self, pieces: int, runs: Sequence[tuple[int, Run]]) -> None:

@@ -9,7 +9,7 @@ import attrs
 
 from influxrelay.verification import statements
 from influxrelay.verification.connection import TooLarge, TooSlow, at_once
-from influxrelay.verification.differences import Ledger
+from influxrelay.verification.differences import Ledger, Mark
 from influxrelay.verification.gaps import find_gaps
 from influxrelay.verification.points import Points, differing, read_points, runs
 from influxrelay.verification.progress import Record
@@ -77,7 +77,12 @@ class MeasurementComparison:
         """Have what the second server lacks as a whole copied, and return what is left to be compared."""
         if not self.setting.is_settled(window):
             return [window]
-        gaps, found = find_gaps(self.servers[0], self.servers[1], self.measurement, window, GAP)
+        try:
+            gaps, found = find_gaps(self.servers[0], self.servers[1], self.measurement, window, GAP)
+        except TooSlow:
+            if window.length < _SHORTEST:
+                raise
+            return [part for half in reversed(halves(window)) for part in self._copied(mender, half)]
         total = sum(part.points for part in (*gaps, *found))
         done = 0
         for part in reversed(gaps):
@@ -96,14 +101,22 @@ class MeasurementComparison:
                 since = record.until
                 continue
             part = Window(since, min(window.until, since + (self._length or window.length)))
+            before = self._ledger.mark(), len(self._large), self.setting.outcome.windows, self.setting.outcome.points
             try:
                 self._compare(part)
             except TooSlow:
                 if part.length < _SHORTEST:
                     raise
+                self._forget(*before)
                 self._length = part.length // 4
             else:
                 since = part.until
+
+    def _forget(self, mark: Mark, large: int, windows: int, points: int) -> None:
+        """Forget what was found since: it will be found again."""
+        self._ledger.rewind(mark)
+        del self._large[large:]
+        self.setting.outcome.windows, self.setting.outcome.points = windows, points
 
     def finish(self) -> None:
         """Read some of what had equal aggregates, and tell what was found."""
@@ -165,6 +178,8 @@ class MeasurementComparison:
         took = time.monotonic() - began
         if self._length and took > _BRIEF:
             self._length = max(_SHORTEST, int(window.length * _BRIEF / took))
+        elif took < _BRIEF / 4:
+            self._length *= 2  # until it is as long as the window
         self._rate = number / window.length
         self._remember(window, before, large)
 
@@ -284,14 +299,16 @@ class MeasurementComparison:
         """Compare points; what differs is looked at twice, since writes may be under way."""
         try:
             points = self._same(window)
-        except TooLarge:
+            if points is None:
+                points = self._compare_points(window, lambda: self._points(window))
+            else:
+                self._ledger.add([])
+        except (TooLarge, TooSlow):
+            if window.length == 1:
+                raise
             for half in halves(window):
                 self._read(half)
             return
-        if points is None:
-            points = self._compare_points(window, lambda: self._points(window))
-        else:
-            self._ledger.add([])
         self.setting.outcome.points += points
         self.setting.report(0.0)
 

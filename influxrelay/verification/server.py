@@ -16,13 +16,14 @@ import attrs
 import msgpack
 
 from influxrelay.core.text import shortened
-from influxrelay.verification.connection import Connection, Restarting, Unanswered
+from influxrelay.verification.connection import Connection, Restarting, TooSlow, Unanswered
 from influxrelay.verification.statements import SHARD_GROUPS, Place, retention_policies
 
 T = TypeVar("T")
 
 _CHUNK = 10_000  # points of one piece of an answer
 _RESTARTING = re.compile("engine is closed|shard is disabled|server closed")
+_LIMITED = re.compile("(query-timeout|max-select-point) limit exce")  # less time at once would do
 _ZERO = re.compile(rb"[\[,]-0[\],]")
 _BINARY_ZERO = b"\xcb\x80" + bytes(7)  # the float -0 in MessagePack
 _REPLACED = rb"\ufffd"  # what Go writes for a byte that is not UTF-8; the character itself it does not escape
@@ -150,6 +151,8 @@ class Server(Connection):
             self.close()
             if _RESTARTING.search(str(problem)):
                 raise Restarting(str(problem)) from None
+            if _LIMITED.search(str(problem)):
+                raise TooSlow(f"{self.name}: {problem}") from None
             raise type(problem)(f"{self.name}: {problem}") from None
 
 

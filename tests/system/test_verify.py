@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
+from typing import Any
 
 from twisted.internet.threads import deferToThread
 
@@ -11,6 +13,7 @@ from influxrelay.transport.tls import ClientTLS
 from influxrelay.verification import measurement
 from influxrelay.verification.command import Wanted, verify
 from influxrelay.verification.comparison import Comparison, Selection
+from influxrelay.verification.connection import TooSlow
 from influxrelay.verification.server import Server
 from influxrelay.verification.setting import Outcome
 from testing.servers import free_port
@@ -140,6 +143,28 @@ class PointTests(VerifyCase):
                 [("missing", "a", 100), ("value", ["a", "b"], 1), ("missing", "b", 1)],
                 patched,
             )
+
+    async def test_limits(self) -> None:
+        """Where a server refuses to look at so much at a time, less is asked for, and each difference is told once."""
+        self.both_have(*(f"m,host=h{n % 10} f={n / 7} {T + n * 10**6}" for n in range(20_000)))
+        self.write_to((self.a,), f"m,host=h1 f=1 {T + 1}", f"m,host=h1 f=1 {T + 11_234 * 10**6 + 1}")
+        self.write_to((self.b,), f"m,host=h2 f=0 {T + 2 * 10**6}")
+        seen = re.compile(r"time >= (-?\d+) AND time <= (-?\d+)")
+        ask = Server._ask
+
+        def limited(server: Server, statement: str, *arguments: Any, **bounds: Any) -> Any:
+            window = seen.search(statement)
+            too_much = (3 if "*::field" in statement else 9) * 10**9
+            length = min(int(window[2]), T + 20 * 10**9) - max(int(window[1]), T) if window is not None else 0
+            if statement.startswith("SELECT") and length > too_much:
+                raise TooSlow(f"{server.name}: query-timeout limit exceeded")
+            return ask(server, statement, *arguments, **bounds)
+
+        self.patch(Server, "_ask", limited)
+        expected = [("missing", "b", 1), ("value", ["a", "b"], 1), ("missing", "b", 1)]
+        for full in (measurement.FULL, 0):
+            self.patch(measurement, "FULL", full)
+            self.assertEqual([each[1:3] + each[5:] for each in await self.differences()], expected)
 
     async def test_sample(self) -> None:
         """Of large windows with equal aggregates some points are read, and it is said of how many they were."""
