@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LONGEST = 0.02  # seconds
+LONGEST = 0.05  # seconds
 A_WHILE = 0.005  # seconds in which clients write again, however fast the log is
 SHARE = 0.5  # of the time that the last message took, in which writes are gathered whoever may come
 FULL_SHARE = 2.0  # the same for clients that do write again
