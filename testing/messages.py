@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 reactor: Any = _reactor
 LOOPBACK = "127.0.0.1"
 LINE = b"cpu,host=a value=1 1465839830100400200\n"
-_PATIENCE = 60.0  # seconds after which a condition that does not come to hold is an error
+_PATIENCE = 300.0  # seconds after which a condition that does not come to hold is an error
 
 HeaderList = tuple[tuple[bytes, bytes], ...]
 

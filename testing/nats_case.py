@@ -40,7 +40,7 @@ class EngineCase(TestCase):
     :ivar stream: what the engines' stream is called.
     """
 
-    timeout = 240
+    timeout = 600
     limits = JournalLimits(10_000_000)
     stream = "relay"
 

@@ -78,7 +78,7 @@ __all__ = [
 class RelayTestCase(TestCase):
     """Has backends, clients and relays that end with the test."""
 
-    timeout = 180  # seconds; only a test that hangs takes as long, also on a busy machine
+    timeout = 600  # seconds; only a test that hangs takes as long, also on a busy machine
     pings = False  # of backends by the relays
     _backends: Sequence[ScriptedBackend] = ()
 

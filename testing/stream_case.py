@@ -34,7 +34,7 @@ def ended(*ends: Recorder) -> bool:
 class StreamCase(TestCase):
     """Connections by TCP."""
 
-    timeout = 120
+    timeout = 600
 
     def setUp(self) -> None:
         """Open a port, and prepare both ends."""

@@ -31,6 +31,7 @@ from tools.test_worker import Outcome
 EVERYTHING = ["tests"]
 PLACE = Path("_trial_temp.run")
 UNMEASURED = "tests.simulation."  # measuring would make them twice as long; other tests run the same code
+UNMEASURED_CHILDREN = (UNMEASURED,)  # likewise of the programs that these start
 WAITING = ("tests.system.", "tests.component.")  # for servers, timers and other programs, longer than they compute
 
 
@@ -62,6 +63,11 @@ def in_order(found: Iterable[str]) -> tuple[deque[list[str]], deque[list[str]]]:
     return deque(modules[each] for each in waiting), deque(modules[each] for each in computing)
 
 
+def titled(name: str, outcome: Outcome) -> str:
+    """Return what is shown of a class whose tests did not all pass."""
+    return f"\n{name}\n{outcome.report}\n"
+
+
 class Run:
     """Several processes that run classes of tests, until all have been run.
 
@@ -69,10 +75,12 @@ class Run:
 
     :param place: a directory for all their files.
     :ivar outcomes: what came of each class.
+    :ivar failures: the file to which reports on failures are added at once; it stays when there are other runs.
     """
 
     def __init__(self, found: dict[str, list[str]], place: Path, *, coverage: bool) -> None:
         self.outcomes: dict[str, Outcome] = {}
+        self.failures = PLACE / f"failures-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         self._place = place
         self._options = [f"--coverage={place / '.coverage'}"] if coverage else []
         self._numbers = itertools.count(1)
@@ -122,7 +130,8 @@ class Run:
         assert worker.stdout is not None
         began = time.monotonic()
         tests = self._found[name]
-        worker.stdin.write(json.dumps([tests, not name.startswith(UNMEASURED)]) + "\n")
+        measured = (not name.startswith(UNMEASURED), not name.startswith(UNMEASURED_CHILDREN))
+        worker.stdin.write(json.dumps([tests, *measured]) + "\n")
         worker.stdin.flush()
         answer = worker.stdout.readline()
         if answer:
@@ -134,6 +143,9 @@ class Run:
     def _note(self, name: str, outcome: Outcome) -> None:
         with self._lock:
             self.outcomes[name] = outcome
+            if outcome.failed:
+                with self.failures.open("a", encoding="utf-8") as file:
+                    file.write(titled(name, outcome))
             verdict = "FAILED" if outcome.failed else "ok"
             print(f"{outcome.seconds:7.1f} s  {outcome.passed:4} passed  {verdict:6}  {name}", flush=True)
 
@@ -147,13 +159,6 @@ def make_place() -> Path:
     place = PLACE / str(os.getpid())
     place.mkdir()
     return place.absolute()
-
-
-def keep(reports: str) -> Path:
-    """Keep what is said of failures, also when there are other runs, and return the file."""
-    path = PLACE / f"failures-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-    path.write_text(reports, encoding="utf-8")
-    return path
 
 
 def report_coverage(place: Path, *, whole: bool) -> bool:
@@ -180,7 +185,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("names", nargs="*", default=EVERYTHING, help="modules, classes or methods (default: all)")
     parser.add_argument("--processes", type=int, help="default: one for each core, or two if there are tests that wait")
     parser.add_argument("--beside", default="true", metavar="COMMAND", help="run this, too; it must not fail either")
-    parser.add_argument("--coverage", action="store_true", help="measure coverage, child processes included")
+    parser.add_argument("--coverage", action="store_true", help="measure coverage")
     options = parser.parse_args(arguments)
 
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each child process compiles what it imports
@@ -189,8 +194,7 @@ def main(arguments: list[str]) -> int:
     found = classes(options.names)
     run = Run(found, place, coverage=options.coverage)
     run.run(options.processes)
-    reports = {name: f"\n{name}\n{outcome.report}\n" for name, outcome in run.outcomes.items() if outcome.report}
-    print("".join(reports.values()))
+    print("".join(titled(name, outcome) for name, outcome in run.outcomes.items() if outcome.report))
     enough = not options.coverage or report_coverage(place, whole=options.names == EVERYTHING)
     if beside.wait():
         print(f"\n`{options.beside}` has failed, see above")
@@ -201,8 +205,7 @@ def main(arguments: list[str]) -> int:
         sum(getattr(each, kind) for each in run.outcomes.values()) for kind in ("passed", "failed", "skipped")
     )
     if failed:
-        kept = keep("".join(report for name, report in reports.items() if run.outcomes[name].failed))
-        print(f"the reports on failures are kept in {kept}")
+        print(f"the reports on failures are kept in {run.failures}")
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 0 if passed and not failed and enough else 1
 

@@ -1,7 +1,8 @@
 """A process that runs tests for ``tools.run_tests``: names come in on standard input, outcomes go to standard output.
 
-Each line is JSON: the names of tests, and whether to measure, answered by what :class:`Outcome` has. Tests make their
-files in a directory of this process's own, which is the working directory.
+Each line is JSON: the names of tests, whether to measure them, and whether to measure the programs that they start;
+answered by what :class:`Outcome` has. Tests make their files in a directory of this process's own, which is the working
+directory.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import io
 import json
 import os
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TextIO
 
@@ -24,6 +26,7 @@ from twisted.trial.runner import LoggedSuite, TestLoader
 
 from testing.reactors import REACTORS
 
+FOR_CHILDREN = "COVERAGE_PROCESS_CONFIG"  # is there if child processes are to measure what they run
 PATIENCE = 900  # seconds after which tests are taken to hang; the process then shows where, and ends
 
 
@@ -56,12 +59,24 @@ def run(names: list[str]) -> Outcome:
     return Outcome(result.successes, failed, skipped, report, time.monotonic() - began)
 
 
+@contextmanager
+def unmeasured_children() -> Iterator[None]:
+    """Let programs that are started meanwhile not measure themselves."""
+    told = os.environ.pop(FOR_CHILDREN, None)
+    yield
+    if told is not None:
+        os.environ[FOR_CHILDREN] = told
+
+
 def serve(requests: TextIO, answers: TextIO, measured: Coverage | None) -> None:
     """Run what is asked for until nothing more is."""
     for line in requests:
-        names, measure = json.loads(line)
+        names, measure, measure_children = json.loads(line)
         faulthandler.dump_traceback_later(PATIENCE, exit=True)
-        with measured.collect() if measured and measure else nullcontext():
+        with (
+            measured.collect() if measured and measure else nullcontext(),
+            nullcontext() if measure_children else unmeasured_children(),
+        ):
             outcome = run(names)
         faulthandler.cancel_dump_traceback_later()
         if measured:

@@ -49,7 +49,7 @@ class _TLSServer(Factory):
 
 
 class _Case(TestCase):
-    timeout = 180
+    timeout = 600
 
     def setUp(self) -> None:
         """Make an authority, and a factory for both ends."""

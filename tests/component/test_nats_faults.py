@@ -21,7 +21,7 @@ reactor: Any = _reactor
 class FaultTests(NatsCase):
     """Nothing that was acknowledged is missing, and nothing comes twice."""
 
-    timeout = 300
+    timeout = 600
 
     async def setUp(self) -> None:  # type: ignore[override] # Twisted takes it
         """Let a second relay see all that is stored."""

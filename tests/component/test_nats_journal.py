@@ -64,7 +64,7 @@ class Follower:
 class JournalTests(NatsCase):
     """Two relays on three servers."""
 
-    timeout = 300
+    timeout = 600
     limits = JournalLimits(100_000_000)
 
     async def setUp(self) -> None:  # type: ignore[override] # Twisted takes it

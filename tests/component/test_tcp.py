@@ -212,7 +212,7 @@ class TCPTests(RelayTestCase):
                 await refused.end()
                 self.assertEqual(relay.server.refused, count)
             told = [each for each in events if "max-connections" in str(each.get("log_format"))]
-            self.assertEqual([(each["count"], each["limit"]) for each in told], [(1, 2)])
+            self.assertEqual([(each["connections"], each["limit"]) for each in told], [("1 connection", 2)])
             events.clear()
             clients[0].transport.loseConnection()
             await until(lambda: len(relay.server.connections) == 1)

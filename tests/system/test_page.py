@@ -19,7 +19,7 @@ _LIGHT, _DARK = "rgb(255, 255, 255)", "rgb(20, 23, 26)"
 class PageTests(TestCase):
     """The page."""
 
-    timeout = 180
+    timeout = 600
 
     async def setUp(self) -> None:  # type: ignore[override]
         """Start a relay before two servers."""

@@ -50,7 +50,7 @@ class ResumedTests(VerifyCase):
     async def interrupt(self, number: signal.Signals) -> int:
         """Start the command, send it a signal when it has compared two measurements, and return its exit code."""
         process = subprocess.Popen(  # noqa: ASYNC220 (it starts at once)
-            self.command("1%"), stderr=subprocess.PIPE, env=dict(os.environ)
+            self.command("3%"), stderr=subprocess.PIPE, env=dict(os.environ)
         )
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
@@ -92,7 +92,7 @@ class ResumedTests(VerifyCase):
 
     async def test_progress(self) -> None:
         """Who watches sees how far it is, and when it will be done; nothing of that is left at the end."""
-        terminal = Terminal(*self.command("1%"), piped=True, environment=dict(os.environ))
+        terminal = Terminal(*self.command("3%"), piped=True, environment=dict(os.environ))
         self.addCleanup(terminal.close)
         shown = re.compile(r"[1-9] of 10 windows, [1-9]\d* points read, 1 difference\s+━.*\d:\d\d")
         await deferToThread(terminal.wait_for, lambda: shown.search(terminal.text) is not None, "an estimate")

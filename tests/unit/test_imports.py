@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,8 +15,13 @@ FOLDERS = ("influxrelay", "testing", "tests", "bench", "tools")
 MOST_LINES = 400
 
 
-def imports(folder: str) -> Iterator[tuple[Path, str]]:
-    """Yield each module that a file below a folder imports, with the file."""
+@cache
+def imports(folder: str) -> list[tuple[Path, str]]:
+    """Return each module that a file below a folder imports, with the file."""
+    return [*_imports(folder)]
+
+
+def _imports(folder: str) -> Iterator[tuple[Path, str]]:
     for path in sorted((PROJECT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):

@@ -24,7 +24,7 @@ from testing.fanout import make_hand_out
 from testing.journals import MemoryJournal
 
 MIB = 1024 * 1024
-WRITES = 3000
+WRITES = 1000
 PLACE = destination()
 SIZE = 7 + 2 * len(b"db=db") + ENTRY_BYTES  # of a write
 
