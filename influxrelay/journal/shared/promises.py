@@ -26,11 +26,13 @@ class ServerInfo:
     """What a server says of itself.
 
     :ivar sync_always: whether it syncs each message to disk before it acknowledges it.
+    :ivar stores: whether JetStream works there; a server whose disk is full disables it until it is started again.
     """
 
     name: str
     version: str
     sync_always: bool
+    stores: bool = True
 
     @property
     def is_old(self) -> bool:
@@ -72,7 +74,12 @@ class Promises:
             for each in asked or [here]
             if each.is_old
         ]
-        problems += [f"{each.name} has no sync_interval: always" for each in asked if not each.sync_always]
+        problems += [
+            f"{each.name} has disabled JetStream (a full disk?): restart it" for each in asked if not each.stores
+        ]
+        problems += [
+            f"{each.name} has no sync_interval: always" for each in asked if each.stores and not each.sync_always
+        ]
         silent = sorted(having - {each.name for each in asked})
         if not asked:
             problems.append("the servers do not say whether they have sync_interval: always")
@@ -139,4 +146,4 @@ def _server(message: Any) -> ServerInfo | None:
         name, version = answer["server"]["name"], answer["server"]["ver"]
     except (ValueError, KeyError, AttributeError):
         return None
-    return ServerInfo(name, version, config.get("sync_always") is True)
+    return ServerInfo(name, version, config.get("sync_always") is True, bool(config))
