@@ -35,7 +35,7 @@ DROP_REASONS = {
     "full": "the queue was full",
     "age": "they were older than a queue may keep",
     "operator": "an operator dropped them",
-    "damaged": "they were damaged on disk",
+    "damaged": "they were damaged, or somebody removed them",
     "stopped": "the relay stopped, and they were in memory only",
     "unqueued": "it failed while another backend took them, and has no queue",
 }

@@ -68,6 +68,7 @@ class Group:
         self._is_ready = is_ready
         self._on_problem = on_problem
         self._keys: dict[Key, LeasedBackend] = {}
+        self._others: set[str] = set()  # of which was warned that only other relays have them
         self._lost: dict[str, BackendState] = {}  # what is to be made known again
         self._watch: Watch | None = None
         self._is_closed = self._is_new = False
@@ -102,6 +103,18 @@ class Group:
             self.states[state.name] = state, revision
         if (backend := self.leased.get(state.name)) is not None:
             backend.observe(state, revision)
+        elif self.leased:
+            self._look_at_other(state)
+
+    def _look_at_other(self, state: BackendState) -> None:
+        """Warn of a backend that another relay has; once in this process."""
+        if state.owner not in {"", self._relay} and not state.removed and state.name not in self._others:
+            self._others.add(state.name)
+            self._log.warn(
+                "relay {relay} delivers to backend {backend}, which is not configured here; all need the same outputs",
+                relay=state.owner,
+                backend=state.name,
+            )
 
     def _gone(self, name: str) -> None:
         """Begin anew with a backend that was forgotten, if it is one of ours."""
@@ -137,6 +150,9 @@ class Group:
                 self._enter(key, name, location)
             else:
                 self.leased[name].location = location
+        for name, (state, _) in self.states.items():
+            if name not in self.leased:
+                self._look_at_other(state)
 
     def _enter(self, key: Key, name: str, location: str) -> None:
         backend = self.leased[name] = self._keys[key] = LeasedBackend(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -10,10 +10,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from influxrelay.core.errors import JournalError
-from influxrelay.journal.records import Drop, JournalLimits
+from influxrelay.core.write import CHANGES
+from influxrelay.journal.records import Drop, JournalLimits, Record, lost_change
 from influxrelay.journal.shared.committer import Committer
 from influxrelay.journal.shared.counts import Counter
-from influxrelay.journal.shared.frames import end_of, seq_of
+from influxrelay.journal.shared.frames import LogHead, end_of, seq_of
 from influxrelay.journal.shared.group import Group
 from influxrelay.journal.shared.index import Index
 from influxrelay.journal.shared.interface import GAP, Stream, StreamState
@@ -24,6 +25,7 @@ from influxrelay.journal.shared.reader import Reader
 from influxrelay.journal.shared_log import Follower
 
 LOOK = 1.0  # seconds between two looks
+CHANGES_BYTES = 4 * 1024 * 1024  # of changes that are remembered
 LETTERS = 4  # dead letters may have this part of the journal
 SPARE = 8  # of which this part is to be free, so that new ones need not wait
 _NEARLY = 0.98  # of the age at which something is dropped: clocks differ
@@ -63,6 +65,7 @@ class Housekeeper:
         self._follower = follower
         self._clock = clock
         self._bytes = 0
+        self._changes: dict[int, Record] = {}  # that wait, for the log may drop them
         self._created = ""  # when the log was
         self._group: Group
         self._committer: Committer
@@ -136,6 +139,7 @@ class Housekeeper:
         passed = seq_of(self._group.lowest() + 1) - 1
         upto = min(state.first_seq - 1, passed)
         self._index.forget(upto)
+        self._changes = {number: each for number, each in self._changes.items() if seq_of(number) > upto}
         self._reader.forget(upto)
         return state
 
@@ -151,10 +155,36 @@ class Housekeeper:
             if passed < upto:
                 total = self._counter.known({where: passed}, seq_of(upto))
                 if total.writes:
-                    backend.count(self._drop(backend.name, total))
+                    drop = self._drop(backend.name, total)
+                    backend.count(drop)
+                    if where == CHANGES:
+                        self._bury_changes(backend, passed, upto, drop.reason)
                 progress.advance(where, upto)
                 backend.changed()
                 self._follower.dropped(backend.key, where, upto)
+
+    def note(self, head: LogHead, records: Iterable[Record]) -> None:
+        """Remember the changes among some writes, as long as they wait for a backend that this relay delivers to."""
+        if any(each.destination == CHANGES for each in head.parts):
+            self._remember(each for each in records if each.write.destination == CHANGES)
+
+    def _remember(self, records: Iterable[Record]) -> None:
+        for each in records:
+            self._changes[each.seq] = each
+        size = sum(len(each.write.body) + len(each.write.query) for each in self._changes.values())
+        while size > CHANGES_BYTES:
+            gone = self._changes.pop(min(self._changes))
+            size -= len(gone.write.body) + len(gone.write.query)
+
+    async def _read_changes(self, passed: int) -> None:
+        records, _ = await self._reader.read(CHANGES, passed, CHANGES_BYTES)
+        self._remember(records)
+
+    def _bury_changes(self, backend: LeasedBackend, passed: int, upto: int, reason: str) -> None:
+        """Make dead letters of changes that the log has dropped, as far as they are remembered."""
+        for number, each in sorted(self._changes.items()):
+            if passed < number <= upto and not self._index.is_struck(number):
+                backend.bury(self._letters.bury(backend.name, each.time, each.write, 0, lost_change(reason)))
 
     def stood_up(self, backend: LeasedBackend, first_seq: int) -> None:
         """Count what a backend has lost before this relay delivered to it.
@@ -165,19 +195,23 @@ class Housekeeper:
         if state is not None and backend.progress is not None and state.cursor < upto:
             now, messages = self._clock(), _without_gap(self.begin - 1 - seq_of(state.cursor))
             if messages:
-                backend.count(Drop(backend.name, "age" if self.limits.max_age else "full", messages, 0, now, now))
+                backend.count(
+                    Drop(backend.name, "age" if self.limits.max_age else self._not_for_age, messages, 0, now, now)
+                )
             backend.progress.advance_all(upto)
         self.count_dropped(backend, first_seq)
+        if backend.progress is not None and CHANGES in backend.progress.waiting:
+            read = Deferred.fromCoroutine(self._read_changes(backend.progress.waiting[CHANGES]))
+            read.addErrback(self._not_looked)
 
     def count_missed(self, first: int, last: int) -> None:
         """Count messages that were gone before this relay has seen them for those backends that had not passed them."""
         for backend in self._group.delivered:
             state, now = backend.lease.state, self._clock()
             if state is not None and state.cursor < end_of(last):
-                reason = "full" if self.limits.drop_oldest else "damaged"
                 messages = _without_gap(last - max(first - 1, seq_of(state.cursor)))
                 if messages:
-                    backend.count(Drop(backend.name, reason, messages, 0, now, now))
+                    backend.count(Drop(backend.name, self._not_for_age, messages, 0, now, now))
 
     def count_damaged(self, seq: int) -> None:
         """Count a message that cannot be read for every backend that this relay delivers to."""
@@ -189,10 +223,15 @@ class Housekeeper:
                     count, size = (-(-each // len(span.seqs)) for each in (span.count, span.size))
                     backend.count(Drop(backend.name, "damaged", count, size, span.oldest, span.oldest))
 
+    @property
+    def _not_for_age(self) -> str:
+        """Why something is gone that was young enough."""
+        return "full" if self.limits.drop_oldest else "damaged"
+
     def _drop(self, backend: str, total: Total) -> Drop:
         max_age = self.limits.max_age
         is_old = max_age and total.last <= self._clock() - max_age * _NEARLY
-        return Drop(backend, "age" if is_old else "full", total.writes, total.bytes, total.first, total.last)
+        return Drop(backend, "age" if is_old else self._not_for_age, total.writes, total.bytes, total.first, total.last)
 
 
 def _without_gap(messages: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from influxrelay.core.errors import JournalError
 from influxrelay.core.write import Destination
 from influxrelay.journal.interface import Key
 from influxrelay.journal.records import Drop
+from influxrelay.journal.shared.frames import Part
 from influxrelay.journal.shared.index import Index
 from influxrelay.journal.shared.interface import Bucket, Conflict
 from influxrelay.journal.shared.lease import Lease
@@ -199,6 +200,11 @@ class LeasedBackend:
         savers, self._savers = self._savers, []
         for _, saved in savers:
             saved.errback(Failure(JournalError(f"the lease of backend {self.name} is lost")))
+
+    def appended(self, seq: int, parts: Iterable[Part]) -> None:
+        """Note what has come to the log."""
+        if self.progress is not None:
+            self.progress.appended(seq, parts)
 
     def advance(self, destination: Destination, number: int) -> None:
         """Note that the backend is done with a destination up to this number."""

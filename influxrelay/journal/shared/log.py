@@ -178,7 +178,7 @@ class SharedJournal:
     @property
     def trouble(self) -> str:
         """What is wrong, as long as it is; empty if all is well."""
-        return (self._committer.trouble or self._engine.trouble) if self._is_open else ""
+        return (self._engine.trouble or self._committer.trouble) if self._is_open else ""
 
     @property
     def risk(self) -> str:
@@ -276,15 +276,14 @@ class SharedJournal:
 
     @property
     def _delivers(self) -> bool:
-        return any(backend.progress is not None for backend in self._group.leased.values())
+        return bool(self._group.delivered)
 
     def _hand_out(self, head: LogHead, seq: int, records: Sequence[Record]) -> None:
-        delivers = False
-        for backend in self._group.leased.values():
-            if backend.progress is not None:
-                delivers = True
-                backend.progress.appended(seq, head.parts)
-        if delivers and records:
+        delivered = self._group.delivered
+        for backend in delivered:
+            backend.appended(seq, head.parts)
+        if delivered and records:
+            self._house.note(head, records)
             self._follower.hand_out(records, head.origin)
 
     def _count_gone(self) -> Deferred[int]:

@@ -91,7 +91,7 @@ class OperatorTests(GroupCase):
         self.assertEqual((depth.writes, self.state().cursor), (3, late - 1))
 
     def test_drop_many_changes(self) -> None:
-        """More changes than are read together, and one that the log has no more."""
+        """More changes than are read together, and one that the log has no more: it was remembered."""
         relay = self.relay("ra", backends=ONE)
         bodies = [b"%d " % index + b"x" * 400_000 for index in range(6)]
         numbers = self.append(relay, *bodies, where=CHANGES)
@@ -100,7 +100,27 @@ class OperatorTests(GroupCase):
         self.later(2)
         self.result(relay.journal.discard("a"))
         letters = self.result(relay.journal.dead_letters(0, 10))
-        self.assertEqual([each.write.body for each in letters], bodies[1:])
+        self.assertEqual([each.write.body for each in letters], bodies)
+
+    def test_changes_that_the_log_drops(self) -> None:
+        """A change that the log drops becomes a dead letter, unless it was struck."""
+        first, second = self.relay("ra"), self.relay("rb")
+        self.append(first, b"DROP DATABASE x", where=CHANGES)
+        self.result(first.journal.stop())
+        self.kill(first)
+        self.until(lambda: second.held)
+        (struck, last) = self.append(second, b"DROP DATABASE y", b"DROP DATABASE z", where=CHANGES)
+        self.result(second.journal.strike(struck))
+        self.later(0.1)
+        self.result(second.engine.log.purge(seq_of(last)))
+        self.later(3)
+        letters = self.result(second.journal.dead_letters(0, 10))
+        self.assertEqual(
+            [(each.backend, each.write.body) for each in letters],
+            [(name, body) for name in ("a", "b") for body in (b"DROP DATABASE x", b"DROP DATABASE z")],
+        )
+        self.assertEqual({each.message for each in letters}, {"it was lost with the queue (damaged)"})
+        self.assertEqual(second.journal._house._changes, {})
 
     def test_remove(self) -> None:
         """A backend that no relay has is forgotten, with what is kept for it."""

@@ -189,7 +189,8 @@ class LimitTests(SharedCase):
     def test_full(self) -> None:
         """What makes way for newer writes is counted, too, and so is what went while no relay was there."""
         self.cluster = self.make_cluster(max_bytes=5000, drop_oldest=True)
-        first = self.relay("ra")
+        limits = JournalLimits(5000, drop_oldest=True)
+        first = self.relay("ra", limits=limits)
         self.deliverer()
         for _ in range(4):
             self.append(first, b"x" * 2000)
@@ -198,7 +199,7 @@ class LimitTests(SharedCase):
         self.assertEqual((drop.reason, drop.writes, drop.bytes), ("full", 2, 4000))
         self.kill(first)
         self.cluster.log.remove(3)
-        second = self.relay("rb")
+        second = self.relay("rb", limits=limits)
         self.deliverer()
         self.later(3)
         (drop,) = [each for each in self.contents(second).drops if each.backend == "a"]
