@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from urllib.parse import quote, urlencode
 
 from testing.influxdb2 import ORG_ID
@@ -46,7 +47,7 @@ class QueriedInfluxDB2(InfluxDBDouble):
         :param mapped_to: the database and the retention policy; None without a mapping, or with that of its name.
         :param kept: seconds that points are kept, and ``groups`` the duration of a shard group.
         """
-        database, policy = place = mapped_to or (name.partition("/")[0], name.partition("/")[2] or "autogen")
+        database, policy = place = mapped_to or _by_name(name)
         settings = f"DURATION {f'{kept}s' if kept else 'INF'} REPLICATION 1 SHARD DURATION {groups}s"
         for statement in (
             f'CREATE DATABASE "{database}"',
@@ -73,7 +74,8 @@ class QueriedInfluxDB2(InfluxDBDouble):
         if asked.values.get("org", "org") != "org":
             return _error(404, "not found", "organization not found")
         if asked.path == "/api/v2/dbrps":
-            return Said(200, {"content": [each for each in map(self._mapping, readable) if _is_meant(each, asked)]})
+            mappings = [each for bucket in readable for each in self._mappings(bucket) if _is_meant(each, asked)]
+            return Said(200, {"content": mappings})
         if asked.path == "/api/v2/buckets":
             name = asked.values.get("name")
             if name is not None and name not in readable:
@@ -82,20 +84,14 @@ class QueriedInfluxDB2(InfluxDBDouble):
         found = [each for each in readable if asked.path == f"/api/v2/buckets/{_id(each)}"]
         return Said(200, self._bucket(found[0])) if found else _error(404, "not found", "bucket not found")
 
-    def _mapping(self, bucket: str) -> dict[str, object]:
-        """Return the mapping of a bucket; without a database if it has none."""
-        if not self.virtual and bucket not in self._mapped:
-            return {}
-        (database, policy), _, _ = self._buckets[bucket]
-        return {
-            "id": _id(bucket),
-            "orgID": ORG_ID,
-            "bucketID": _id(bucket),
-            "database": database,
-            "retention_policy": policy,
-            "default": policy == "autogen",
-            "virtual": bucket not in self._mapped,
-        }
+    def _mappings(self, bucket: str) -> Iterator[dict[str, object]]:
+        """Yield the mappings of a bucket: the one that was made, and that of its name."""
+        mapped, _, _ = self._buckets[bucket]
+        by_name = _by_name(bucket)
+        if bucket in self._mapped:
+            yield _mapping(bucket, mapped, virtual=False)
+        if self.virtual and (bucket not in self._mapped or by_name != mapped):
+            yield _mapping(bucket, by_name, virtual=True)
 
     def _bucket(self, name: str) -> dict[str, object]:
         _, kept, groups = self._buckets[name]
@@ -129,8 +125,25 @@ class QueriedInfluxDB2(InfluxDBDouble):
         return _error(status, "invalid", message)
 
 
+def _by_name(bucket: str) -> Place:
+    database, _, policy = bucket.partition("/")
+    return database, policy or "autogen"
+
+
+def _mapping(bucket: str, place: Place, *, virtual: bool) -> dict[str, object]:
+    return {
+        "id": _id(bucket),
+        "orgID": ORG_ID,
+        "bucketID": _id(bucket),
+        "database": place[0],
+        "retention_policy": place[1],
+        "default": place[1] == "autogen",
+        "virtual": virtual,
+    }
+
+
 def _is_meant(mapping: dict[str, object], asked: Asked) -> bool:
-    return bool(mapping) and asked.values.get("db", mapping["database"]) == mapping["database"]
+    return asked.values.get("db", mapping["database"]) == mapping["database"]
 
 
 def _id(bucket: str) -> str:

@@ -28,7 +28,8 @@ class InfluxDB2(Server):
 
     Its InfluxQL knows neither the settings of a retention policy nor shard groups (``v1/coordinator`` in its source).
     The settings are those of the bucket. A shard group begins at a multiple of the bucket's shard group duration, and
-    counts if it has points.
+    counts if it has points. A bucket that has an explicit mapping, or to which the output writes what has another name,
+    is not known by its virtual mapping.
 
     :ivar organization: by name.
     :ivar buckets: those to which the output writes what is not called ``db/rp``, or ``db``, there.
@@ -37,15 +38,20 @@ class InfluxDB2(Server):
     organization: str = ""
     buckets: tuple[tuple[str, str], ...] = ()
     _rules: dict[Place, tuple[int, int]] = attrs.field(factory=dict, init=False)  # seconds: kept, and of a shard group
-    _mapped: set[str] = attrs.field(factory=set, init=False)  # identifiers of buckets
+    _mappings: list[dict[str, Any]] = attrs.field(factory=list, init=False)
     _bucket_names: dict[Place, str] = attrs.field(factory=dict, init=False)
 
     def databases(self) -> list[str]:
         """Return the databases to which buckets are mapped."""
         asked = {"org": self.organization}
-        mappings = self._api("dbrps", asked)["content"]
-        self._mapped.update(each["bucketID"] for each in mappings)
-        names = dict.fromkeys(each["database"] for each in mappings)
+        found = self._api("dbrps", asked)["content"]
+        explicit = {each["bucketID"] for each in found if not each.get("virtual")}
+        self._mappings = [
+            each
+            for each in found
+            if not each.get("virtual") or (each["bucketID"] not in explicit and not self._is_renamed(each))
+        ]
+        names = dict.fromkeys(each["database"] for each in self._mappings)
         if not names and not self._api("buckets", asked)["buckets"]:
             raise Unanswered(
                 f"{self.name}: its token may read no bucket of {self.organization}; give one that may with --token-file"
@@ -54,8 +60,12 @@ class InfluxDB2(Server):
 
     def retention_policies(self, database: str) -> list[Row]:
         """Return the retention policies to which buckets are mapped, as SHOW RETENTION POLICIES does."""
-        mappings = self._api("dbrps", {"org": self.organization, "db": database})["content"]
-        return [self._policy(each) for each in mappings]
+        return [self._policy(each) for each in self._mappings if each["database"] == database]
+
+    def _is_renamed(self, mapping: dict[str, Any]) -> bool:
+        """Say whether the output writes something else to a bucket than its name says."""
+        names = {mapping["database"], f"{mapping['database']}/{mapping['retention_policy']}"}
+        return any(bucket in names and place not in names for place, bucket in self.buckets)
 
     def _policy(self, mapping: dict[str, Any]) -> Row:
         policy = mapping["retention_policy"]
@@ -103,13 +113,14 @@ class InfluxDB2(Server):
         """Say that a bucket has no mapping, and what to do; empty if there is no such bucket."""
         database, policy = place
         known = dict(self.buckets)
+        mapped = {each["bucketID"] for each in self._mappings}
         for name in self._names(place):
             try:
                 found = self._api("buckets", {"org": self.organization, "name": name})["buckets"]
             except NotFound:
                 continue
             for each in found:
-                if name == known.get(database, database) and each["id"] in self._mapped:
+                if name == known.get(database, database) and each["id"] in mapped:
                     continue  # that is for another retention policy
                 return (
                     f'{self.name}: the bucket "{name}" has no mapping to {database}.{policy}; create it with: influx v1'

@@ -102,6 +102,22 @@ class InfluxDB2Tests(RepairCase):
         self.assertIn(words, said)
         self.assertIn(f"main: {words}", err)
 
+    async def test_renamed(self) -> None:
+        """Where the output writes to a bucket of another name, that name is no database, and the mapping is missing."""
+        other = f"{self.db}_new"
+        self.two.add_bucket(f"{other}-metrics")
+        self.more = f'buckets = {{ "{other}/autogen" = "{other}-metrics" }}'
+        self.execute(self.a, f"CREATE DATABASE {other}")
+        code, out, err = await self.run_command(command=("verify", "--database", other, "--json"))
+        self.assertEqual(code, 2, err)
+        self.assertIn(f'b: the bucket "{other}-metrics" has no mapping to {other}.autogen', err)
+        code, out, err = await self.run_command(command=("verify", "--database", f"{other}-metrics"))
+        self.assertIn(f"no backend has {other}-metrics", err)
+        self.two.add_bucket(f"{other}-metrics", (other, "autogen"))
+        self.write_to((self.a,), "m f=1 1", db=other)
+        code, out, err = await self.run_command(command=("verify", "--database", other, "--json"))
+        self.assertEqual([each["backend"] for each in json.loads(out)["differences"]], ["b"], err)
+
     async def test_no_bucket(self) -> None:
         """A bucket that is not there is a difference."""
         self.execute(self.a, f"CREATE RETENTION POLICY only ON {self.db} DURATION INF REPLICATION 1")

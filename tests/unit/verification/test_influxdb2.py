@@ -77,5 +77,6 @@ class BucketTests(SynchronousTestCase):
             ("d", {"d/week": "other"}, ("d", "")),
         ):
             server = _Scripted("b", "/query", ClientTLS(), buckets=tuple(known.items()), names={("d", "week"): bucket})
+            server.databases()
             server.retention_policies("d")
             self.assertEqual(server.written_as(("d", "week")), written, (bucket, known))
