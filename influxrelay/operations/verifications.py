@@ -1,9 +1,10 @@
-"""What ``influxrelay verify`` and ``repair`` have told the relay, which keeps it beside its first journal."""
+"""What ``influxrelay verify`` and ``repair`` have told the relay, which keeps it across restarts."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,15 @@ class _Told:
 
 
 def place_of(config: Config) -> Path | None:
-    """Return the file in which it is kept: beside the first journal that is in a directory; None without one."""
-    directories = (each.journal.directory for each in config.listeners if each.journal is not None)
-    return next((Path(each) / FILE for each in directories if "://" not in each), None)
+    """Return the file in which it is kept: beside the first journal that is in a directory, else where systemd says.
+
+    None if there is neither.
+    """
+    local = [
+        each.journal.directory for each in config.listeners if each.journal is not None and not each.journal.shared
+    ]
+    directory = local[0] if local else os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return Path(directory) / FILE if directory else None
 
 
 class Verifications:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 from typing import Any
 
@@ -104,19 +105,21 @@ class ShownTests(OperatedCase):
         self.assertNotIn("partly", text)
 
     async def test_kept(self) -> None:
-        """A relay with a journal knows it after a restart; one without knows nothing."""
-        for journal in (True, False):
+        """A relay with a journal knows it after a restart, or with systemd's directory; one without knows nothing."""
+        for journal, systemd in ((True, ""), (False, f"{self.directory}:/elsewhere"), (False, "")):
+            self.patch(os, "environ", {**os.environ, "STATE_DIRECTORY": systemd})
             service = self.relay(journal=journal)
             await self.report()
             await self.repair(5)
-            path = self.directory / "main" / FILE
-            if journal:
+            path = (self.directory / "main" if journal else self.directory) / FILE
+            is_kept = journal or bool(systemd)
+            if is_kept:
                 await until(lambda: path.exists() and '"repaired": {"two": 5}' in path.read_text())
             before = service._verifications.show("main")
             await Deferred.fromCoroutine(self._end(service))
             service = self.relay(journal=journal)
             after = service._verifications.show("main")
-            self.assertEqual(after, before if journal else {"verifications": [], "repaired_points": {}})
+            self.assertEqual(after, before if is_kept else {"verifications": [], "repaired_points": {}})
             await Deferred.fromCoroutine(self._end(service))
             path.unlink(missing_ok=True)
 
