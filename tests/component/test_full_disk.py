@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from testing.journal_child import Child, numbers
 from testing.journal_relay import JournalTestCase
-from testing.scripted import until
+from testing.scripted import ScriptedBackend, until
 
 FULL = 60_000  # bytes that each of the relay's files may have when the "disk" is full
 SIZE = 100_000  # bytes of a write
@@ -73,16 +73,21 @@ class FullDiskTests(JournalTestCase):
         self.assertEqual(numbers(one), acknowledged)
         self.assertEqual(numbers(two), acknowledged)
 
-    async def test_backlog(self) -> None:
-        """One backend is down while the disk is full: each acknowledged write gets there, or is counted."""
+    async def with_full_disk(self, writes: int) -> tuple[Child, ScriptedBackend]:
+        """Start a relay one of whose backends is down and whose disk is full; return it and that backend."""
         one, two = self.backend(), self.backend()
         child = Child(self, "relay", self.directory, one=one, two=two)
         await child.start()
         await two.stop()
         self.assertEqual(await child.write(1, SIZE), 204)
         child.limit(FULL)
-        for number in range(2, 31):
+        for number in range(2, writes + 1):
             self.assertEqual(await child.write(number, SIZE), 204)
+        return child, two
+
+    async def test_backlog(self) -> None:
+        """One backend is down while the disk is full: each acknowledged write gets there, or is counted."""
+        child, two = await self.with_full_disk(writes=30)
         child.limit()
         self.assertEqual(await child.write(31), 204)
         await child.stop()
@@ -97,14 +102,7 @@ class FullDiskTests(JournalTestCase):
 
     async def test_stop(self) -> None:
         """A relay with a full disk stops in order."""
-        one, two = self.backend(), self.backend()
-        child = Child(self, "relay", self.directory, one=one, two=two)
-        await child.start()
-        await two.stop()
-        self.assertEqual(await child.write(1, SIZE), 204)
-        child.limit(FULL)
-        for number in range(2, 15):
-            self.assertEqual(await child.write(number, SIZE), 204)
+        child, _ = await self.with_full_disk(writes=14)
         await child.stop()
         self.assertEqual(child.said("Traceback"), 0)
         self.assertEqual(child.said("influxrelay has stopped"), 1)

@@ -30,7 +30,6 @@ from __future__ import annotations
 import argparse
 import random
 import re
-import shutil
 import sys
 import tempfile
 import threading
@@ -46,6 +45,7 @@ from testing.kept_journal import KeptJournal
 from testing.servers import LOOPBACK, Influxd, Relay, free_port, send
 from tests.soak.campaign_clients import EPOCH, PATIENCE, PLACES, REMOTE_PLACE, Fate, Writer, make_writer
 from tests.soak.faults import MOODS, POISONED, TIMEOUT, FaultProxy, Proxies
+from tests.soak.verdict import conclude
 
 DRAIN = 60.0  # seconds
 NAMES = ("one", "two")
@@ -311,13 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
         out.write(f"{campaign.summary()}\n{options.rounds} rounds in {time.monotonic() - began:.0f} s\n")
     for problem in problems:
         out.write(f"WRONG: {problem}\n")
-    if problems:
-        out.write(f"seed {seed}: {count(len(problems), 'problem')}; see {directory}\n")
-        return 1
-    if not options.keep:
-        shutil.rmtree(directory, ignore_errors=True)
-    out.write("nothing is wrong\n")
-    return 0
+    return conclude(out, seed, len(problems), directory, keep=options.keep)
 
 
 if __name__ == "__main__":

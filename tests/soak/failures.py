@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
-import shutil
 import sys
 import tempfile
 import time
@@ -34,12 +33,12 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from influxrelay.core.text import count
 from testing.picture import RELAYS, SERVERS, Picture
 from testing.sites import DATABASE, HTTPSender, Sites
 from tests.soak.dashboard import Dashboard, Tally, Voters, table
 from tests.soak.large_reads import LargeReads
 from tests.soak.statements import Statements
+from tests.soak.verdict import conclude
 
 RATE = 200.0  # writes a second
 # HAProxy asks each relay every 0.5 s how a server is, and the relay takes up to a second to say that it is behind; the
@@ -281,13 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
             out.flush()
     out.writelines(f"{line}\n" for line in table(tally.row() for tally in tallies))
     wrong = sum(len(tally.failed) + len(tally.old) + len(tally.problems) + len(tally.wrong) for tally in tallies)
-    if wrong:
-        out.write(f"seed {seed}: {count(wrong, 'thing')} wrong; see {directory}\n")
-        return 1
-    if not options.keep:
-        shutil.rmtree(directory, ignore_errors=True)
-    out.write("nothing is wrong\n")
-    return 0
+    return conclude(out, seed, wrong, directory, keep=options.keep)
 
 
 if __name__ == "__main__":
