@@ -15,6 +15,7 @@ from influxrelay.core.write import Reply
 from influxrelay.delivery.connection_pool import ConnectionPool, Exchange, Gate
 from influxrelay.delivery.response_reader import MAX_ANSWER, PARSER_ERRORS, is_final, make_parser, read_reply
 
+_NO_CONTENT, _END = b"HTTP/1.1 204 ", b"\r\n\r\n"
 _MAX_RECEIVED = MAX_ANSWER + 64 * 1024  # bytes, with head and chunk sizes
 
 
@@ -84,11 +85,17 @@ class Exchanges:
         return bool(self._under_way)
 
 
+def _is_plain(data: bytes) -> bool:
+    """Tell whether this is a 204, all of it and nothing else, and says nothing of its connection: that stays open."""
+    is_whole = data.startswith(_NO_CONTENT) and data.find(_END) == len(data) - len(_END)
+    return is_whole and b"connection" not in data.lower()
+
+
 class _Post(Exchange):
     """One post.
 
-    Nearly every response is a 204 that comes in one piece, so that it is only framed at first; headers and body are
-    read afterwards, where they matter.
+    Nearly every response is a plain 204 in one piece. Others are only framed at first; headers and body are read
+    afterwards, where they matter.
     """
 
     __slots__ = (
@@ -120,6 +127,9 @@ class _Post(Exchange):
         """Take bytes of the response; return whether nothing more is expected."""
         parser = self._parser
         if parser is None:
+            if not self._received and not self._wants_headers and _is_plain(data):
+                self._status, self._complete, self.keep_alive = 204, True, True
+                return True
             parser = self._parser = make_parser(self)
         self._received.append(data)
         self._size += len(data)

@@ -122,7 +122,8 @@ class Fate:
         if rule is not None:
             settled = rule.answered(backend, reply)
             if settled is not None:
-                self._settle(settled)
+                self.reply, self._rule = settled, None
+                self._on_settled(self)
 
     def failed(self, backend: str, problem: BackendFailure) -> None:
         """Note that a backend did not take the write while its client waited."""
@@ -130,11 +131,8 @@ class Fate:
         if rule is not None:
             settled = rule.failed(backend, problem)
             if settled is not None:
-                self._settle(settled)
-
-    def _settle(self, reply: Reply) -> None:
-        self.reply, self._rule = reply, None
-        self._on_settled(self)
+                self.reply, self._rule = settled, None
+                self._on_settled(self)
 
     def when_decided(self, watcher: Callable[[Fate], object]) -> None:
         """Call this when the write is kept or struck; at once if that is decided."""

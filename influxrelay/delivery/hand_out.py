@@ -61,7 +61,7 @@ class HandOut:
 
         :param waiter: gets the answer for the client.
         """
-        rule = make_rule(len(parts), consistency)
+        rule = FirstAnswer(len(parts)) if consistency == "one" else make_rule(len(parts), consistency)
         fate = Fate(self._next_number(), self._clock(), self._reactor.seconds(), waiter, rule, self._on_settled)
         is_queued = self._give_out(parts, fate)
         if consistency == "any" and is_queued and all(sender.keeps for sender, _ in parts):

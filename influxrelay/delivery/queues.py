@@ -29,6 +29,7 @@ class Queues:
         self.changes: DestinationQueue | None = None
         self._keep = keep
         self._queues: dict[Destination, DestinationQueue] = {}
+        self._last: DestinationQueue | None = None  # that was asked for: many writes in a row have one destination
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -39,7 +40,10 @@ class Queues:
 
     def get(self, destination: Destination) -> DestinationQueue | None:
         """Return the queue for a destination, if it has work."""
-        return self._queues.get(destination)
+        last = self._last
+        if last is None or last.destination is not destination:
+            last = self._last = self._queues.get(destination)
+        return last
 
     def open(self, destination: Destination) -> DestinationQueue:
         """Return the queue for a destination, a new one if there is none."""
@@ -57,6 +61,7 @@ class Queues:
     def forget(self, queue: DestinationQueue) -> None:
         """Forget a queue without work."""
         del self._queues[queue.destination]
+        self._last = None
         if queue is self.changes:
             self.changes = None
         queue.close()

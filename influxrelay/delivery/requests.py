@@ -95,13 +95,18 @@ class Requests:
             sent = self.backend.post(write, parts)
         except Exception:  # noqa: BLE001 (whatever it is, it is this backend's)
             sent = fail()
-        done = sent.addCallbacks(
+        sent.addCallbacks(
             self._answered, self._unanswered, callbackArgs=(queue, entries, began), errbackArgs=(queue, entries)
         )
-        done.addErrback(self._bug)
-        done.addCallback(self._landed)
 
     def _answered(self, reply: Reply, queue: DestinationQueue, entries: list[Entry], began: float) -> None:
+        try:
+            self._take_answer(reply, queue, entries, began)
+        except Exception:  # noqa: BLE001 (the next request must not suffer from it)
+            self._bug(Failure())
+        self._outcomes.landed()
+
+    def _take_answer(self, reply: Reply, queue: DestinationQueue, entries: list[Entry], began: float) -> None:
         self.latency.observe(perf_counter() - began)
         if 200 <= reply.status < 300:
             self.in_flight -= 1
@@ -124,7 +129,11 @@ class Requests:
         if not isinstance(problem, BackendFailure):
             self._bug(failure)
             problem = BackendFailure("error", repr(problem))
-        self._failed(problem, 0.0, queue, entries)
+        try:
+            self._failed(problem, 0.0, queue, entries)
+        except Exception:  # noqa: BLE001 (as above)
+            self._bug(Failure())
+        self._outcomes.landed()
 
     def _failed(
         self,
@@ -142,9 +151,6 @@ class Requests:
 
     def _bug(self, failure: Failure) -> None:
         self._log.failure("unexpected error in a request to a backend", failure)
-
-    def _landed(self, _: object) -> None:
-        self._outcomes.landed()
 
     def classify_by(self, rules: Sequence[AnswerRule]) -> None:
         """Let the operator's rules say what answers mean, from the next one on."""

@@ -158,13 +158,13 @@ class Request:
 
     def respond(self, reply: Reply) -> None:
         """Send the response."""
-        self._respond(reply, refused=False)
+        self._respond(reply)
 
     def refuse(self, reply: Reply) -> None:
         """Send the response to a request about which no backend is asked."""
         self._respond(reply, refused=True)
 
-    def _respond(self, reply: Reply, *, refused: bool) -> None:
+    def _respond(self, reply: Reply, *, refused: bool = False) -> None:
         host, connection = self._host, self._connection
         host.admission.release(self)
         if connection is None or self.status:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 from twisted.internet.task import Cooperator
@@ -42,8 +42,7 @@ _AT_ONCE = 0.0003  # seconds of the work for a body that is large or odd, after 
 _MAY_BE_BLANK = b"# \t\0\n"  # how a body begins that may have nothing in it
 
 
-@attrs.define(eq=False)
-class _Prepared:
+class _Prepared(NamedTuple):
     """A write that is ready for the backends.
 
     :ivar lines: how many came.
@@ -142,19 +141,15 @@ class WriteResource(Resource):
 
     def answer(self, request: Request, read: Read) -> None:
         """Answer a request of any method, in an API."""
-        if request.head.method == b"POST":
-            try:
-                self._write(request, read)
-            except InvalidRequest as error:
-                request.refuse(json_error(error.status, error.message))
-        elif request.method == b"OPTIONS":
-            request.respond(Reply(204, ((b"Allow", b"POST"),)))
-        else:
-            request.refuse(method_not_allowed(b"POST"))
-
-    def _write(self, request: Request, read: Read) -> None:
         head = request.head
-        route = self._route(head.query, head.authorization, read)
+        if head.method != b"POST":
+            self._answer_other(request)
+            return
+        try:
+            route = self._route(head.query, head.authorization, read)
+        except InvalidRequest as error:
+            request.refuse(json_error(error.status, error.message))
+            return
         if self._limiter is not None:
             seconds = self._limiter.take()
             if seconds:
@@ -165,7 +160,7 @@ class WriteResource(Resource):
         if body and not head.encoding and len(body) <= self._fan_out.at_once and body[:1] not in _MAY_BE_BLANK:
             lines = finished_lines(body, route.precision)
             if lines:
-                self._submit(request, route, _Prepared(write, lines, len(body)))
+                self._submit(request, route, write, lines, len(body))
                 return
         work = self._read(request, body, write, route)
         end = time.perf_counter() + _AT_ONCE
@@ -173,6 +168,12 @@ class WriteResource(Resource):
             if time.perf_counter() > end:
                 self._cooperator.coiterate(work)
                 return
+
+    def _answer_other(self, request: Request) -> None:
+        if request.method == b"OPTIONS":
+            request.respond(Reply(204, ((b"Allow", b"POST"),)))
+        else:
+            request.refuse(method_not_allowed(b"POST"))
 
     def _read(self, request: Request, body: bytes, write: Write, route: _Route) -> Steps[None]:
         """Do what takes long for a large or an odd body bit by bit, and then submit the write.
@@ -191,7 +192,7 @@ class WriteResource(Resource):
             if end.value is None:
                 request.respond(NO_CONTENT)
             else:
-                self._submit(request, route, end.value)
+                self._submit(request, route, *end.value)
         except InvalidRequest as error:
             request.refuse(json_error(error.status, error.message))
         except Exception:  # noqa: BLE001 (one request's trouble must not be that of others)
@@ -231,11 +232,13 @@ class WriteResource(Resource):
             return (yield from self._fan_out.divide_slowly(prepared))
         return None
 
-    def _submit(self, request: Request, route: _Route, prepared: _Prepared) -> None:
+    def _submit(  # noqa: PLR0917 (for every request: keywords cost time)
+        self, request: Request, route: _Route, write: Write, lines: int, size: int, division: Any = None
+    ) -> None:
         route.tally.writes += 1
-        self.lines += prepared.lines
-        self.bytes += prepared.size
-        self._fan_out.submit_for(_Waiter(request), prepared.write, route.consistency, prepared.division)
+        self.lines += lines
+        self.bytes += size
+        self._fan_out.submit_for(_Waiter(request), write, route.consistency, division)
 
     def _route(self, query: bytes, authorization: bytes, read: Read) -> _Route:
         """Return where a request goes; clients send the same few again and again."""

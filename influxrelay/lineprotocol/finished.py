@@ -41,7 +41,11 @@ def finished_lines(body: bytes, precision: bytes) -> int:
         lines = _newlines(body)
         if _have_one_shape(body, lines, WIDTHS[precision]):
             return lines + (body[-1:] != b"\n")
-    return count_lines(body) if _GAP[precision].search(body) is None else 0
+    if _GAP[precision].search(body) is not None:
+        return 0
+    if len(body) > _COUNTED:
+        return count_lines(body)
+    return len(body) - len(body.replace(b"\n", b"")) + (body[-1:] != b"\n")
 
 
 def is_finished(body: bytes, precision: bytes) -> bool:

@@ -52,7 +52,7 @@ class LoopConnection(asyncio.Protocol):
     _transport: Any
     _open = False
     _lost = False
-    _reading = True
+    _reading: bool
     _rest = b""
     _most: int | None = None  # bytes that the protocol wants at a time
     _full = _FULL
@@ -71,6 +71,7 @@ class LoopConnection(asyncio.Protocol):
         self, build: Callable[[IAddress], Any], sock: socket.socket, loop: asyncio.AbstractEventLoop, peer: Any = None
     ) -> None:
         self._build = build
+        self._reading = True
         self._socket = sock
         self._loop = loop
         self._turns = turns_of(loop)

@@ -112,6 +112,32 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual(order, [0, 2, 1, 3])
         self.assertEqual(len(self.endpoint.connections), 2)
 
+    def test_kept(self) -> None:
+        """A 204 leaves its connection open, whole or in pieces, unless it says otherwise or something follows it."""
+        head = ANSWER[:-2]
+        kept = (
+            (ANSWER,),
+            (ANSWER[:9], ANSWER[9:]),
+            (head + b"Date: x\r\n\r\n",),
+            (head + b"Connection: keep-alive\r\n\r\n",),
+            (b"HTTP/1.1 100 Continue\r\n\r\n" + ANSWER,),
+            (b"HTTP/1.1 204 No\nDate: x\n\n",),
+        )
+        closed = (
+            (head + b"Connection: close\r\n\r\n",),
+            (head + b"cOnnecTion: clOse\r\n\r\n",),
+            (ANSWER + b"x",),
+            (ANSWER + ANSWER,),
+            (b"HTTP/1.0 204 No\r\n\r\n",),
+        )
+        for pieces, is_kept in [*((each, True) for each in kept), *((each, False) for each in closed)]:
+            posted = self.post()
+            connection = self.endpoint.connections[-1]
+            for piece in pieces:
+                connection.dataReceived(piece)
+            self.assertEqual(self.successResultOf(posted).status, 204)
+            self.assertEqual(connection.transport.disconnecting, not is_kept, pieces)
+
     def test_idle(self) -> None:
         """A connection that is not used for a while is closed, one that is used in between is not."""
         both = [self.post(), self.post()]
