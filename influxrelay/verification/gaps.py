@@ -29,6 +29,8 @@ def find_gaps(
 
     :param most: points that one of the former may have, more or less.
     """
+    if not window.length:
+        return [], []
     width = width_of_parts(window, PARTS)
     counted = at_once((source, target), lambda each: _counts(each, measurement, window, width))
     has, having = (counts for _, counts in counted)

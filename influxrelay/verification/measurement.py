@@ -75,10 +75,9 @@ class MeasurementComparison:
 
     def _copied(self, mender: Mender, window: Window) -> list[Window]:
         """Have what the second server lacks as a whole copied, and return what is left to be compared."""
-        if not self.setting.is_settled(window):
-            return [window]
+        settled, recent = self.setting.divide(window)
         try:
-            gaps, found = find_gaps(self.servers[0], self.servers[1], self.measurement, window, GAP)
+            gaps, found = find_gaps(self.servers[0], self.servers[1], self.measurement, settled, GAP)
         except TooSlow:
             if window.length < _SHORTEST:
                 raise
@@ -89,7 +88,7 @@ class MeasurementComparison:
             mender.mend(self.measurement, part.window, self.types[self.servers[0].name], None)
             done += part.points
             self.setting.report(done / total)
-        return [part.window for part in found]
+        return [each for each in (*(part.window for part in found), recent) if each.length]
 
     def _compare_in_time(self, window: Window) -> None:
         """Compare a window in as many parts as the servers need to answer in time."""

@@ -14,7 +14,7 @@ import attrs
 from influxrelay.core.text import iso_nanoseconds, printable
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.verification import statements
-from influxrelay.verification.connection import TooLarge, at_once
+from influxrelay.verification.connection import TooLarge, TooSlow, at_once
 from influxrelay.verification.lines import are_lines, point_line, series_line, series_lines
 from influxrelay.verification.points import Points, Tags, read_points
 from influxrelay.verification.schema import Schema, read_type
@@ -130,7 +130,9 @@ class Mending:
                     self._mend(measurement, window, types, found, said)
             except Outdated:
                 found, said = self._read_both(measurement, window), None
-            except TooLarge:
+            except (TooLarge, TooSlow):
+                if found is not None or window.length == 1:
+                    raise
                 for half in halves(window)[::-1]:
                     self.mend(measurement, half, types)
                 return
@@ -260,7 +262,7 @@ class Mending:
     def _are_same(self, measurement: Measurement, window: Window) -> bool:
         """Say whether both servers answer the same to the question for all points; most of the time they do."""
         statement = statements.points(measurement, window)
-        (_, one), (_, other) = at_once((self.source, self.target), lambda each: each.fetch(statement))
+        one, other = (each.fetch(statement) for each in (self.source, self.target))
         return one == other and is_json(one) and b'"error":' not in one
 
     def _read_both(self, measurement: Measurement, window: Window) -> Found:

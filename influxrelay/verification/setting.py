@@ -83,3 +83,8 @@ class Setting:
     def is_settled(self, window: Window) -> bool:
         """Say whether no write should be under way any more that may be missing in a window."""
         return window.until <= self.now - SETTLING
+
+    def divide(self, window: Window) -> tuple[Window, Window]:
+        """Return the part of a window that is settled, and the one behind it; one of them may be empty."""
+        middle = min(max(window.since, self.now - SETTLING), window.until)
+        return Window(window.since, middle), Window(middle, window.until)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import chain, repeat
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, cycle, repeat
 from typing import Any
 
 import attrs
@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.influxql.parser import parse
 from influxrelay.transport.tls import ClientTLS
-from influxrelay.verification.connection import TooLarge, Unanswered
+from influxrelay.verification.connection import TooLarge, TooSlow, Unanswered
 from influxrelay.verification.lines import series_lines
 from influxrelay.verification.repair import Mending, Outdated
 from influxrelay.verification.server import NegativeZero, Series, Server
@@ -37,6 +37,7 @@ class Counting(Server):
     started: str = "noon"
     asked: list[str] = attrs.field(factory=list)
     most: int = 10
+    problems: Iterator[Exception] = attrs.field(factory=lambda: cycle((TooLarge("large"), TooSlow("limited"))))
     tags: dict[str, str] = attrs.field(factory=dict)
 
     def ask(self, statement: str) -> list[Series]:
@@ -50,7 +51,7 @@ class Counting(Server):
         """Return the points of a window, unless they are too many."""
         answer = self.ask(statement)
         if answer and len(answer[0].values) > self.most < limit:
-            raise TooLarge("too large")
+            raise next(self.problems)
         return answer
 
     def fetch(self, statement: str, limit: int | None = None) -> bytes:
@@ -176,7 +177,7 @@ class GapTests(SynchronousTestCase):
         self.assertEqual((target.values, mending.copied), ({1: 1.0}, 1))
 
     def test_large(self) -> None:
-        """A window of which the answer is too large is copied in parts, the newest first."""
+        """A window with too large an answer, or beyond the server's limits, is copied in parts, the newest first."""
         source, target = server({n: float(n) for n in range(0, HOUR, HOUR // 35)}), server({})
         writer = Writing(target)
         self.assertEqual(self.mend(source, writer).copied, 36)

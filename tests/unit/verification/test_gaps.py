@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from random import Random
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.transport.tls import ClientTLS
 from influxrelay.verification.gaps import find_gaps
+from influxrelay.verification.measurement import MeasurementComparison
+from influxrelay.verification.progress import Memory
 from influxrelay.verification.server import Series, Server
+from influxrelay.verification.setting import SETTLING, Found, Outcome, Setting, Types
 from influxrelay.verification.statements import Measurement, Window
 
 M = Measurement("d", "rp", "m")
@@ -35,6 +39,25 @@ class Counting(Server):
         times = [each for each in self.times if first <= each <= last]
         counts = Counter(each - (each - first) % width if width else first for each in times)
         return [Series("m", {}, ["time", "count_f"], [list(each) for each in sorted(counts.items())])]
+
+
+@attrs.define
+class Copying:
+    """Copies windows in which only the first server has points.
+
+    :ivar windows: those.
+    """
+
+    windows: list[Window] = attrs.field(factory=list)
+
+    def mark(self) -> str:
+        """Return any mark."""
+        return ""
+
+    def mend(self, measurement: Measurement, window: Window, types: Types, found: Found | None) -> None:
+        """Note a window."""
+        assert (measurement, types, found) == (M, {}, None)
+        self.windows.append(window)
 
 
 class GapTests(SynchronousTestCase):
@@ -71,3 +94,19 @@ class GapTests(SynchronousTestCase):
         small, _ = find_gaps(servers[0], servers[1], M, Window(10**9, 2 * 10**9), 10)
         self.assertEqual(sum(each.points for each in small), 100)
         self.assertLessEqual(max(each.points for each in small), 10)
+
+    def test_recent(self) -> None:
+        """What may still be under way is not copied without a comparison; what is older in the same window is."""
+        for now, first, copied in ((10**12, 20_000, 3), (SETTLING + 10_100, 10_100, 2), (0, 10_000, 0)):
+            servers = [Counting("a", "", ClientTLS(), times=[10_001, 10_002, 10_200]), Counting("b", "", ClientTLS())]
+            mender = Copying()
+            reports: list[float] = []
+            setting = Setting(Outcome(), Memory(), Random(), lambda _: None, now, mender, reports.append)
+            comparison = MeasurementComparison(setting, servers, M, {"a": {}, "b": {}})
+            compared: list[Window] = []
+            self.patch(MeasurementComparison, "_compare_in_time", lambda _, window: compared.append(window))
+            comparison.compare(WINDOW)
+            times = servers[0].times
+            inside = [each for each in times if any(window.since <= each < window.until for window in mender.windows)]
+            self.assertEqual((len(inside), reports[-1:]), (copied, [1.0] if copied else []))
+            self.assertEqual(compared, [Window(first, WINDOW.until)] if first < WINDOW.until else [])
