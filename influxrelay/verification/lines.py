@@ -14,7 +14,8 @@ from influxrelay.verification.server import Series
 _KINDS = {"integer": "i", "unsigned": "u"}
 _FORMATS = {"integer": "}i", "unsigned": "}u", "float": "!r}", "boolean": "}"}
 _LOOSE_NEWLINE = re.compile(r"(?<!\\)(?:\\\\)*\n")  # ends a line: no backslash takes it along
-_SKIPPED = ("#", "\t", "\0")  # a comment, and blanks, where a line or its fields begin
+_BLANKS = ("\t", "\0")  # skipped where a line or its fields begin
+_SKIPPED = ("#", *_BLANKS)  # a line that begins with the first is a comment
 _MEASUREMENT = re.compile(r"[, ]")
 _TAG = re.compile(r"[,= ]")
 _FIELD = re.compile(r'[,"= ]')
@@ -78,7 +79,7 @@ def are_lines(lines: list[str]) -> bool:
 @lru_cache(maxsize=10_000)
 def _field(name: str) -> str:
     """Return the name of a field, up to its value; empty if it cannot be written."""
-    return f"{_FIELD.sub(_escaped, name)}=" if name[:1] not in _SKIPPED and _is_writable(name) else ""
+    return f"{_FIELD.sub(_escaped, name)}=" if name[:1] not in _BLANKS and _is_writable(name) else ""
 
 
 def _value(value: Any, kind: str) -> str:

@@ -43,6 +43,7 @@ class MissingTests(RepairCase):
             f"m i={2**63 - 1}i,j={-(2**63)}i,f=-0,g=1.7976931348623157e308,h=5e-324 -1",
             "m,ü=é s=\"日本 'x' \\ y\" 5",
             "back\\slash,t=a\\b\\\\c f\\x=1 5",
+            "hash,t=#,#t=# #f=1 5",
             'bytes,t\udcff=\udcfe s="\udcff\ufffd" 5',
         )
         for precision, length in (
@@ -62,7 +63,7 @@ class MissingTests(RepairCase):
         self.assertIn("no backend has a measurement x", await self.refused("--dry-run", "--measurement", "x"))
         answer = await self.repair()
         self.assertEqual(answer["created"], [f"{self.db}.autogen", f"{self.db}.a b"])
-        self.assertEqual((answer["copied"], answer["not_copied"], answer["differences"]), (3018, [], []))
+        self.assertEqual((answer["copied"], answer["not_copied"], answer["differences"]), (3019, [], []))
         await self.assert_equal()
         answer = await self.repair()
         self.assertEqual((answer["created"], answer["copied"]), ([], 0))
