@@ -16,7 +16,6 @@ from influxrelay.http.body import BRIEF_LINGER, LINGER, ChunkedBody, ChunkError,
 from influxrelay.http.head import Head, HeadError
 from influxrelay.http.interfaces import Site
 from influxrelay.http.overload import OVERHEAD, Activity
-from influxrelay.http.read_ahead import LARGE
 from influxrelay.http.reader import RequestReader
 from influxrelay.http.refusals import INCOMPLETE, TOO_LARGE, TOO_MUCH
 from influxrelay.http.request import Request
@@ -38,7 +37,6 @@ class HTTPConnection(Protocol):
 
     def __init__(self, site: Site) -> None:
         self.answered = self._drained = 0  # the latter is how often the client has read what was waiting for it
-        self._length = 0  # of the last body
         self._site = site
         self._reader = RequestReader(site.heads)
         self._request: Request | None = None
@@ -75,7 +73,7 @@ class HTTPConnection(Protocol):
         elif self._upload is not None and not (self._turn or self._upload.paused):
             self._read_body(self._upload)
         else:
-            self.adjust_reading()
+            self._adjust_reading()
 
     def readConnectionLost(self) -> None:
         """Answer what has come; nothing more will."""
@@ -107,7 +105,7 @@ class HTTPConnection(Protocol):
         self._unread = True
         if self._producer is not None:
             self._producer.pauseProducing()
-        self.adjust_reading()
+        self._adjust_reading()
 
     def resumeProducing(self) -> None:
         """Go on: the client reads again."""
@@ -142,18 +140,18 @@ class HTTPConnection(Protocol):
         if whole is None:
             return False
         site, (head, body) = self._site, whole
-        resource, self._length = site.find(head), len(body)
-        if getattr(resource, "streams_body", False) or 0 < site.max_body_size < self._length:
+        resource = site.find(head)
+        if getattr(resource, "streams_body", False) or 0 < site.max_body_size < len(body):
             return False
         request = self._request = Request(site, self, head, resource, body)
-        if site.admission.reserve(request, self._length + OVERHEAD):
+        if site.admission.reserve(request, len(body) + OVERHEAD):
             site.render(request)
         else:
             self._refuse(TOO_MUCH)
         return True
 
     def _begin_request(self, head: Head, length: int) -> None:
-        site, limit, self._length = self._site, self._site.max_body_size, length
+        site, limit = self._site, self._site.max_body_size
         resource = site.find(head)
         request = self._request = Request(site, self, head, resource)
         streamed = getattr(resource, "streams_body", False)
@@ -207,7 +205,7 @@ class HTTPConnection(Protocol):
             self._end_body(upload)
         elif self._half_closed and not upload.paused:
             self._refuse(INCOMPLETE)
-        self.adjust_reading()
+        self._adjust_reading()
 
     def _check(self, upload: Upload, size: int) -> None:
         """Refuse a body that is too large, or for which there is no memory."""
@@ -230,15 +228,16 @@ class HTTPConnection(Protocol):
 
     def _may_read(self) -> bool:
         """Tell whether what has come may be read on."""
-        stopped = self._unread or self._closing or self._drain is not None or not self._reader.pending
-        return not stopped and (self._request is None or (self._upload is not None and not self._upload.paused))
+        if self._unread or self._closing or self._drain is not None or not self._reader.pending:
+            return False
+        return self._request is None or (self._upload is not None and not self._upload.paused)
 
     def _go_on(self) -> None:
         """Read on, a bit in each turn of this connection among others, so that no client keeps others waiting."""
         if not self._turn and self._may_read():
             self._turn = True
             self._site.take_turns(self._take_turns(), self.cut)
-        self.adjust_reading()
+        self._adjust_reading()
 
     def _take_turns(self) -> Iterator[None]:
         while self._may_read():
@@ -253,15 +252,14 @@ class HTTPConnection(Protocol):
         self._turn = False
         if self._half_closed:
             self.readConnectionLost()
-        self.adjust_reading()
+        self._adjust_reading()
 
-    def adjust_reading(self) -> None:
+    def _adjust_reading(self) -> None:
         """Read from the transport, or do not, as is right now."""
         upload = self._upload
         busy = self._turn or (upload.paused if upload is not None else self._request is not None)
         too_much = self._drain is not None and self._drain.exhausted
-        waits = self._reader.pending > 0 if busy else self._site.read_ahead.holds(self)
-        paused = self._unread or too_much or waits
+        paused = self._unread or too_much or (busy and self._reader.pending > 0)
         if paused is not self._reading_paused and not self._closing:
             self._reading_paused = paused
             if paused:
@@ -292,8 +290,6 @@ class HTTPConnection(Protocol):
             self.close()
         elif self._reader.pending or self._reading_paused:
             self._go_on()
-        elif self._length > LARGE and self._site.read_ahead.hold(self, self._length):
-            self.adjust_reading()
 
     def set_producer(self, producer: IPushProducer | None) -> None:
         """Pause a producer of the response while the client does not read."""
@@ -304,7 +300,10 @@ class HTTPConnection(Protocol):
     # -- the end
 
     def _refuse(self, reply: Reply) -> None:
-        """Answer before the body is complete: what still comes is read for a while, and dropped (RFC 9112, 9.6)."""
+        """Answer before the body is complete.
+
+        What is still coming is read and dropped for a while, so that the client sees the response (RFC 9112, 9.6).
+        """
         if self._request is None or self._request.status:  # a response has begun, and cannot be completed
             self.cut()
         else:
@@ -312,10 +311,11 @@ class HTTPConnection(Protocol):
 
     def _give_up(self, status: int, message: str) -> None:
         """Answer what cannot be read; what follows it cannot be, either."""
-        if self._request is not None and self._request.status:
+        request = self._request
+        if request is not None and request.status:
             self.cut()
             return
-        head = None if self._request is None else self._request.head
+        head = request.head if request is not None else None
         self._lose_request()
         self.write(self._site.responses.whole(json_error(status, message), head, close=True))
         self._site.refused_unread(status)
@@ -340,7 +340,7 @@ class HTTPConnection(Protocol):
     def _drop(self, data: bytes) -> None:
         if self._drain is not None and self._drain.drop(data):
             self.close()
-        self.adjust_reading()
+        self._adjust_reading()
 
     def close(self) -> None:
         """Close the connection when what was written is sent."""

@@ -13,7 +13,6 @@ from influxrelay.core.write import Reply, Write
 from influxrelay.delivery.fate import Waiter
 from influxrelay.http.head import Head, HeadCache
 from influxrelay.http.overload import Client
-from influxrelay.http.read_ahead import ReadAhead
 from influxrelay.http.request import Host, Request
 from influxrelay.lineprotocol.scanner import Steps
 
@@ -55,10 +54,6 @@ class Site(Host, Protocol):
     @property
     def heads(self) -> HeadCache:
         """The heads that were read before."""
-
-    @property
-    def read_ahead(self) -> ReadAhead:
-        """What lets connections wait that bring large bodies."""
 
     @property
     def closing(self) -> bool:

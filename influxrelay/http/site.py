@@ -19,7 +19,6 @@ from influxrelay.http.connection import HTTPConnection
 from influxrelay.http.cors import CrossOriginPolicy
 from influxrelay.http.head import Head, HeadCache
 from influxrelay.http.overload import AdmissionControl, Client, ClientLimits
-from influxrelay.http.read_ahead import ReadAhead
 from influxrelay.http.request import Request
 from influxrelay.http.responses import ResponseFormatter
 from influxrelay.lineprotocol.query_string import without
@@ -42,21 +41,13 @@ class RelaySite(Factory):
     :ivar refused: requests at any path that were answered with an error before a backend was asked, by status.
     :ivar cooperator: where long work for its requests is done, a bit in each turn of the reactor.
     :ivar admission: what its clients can make it hold.
-    :param load: how many bytes the backend has before it that has least; see :class:`ReadAhead`.
     """
 
     noisy = False
     _log = Logger()
 
     def __init__(
-        self,
-        name: str,
-        root: Resource,
-        reactor: Any,
-        *,
-        max_body_size: int,
-        limits: ClientLimits | None = None,
-        load: Callable[[], int] = int,
+        self, name: str, root: Resource, reactor: Any, *, max_body_size: int, limits: ClientLimits | None = None
     ) -> None:
         self._reactor = reactor
         self._root = root
@@ -64,7 +55,6 @@ class RelaySite(Factory):
         self.answers: Counter[int] = Counter()
         self.refused: Counter[int] = Counter()
         self.admission = AdmissionControl(name, limits or ClientLimits(), reactor)
-        self.read_ahead = ReadAhead(load, reactor)
         self.heads = HeadCache()
         self.responses = ResponseFormatter(reactor.seconds)
         loop = event_loop(reactor)

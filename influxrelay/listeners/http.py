@@ -57,7 +57,7 @@ class HTTPService(SiteService, Relaying):
         self._sharded = ShardedFanOut(make_shard_map(config), {}) if config.shards else None
         fan_out = self._sharded or self._fan_out
         self.root = Resource()
-        self.site = RelaySite(config.name, self.root, reactor, max_body_size=config.max_body_size, load=self._load)
+        self.site = RelaySite(config.name, self.root, reactor, max_body_size=config.max_body_size)
         self.writes = WriteResource(fan_out, self.site.cooperator)
         self.root.putChild(b"write", self.writes)
         self.root.putChild(b"api/v2/write", self.writes.beside(read_v2, in_v2))
@@ -209,11 +209,6 @@ class HTTPService(SiteService, Relaying):
             f"prometheus-{version}": sum(each.writes_of[version] for each in self.remote_writes) for version in (1, 2)
         }
         return {**of_lines, **of_prometheus}
-
-    def _load(self) -> int:
-        """Return how many bytes the backend has before it that has least of those that take writes now."""
-        senders = [sender for each in (self, *self.shards) for sender in each.senders]
-        return min((sender.queues.memory.size for sender in senders if not sender.why_unavailable()), default=0)
 
     def _backends(self) -> str:
         return ", ".join(sender.name for each in (self, *self.shards) for sender in each.senders)
