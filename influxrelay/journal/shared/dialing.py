@@ -36,7 +36,7 @@ async def dial(
         on_lost()
 
     try:
-        await asyncio.wait_for(
+        connecting = asyncio.ensure_future(
             client.connect(
                 servers=[f"{'tls' if tls else 'nats'}://{server}"],
                 error_cb=failed,
@@ -50,9 +50,10 @@ async def dial(
                 max_outstanding_pings=2,
                 pending_size=0,
                 **_shown(client, tls, credentials),
-            ),
-            2 * _ANSWER,
+            )
         )
+        connecting.add_done_callback(_retrieve)
+        await asyncio.wait_for(connecting, 2 * _ANSWER)
         _refuse_clear_text(client, tls)
     except BaseException as error:
         asyncio.get_running_loop().create_task(leave(client))
@@ -60,6 +61,12 @@ async def dial(
             raise errors[-1] from None
         raise
     return client
+
+
+def _retrieve(connecting: asyncio.Future[Any]) -> None:
+    """Look at what went wrong also if nobody waits for it any more, or asyncio logs it."""
+    if not connecting.cancelled():
+        connecting.exception()
 
 
 def _shown(client: Any, tls: ssl.SSLContext | None, credentials: Credentials) -> dict[str, Any]:
