@@ -134,7 +134,13 @@ class TerminalTests(SynchronousTestCase):
         fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
         command = [sys.executable, "-c", PROGRAM, *options]
         self.process = subprocess.Popen(
-            command, cwd=PROJECT, stdin=inside, stdout=inside, stderr=inside, start_new_session=True
+            command,
+            cwd=PROJECT,
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            start_new_session=True,
+            env=dict(os.environ),  # not what readline has added to it in C: LINES and COLUMNS of another terminal
         )
         os.close(inside)
         self.addCleanup(self.end)
