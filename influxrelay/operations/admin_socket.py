@@ -197,7 +197,7 @@ class AdminProtocol(Protocol):
         except (Refused, JournalError) as error:
             answer = {"error": str(error)}
         except Exception as error:
-            self._send({"error": f"the relay has failed in this: {error!r} (see its log)"})
+            self._send({"error": f"the relay failed to do this: {error!r} (see its log)"})
             raise
         self._send(answer)
 

@@ -1,4 +1,4 @@
-"""What has to go through a backend's queue is done by the relay that delivers to it, whichever relay is asked."""
+"""Forwards what has to go through a backend's queue to the relay of the group that delivers to that backend."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def _answer(listener: Listener, commands: Commands, payload: bytes) -> byt
         answer = {"error": str(error)}
     except Exception as error:  # noqa: BLE001 (the other relay waits for an answer)
         _log.failure("a command of another relay")
-        answer = {"error": f"the relay that delivers has failed in this: {error!r} (see its log)"}
+        answer = {"error": f"the relay that delivers failed to do this: {error!r} (see its log)"}
     return json.dumps(answer).encode()
 
 
@@ -71,7 +71,7 @@ async def _do(listener: Listener, commands: Commands, request: Request) -> dict[
         raise Refused(f'there is no command "{request.command}" for other relays')
     sender = next((each for each in listener.senders if each.name == request.backend), None)
     if sender is None:
-        raise Refused(f"the relay that delivered to {request.backend} does not have it any more")
+        raise Refused(f"the relay that delivered to {request.backend} no longer has this backend")
     if sender.elsewhere is not None:
         raise Refused(f"backend {sender.name}: {delivered_elsewhere(sender.elsewhere)}; try again")
     # The listener may have another name here.

@@ -54,7 +54,9 @@ class Comparable:
 
     def leave_out_prometheus(self) -> None:
         """Leave out what has no databases."""
-        self.not_compared.extend(f"{each.name} is a Prometheus, and has no databases" for each in self.prometheus)
+        self.not_compared.extend(
+            f"{each.name} is a Prometheus backend, which has no databases" for each in self.prometheus
+        )
         self.prometheus.clear()
 
 

@@ -47,7 +47,7 @@ class Wanted:
     :ivar token_file: the path of a file with a token to read from InfluxDB 2.x, instead of those of the outputs.
     :ivar state_directory: where it is remembered what was compared, for going on after an interruption; empty for
         where this user's programs do that.
-    :ivar restart: whether to begin anew if there was one.
+    :ivar restart: whether to start over if there was one.
     """
 
     listener: str = ""

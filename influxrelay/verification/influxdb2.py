@@ -54,7 +54,8 @@ class InfluxDB2(Server):
         names = dict.fromkeys(each["database"] for each in self._mappings)
         if not names and not self._api("buckets", asked)["buckets"]:
             raise Unanswered(
-                f"{self.name}: its token may read no bucket of {self.organization}; give one that may with --token-file"
+                f"{self.name}: its token cannot read any bucket of {self.organization};"
+                " give another one with --token-file"
             )
         return [name for name in names if name not in _SYSTEM]
 

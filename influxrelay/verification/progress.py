@@ -17,7 +17,7 @@ from influxrelay.core.text import count, iso
 from influxrelay.verification.points import Flaw, Run
 from influxrelay.verification.statements import Measurement, Window
 
-MAX_AGE = 7 * 86_400.0  # seconds since the last window, after which a run begins anew
+MAX_AGE = 7 * 86_400.0  # seconds since the last window, after which a run starts over
 _VERSION = 1
 
 
@@ -83,7 +83,7 @@ class Memory:
         """Return what is known of a run that was interrupted, and remember this one, if the directory allows that.
 
         :param key: what is compared, as values for JSON.
-        :param restart: whether to begin anew.
+        :param restart: whether to start over.
         """
         memory = cls()
         head = json.dumps([_VERSION, *key]).encode() + b"\n"
@@ -93,7 +93,7 @@ class Memory:
         except BlockingIOError:
             memory.note = "the same verification is under way already, and this one is not remembered"
         except OSError as error:
-            memory.note = f"an interruption would begin anew, since {path} cannot be used: {error.strerror or error}"
+            memory.note = f"an interrupted run would start over, since {path} cannot be used: {error.strerror or error}"
         return memory
 
     def _open(self, path: Path, head: bytes, *, restart: bool) -> None:
@@ -109,7 +109,7 @@ class Memory:
                 number = count(sum(each.since is not None for each in self._records.values()), "window")
                 self.note = (
                     f"going on with a run that was interrupted at {iso(written)}: {number} not compared again;"
-                    " --restart begins anew"
+                    " --restart starts over"
                 )
             else:
                 end = 0
@@ -147,7 +147,7 @@ class Memory:
             self._file.flush()
         except OSError as error:
             self.note = (
-                f"an interruption would begin anew, since {self._path} cannot be used: {error.strerror or error}"
+                f"an interrupted run would start over, since {self._path} cannot be used: {error.strerror or error}"
             )
             self.close()
 

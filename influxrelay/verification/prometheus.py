@@ -95,7 +95,7 @@ class Prometheus(Connection):
     def _data(self, body: bytes) -> Any:
         answer = json.loads(body)
         if answer.get("isPartial"):
-            raise Unanswered(f"{self.name} gives only a part of an answer: one of its storage nodes is down")
+            raise Unanswered(f"{self.name} sent a partial response: one of its storage nodes is down")
         return answer["data"]
 
     def _refused(self, status: int, text: str) -> None:

@@ -160,11 +160,11 @@ def _outputs(listener: ListenerConfig, wanted: Wanted, order: Order) -> tuple[di
     notes = [*found.not_compared, *found.notes]
     for name in filter(None, (order.backend, order.source)):
         if name not in outputs:
-            raise Refused("; ".join([f"{name} is no backend of {listener.name} that can be repaired", *notes]))
+            raise Refused("; ".join([f"{name} is not a backend of {listener.name} that can be repaired", *notes]))
     if is_prometheus and (wanted.database or wanted.policy):
-        raise Refused(f"{order.backend} is a Prometheus, and has no databases")
+        raise Refused(f"{order.backend} is a Prometheus backend, which has no databases")
     if is_prometheus and order.overwrite:
-        raise Refused(f"{order.backend} is a Prometheus, which replaces no sample; leave out --overwrite")
+        raise Refused(f"{order.backend} is a Prometheus backend, which never replaces a sample; leave out --overwrite")
     if order.overwrite and not order.source and len(outputs) > 2:
         raise Refused("several backends may have other values; name the one that is right with --from")
     return outputs, notes

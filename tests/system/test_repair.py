@@ -157,8 +157,8 @@ class RelayTests(RepairCase):
         """A paused backend, one that is unknown, and a relay that does not run end with 2 and one line."""
         service = self.start_relay()
         self.write_to((self.a,), "m f=1 1")
-        self.assertIn("c is no backend of main that can be repaired", await self.refused(backend="c"))
-        self.assertIn("c is no backend of main that can be repaired", await self.refused("--from", "c"))
+        self.assertIn("c is not a backend of main that can be repaired", await self.refused(backend="c"))
+        self.assertIn("c is not a backend of main that can be repaired", await self.refused("--from", "c"))
         await self.run_command(command=("queues", "pause", "b"), config=self.config)
         self.assertIn("b is paused; resume it with", await self.refused())
         await self.run_command(command=("queues", "resume", "b"), config=self.config)

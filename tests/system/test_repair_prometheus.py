@@ -104,9 +104,9 @@ class SampleTests(PrometheusCase):
         """What cannot be asked for of such a server ends with 2 and a reason."""
         config = self.start_relay("pv")
         for arguments, words in (
-            (("--overwrite",), "v is a Prometheus, which replaces no sample; leave out --overwrite"),
-            (("--database", "d"), "v is a Prometheus, and has no databases"),
-            (("--from", "x"), "x is no backend of main that can be repaired"),
+            (("--overwrite",), "v is a Prometheus backend, which never replaces a sample; leave out --overwrite"),
+            (("--database", "d"), "v is a Prometheus backend, which has no databases"),
+            (("--from", "x"), "x is not a backend of main that can be repaired"),
             (("--measurement", "nothing"), "no backend has a metric nothing"),
         ):
             code, out, err = await self.run_command(config=config, command=("repair", "v", *arguments))

@@ -132,7 +132,7 @@ class InfluxDB2Tests(RepairCase):
         self.both_have("m f=1 1")
         code, out, err = await self.run_command()
         self.assertEqual((code, out), (2, ""))
-        self.assertIn("b: its token may read no bucket of org; give one that may with --token-file", err)
+        self.assertIn("b: its token cannot read any bucket of org; give another one with --token-file", err)
         code, out, err = await self.run_command("--token-file", self.file("token\n"))
         self.assertEqual(code, 0, err)
         code, _, err = await self.run_command("--token-file", self.file("wrong"))

@@ -108,7 +108,7 @@ class PrometheusTests(PrometheusCase):
         self.assertEqual(json.loads(out)["not_compared"], ["i is the only InfluxDB here, and cannot be compared"])
         code, _, err = await self.run_command(config=both, command=("verify", "--database", "d"))
         self.assertEqual(code, 2)
-        self.assertIn("p is a Prometheus, and has no databases", err)
+        self.assertIn("p is a Prometheus backend, which has no databases", err)
         code, _, err = await self.run_command(config=both, command=("verify", "--measurement", "nothing"))
         self.assertEqual((code, "no backend has a metric nothing" in err), (2, True), err)
         path = 'endpoints = { query = "api/v1/query" }'

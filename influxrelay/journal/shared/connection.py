@@ -1,4 +1,4 @@
-"""A connection to one of several NATS servers, made anew whenever it is lost."""
+"""A connection to one of several NATS servers, which reconnects whenever it is lost."""
 
 from __future__ import annotations
 

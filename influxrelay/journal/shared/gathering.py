@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 LONGEST = 0.05  # seconds
-A_WHILE = 0.005  # seconds in which clients write again, however fast the log is
-SHARE = 0.5  # of the time that the last message took, in which writes are gathered whoever may come
-FULL_SHARE = 2.0  # the same for clients that do write again
-MISSES = 3  # messages in a row for which not all of them did, until they are not waited for so long
-TRY = 16  # in each so many messages it is found out whether they do now
+A_WHILE = 0.005  # seconds to wait for clients that have just been answered, however fast the log is
+SHARE = 0.5  # of the time that the last message took: how long writes are gathered in any case
+FULL_SHARE = 2.0  # the same while clients write again as soon as they are answered
+MISSES = 3  # messages in a row without all of these clients, after which the wait is SHARE again
+TRY = 16  # every so many messages, wait for them again to find out whether they write
 
 
 class Gathering:

@@ -111,7 +111,7 @@ class Group:
         if state.owner not in {"", self._relay} and not state.removed and state.name not in self._others:
             self._others.add(state.name)
             self._log.warn(
-                "relay {relay} delivers to backend {backend}, which is not configured here; all need the same outputs",
+                "relay {relay} delivers to backend {backend}, which is not configured here; use the same outputs",
                 relay=state.owner,
                 backend=state.name,
             )
@@ -125,7 +125,7 @@ class Group:
         """Make a backend known again, as it was known last: somebody has removed the bucket."""
         if name in self.leased and name in self.states:
             state, _ = self.states.pop(name)
-            self._log.error("backend {backend}: its position was removed; it was made known again", backend=name)
+            self._log.error("backend {backend}: somebody removed its position; registered it again", backend=name)
             self._lost[name] = attrs.evolve(state, owner="")
             self._begin_anew(name)
 

@@ -1,4 +1,4 @@
-"""What the servers of a shared log promise, by their versions and their configuration."""
+"""Checks of the NATS servers: whether their versions, their configuration and the stream keep acknowledged writes."""
 
 from __future__ import annotations
 

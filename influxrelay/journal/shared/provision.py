@@ -1,4 +1,4 @@
-"""The streams that a shared journal needs: they are made if they are missing."""
+"""The streams of a shared journal: created if they are missing, and checked once a minute."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class Provision:
             return await self._api.call(f"STREAM.INFO.{name}")  # another relay was first
         if known or self._is_watching:
             self._log.critical(
-                "{place}: somebody has removed the stream {stream}, and what was in it is lost; it was made anew",
+                "{place}: somebody removed the stream {stream}, and its content is lost; recreated it",
                 place=self._place,
                 stream=name,
             )

@@ -95,7 +95,7 @@ class MemoryTests(SynchronousTestCase):
         self.directory.parent.mkdir()
         self.directory.write_text("a file")
         memory = self.open()
-        self.assertIn("an interruption would begin anew", memory.note)
+        self.assertIn("an interrupted run would start over", memory.note)
         memory.add(WINDOW)
         self.assertIsNone(memory.of(M, 0))
 
