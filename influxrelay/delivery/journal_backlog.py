@@ -348,12 +348,14 @@ class JournalBacklog(JournalAccounts):
     def give_up(self, queue: DestinationQueue, entries: list[Entry], upto: float) -> None:
         """Pass what waits up to this number; the journal has counted what it had of that."""
         problem = BackendFailure("dropped", "the operator has dropped the queue")
-        beside = self._cursor(queue).take_beside(upto)
+        cursor, upto = self._cursor(queue), int(min(upto, queue.last_number))
+        cursor.dropped = max(cursor.dropped, upto)  # what is in flight, too, should it fail
+        beside = cursor.take_beside(upto)
         for entry in (*entries, *beside):
             if entry.fate.journal_problem:
                 self.lost(entry, "operator")
         self._host.clients.fail(beside, problem)
-        self._pass_over(queue, self._cursor(queue), min(upto, queue.last_number), problem)
+        self._pass_over(queue, cursor, upto, problem)
 
     def _pass_over(self, queue: DestinationQueue, cursor: Cursor, upto: float, problem: BackendFailure) -> None:
         self._fail_undecided(cursor, upto, problem)

@@ -146,6 +146,20 @@ class CursorTests(JournalCase):
         self.answer()
         self.assert_idle()
 
+    def test_give_up_in_flight(self) -> None:
+        """What is in flight then is counted by the journal, too: if it fails it is not sent again."""
+        for limit in (SMALL, 1024 * 1024):
+            self.build(max_waiting=limit)
+            client = self.submit(b"0\n", state=State.UNDECIDED)
+            self.submit(b"1\n")
+            self.sender.give_up()
+            self.fail_request()
+            self.assertEqual(client.reason, "refused")
+            self.submit(b"2\n")
+            self.drain()
+            self.assertEqual(self.backend.bodies, [b"0\n", b"2\n"])
+            self.assert_left()
+
 
 class RandomTests(JournalCase):
     """Order and completeness, whatever happens."""
