@@ -109,13 +109,16 @@ class Comparison:
                 for window in windows:
                     compared.compare(window)
                     self._done += 1
+                    self.report()
                 compared.finish()
             return
         steps = [(window, compared) for compared, windows in work for window in windows]
         steps.sort(key=lambda step: step[0].since, reverse=True)
-        for self._done, (window, compared) in enumerate(steps):
+        for window, compared in steps:
             compared.compare_types([window])
             compared.compare(window)
+            self._done += 1
+            self.report()
         for compared, _ in work:
             compared.finish()
 

@@ -57,7 +57,7 @@ class RelayTests(VerifyCase):
         await self.both(2)
         code, out, err = await self.run_command(config=config, terminal=True)
         self.assertEqual((code, out), (0, "Equal: 2 windows compared by aggregates, 2 points read.\n"), err)
-        self.assertIn("1 of 2 windows, 2 points read, 0 differences", err)
+        self.assertIn("2 of 2 windows, 2 points read, 0 differences", err)
 
     async def test_stopped(self) -> None:
         """Of a relay that does not run it is said what its journal holds."""
