@@ -11,7 +11,7 @@ from twisted.internet.threads import deferToThread
 
 from influxrelay.config.loader import load
 from influxrelay.service.relay_service import RelayService
-from testing.scripted import reactor
+from testing.scripted import reactor, until
 from testing.servers import Influxd, free_port
 from testing.verify_case import VerifyCase
 
@@ -55,6 +55,7 @@ class RelayTests(VerifyCase):
         self.assertEqual(told, [("part", 1, 2)])
         self.assertEqual((await self.run_command(command=("queues", "resume", "b"), config=config))[0], 0)
         await self.both(2)
+        await until(lambda: all(sender.is_idle for sender in listener.senders))  # the relay knows that b has it
         code, out, err = await self.run_command(config=config, terminal=True)
         self.assertEqual((code, out), (0, "Equal: 2 windows compared by aggregates, 2 points read.\n"), err)
         self.assertIn("2 of 2 windows, 2 points read, 0 differences", err)
