@@ -232,7 +232,7 @@ def _add_repair(parser: Parser) -> None:
     )
     repair.add_argument("--overwrite", action="store_true", help="replace values that differ from the other backend's")
     repair.add_argument("--lost", action="store_true", help="only the time ranges in which its queue dropped writes")
-    _add_selection(repair, share="80%")
+    _add_selection(repair, share="60%")
     repair.finish()
 
 

@@ -31,7 +31,7 @@ from influxrelay.verification.windows import (
 
 SMALL = 10_000  # points of a window that is read in full even if its aggregates are equal
 PIECE = 50_000  # points that are read at a time: each time the servers unpack the blocks at its ends, of all series
-GAP = 100_000  # points that are copied at a time where nothing has to be compared
+GAP = 20_000  # points that are copied at a time where nothing has to be compared
 FULL = 200_000  # points of the first windows of a measurement, which are read in full, too
 LARGEST = 1_000_000  # points of a window in which something differs that are all read
 SAMPLED = 50  # of so many pieces of a window with equal aggregates one is read

@@ -25,7 +25,7 @@ from influxrelay.verification.tombstones import Tombstones
 from influxrelay.verification.windows import halves
 from influxrelay.verification.write_counts import WriteCounts
 
-BATCH = 512 * 1024  # characters that are written at a time: some thousand lines, as InfluxDB takes them best
+BATCH = 128 * 1024  # characters that are written at a time: some thousand lines, as InfluxDB takes them best
 _BYTES = 32 * 1024 * 1024  # of an answer with points that are written
 _UNWRITABLE = "line protocol cannot say it exactly"
 

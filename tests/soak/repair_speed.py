@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--consistency", default="one")
-    parser.add_argument("--share", default="80%")
+    parser.add_argument("--share", default="60%")
     options = parser.parse_args()
     for _ in range(options.rounds):
         run(options)
