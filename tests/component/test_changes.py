@@ -138,10 +138,12 @@ class ChangeTests(QueryTestCase):
 
     async def test_missing_database(self) -> None:
         """A change waits at a backend that lacks its database, until that is there."""
-        late = self.backend(result(MISSING), result(MISSING), result())
+        refusal = Hold(result(MISSING))  # whoever refuses first decides the answer
+        late = self.backend(refusal, result(MISSING), result())
         relay = self.relay(*[self.output(each, buffer_size_mb=1) for each in (self.backend(result()), late)])
         found = await self.ask(relay, asking("CREATE RETENTION POLICY r ON d DURATION 1h REPLICATION 1"))
         self.assertEqual(found.body, RESULT)
+        refusal.release()
         await until(lambda: relay.senders[1].change_outcomes["executed"], "the change")
         self.assertEqual(len(late.requests), 3)
 
