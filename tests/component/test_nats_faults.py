@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
 
 from influxrelay.core.errors import JournalError
@@ -139,8 +141,25 @@ class FaultTests(NatsCase):
         await until(lambda: self.seen and self.seen[-1].seq == seq)
         self.assertIn(len(self.seen), (2, 3))  # what failed may have been stored all the same
 
+    def seek_lease(self) -> None:
+        """Let the second relay store something each second, as one that seeks a lease does.
+
+        One that only follows does not notice that its server is cut off: a leader without followers sends its
+        heartbeats for ever, and answers what it is asked about the stream.
+        """
+        numbers = itertools.count()
+
+        async def store() -> None:
+            with contextlib.suppress(JournalError):
+                await self.two.bucket.create(f"backend.{next(numbers)}", b"1")
+
+        calls = LoopingCall(lambda: Deferred.fromCoroutine(store()))
+        calls.start(1.0)
+        self.addCleanup(calls.stop)
+
     async def test_cut_off(self) -> None:
-        """A relay is at a server that the others do not reach: it goes to another one, and nothing is lost."""
+        """Relays are at a server that the others do not reach: they go to another one, and nothing is lost."""
+        self.seek_lease()
         self.one = await self.connected(self.servers.proxied, timeout=30.0)
         port = self.one._connection.server.rpartition(":")[2]
         (server,) = (
