@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from random import Random
+from unittest.mock import patch
 
+import pcre2
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from influxrelay.lineprotocol.finished import WIDTHS, count_lines, finished_lines
+from influxrelay.lineprotocol.finished import WIDTHS, count_lines, find_in_large, finished_lines
 from influxrelay.lineprotocol.parser import prepare_slowly
 from influxrelay.lineprotocol.scanner import run
 
@@ -93,6 +95,15 @@ class FinishedTests(SynchronousTestCase):
                 for place in (0, 1, len(good) // 2, random.randrange(len(good)), len(good) - 1):
                     lines = [*good[:place], bad, *good[place + 1 :]]
                     self.assertEqual(finished_lines(b"".join(lines), b"ns"), 0, (length, bad, place))
+
+    def test_without_machine_code(self) -> None:
+        """Where a pattern cannot become machine code, it is searched for all the same."""
+        body = b"m f=1 1\n" * 3 + b"m f=1\n"
+        found = find_in_large(rb"\n(?<! 1\n)")(body)
+        with patch.object(pcre2, "compile", side_effect=pcre2.LibraryError(-48)):
+            slowly = find_in_large(rb"\n(?<! 1\n)")(body)
+        self.assertEqual(slowly.span(), found.span())
+        self.assertEqual(found.end(), len(body))
 
     @given(
         st.lists(
