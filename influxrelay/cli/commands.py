@@ -192,8 +192,9 @@ def _verify(options: argparse.Namespace) -> Answer:
 
 def _repair(options: argparse.Namespace) -> Answer:
     """Copy to a backend what it lacks; what is to be known besides goes to standard error."""
-    from influxrelay.verification.relay_writer import Relay  # noqa: PLC0415 (it needs Twisted)
-    from influxrelay.verification.repair_command import Order, repair  # noqa: PLC0415
+    from influxrelay.verification.order import Order  # noqa: PLC0415 (it needs Twisted)
+    from influxrelay.verification.relay_writer import Relay  # noqa: PLC0415
+    from influxrelay.verification.repair_command import repair  # noqa: PLC0415
 
     wanted = _wanted(options)
     order = Order(

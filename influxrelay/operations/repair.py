@@ -74,10 +74,11 @@ async def missed(listeners: Sequence[Listener], request: Request, _: Progress) -
 def _find(listeners: Sequence[Listener], request: Request) -> tuple[Listener, Sender, Sender | None]:
     """Return the senders to the backend, with its listener, and to the one that it is copied from."""
     senders = {each.name: (listener, each) for listener in listeners for each in listener.senders}
-    if request.backend not in senders:
-        raise Refused(f"there is no backend {request.backend}; there is: {', '.join(senders)}")
-    _, source = senders.get(request.write.get("source", ""), (None, None))
-    return *senders[request.backend], source
+    source = request.write.get("source", "")
+    for name in filter(None, (request.backend, source)):
+        if name not in senders:
+            raise Refused(f"there is no backend {name}; there is: {', '.join(senders)}")
+    return *senders[request.backend], senders[source][1] if source else None
 
 
 async def write(listeners: Sequence[Listener], request: Request, _: Progress) -> dict[str, Any]:

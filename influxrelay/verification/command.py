@@ -150,8 +150,7 @@ def verify(
         memory.forget()
     finally:
         memory.close()
-    missed = read_missed(ask, listener.name)
-    notes += (deleted_by(name, each) for name in names for each in missed.get(name, []))
+    notes += relay.missed(listener.name, names)
     notes += [*not_looked_at(outcome), *relay.tell(listener.name, wanted, outcome)]
     return Answer(listener.name, names, outcome, [*found.not_compared, *outcome.not_compared], notes)
 
@@ -206,11 +205,24 @@ class _Relay:
 
     ask: Ask
     _runs: bool = False
+    _has_answered: bool = False
 
     def queues(self) -> dict[str, Any]:
         answer = self.ask(Request("queues"))
         self._runs = answer["relay"] == "running"
+        self._has_answered = True
         return answer
+
+    def missed(self, listener: str, backends: Sequence[str]) -> Iterator[str]:
+        """Yield which DELETE or DROP a backend has missed; if there is a relay that does not tell, why."""
+        try:
+            found = read_missed(self.ask, listener)
+        except Refused as error:
+            if self._has_answered:  # else it was said of the queues
+                yield f"whether a backend has missed a DELETE or DROP is not known: {error}"
+            return
+        for name in backends:
+            yield from (deleted_by(name, each) for each in found.get(name, []))
 
     def tell(self, listener: str, wanted: Wanted, outcome: Outcome) -> Iterator[str]:
         """Have the relay show what was found; yield why it does not, if it runs."""
@@ -250,7 +262,11 @@ def queued_since(queues: Queues, listener: str, backends: Sequence[str]) -> tupl
         return None, [f"what is still queued is not known: {error}"]
     notes, oldest = [], []
     for row in answer["queues"]:
-        if row["listener"] != listener or row["backend"] not in backends or not row["writes"]:
+        if row["listener"] != listener or row["backend"] not in backends:
+            continue
+        if row["journal_trouble"]:
+            notes.append(f"what is still queued for {row['backend']} is not known: {row['journal_trouble']}")
+        if not row["writes"]:
             continue
         what = f"{count(row['writes'], 'write')} ({size(row['bytes'])})"
         if answer["relay"] == "stopped":

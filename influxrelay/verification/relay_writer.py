@@ -15,6 +15,7 @@ from influxrelay.verification.command import Ask
 from influxrelay.verification.connection import paced
 from influxrelay.verification.repair import Outdated
 from influxrelay.verification.statements import Measurement, Place
+from influxrelay.verification.tombstones import Missed, read_missed
 
 TRIES = 120  # of a statement or a write, a second apart: a server or the relay may be restarting
 
@@ -34,6 +35,23 @@ class Relay:
     def queues(self) -> dict[str, Any]:
         """Return what ``influxrelay queues`` says."""
         return self.ask_any(Request("queues"))
+
+    def ask_patiently(self, request: Request) -> dict[str, Any]:
+        """Ask again for a while if it refuses: it may be restarting."""
+        message = ""
+        for _ in self.tries():
+            try:
+                return self.ask(request)
+            except Refused as error:
+                message = str(error)
+        raise Refused(f"after {TRIES} tries: {message}")
+
+    def tries(self) -> Iterator[None]:
+        """Yield as often as something is tried, a second apart."""
+        yield None
+        for _ in range(TRIES - 1):
+            self.sleep(1)
+            yield None
 
 
 @attrs.frozen
@@ -55,13 +73,11 @@ class RelayWriter:
     def mark(self) -> str:
         """Return what goes with lines that are read from now on."""
         request = Request("repair mark", self.listener, self.backend, write={"source": self.source})
-        message = ""
-        for _ in self._tries():
-            try:
-                return str(self.relay.ask(request)["mark"])
-            except Refused as error:  # it may be restarting
-                message = str(error)
-        raise Refused(f"after {TRIES} tries: {message}")
+        return str(self.relay.ask_patiently(request)["mark"])
+
+    def missed(self) -> Sequence[Missed]:
+        """Return the changes that remove something and that the source has missed until now."""
+        return read_missed(self.relay.ask_patiently, self.listener).get(self.source, [])
 
     def write(self, measurement: Measurement, lines: Sequence[str], mark: str, *, last: bool) -> str:
         """Write lines; return why the backend has refused some of them, empty if it has taken all."""
@@ -83,7 +99,7 @@ class RelayWriter:
         fields |= {"source": self.source, "authorization": self.authorization}
         request = Request("repair write", self.listener, self.backend, write=fields, report={"points": points})
         message = ""
-        for _ in self._tries():
+        for _ in self.relay.tries():
             try:
                 found = paced(lambda: self.relay.ask(request), self.share, self.relay.sleep, self.relay.clock)
             except Refused as error:  # it may be restarting
@@ -97,9 +113,3 @@ class RelayWriter:
             if outcome != outcomes.NOT_NOW:
                 return "" if outcome == outcomes.TAKEN else str(found["message"])
         raise Refused(f"after {TRIES} tries: {message}")
-
-    def _tries(self) -> Iterator[None]:
-        yield None
-        for _ in range(TRIES - 1):
-            self.relay.sleep(1)
-            yield None

@@ -21,7 +21,7 @@ from influxrelay.verification.schema import Schema, read_type
 from influxrelay.verification.server import Server, is_json, of_measurement
 from influxrelay.verification.setting import Found, Types
 from influxrelay.verification.statements import Measurement, Place, Window
-from influxrelay.verification.tombstones import Tombstones
+from influxrelay.verification.tombstones import Missed, Tombstones
 from influxrelay.verification.windows import halves
 from influxrelay.verification.write_counts import WriteCounts
 
@@ -43,7 +43,10 @@ class Writer(Protocol):
     """Writes to the target."""
 
     def mark(self) -> str:
-        """Return what goes with lines that are read from now on."""
+        """Return what goes with lines that are read from now on; another text when a change was executed or missed."""
+
+    def missed(self) -> Sequence[Missed]:
+        """Return what the source has missed until now."""
 
     def write(self, measurement: Measurement, lines: Sequence[str], mark: str, *, last: bool) -> str:
         """Write lines; return why the target has refused some of them, empty if it has taken all.
@@ -103,13 +106,23 @@ class Mending:
     differing: int = 0
     uncopied: list[Uncopied] = attrs.field(factory=list)
     _counts: WriteCounts = attrs.field(init=False)
+    _known: str | None = attrs.field(default=None, init=False)  # the mark since which the tombstones are known
 
     def __attrs_post_init__(self) -> None:
         self._counts = WriteCounts(self.source)
 
     def mark(self) -> str:
-        """Return what goes with points that are read from now on."""
-        return "" if self.dry_run else self.writer.mark()
+        """Return what goes with points that are read from now on.
+
+        The source may have missed another change since the last one.
+        """
+        if self.dry_run:
+            return ""
+        mark = self.writer.mark()
+        if mark != self._known:
+            self.tombstones.missed = self.writer.missed()
+            self._known = mark
+        return mark
 
     def mend(self, measurement: Measurement, window: Window, types: Types, found: Found | None = None) -> None:
         """Copy what is missing in a window that lies within one shard group.

@@ -24,10 +24,11 @@ from influxrelay.verification.backends import (
 from influxrelay.verification.command import Queues, Wanted, bounds_of, not_looked_at, queued_since
 from influxrelay.verification.comparison import Comparison, NothingToCompare, Selection
 from influxrelay.verification.differences import Difference
+from influxrelay.verification.order import Answer, Order
 from influxrelay.verification.points import MISSING
 from influxrelay.verification.prometheus import Prometheus
 from influxrelay.verification.relay_writer import TRIES, Relay, RelayWriter
-from influxrelay.verification.repair import Mending, Uncopied, create_missing
+from influxrelay.verification.repair import Mending, create_missing
 from influxrelay.verification.sample_repair import SampleMender
 from influxrelay.verification.samples import SampleComparison
 from influxrelay.verification.schema import read_schemas
@@ -36,73 +37,6 @@ from influxrelay.verification.statements import Window
 from influxrelay.verification.tombstones import Missed, Tombstones, deleted_by, read_missed
 
 _MARGIN = 60 * 10**9  # nanoseconds beside what was lost: clocks differ, and clients take their time
-
-
-@attrs.frozen(kw_only=True)
-class Order:
-    """What the command line asks for, beside what is selected.
-
-    :ivar source: empty for all that can be copied from.
-    :ivar lost: whether only the time is looked at in which the queue has dropped writes.
-    """
-
-    backend: str
-    source: str = ""
-    dry_run: bool = False
-    overwrite: bool = False
-    lost: bool = False
-
-
-@attrs.define
-class Answer:
-    """What the command says.
-
-    :ivar created: databases and retention policies, with a point between them.
-    :ivar not_compared: what could not be looked at or created, and why.
-    :ivar differences: that are left, or, of a dry run, found.
-    :ivar surplus: how many points of the backend its sources lack.
-    :ivar forgotten: whether the backend's losses are no longer counted.
-    :ivar notes: lines for people.
-    """
-
-    listener: str
-    backend: str
-    sources: tuple[str, ...] = ()
-    dry_run: bool = False
-    created: list[str] = attrs.field(factory=list)
-    copied: int = 0
-    overwritten: int = 0
-    differing: int = 0
-    uncopied: list[Uncopied] = attrs.field(factory=list)
-    not_compared: list[str] = attrs.field(factory=list)
-    differences: list[Difference] = attrs.field(factory=list)
-    surplus: int = 0
-    forgotten: bool = False
-    notes: list[str] = attrs.field(factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the backend has all that it lacked."""
-        lacked = self.dry_run and (self.created or self.copied or self.overwritten)
-        return not self.uncopied and not self.not_compared and not lacked
-
-    def show(self) -> dict[str, Any]:
-        """Return it as plain values for JSON."""
-        return {
-            "complete": self.complete,
-            "listener": self.listener,
-            "backend": self.backend,
-            "from": list(self.sources),
-            "dry_run": self.dry_run,
-            "created": self.created,
-            "copied": self.copied,
-            "overwritten": self.overwritten,
-            "differing": self.differing,
-            "not_copied": [each.show() for each in self.uncopied],
-            "not_compared": self.not_compared,
-            "differences": [each.show() for each in self.differences],
-            "losses_forgotten": self.forgotten,
-        }
 
 
 def repair(
@@ -139,14 +73,30 @@ def repair(
             return answer
     elif bounds.length <= 0:
         raise Refused("; ".join(["there is no time left to compare", *answer.notes]))
-    tombstones = read_missed(relay.ask_any, listener.name)
+    tombstones = _missed(relay, answer)
     job = _Job(relay, wanted, order, outputs[order.backend], windows, answer, progress, tombstones)
     for each in sources:
         job.copy_from(each)
+    if not order.dry_run:
+        tombstones = _missed(relay, answer)
     answer.notes += (deleted_by(order.backend, each) for each in tombstones.get(order.backend, []))
     if drops and not order.dry_run and order.backend not in tombstones:
         _forget(answer, wanted, order, relay, drops)
     return answer
+
+
+def _missed(relay: Relay, answer: Answer) -> Mapping[str, Sequence[Missed]]:
+    """Return the changes that remove something and that backends have missed.
+
+    :raises Refused: that is not known. What a dry run would copy is then only noted.
+    """
+    if not answer.dry_run:
+        return read_missed(relay.ask_patiently, answer.listener)
+    try:
+        return read_missed(relay.ask_any, answer.listener)
+    except Refused as error:
+        answer.notes.append(f"whether a backend has missed a DELETE or DROP is not known: {error}")
+        return {}
 
 
 def _outputs(listener: ListenerConfig, wanted: Wanted, order: Order) -> tuple[dict[str, HTTPOutputConfig], list[str]]:
@@ -316,7 +266,7 @@ def _left(outcome: Outcome, target: str, mending: Mending) -> Iterator[Differenc
 def _rows(queues: Queues, listener: str, order: Order) -> dict[str, dict[str, Any]]:
     """Return the queues of the listener by backend.
 
-    :raises Refused: the relay does not run, or the backend is paused.
+    :raises Refused: the relay does not run, does not know what backends have lost, or the backend is paused.
     """
     try:
         found = queues()
@@ -326,7 +276,15 @@ def _rows(queues: Queues, listener: str, order: Order) -> dict[str, dict[str, An
     if problem and (not order.dry_run or order.lost):
         raise Refused(f"{problem}; what is copied goes through its queue: start it")
     rows = {row["backend"]: row for row in found["queues"] if row["listener"] == listener}
-    if not order.dry_run and rows.get(order.backend, {}).get("state") == "paused":
+    for row in rows.values():
+        if row["journal_trouble"]:
+            raise Refused(f"what {row['backend']} has lost is not known: {row['journal_trouble']}")
+    if problem:
+        return rows
+    for name in filter(None, (order.backend, order.source)):
+        if rows.get(name, {}).get("state", "removed") == "removed":
+            raise Refused(f"the relay has no backend {name} at {listener}; have it read the file: influxrelay reload")
+    if not order.dry_run and rows[order.backend]["state"] == "paused":
         raise Refused(f"{order.backend} is paused; resume it with: influxrelay queues resume {order.backend}")
     return rows
 
@@ -338,7 +296,11 @@ def _sources(
     for each in outputs:
         if each.name == order.backend or order.source not in ("", each.name):
             continue
-        if rows.get(each.name, {}).get("drops"):
+        row = rows.get(each.name, {"state": "removed"} if rows else {})
+        if row.get("state") == "removed":
+            answer.notes.append(f"nothing is copied from {each.name}: the relay does not have it; influxrelay reload")
+            continue
+        if row.get("drops"):
             lost = f"{each.name} has lost writes itself, perhaps a DELETE"
             if not order.source:
                 answer.notes.append(f"{lost}; nothing is copied from it unless --from names it")

@@ -28,6 +28,8 @@ _ZERO = re.compile(rb"[\[,]-0[\],]")
 _BINARY_ZERO = b"\xcb\x80" + bytes(7)  # the float -0 in MessagePack
 _REPLACED = rb"\ufffd"  # what Go writes for a byte that is not UTF-8; the character itself it does not escape
 _MESSAGEPACK = "application/x-msgpack"
+_MORE = b'"partial":true}]}'  # ends a document that another one follows: it is no part of a text
+_CUT = "its answer has no end"
 
 Row = dict[str, object]
 """What an answer has, by column."""
@@ -128,6 +130,8 @@ class Server(Connection):
         path, asked = self._path, _asked(statement)
 
         def read_json(body: bytes) -> tuple[T] | None:
+            if is_json(body) and _is_cut(body):
+                raise Restarting(_CUT)
             return None if _REPLACED in body else (read(body),)
 
         def read_exactly(body: bytes) -> T:
@@ -170,15 +174,20 @@ def read_series(body: bytes) -> Iterator[Series]:
     """Yield what an answer has, one document after the other; numbers without a fraction stay exact.
 
     :raises Unanswered: it ends with an error.
+    :raises ValueError: it has no end. A proxy that speaks HTTP/1.0 to the server does not notice that.
     """
+    is_cut: object = True
     for document in _documents(body) if is_json(body) else _binary_documents(body):
-        problem = document.get("error")
+        problem, is_cut = document.get("error"), False
         for result in document.get("results", ()):
             problem = problem or result.get("error")
+            is_cut = result.get("partial")
             for each in result.get("series", ()):
                 yield Series(each.get("name", ""), each.get("tags", {}), each["columns"], each.get("values", []))
         if problem:
             raise Unanswered(shortened(str(problem), 200))
+    if is_cut:
+        raise ValueError(_CUT)
 
 
 def of_measurement(name: str, answer: Iterable[Series]) -> list[Series]:
@@ -189,6 +198,12 @@ def of_measurement(name: str, answer: Iterable[Series]) -> list[Series]:
 def is_json(body: bytes) -> bool:
     """Tell whether an answer is JSON, or MessagePack."""
     return not body or body[0] < 0x80
+
+
+def _is_cut(body: bytes) -> bool:
+    """Say whether something is missing at the end of an answer in JSON."""
+    end = body[-2 * len(_MORE) :].rstrip()
+    return not end or end.endswith(_MORE)
 
 
 def _documents(body: bytes) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ from influxrelay.influxql.ast import Binary, Expression, Parentheses, Reference,
 from influxrelay.influxql.ast import Measurement as Named
 from influxrelay.influxql.parser import parse
 from influxrelay.influxql.unparsing import Writer
-from influxrelay.operations.views import Refused, Request
+from influxrelay.operations.views import Request
 from influxrelay.verification.points import Points, read_points
 from influxrelay.verification.server import Server, of_measurement
 from influxrelay.verification.statements import Measurement, Window
@@ -72,10 +72,11 @@ class Missed:
         return Writer(self.when).expression(_of_tags(self.statement.condition))
 
 
-@attrs.frozen
+@attrs.define
 class Tombstones:
     """What a backend has missed.
 
+    :ivar missed: as far as is known; it may miss more meanwhile.
     :ivar held: how many points are not copied because of each.
     """
 
@@ -112,13 +113,12 @@ class Tombstones:
 
 
 def read_missed(ask: Callable[[Request], dict[str, Any]], listener: str) -> dict[str, list[Missed]]:
-    """Return which changes that remove something the backends of a listener have missed, as far as that is known."""
-    try:
-        answer = ask(Request("repair missed", listener))
-    except Refused:
-        return {}
+    """Return which changes that remove something the backends of a listener have missed.
+
+    :raises Refused: that is not known.
+    """
     found: dict[str, list[Missed]] = {}
-    for each in answer["missed"]:
+    for each in ask(Request("repair missed", listener))["missed"]:
         found.setdefault(each["backend"], []).append(Missed.read(each))
     return found
 

@@ -102,6 +102,15 @@ class WriteTests(OperatedCase):
         self.assertEqual(await self.repair("three"), "there is no backend three; there is: one, two")
         self.assertEqual(two.requests, [])
 
+    async def test_unknown_source(self) -> None:
+        """Lines from a backend that the relay does not have are not taken: a DELETE may wait for it elsewhere."""
+        two = self.backend()
+        self.operate(self.listener(self.backend(), two))
+        self.assertEqual(await self.repair(source="three"), "there is no backend three; there is: one, two")
+        found = await self.order("repair mark", backend="two", write={"source": "three"})
+        self.assertEqual(found, "there is no backend three; there is: one, two")
+        self.assertEqual(two.requests, [])
+
     async def test_change(self) -> None:
         """While a change waits for one of both backends they are not taken: they could bring back what it removes."""
         done = answer(200, b'{"results":[{"statement_id":0}]}\n')

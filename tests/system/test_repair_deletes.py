@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 from urllib.parse import quote
 
 from twisted.internet.threads import deferToThread
 
+from influxrelay.core.errors import JournalError
+from influxrelay.operations import commands
+from influxrelay.verification import relay_writer
 from testing.repair_case import RepairCase
 from testing.scripted import request
 
@@ -84,6 +88,21 @@ class DeleteTests(RepairCase):
         await self.repair()
         await self.assert_equal()
         self.assertEqual(await self.has("b"), there)
+
+    async def test_not_told(self) -> None:
+        """If the relay does not say what b has missed, nothing is copied from b, and ``verify`` says so."""
+        await self.miss("DELETE FROM m WHERE h = 'x'")
+        await self.command("queues", "mark-repaired", "b")
+
+        async def fail(*_: object) -> dict[str, Any]:
+            raise JournalError("the disk does not answer")
+
+        self.patch(commands, "COMMANDS", {**commands.COMMANDS, "repair missed": fail})
+        self.patch(relay_writer, "TRIES", 1)
+        self.assertIn("the disk does not answer", await self.refused(backend="a"))
+        self.assertNotIn(("m", 1), await self.has("a"))
+        _, _, err = await self.run_command(config=self.config)
+        self.assertIn("whether a backend has missed a DELETE or DROP is not known: the disk does not answer", err)
 
     async def test_database(self) -> None:
         """A database that was dropped is not created again."""

@@ -260,6 +260,7 @@ class TroubleTests(VerifyCase):
         self.both_have("m f=1 1")
         self.write_to((self.a,), f"m f=1 {T}")
         row = {"listener": "main", "backend": "b", "writes": 3, "bytes": 117, "oldest": "2023-11-14T22:13:20Z"}
+        row["journal_trouble"] = ""
         config = load(self.configuration())
 
         def run(relay: str, until: int | None = None) -> tuple[int, list[str]]:
@@ -273,6 +274,10 @@ class TroubleTests(VerifyCase):
         self.assertEqual(await deferToThread(run, "running", T + 1), (1, [told]))
         told = "the relay does not run; its journal holds, not delivered to b: 3 writes (117 B)"
         self.assertEqual(await deferToThread(run, "stopped"), (0, [told, left_out]))
+        row |= {"writes": 0, "bytes": 0, "oldest": None, "journal_trouble": "no space"}
+        self.assertEqual(
+            await deferToThread(run, "running"), (1, ["what is still queued for b is not known: no space"])
+        )
 
     async def test_writes_under_way(self) -> None:
         """A point that comes to a server while it is compared is no difference."""

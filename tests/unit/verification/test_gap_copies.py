@@ -16,7 +16,7 @@ from influxrelay.verification.lines import series_lines
 from influxrelay.verification.repair import Mending, Outdated
 from influxrelay.verification.server import NegativeZero, Series, Server
 from influxrelay.verification.statements import WRITE_COUNTS, Measurement, Window
-from influxrelay.verification.tombstones import Missed, Tombstones
+from influxrelay.verification.tombstones import Missed
 from influxrelay.verification.write_counts import WriteCounts
 
 M = Measurement("d", "rp", "m")
@@ -92,10 +92,15 @@ class Writing:
     refusal: str = ""
     outdated: int = 0
     written: list[str] = attrs.field(factory=list)
+    has_missed: Sequence[Missed] = ()
 
     def mark(self) -> str:
         """Return any mark."""
         return ""
+
+    def missed(self) -> Sequence[Missed]:
+        """Return what the source has missed."""
+        return self.has_missed
 
     def write(self, measurement: Measurement, lines: Sequence[str], mark: str, *, last: bool) -> str:
         """Write."""
@@ -190,7 +195,7 @@ class GapTests(SynchronousTestCase):
         self.assertEqual(self.mend(server({1: 1.0}), Writing(target), dry_run=True).copied, 1)
         (statement,) = parse("DROP MEASUREMENT m")
         missed = Missed("1", 10, ("d",), "DROP MEASUREMENT m", statement)
-        mending = self.mend(server({1: 1.0, 11: 1.0}), Writing(target), tombstones=Tombstones([missed]))
+        mending = self.mend(server({1: 1.0, 11: 1.0}), Writing(target, has_missed=[missed]))
         self.assertEqual((mending.copied, target.values), (1, {11: 1.0}))
 
 

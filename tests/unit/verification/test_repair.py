@@ -18,6 +18,7 @@ from influxrelay.verification.schema import Schema
 from influxrelay.verification.server import NegativeZero, Series, Server
 from influxrelay.verification.setting import Found
 from influxrelay.verification.statements import Measurement, Window, points
+from influxrelay.verification.tombstones import Missed
 
 
 class LineTests(SynchronousTestCase):
@@ -85,14 +86,20 @@ class FakeWriter:
     """Writes as a function does.
 
     :ivar outdated: how often lines turn out to be outdated.
+    :ivar has_missed: what the source has missed, by how often lines will still turn out to be outdated.
     """
 
     take: Callable[[Measurement, Sequence[str]], str]
     outdated: int = 0
+    has_missed: dict[int, Sequence[Missed]] = attrs.field(factory=dict)
 
     def mark(self) -> str:
         """Return the mark that is asked for."""
         return f"mark {self.outdated}"
+
+    def missed(self) -> Sequence[Missed]:
+        """Return what the source has missed."""
+        return self.has_missed.get(self.outdated, ())
 
     def write(self, measurement: Measurement, lines: Sequence[str], mark: str, *, last: bool) -> str:
         """Write."""
@@ -176,6 +183,17 @@ class MendingTests(SynchronousTestCase):
         del source.values[2]
         mending.mend(M, Window(0, 10), {"f": {"float"}}, Found(has, {}, "mark 1"))
         self.assertEqual((target.values, mending.copied), ({1: 1}, 1))
+
+    def test_missed_meanwhile(self) -> None:
+        """What a change was to remove is not brought back if the source has missed it since the repair began."""
+        source, target = fake(t1=1, t2=2), fake()
+        shown = {"id": "5", "when": 100, "databases": ["d"], "statement": "DROP MEASUREMENT m"}
+        writer = FakeWriter(lambda *_: "", 1, {0: [Missed.read(shown)]})
+        mending = Mending(source, target, writer)
+        mark, has = mending.mark(), read_points(source.ask(points(M, Window(0, 10))))
+        mending.mend(M, Window(0, 10), {"f": {"float"}}, Found(has, {}, mark))
+        self.assertEqual((target.values, mending.copied, mending.uncopied), ({}, 0, []))
+        self.assertEqual([each[:23] for each in mending.tombstones.notes("b")], ["2 points of b not copie"])
 
     def test_filter(self) -> None:
         """What the target's filters leave out is not copied."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
 import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.core.text import printable
-from influxrelay.verification.server import NegativeZero, Series, of_measurement, read_series
+from influxrelay.transport.tls import ClientTLS
+from influxrelay.verification.connection import Unanswered
+from influxrelay.verification.server import NegativeZero, Series, Server, of_measurement, read_series
 from influxrelay.verification.statements import Measurement
 
 
@@ -17,6 +20,16 @@ def answer(name: str, *values: Any) -> dict[str, Any]:
     """Return an answer with one row."""
     series = {"name": name, "tags": {"t": name}, "columns": ["f"] * len(values), "values": [list(values)]}
     return {"results": [{"series": [series]}]}
+
+
+@attrs.define
+class Scripted(Server):
+    """A server that says one thing after the other."""
+
+    answers: list[bytes] = attrs.field(factory=list)
+
+    def _exchange(self, *_: object, **settings: object) -> bytes:
+        return self.answers.pop(0)
 
 
 class AnswerTests(SynchronousTestCase):
@@ -41,6 +54,28 @@ class AnswerTests(SynchronousTestCase):
         (found,) = read_series(body)
         self.assertEqual(found, Series("m\udcff", {"t": "m\udcff"}, ["f"], [["\udcfe\ufffd"]]))
         self.assertEqual(printable(found.name), "m\\xff")
+
+    def test_no_end(self) -> None:
+        """An answer that breaks off between two of its documents is none; nor is one without any."""
+        first = answer("m", 1)
+        first["results"][0]["partial"] = True
+        for body in (json.dumps(first).encode() + b"\n", msgpack.packb(first), b"", b"\n"):
+            with self.assertRaisesRegex(ValueError, "its answer has no end"):
+                list(read_series(body))
+        self.assertEqual(len(list(read_series(msgpack.packb(first) + msgpack.packb(answer("m", "partial", True))))), 2)
+        self.assertEqual(list(read_series(b'{"results":[{"statement_id":0}]}\n')), [])
+
+    def test_asked_again(self) -> None:
+        """A server is asked again if its answer has no end, whether it is to be read or only to be compared."""
+        whole = b'{"results":[{"statement_id":0}]}\n'
+        first = b'{"results":[{"series":[{"name":"m","columns":["f"],"values":[[1]]}],"partial":true}]}\n'
+        for cut in (b"", first):
+            server = Scripted("a", "", ClientTLS(), sleep=lambda _: None, answers=[cut, whole, cut, first + whole])
+            self.assertEqual(server.ask("SHOW DATABASES"), [])
+            self.assertEqual(server.fetch("SHOW DATABASES"), first + whole)
+            server.answers = [cut] * 3
+            with self.assertRaisesRegex(Unanswered, "a does not answer: its answer has no end"):
+                server.fetch("SHOW DATABASES")
 
     def test_measurement(self) -> None:
         """A name that is not UTF-8 is asked for by what it looks like, and told from those that look like it."""

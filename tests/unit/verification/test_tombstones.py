@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from influxrelay.operations.views import Refused, Request
 from influxrelay.transport.tls import ClientTLS
 from influxrelay.verification.points import Points
 from influxrelay.verification.server import Series, Server
@@ -87,6 +88,14 @@ class TombstoneTests(SynchronousTestCase):
         )
         self.assertEqual(self.hold("DROP MEASUREMENT m", Window(101, 200), points), (points, [], 0))
         self.assertEqual(self.hold("DROP MEASUREMENT n", Window(0, 200), points), (points, [], 0))
+
+    def test_not_told(self) -> None:
+        """A relay that does not tell what was missed is not one that has missed nothing."""
+
+        def ask(request: Request) -> dict[str, Any]:
+            raise Refused(f"no answer to {request.command}")
+
+        self.assertRaises(Refused, read_missed, ask, "main")
 
     def test_notes(self) -> None:
         """It is said what was not copied, and what to do."""
