@@ -16,7 +16,7 @@ from influxrelay.verification.progress import Record
 from influxrelay.verification.schema import compare_types
 from influxrelay.verification.server import Overflowed, Series, Server, is_json, of_measurement, read_series
 from influxrelay.verification.setting import Found, Mender, Setting, Types
-from influxrelay.verification.statements import Measurement, Window
+from influxrelay.verification.statements import Extent, Measurement, Window
 from influxrelay.verification.windows import (
     PARTS,
     Aggregates,
@@ -85,10 +85,10 @@ class MeasurementComparison:
         total = sum(part.points for part in (*gaps, *found))
         done = 0
         for part in reversed(gaps):
-            mender.mend(self.measurement, part.window, self.types[self.servers[0].name], None)
+            mender.mend(part.extent, self.types[self.servers[0].name], None)
             done += part.points
             self.setting.report(done / total)
-        return [each for each in (*(part.window for part in found), recent) if each.length]
+        return [each for each in (*(part.extent.window for part in found), recent) if each.length]
 
     def _compare_in_time(self, window: Window) -> None:
         """Compare a window in as many parts as the servers need to answer in time."""
@@ -313,7 +313,7 @@ class MeasurementComparison:
 
     def _same(self, window: Window) -> int | None:
         """Return how many points there are if the servers give the same answer; None if they do not."""
-        statement = statements.points(self.measurement, window)
+        statement = Extent(self.measurement, window).points
         limit = _BYTES if window.length > 1 else None
         (_, answer), *others = at_once(self.servers, lambda each: each.fetch(statement, limit))
         if any(other != answer for _, other in others) or not is_json(answer) or b'"error":' in answer:
@@ -332,9 +332,8 @@ class MeasurementComparison:
         def look() -> dict[str, Points]:
             found: dict[str, Points] = {each.name: {} for each in self.servers}
             for tags in series:
-                for name, points in self._asked_points(
-                    statements.series_points(self.measurement, window, tags.items())
-                ).items():
+                statement = Extent(self.measurement, window, (tags,)).points
+                for name, points in self._asked_points(statement).items():
                     found[name] |= points
             return found
 
@@ -354,12 +353,13 @@ class MeasurementComparison:
             found &= differing(servers)
         if found and mender is not None:
             source, target = (servers[each.name] for each in self.servers)
-            mender.mend(self.measurement, window, self.types[self.servers[0].name], Found(source, target, mark))
+            extent = Extent(self.measurement, window)
+            mender.mend(extent, self.types[self.servers[0].name], Found(source, target, mark))
         self._ledger.add(runs(found, servers))
         return max(sum(map(len, points.values())) for points in servers.values())
 
     def _points(self, window: Window) -> dict[str, Points]:
-        return self._asked_points(statements.points(self.measurement, window))
+        return self._asked_points(Extent(self.measurement, window).points)
 
     def _asked_points(self, statement: str) -> dict[str, Points]:
         return {

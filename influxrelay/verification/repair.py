@@ -20,7 +20,7 @@ from influxrelay.verification.points import Points, Tags, read_points
 from influxrelay.verification.schema import Schema, read_type
 from influxrelay.verification.server import Server, is_json, of_measurement
 from influxrelay.verification.setting import Found, Types
-from influxrelay.verification.statements import Measurement, Place, Window
+from influxrelay.verification.statements import Extent, Measurement, Place, Window
 from influxrelay.verification.tombstones import Missed, Tombstones
 from influxrelay.verification.windows import halves
 from influxrelay.verification.write_counts import WriteCounts
@@ -124,7 +124,7 @@ class Mending:
             self._known = mark
         return mark
 
-    def mend(self, measurement: Measurement, window: Window, types: Types, found: Found | None = None) -> None:
+    def mend(self, extent: Extent, types: Types, found: Found | None = None) -> None:
         """Copy what is missing in a window that lies within one shard group.
 
         What was written is read back. If a client has written the same point meanwhile, its value may have come to the
@@ -138,38 +138,38 @@ class Mending:
         while True:
             try:
                 if found is None:
-                    found, said = self._copy_all(measurement, window, types)
+                    found, said = self._copy_all(extent, types)
                 if found is not None:
-                    self._mend(measurement, window, types, found, said)
+                    self._mend(extent, types, found, said)
             except Outdated:
-                found, said = self._read_both(measurement, window), None
+                found, said = self._read_both(extent), None
             except (TooLarge, TooSlow):
-                if found is not None or window.length == 1:
+                if found is not None or extent.window.length == 1:
                     raise
-                for half in halves(window)[::-1]:
-                    self.mend(measurement, half, types)
+                for half in halves(extent.window)[::-1]:
+                    self.mend(extent._replace(window=half), types)
                 return
             else:
                 return
 
-    def _copy_all(self, measurement: Measurement, window: Window, types: Types) -> tuple[Found | None, str | None]:
-        """Copy a window of which the target has nothing, if nothing has to be left out.
+    def _copy_all(self, extent: Extent, types: Types) -> tuple[Found | None, str | None]:
+        """Copy points of which the target has none, if nothing has to be left out.
 
         If nothing was written to the source since before it was read, nothing has to be read back.
 
         :return: None if the target has everything now, else what the source had; and what the target has said when that
             was written, None if it was not.
         """
+        measurement, window, _ = extent
         mark = self.mark()
         missed = any(each.concerns(measurement) for each in self.tombstones.missed)
         if self.dry_run or self.filter is not None or missed:
-            return Found(_points(self.source, measurement, window), Points(), mark), None
+            return Found(_points(self.source, extent), Points(), mark), None
         counted = self._counts.read(measurement, window)
-        statement = statements.points(measurement, window)
         limit = _BYTES if window.length > 1 else sys.maxsize
-        answer = of_measurement(measurement.name, self.source.ask_binary(statement, limit))
+        answer = of_measurement(measurement.name, self.source.ask_binary(extent.points, limit))
         kinds: dict[str, str] = {}
-        self._find_kinds(kinds, measurement, window, types, {name for each in answer for name in each.columns[1:]})
+        self._find_kinds(kinds, extent, types, {name for each in answer for name in each.columns[1:]})
         points = sum(len(each.values) for each in answer)
         lines = [line for each in answer for line in series_lines(measurement.name, each, kinds) if line]
         message = self._write(measurement, iter(lines), mark)
@@ -178,7 +178,8 @@ class Mending:
             return None, ""
         return Found(read_points(answer), Points(), mark), message
 
-    def _mend(self, measurement: Measurement, window: Window, types: Types, found: Found, said: str | None) -> None:
+    def _mend(self, extent: Extent, types: Types, found: Found, said: str | None) -> None:
+        measurement, window, _ = extent
         ours: Replaceable = {}
         kinds: dict[str, str] = {}
         message = ""
@@ -187,11 +188,11 @@ class Mending:
         copied = [lacking]
         while lacking and not self.dry_run:
             if said is None:
-                self._find_kinds(kinds, measurement, window, types, _names_of(lacking))
+                self._find_kinds(kinds, extent, types, _names_of(lacking))
                 message = self._write(measurement, _lines(measurement, lacking, kinds), found.mark) or message
             else:
                 message, said = said, None
-            if self._are_same(measurement, window):
+            if self._are_same(extent):
                 lacking = {}
                 break
             for tags, points in lacking.items():
@@ -199,7 +200,7 @@ class Mending:
                 for time, fields in points.items():
                     has = having.get(time, {})
                     ours |= {((tags, time), name): (value, has.get(name)) for name, value in fields.items()}
-            found = self._read_both(measurement, window)
+            found = self._read_both(extent)
             before = lacking
             lacking, differing = self._lacking(measurement, window, found, ours)
             if lacking == before:
@@ -214,7 +215,7 @@ class Mending:
         self.overwritten += len(overwritten - left)
         self.differing += 0 if self.overwrite else len(differing)
         if left:
-            self._find_kinds(kinds, measurement, window, types, _names_of(lacking))
+            self._find_kinds(kinds, extent, types, _names_of(lacking))
             self._note(measurement, lacking, kinds, message)
 
     def _lacking(
@@ -250,15 +251,15 @@ class Mending:
         series = series_line(measurement.name, tags)
         return not series or all(self.filter.judge([series.encode("utf-8", "surrogateescape")]))
 
-    def _find_kinds(
-        self, kinds: dict[str, str], measurement: Measurement, window: Window, types: Types, names: Iterable[str]
-    ) -> None:
+    def _find_kinds(self, kinds: dict[str, str], extent: Extent, types: Types, names: Iterable[str]) -> None:
         """Find out what the numbers are: JSON shows the float 1 as the integer 1."""
         for name in set(names) - kinds.keys():
             if len(known := types.get(name, set())) == 1:
                 (kinds[name],) = known
             else:
-                kinds[name] = read_type(self.source.ask(statements.explained_field(measurement, window, name)))
+                kinds[name] = read_type(
+                    self.source.ask(statements.explained_field(extent.measurement, extent.window, name))
+                )
 
     def _write(self, measurement: Measurement, every: Iterator[str], mark: str) -> str:
         message = ""
@@ -272,15 +273,14 @@ class Mending:
             message = self.writer.write(measurement, waiting, mark, last=True) or message
         return message
 
-    def _are_same(self, measurement: Measurement, window: Window) -> bool:
+    def _are_same(self, extent: Extent) -> bool:
         """Say whether both servers answer the same to the question for all points; most of the time they do."""
-        statement = statements.points(measurement, window)
-        one, other = (each.fetch(statement) for each in (self.source, self.target))
+        one, other = (each.fetch(extent.points) for each in (self.source, self.target))
         return one == other and is_json(one) and b'"error":' not in one
 
-    def _read_both(self, measurement: Measurement, window: Window) -> Found:
+    def _read_both(self, extent: Extent) -> Found:
         mark = self.mark()
-        both = at_once((self.source, self.target), lambda each: _points(each, measurement, window))
+        both = at_once((self.source, self.target), lambda each: _points(each, extent))
         (_, source), (_, target) = both
         return Found(source, target, mark)
 
@@ -297,8 +297,8 @@ class Mending:
                 self.uncopied.append(Uncopied(measurement, min(times), max(times) + 1, len(times), words))
 
 
-def _points(server: Server, measurement: Measurement, window: Window) -> Points:
-    return read_points(of_measurement(measurement.name, server.ask(statements.points(measurement, window))))
+def _points(server: Server, extent: Extent) -> Points:
+    return read_points(of_measurement(extent.measurement.name, server.ask(extent.points)))
 
 
 def _names_of(points: Points) -> set[str]:

@@ -11,7 +11,7 @@ import attrs
 from influxrelay.verification.differences import Difference
 from influxrelay.verification.points import Points
 from influxrelay.verification.progress import Memory
-from influxrelay.verification.statements import Measurement, Window
+from influxrelay.verification.statements import Extent, Window
 
 Types = Mapping[str, set[str]]
 """The types that each field has on a server."""
@@ -37,11 +37,11 @@ class Mender(Protocol):
     def mark(self) -> str:
         """Return what tells later whether points that are read from now on are out of date."""
 
-    def mend(self, measurement: Measurement, window: Window, types: Types, found: Found | None) -> None:
-        """Do something about a window in which points differ.
+    def mend(self, extent: Extent, types: Types, found: Found | None) -> None:
+        """Do something about points of which some differ.
 
         :param types: of the fields on the first server.
-        :param found: None where the second server has nothing; then nothing is said of that window.
+        :param found: None where the second server has nothing; then nothing is said of them.
         """
 
 

@@ -5,7 +5,7 @@ A window lies within one shard group of every server: a field has one type there
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from influxrelay.influxql.timerange import EARLIEST, LATEST
@@ -57,6 +57,31 @@ class Window(NamedTuple):
         return f"time >= {self.since} AND time <= {self.until - 1}"
 
 
+Tagged = Mapping[str, str]
+"""All tags that a series of a measurement may have, empty where this one has none."""
+
+
+class Extent(NamedTuple):
+    """Points of a measurement.
+
+    :ivar series: those whose points these are; none for all.
+    """
+
+    measurement: Measurement
+    window: Window
+    series: tuple[Tagged, ...] = ()
+
+    @property
+    def points(self) -> str:
+        """What asks for the points, series by series."""
+        chosen = [
+            " AND ".join(f"{quoted(name)}::tag = {quoted(value, chr(39))}" for name, value in each.items())
+            for each in self.series
+        ]
+        where = self.window.condition + (f" AND ({' OR '.join(f'({each})' for each in chosen)})" if chosen else "")
+        return f"SELECT *::field FROM {self.measurement.quoted} WHERE {where} GROUP BY *"  # noqa: S608 (names are quoted)
+
+
 def is_sayable(name: str) -> bool:
     """Say whether InfluxQL can have a name, or a string, in quotes."""
     return name.isprintable()
@@ -78,24 +103,9 @@ def aggregates(measurement: Measurement, window: Window, width: int, names: Sequ
     return f"SELECT {calls} FROM {measurement.quoted} WHERE {window.condition}{grouped}"  # noqa: S608 (names are quoted)
 
 
-def series_aggregates(measurement: Measurement, window: Window) -> str:
+def series_aggregates(measurement: Measurement, window: Window, names: Sequence[str] = AGGREGATES) -> str:
     """Return what asks for the aggregates of all fields of each series."""
-    return f"{aggregates(measurement, window, 0)} GROUP BY *"
-
-
-def series_points(measurement: Measurement, window: Window, tags: Iterable[tuple[str, str]]) -> str:
-    """Return what asks for the points of one series.
-
-    :param tags: all that a series of the measurement may have, empty where this one has none.
-    """
-    conditions = "".join(f" AND {quoted(name)}::tag = {quoted(value, chr(39))}" for name, value in tags)
-    where = f"{window.condition}{conditions}"
-    return f"SELECT *::field FROM {measurement.quoted} WHERE {where} GROUP BY *"  # noqa: S608 (names are quoted)
-
-
-def points(measurement: Measurement, window: Window) -> str:
-    """Return what asks for all points, series by series."""
-    return f"SELECT *::field FROM {measurement.quoted} WHERE {window.condition} GROUP BY *"  # noqa: S608 (names are quoted)
+    return f"{aggregates(measurement, window, 0, names)} GROUP BY *"
 
 
 def explained_field(measurement: Measurement, window: Window, field: str) -> str:

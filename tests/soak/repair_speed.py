@@ -7,7 +7,8 @@ repair. A round prints:
 
 - how many points a second the server takes directly, on one connection, and how many the repair copies, from the start
   of the command to its end;
-- the CPU that each process has used for a point, client included: that says more where others use the machine, too;
+- the CPU that each process has used for a point, without that for the client's writes, by what these cost alone: that
+  says more where others use the machine, too;
 - the median and the 99th percentile of the client's writes, alone and during the repair.
 
 In the end both servers have the same number of points.
@@ -140,8 +141,12 @@ def run(options: argparse.Namespace) -> None:
             write(a, "d", options.points)
             client = Client(port, "new", options.consistency)
             client.start()
+            before = [_cpu(each.pid) for each in (a, b, relay)]
+            began = time.monotonic()
             time.sleep(ALONE)
             alone = client.end()
+            took = time.monotonic() - began
+            usual = [(_cpu(each.pid) - then) / took for each, then in zip((a, b, relay), before, strict=True)]
             client = Client(port, "new", options.consistency)
             client.start()
             command = [sys.executable, "-c", "import sys; from influxrelay.cli import main; sys.exit(main())", "repair"]
@@ -152,6 +157,7 @@ def run(options: argparse.Namespace) -> None:
             took = time.monotonic() - began
             during = client.end()
             used = [_cpu(each.pid) - then for each, then in zip((a, b, relay), before, strict=True)]
+            used = [each - rate * took for each, rate in zip(used, usual, strict=True)]
             used.append(_of_children() - of_children)
             assert done.returncode == 0, done.stdout + done.stderr
             counted = [server.rows("SELECT count(usage) FROM cpu", "d")[0][1] for server in (a, b)]

@@ -15,7 +15,7 @@ from influxrelay.verification.connection import TooLarge, TooSlow, Unanswered
 from influxrelay.verification.lines import series_lines
 from influxrelay.verification.repair import Mending, Outdated
 from influxrelay.verification.server import NegativeZero, Series, Server
-from influxrelay.verification.statements import WRITE_COUNTS, Measurement, Window
+from influxrelay.verification.statements import WRITE_COUNTS, Extent, Measurement, Window
 from influxrelay.verification.tombstones import Missed
 from influxrelay.verification.write_counts import WriteCounts
 
@@ -128,7 +128,7 @@ class GapTests(SynchronousTestCase):
     def mend(self, source: Counting, writer: Writing, **settings: Any) -> Mending:
         """Copy everything."""
         mending = Mending(source, writer.target, writer, **settings)
-        mending.mend(M, WHOLE, {"f": {"float"}})
+        mending.mend(Extent(M, WHOLE), {"f": {"float"}})
         return mending
 
     def test_undisturbed(self) -> None:

@@ -10,12 +10,13 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.transport.tls import ClientTLS
+from influxrelay.verification.connection import TooLarge
 from influxrelay.verification.gaps import find_gaps
 from influxrelay.verification.measurement import MeasurementComparison
 from influxrelay.verification.progress import Memory
 from influxrelay.verification.server import Series, Server
 from influxrelay.verification.setting import SETTLING, Found, Outcome, Setting, Types
-from influxrelay.verification.statements import Measurement, Window
+from influxrelay.verification.statements import Extent, Measurement, Window
 
 M = Measurement("d", "rp", "m")
 WINDOW = Window(10_000, 10_256)
@@ -23,9 +24,20 @@ WINDOW = Window(10_000, 10_256)
 
 @attrs.define
 class Counting(Server):
-    """A server that counts the points of each window; ``times`` are theirs."""
+    """A server that counts the points of each window; ``times`` are theirs.
+
+    :ivar series: how many of these points each series has, by its tags; None for too many to be told.
+    """
 
     times: list[int] = attrs.field(factory=list)
+    series: list[tuple[dict[str, str], int]] | None = attrs.field(factory=list)
+
+    def ask_within(self, statement: str, patience: float, limit: int | None = None) -> list[Series]:
+        """Return the counts of each series."""
+        assert statement.endswith(" GROUP BY *"), statement
+        if self.series is None:
+            raise TooLarge("too many series")
+        return [Series("m", tags, ["time", "count_f"], [[0, points]]) for tags, points in self.series]
 
     def ask(self, statement: str) -> list[Series]:
         """Return the counts that are asked for."""
@@ -54,10 +66,10 @@ class Copying:
         """Return any mark."""
         return ""
 
-    def mend(self, measurement: Measurement, window: Window, types: Types, found: Found | None) -> None:
+    def mend(self, extent: Extent, types: Types, found: Found | None) -> None:
         """Note a window."""
-        assert (measurement, types, found) == (M, {}, None)
-        self.windows.append(window)
+        assert (extent.measurement, extent.series, types, found) == (M, (), {}, None)
+        self.windows.append(extent.window)
 
 
 class GapTests(SynchronousTestCase):
@@ -70,7 +82,7 @@ class GapTests(SynchronousTestCase):
             for name, times in (("a", source), ("b", target))
         ]
         return tuple(
-            [(each.window.since - 10_000, each.window.until - 10_001, each.points) for each in parts]
+            [(each.extent.window.since - 10_000, each.extent.window.until - 10_001, each.points) for each in parts]
             for parts in find_gaps(servers[0], servers[1], M, WINDOW, most)
         )
 
@@ -86,7 +98,7 @@ class GapTests(SynchronousTestCase):
     def test_large(self) -> None:
         """A gap has no more points than are to be read at a time, unless they are at one time."""
         gaps, others = self.find([7] * 30 + list(range(20, 40)), [], 10)
-        self.assertEqual((gaps, others), ([(7, 7, 30), (20, 29, 10), (30, 39, 10)], []))
+        self.assertEqual((gaps, others), ([(7, 7, 30), (19, 26, 7), (27, 34, 8), (35, 39, 5)], []))
         servers = [
             Counting(name, "", ClientTLS(), times=times)
             for name, times in (("a", [10**9 + n * 1000 for n in range(100)]), ("b", []))
@@ -94,6 +106,39 @@ class GapTests(SynchronousTestCase):
         small, _ = find_gaps(servers[0], servers[1], M, Window(10**9, 2 * 10**9), 10)
         self.assertEqual(sum(each.points for each in small), 100)
         self.assertLessEqual(max(each.points for each in small), 10)
+
+    def of_series(self, *series: tuple[str, int], most: int = 1000) -> list[tuple[list[str], int, int]]:
+        """Return the gaps of a server with points of some series.
+
+        :return: the series of each, how many nanoseconds long it is, and its points.
+        """
+        total = sum(points for _, points in series)
+        times = [10_000 + n % 256 for n in range(total)]
+        known = [({"h": name, "k": ""}, points) for name, points in series]
+        source, target = Counting("a", "", ClientTLS(), times=times, series=known), Counting("b", "", ClientTLS())
+        gaps, others = find_gaps(source, target, M, WINDOW, most)
+        self.assertEqual(others, [])
+        return [([tags["h"] for tags in each.extent.series], each.extent.window.length, each.points) for each in gaps]
+
+    def test_series(self) -> None:
+        """The parts of a gap are some long series each, or a part of the time of one that is very long."""
+        self.assertEqual(
+            self.of_series(("a", 600), ("b", 400), ("c", 700), ("d", 3000)),
+            [(["a", "b"], 256, 1000), (["c"], 256, 700), *[(["d"], length, 1000) for length in (86, 86, 84)]],
+        )
+        many = self.of_series(*[(str(n), 600) for n in range(50)], most=29_000)
+        self.assertEqual([len(names) for names, _, _ in many], [20, 20, 10])
+
+    def test_short_series(self) -> None:
+        """If series are short, or cannot be asked for, the parts of a gap are parts of its time."""
+        for series in ([("a", 400), ("b", 400), ("c", 400)], [("a\n", 800), ("b", 800)], [("a", 2000)]):
+            found = self.of_series(*series)
+            self.assertGreater(len(found), 1)
+            self.assertEqual([names for names, _, _ in found], [[]] * len(found))
+            self.assertEqual(sum(points for _, _, points in found), sum(points for _, points in series))
+        source = Counting("a", "", ClientTLS(), times=[10_000 + n % 256 for n in range(2000)], series=None)
+        gaps, _ = find_gaps(source, Counting("b", "", ClientTLS()), M, WINDOW, 1000)
+        self.assertEqual((sum(each.points for each in gaps), {each.extent.series for each in gaps}), (2000, {()}))
 
     def test_recent(self) -> None:
         """What may still be under way is not copied without a comparison; what is older in the same window is."""

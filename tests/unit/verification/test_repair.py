@@ -17,7 +17,7 @@ from influxrelay.verification.repair import Mending, Outdated, create_missing
 from influxrelay.verification.schema import Schema
 from influxrelay.verification.server import NegativeZero, Series, Server
 from influxrelay.verification.setting import Found
-from influxrelay.verification.statements import Measurement, Window, points
+from influxrelay.verification.statements import Extent, Measurement, Window
 from influxrelay.verification.tombstones import Missed
 
 
@@ -130,8 +130,8 @@ class MendingTests(SynchronousTestCase):
 
         kinds = settings.pop("kinds", {"float"})
         mending = Mending(source, target, FakeWriter(settings.pop("write", write)), **settings)
-        has, having = (read_points(each.ask(points(M, Window(0, 10)))) for each in (source, target))
-        mending.mend(M, Window(0, 10), {"f": kinds}, Found(has, having))
+        has, having = (read_points(each.ask(Extent(M, Window(0, 10)).points)) for each in (source, target))
+        mending.mend(Extent(M, Window(0, 10)), {"f": kinds}, Found(has, having))
         return mending
 
     def test_copied(self) -> None:
@@ -179,9 +179,9 @@ class MendingTests(SynchronousTestCase):
             return ""
 
         mending = Mending(source, target, FakeWriter(write, 1))
-        has = read_points(source.ask(points(M, Window(0, 10))))
+        has = read_points(source.ask(Extent(M, Window(0, 10)).points))
         del source.values[2]
-        mending.mend(M, Window(0, 10), {"f": {"float"}}, Found(has, {}, "mark 1"))
+        mending.mend(Extent(M, Window(0, 10)), {"f": {"float"}}, Found(has, {}, "mark 1"))
         self.assertEqual((target.values, mending.copied), ({1: 1}, 1))
 
     def test_missed_meanwhile(self) -> None:
@@ -190,8 +190,8 @@ class MendingTests(SynchronousTestCase):
         shown = {"id": "5", "when": 100, "databases": ["d"], "statement": "DROP MEASUREMENT m"}
         writer = FakeWriter(lambda *_: "", 1, {0: [Missed.read(shown)]})
         mending = Mending(source, target, writer)
-        mark, has = mending.mark(), read_points(source.ask(points(M, Window(0, 10))))
-        mending.mend(M, Window(0, 10), {"f": {"float"}}, Found(has, {}, mark))
+        mark, has = mending.mark(), read_points(source.ask(Extent(M, Window(0, 10)).points))
+        mending.mend(Extent(M, Window(0, 10)), {"f": {"float"}}, Found(has, {}, mark))
         self.assertEqual((target.values, mending.copied, mending.uncopied), ({}, 0, []))
         self.assertEqual([each[:23] for each in mending.tombstones.notes("b")], ["2 points of b not copie"])
 

@@ -75,9 +75,15 @@ class StatementTests(SynchronousTestCase):
         """Names are quoted, whatever is in them, and both ends of time are within what is asked for."""
         odd = Measurement('d"b', "r'p", "a.b\\c d")
         self.assertEqual(
-            statements.points(odd, EVERYTHING),
+            statements.Extent(odd, EVERYTHING).points,
             'SELECT *::field FROM "d\\"b"."r\'p"."a.b\\\\c d" WHERE time >= -9223372036854775806'
             " AND time <= 9223372036854775806 GROUP BY *",
+        )
+        series = ({"h'": "x", "k": ""}, {"h'": "a' b", "k": ""})
+        self.assertEqual(
+            statements.Extent(Measurement("d", "r", "m"), Window(12, 20), series).points,
+            'SELECT *::field FROM "d"."r"."m" WHERE time >= 12 AND time <= 19 AND'
+            """ (("h'"::tag = 'x' AND "k"::tag = '') OR ("h'"::tag = 'a\\' b' AND "k"::tag = '')) GROUP BY *""",
         )
         self.assertEqual(
             statements.aggregates(Measurement("d", "r", "m"), Window(12, 20), 5, statements.COUNT),
