@@ -307,8 +307,8 @@ class ConnectionPool:
         self._close_idle()
 
     def close(self) -> Deferred[None]:
-        """Close the idle connections; fires when they are closed."""
-        self._close_idle()
+        """Do what :meth:`retire` does; fires when those that are idle now are closed."""
+        self.retire()
         if not self._closing:
             return succeed(None)
         self._closed = self._closed or Deferred()

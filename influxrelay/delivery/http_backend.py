@@ -301,7 +301,7 @@ class HTTPBackend:
         self._queries.abort()
 
     def close(self) -> Deferred[Any]:
-        """Close the idle connections; fires when they are closed."""
+        """Do what :meth:`retire` does; fires when the connections that are idle now are closed."""
         self._exchanges.stop_timer()
         return DeferredList([pool.close() for pool in self._pools])
 

@@ -173,13 +173,15 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual([bytes(each.transport.value()) for each in self.endpoint.connections], [b"xx", b"x"])
 
     def test_retired(self) -> None:
-        """After the last answer nothing is left of a pool that is no longer needed."""
-        posted = [self.post(), self.post()]
-        self.answer(0)
-        self.pool.retire()
-        self.answer(1)
-        for each in posted:
-            self.successResultOf(each)
-        self.exchanges.stop_timer()
-        self.assertTrue(all(each.transport.disconnecting for each in self.endpoint.connections))
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        """After the last answer nothing is left of a pool that is no longer needed, or is closed."""
+        for end in (ConnectionPool.retire, ConnectionPool.close):
+            self.setUp()
+            posted = [self.post(), self.post()]
+            self.answer(0)
+            end(self.pool)
+            self.answer(1)
+            for each in posted:
+                self.successResultOf(each)
+            self.exchanges.stop_timer()
+            self.assertTrue(all(each.transport.disconnecting for each in self.endpoint.connections))
+            self.assertEqual(self.clock.getDelayedCalls(), [])
