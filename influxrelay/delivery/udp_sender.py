@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
@@ -37,6 +38,15 @@ def pack(lines: Sequence[bytes], mtu: int) -> tuple[list[tuple[bytes, int]], int
     if fitting:
         datagrams.append((b"\n".join(fitting[first:]), len(fitting) - first))
     return datagrams, len(lines) - len(fitting)
+
+
+def _preferred(addresses: list[Address]) -> str:
+    """Return the first IPv4 address, or else the first, as Go's ``net.ResolveUDPAddr`` does.
+
+    Nobody says whether a datagram has arrived, so there is no second attempt: on most machines ``localhost`` is ``::1``
+    first, where a server on ``127.0.0.1`` hears nothing.
+    """
+    return next((each for each in addresses if isinstance(each, IPv4Address)), addresses[0]).host
 
 
 class DatagramSender:
@@ -134,7 +144,7 @@ class DatagramSender:
 
         def finish(found: list[Address] | Failure) -> None:
             if name == self._host and not self._stopped:  # else the answer comes too late
-                self._found(None if isinstance(found, Failure) else found[0].host)
+                self._found(None if isinstance(found, Failure) else _preferred(found))
 
         resolve(self._reactor, name, self._port, transport="UDP").addBoth(finish)
 

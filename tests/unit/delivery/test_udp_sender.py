@@ -109,6 +109,12 @@ class OutputTests(SynchronousTestCase):
         self.assertEqual(self.reactor.ports[0].interface, "::")
         self.assertEqual(self.written, [(b"a v=1 1", ("2001:db8::1", 8089))])
 
+    def test_ipv4_first(self) -> None:
+        """A name with addresses of both kinds means its first IPv4 one, as in Go: datagrams have no second attempt."""
+        self.start("::1", "192.0.2.1", "192.0.2.2")
+        self.output.send([b"a v=1 1"])
+        self.assertEqual(self.written, [(b"a v=1 1", ("192.0.2.1", 8089))])
+
     def test_unresolved(self) -> None:
         """While a name is not resolved nothing blocks: lines are dropped, counted and logged, throttled."""
         self.output.send([b"a v=1 1"])  # not even started
