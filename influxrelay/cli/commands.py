@@ -207,7 +207,7 @@ def _repair(options: argparse.Namespace) -> Answer:
     if order.source == order.backend:
         _wrong(options, "--from: a backend cannot be copied from itself")
     client = Client(options.config, options.socket)
-    relay = Relay(client.ask, client.ask_relay)
+    relay = Relay(client.ask, client.ask_relay, tell=lambda words: _tell(options, [words]))
     with Work(options.command) as work:
 
         def progress(done: float, total: int, copied: int) -> None:

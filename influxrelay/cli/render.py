@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from influxrelay.core.text import age, count, shortened, size
@@ -203,7 +203,20 @@ def verified(answer: dict[str, Any]) -> str:
     if answer["equal"]:
         return f"Equal: {looked}."
     found = count(len(answer["differences"]), "difference")
-    return "\n".join([*_differences(answer["differences"]), "", f"{found}: {looked}."])
+    return "\n".join([*_differences(answer["differences"]), "", f"{found}: {looked}.", *_advice(answer["differences"])])
+
+
+def _advice(differences: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield what can be done about differences."""
+    for name in sorted({each["backend"] for each in differences if "backend" in each}):
+        words = f"{name} lacks something: influxrelay repair {name} copies it from a backend that has it"
+        yield f"{words} (first look with --dry-run)."
+    pairs = {tuple(each["backends"]) for each in differences if each["kind"] == "value" and each["database"]}
+    for one, other in sorted(pairs):
+        words = f"Values of {one} and {other} differ, and only you know which are right"
+        yield f"{words}: influxrelay repair {other} --from {one} --overwrite gives {other} those of {one}."
+    if any(each["kind"] == "schema" and "backends" in each for each in differences):
+        yield "Settings of retention policies and types of fields are not changed by repair: see to them by hand."
 
 
 def _differences(differences: Sequence[dict[str, Any]]) -> list[str]:

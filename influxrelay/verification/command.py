@@ -146,7 +146,7 @@ def verify(
     if memory.note:
         say(f"{listener.name}: {memory.note}")
     try:
-        outcome = _compare(outputs, wanted, selection, progress, memory)
+        outcome = _compare(outputs, wanted, selection, progress, memory, say=say)
         memory.forget()
     finally:
         memory.close()
@@ -161,13 +161,15 @@ def _compare(
     selection: Selection,
     progress: Callable[[float, int, Outcome], None],
     memory: Memory,
+    *,
+    say: Callable[[str], None],
 ) -> Outcome:
     """Compare those that know InfluxQL with each other, and those that know PromQL.
 
     :raises NothingToCompare: none of them has what is selected.
     """
     credentials = wanted.credentials()
-    settings = {"share": wanted.share, "tries_later": _TRIES}
+    settings = {"share": wanted.share, "tries_later": _TRIES, "tell": say}
     influxdb = [make_server(each, credentials, **settings) for each in outputs if each.type == "influxdb"]
     prometheus = [make_prometheus(each, credentials, **settings) for each in outputs if each.type == "prometheus"]
     outcome = Outcome()

@@ -73,8 +73,9 @@ class Comparison:
         schemas = read_schemas(self.servers, self.now, wanted.database, wanted.policy)
         places = sorted(set().union(*(each.places for each in schemas.values())))
         if (wanted.database or wanted.policy) and not places:
-            what = ".".join(filter(None, (wanted.database, wanted.policy)))
-            raise NothingToCompare(f"no backend has {what}")
+            policy = f"retention policy {wanted.policy}" if wanted.policy else ""
+            database = f"database {wanted.database}" if wanted.database else ""
+            raise NothingToCompare(f"no backend has a {' in a '.join(filter(None, (policy, database)))}")
         self.outcome.differences += compare_schemas(schemas)
         self.outcome.not_compared += (why for each in schemas.values() for why in each.unmapped.values())
         fields = {place: self._fields(place, schemas) for place in places}

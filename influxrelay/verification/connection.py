@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 import attrs
 
 from influxrelay.core.errors import InfluxRelayError
-from influxrelay.core.text import shortened
+from influxrelay.core.text import count, shortened
 from influxrelay.transport.tls import ClientTLS
 
 T = TypeVar("T")
@@ -51,6 +51,11 @@ def paced(work: Callable[[], T], share: float, sleep: Callable[[float], None], c
             sleep((clock() - began) * (1 / share - 1))
 
 
+def waiting(problem: str, tries: int) -> str:
+    """Say that something is tried again, so many times in all."""
+    return f"{problem}; trying again for up to {count(tries, 'second')}"
+
+
 class Restarting(Exception):
     """An answer that a server gives while it starts or stops: it is to be asked again."""
 
@@ -66,6 +71,7 @@ class Connection:
     :ivar tries: how often a request is sent, a second apart, before the server counts as unanswering; and
         ``tries_later`` if these are more and it has answered before: it may be restarting.
     :ivar share: of the time that the server may be kept busy, above 0 and at most 1.
+    :ivar tell: is told when the server does not answer for a while.
     """
 
     name: str
@@ -79,6 +85,7 @@ class Connection:
     tries_later: int = 0
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
+    tell: Callable[[str], None] = lambda words: None  # noqa: ARG005
     _connection: http.client.HTTPConnection | None = attrs.field(default=None, init=False)
     _has_answered: bool = attrs.field(default=False, init=False)
 
@@ -131,9 +138,12 @@ class Connection:
                 self.close()
                 if patience is not None and isinstance(error, TimeoutError):
                     raise TooSlow(f"{self.name} has not answered within {patience:g} s") from None
-                if tried >= max(self.tries, self.tries_later * self._has_answered):
-                    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                tries = max(self.tries, self.tries_later * self._has_answered)
+                if tried >= tries:
                     raise Unanswered(f"{self.name} does not answer: {words}") from None
+                if tried == _TRIES:
+                    self.tell(waiting(f"{self.name} does not answer: {words}", tries))
                 self.sleep(_PAUSE)
             else:
                 self._has_answered = True

@@ -11,7 +11,7 @@ from influxrelay.verification import statements
 from influxrelay.verification.connection import TooLarge, TooSlow, at_once
 from influxrelay.verification.differences import Ledger, Mark
 from influxrelay.verification.gaps import find_gaps
-from influxrelay.verification.points import Points, differing, read_points, runs
+from influxrelay.verification.points import MISSING, Flaw, Points, differing, read_points, runs
 from influxrelay.verification.progress import Record
 from influxrelay.verification.schema import compare_types
 from influxrelay.verification.server import Overflowed, Series, Server, is_json, of_measurement, read_series
@@ -70,7 +70,8 @@ class MeasurementComparison:
 
     def compare(self, window: Window) -> None:
         """Compare a window that lies within one shard group, but for what was compared before an interruption."""
-        for part in [window] if self.setting.mender is None else self._copied(self.setting.mender, window):
+        mender = self.setting.mender
+        for part in [window] if mender is None or mender.dry_run else self._copied(mender, window):
             self._compare_in_time(part)
 
     def _copied(self, mender: Mender, window: Window) -> list[Window]:
@@ -354,7 +355,10 @@ class MeasurementComparison:
         if found and mender is not None:
             source, target = (servers[each.name] for each in self.servers)
             extent = Extent(self.measurement, window)
-            mender.mend(extent, self.types[self.servers[0].name], Found(source, target, mark))
+            wanted = mender.mend(extent, self.types[self.servers[0].name], Found(source, target, mark))
+            if mender.dry_run:
+                lacks = Flaw(MISSING, (self.servers[1].name,))
+                found = {each for each in found if each[2] != lacks or each[:2] in wanted}
         self._ledger.add(runs(found, servers))
         return max(sum(map(len, points.values())) for points in servers.values())
 

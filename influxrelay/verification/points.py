@@ -15,6 +15,9 @@ Points = dict[Tags, dict[int, dict[str, Any]]]
 """The fields of each point, by series and time."""
 
 
+Point = tuple[Tags, int]
+
+
 class Flaw(NamedTuple):
     """A way in which servers differ.
 

@@ -12,12 +12,13 @@ import attrs
 from influxrelay.operations import outcomes
 from influxrelay.operations.views import Refused, Request
 from influxrelay.verification.command import Ask
-from influxrelay.verification.connection import paced
+from influxrelay.verification.connection import paced, waiting
 from influxrelay.verification.repair import Outdated
 from influxrelay.verification.statements import Measurement, Place
 from influxrelay.verification.tombstones import Missed, read_missed
 
 TRIES = 120  # of a statement or a write, a second apart: a server or the relay may be restarting
+_PATIENTLY = 3  # tries after which it is told
 
 
 @attrs.frozen
@@ -25,12 +26,14 @@ class Relay:
     """The relay.
 
     :ivar ask: asks it while it runs, and ``ask_any`` also a stopped relay's journals.
+    :ivar tell: is told when it, or a server, does not do what it is asked for a while.
     """
 
     ask_any: Ask
     ask: Ask
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
+    tell: Callable[[str], None] = lambda words: None  # noqa: ARG005
 
     def queues(self) -> dict[str, Any]:
         """Return what ``influxrelay queues`` says."""
@@ -39,19 +42,25 @@ class Relay:
     def ask_patiently(self, request: Request) -> dict[str, Any]:
         """Ask again for a while if it refuses: it may be restarting."""
         message = ""
-        for _ in self.tries():
+        for tried in self.tries():
             try:
                 return self.ask(request)
             except Refused as error:
                 message = str(error)
+                self.note(message, tried)
         raise Refused(f"after {TRIES} tries: {message}")
 
-    def tries(self) -> Iterator[None]:
-        """Yield as often as something is tried, a second apart."""
-        yield None
-        for _ in range(TRIES - 1):
+    def tries(self) -> Iterator[int]:
+        """Yield the number of each try, a second apart."""
+        yield 1
+        for tried in range(2, TRIES + 1):
             self.sleep(1)
-            yield None
+            yield tried
+
+    def note(self, problem: str, tried: int) -> None:
+        """Tell about a problem once that does not go away soon."""
+        if tried == _PATIENTLY:
+            self.tell(waiting(problem, TRIES))
 
 
 @attrs.frozen
@@ -99,11 +108,12 @@ class RelayWriter:
         fields |= {"source": self.source, "authorization": self.authorization}
         request = Request("repair write", self.listener, self.backend, write=fields, report={"points": points})
         message = ""
-        for _ in self.relay.tries():
+        for tried in self.relay.tries():
             try:
                 found = paced(lambda: self.relay.ask(request), self.share, self.relay.sleep, self.relay.clock)
             except Refused as error:  # it may be restarting
                 message = str(error)
+                self.relay.note(message, tried)
                 continue
             outcome, message = found["outcome"], f"{self.backend}: {found['message']}"
             if outcome in (outcomes.PAUSED, outcomes.DENIED):
@@ -112,4 +122,5 @@ class RelayWriter:
                 raise Outdated
             if outcome != outcomes.NOT_NOW:
                 return "" if outcome == outcomes.TAKEN else str(found["message"])
+            self.relay.note(message, tried)
         raise Refused(f"after {TRIES} tries: {message}")

@@ -16,7 +16,7 @@ from influxrelay.lineprotocol.filters import Filter
 from influxrelay.verification import statements
 from influxrelay.verification.connection import TooLarge, TooSlow, at_once
 from influxrelay.verification.lines import are_lines, point_line, series_line, series_lines
-from influxrelay.verification.points import Points, Tags, read_points
+from influxrelay.verification.points import Point, Points, Tags, read_points
 from influxrelay.verification.schema import Schema, read_type
 from influxrelay.verification.server import Server, is_json, of_measurement
 from influxrelay.verification.setting import Found, Types
@@ -29,7 +29,6 @@ BATCH = 128 * 1024  # characters that are written at a time: some thousand lines
 _BYTES = 32 * 1024 * 1024  # of an answer with points that are written
 _UNWRITABLE = "line protocol cannot say it exactly"
 
-Point = tuple[Tags, int]
 Fields = dict[str, Any]
 Replaceable = dict[tuple[Point, str], tuple[Any, Any]]
 """Which values of a field the target may have that are to be replaced: what was written, and what was there before."""
@@ -124,8 +123,8 @@ class Mending:
             self._known = mark
         return mark
 
-    def mend(self, extent: Extent, types: Types, found: Found | None = None) -> None:
-        """Copy what is missing in a window that lies within one shard group.
+    def mend(self, extent: Extent, types: Types, found: Found | None = None) -> set[Point]:
+        """Copy what is missing in a window that lies within one shard group; return what a dry run would write.
 
         What was written is read back. If a client has written the same point meanwhile, its value may have come to the
         target before ours: then the source has it, and it is written again. A value that is neither ours nor was there
@@ -139,18 +138,14 @@ class Mending:
             try:
                 if found is None:
                     found, said = self._copy_all(extent, types)
-                if found is not None:
-                    self._mend(extent, types, found, said)
+                return set() if found is None else self._mend(extent, types, found, said)
             except Outdated:
                 found, said = self._read_both(extent), None
             except (TooLarge, TooSlow):
                 if found is not None or extent.window.length == 1:
                     raise
-                for half in halves(extent.window)[::-1]:
-                    self.mend(extent._replace(window=half), types)
-                return
-            else:
-                return
+                parts = [extent._replace(window=half) for half in halves(extent.window)[::-1]]
+                return set().union(*(self.mend(part, types) for part in parts))
 
     def _copy_all(self, extent: Extent, types: Types) -> tuple[Found | None, str | None]:
         """Copy points of which the target has none, if nothing has to be left out.
@@ -178,7 +173,7 @@ class Mending:
             return None, ""
         return Found(read_points(answer), Points(), mark), message
 
-    def _mend(self, extent: Extent, types: Types, found: Found, said: str | None) -> None:
+    def _mend(self, extent: Extent, types: Types, found: Found, said: str | None) -> set[Point]:
         measurement, window, _ = extent
         ours: Replaceable = {}
         kinds: dict[str, str] = {}
@@ -217,6 +212,7 @@ class Mending:
         if left:
             self._find_kinds(kinds, extent, types, _names_of(lacking))
             self._note(measurement, lacking, kinds, message)
+        return _points_of(lacking) if self.dry_run else set()
 
     def _lacking(
         self, measurement: Measurement, window: Window, found: Found, ours: Replaceable

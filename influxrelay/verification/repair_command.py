@@ -140,7 +140,7 @@ class _Job:
         writer = RelayWriter(
             self.relay, self.answer.listener, self.output.name, source.name, header, share=self.wanted.share
         )
-        patient = {"share": self.wanted.share, "tries": TRIES, "sleep": self.relay.sleep}
+        patient = {"share": self.wanted.share, "tries": TRIES, "sleep": self.relay.sleep, "tell": self.relay.tell}
         if source.type == "prometheus":
             servers = [make_prometheus(each, credentials, **patient) for each in (source, self.output)]
             _copy_samples(servers, writer, self)

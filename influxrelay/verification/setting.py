@@ -9,7 +9,7 @@ from typing import Protocol
 import attrs
 
 from influxrelay.verification.differences import Difference
-from influxrelay.verification.points import Points
+from influxrelay.verification.points import Point, Points
 from influxrelay.verification.progress import Memory
 from influxrelay.verification.statements import Extent, Window
 
@@ -34,11 +34,14 @@ class Found:
 class Mender(Protocol):
     """Does something about points that differ."""
 
+    dry_run: bool
+    """Whether it only says what it would do: then all that differs is wanted."""
+
     def mark(self) -> str:
         """Return what tells later whether points that are read from now on are out of date."""
 
-    def mend(self, extent: Extent, types: Types, found: Found | None) -> None:
-        """Do something about points of which some differ.
+    def mend(self, extent: Extent, types: Types, found: Found | None) -> set[Point]:
+        """Do something about points of which some differ; return those that it would change if this is a dry run.
 
         :param types: of the fields on the first server.
         :param found: None where the second server has nothing; then nothing is said of them.

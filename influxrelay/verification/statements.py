@@ -74,11 +74,12 @@ class Extent(NamedTuple):
     @property
     def points(self) -> str:
         """What asks for the points, series by series."""
-        chosen = [
+        chosen = " OR ".join(
             " AND ".join(f"{quoted(name)}::tag = {quoted(value, chr(39))}" for name, value in each.items())
             for each in self.series
-        ]
-        where = self.window.condition + (f" AND ({' OR '.join(f'({each})' for each in chosen)})" if chosen else "")
+            if each  # a measurement without tags has one series
+        )
+        where = f"{self.window.condition} AND ({chosen})" if chosen else self.window.condition
         return f"SELECT *::field FROM {self.measurement.quoted} WHERE {where} GROUP BY *"  # noqa: S608 (names are quoted)
 
 

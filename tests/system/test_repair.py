@@ -12,6 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from influxrelay.verification import gaps, measurement
+from influxrelay.verification.server import Series, Server
 from testing.program import Child
 from testing.repair_case import RepairCase
 from testing.scripted import reactor, request
@@ -68,6 +70,27 @@ class MissingTests(RepairCase):
         answer = await self.repair()
         self.assertEqual((answer["created"], answer["copied"]), ([], 0))
 
+    async def test_series(self) -> None:
+        """Long series are read a few at a time, whatever their tags, and the points of one that is very long, too."""
+        self.patch(measurement, "GAP", 100)
+        self.patch(gaps, "LONG", 10)
+        self.start_relay()
+        tags = ("", ",h=x", ",k=x", ",h=x,k=y", ',h=it\'s\\ "x"', ",h=a\\b,k=\\=\\,")
+        self.write_to((self.a,), *(f"m{each} f={n},h={n}i {T + n}" for each in tags for n in range(60)))
+        self.write_to((self.a,), *(f"m,h=long f={n} {T + n}" for n in range(250)))
+        self.write_to((self.a,), *(f'untagged f={n},s="x" {T + n}' for n in range(250)))
+        asked: list[str] = []
+        ask_binary = Server.ask_binary
+
+        def ask(server: Server, statement: str, limit: int) -> list[Series]:
+            asked.append(statement)
+            return ask_binary(server, statement, limit)
+
+        self.patch(Server, "ask_binary", ask)
+        self.assertEqual((await self.repair())["copied"], 6 * 60 + 250 + 250)
+        self.assertEqual(sum("::tag" in each for each in asked), 6 + 3)
+        await self.assert_equal()
+
     async def test_dry_run(self) -> None:
         """A dry run tells what would be copied, and changes nothing."""
         self.start_relay()
@@ -76,7 +99,13 @@ class MissingTests(RepairCase):
         self.write_to((self.b,), f"m f=1 {T + 11}")
         answer = await self.repair("--dry-run", code=1)
         self.assertEqual((answer["copied"], len(answer["differences"])), (2, 2))
-        self.assertEqual((await self.total(self.a), await self.total(self.b)), (11, 11))
+        only = ("--measurement", "only a")
+        self.write_to((self.a,), *(f"only\\ a f=1 {T + n}" for n in range(3)))
+        answer = await self.repair("--dry-run", *only, code=1)
+        (shown,) = answer["differences"]
+        self.assertEqual((answer["copied"], shown["points"], shown["backend"]), (3, 3, "b"))
+        self.assertEqual((await self.repair(*only))["copied"], 3)
+        self.assertEqual((await self.total(self.a), await self.total(self.b)), (14, 14))
         answer = await self.repair("--since", "2023-11-14T22:13:20.00000001Z")
         self.assertEqual((answer["copied"], answer["differences"]), (1, []))
         answer = await self.repair()
@@ -146,6 +175,8 @@ class MissingTests(RepairCase):
         """What the backend's filters leave out is not copied."""
         self.start_relay(filters='[[filter]]\noutputs = ["b"]\nmeasurement-expression = "^keep"\n')
         self.write_to((self.a,), "keep f=1 1", "drop f=1 1")
+        answer = await self.repair("--dry-run", code=1)
+        self.assertEqual((answer["copied"], [each["measurement"] for each in answer["differences"]]), (1, ["keep"]))
         self.assertEqual((await self.repair())["copied"], 1)
         self.assertEqual([name for name, _ in await self.points(self.b)], ["keep"])
 

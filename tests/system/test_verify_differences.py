@@ -213,6 +213,12 @@ STATEMENTS: dict[str, tuple[str, ...]] = {
         "CREATE RETENTION POLICY other ON defaults DURATION INF REPLICATION 1 DEFAULT",
     ),
 }
+ADVICE = [
+    "a lacks something",
+    "b lacks something",
+    "Values of a and b differ, and only you know which are right",
+    "Settings of retention policies and types of fields are not changed by repair",
+]
 NO_DATABASE, NO_POLICY = "it has no such database", "it has no such retention policy"
 SCHEMA = (
     ("defaults", "autogen", BOTH, "default true and false"),
@@ -307,11 +313,13 @@ class DifferencesTests(VerifyCase):
         self.assertEqual(wrong, {})
         for name in ("SMALL", "FULL"):  # aggregates alone tell where to look, and what is left is sampled
             self.patch(measurement, name, 0)
-        _, out, _ = await self.run_command("--json", command=("verify",))
+        _, out, err = await self.run_command("--json", command=("verify",))
+        self.assertTrue(out, err)
         self.assertEqual(json.loads(out)["differences"], found["differences"])
         code, out, _ = await self.run_command(command=("verify",))
         lines = out.splitlines()
-        self.assertEqual((code, len(lines)), (1, len(found["differences"]) + 3), out)
+        self.assertEqual((code, len(lines)), (1, len(found["differences"]) + 3 + 4), out)
+        self.assertEqual([line.split(":")[0] for line in lines[-4:]], ADVICE)
 
 
 def lines_of(name: str, lines: tuple[str, ...]) -> Iterator[str]:

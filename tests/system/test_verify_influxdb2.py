@@ -112,7 +112,7 @@ class InfluxDB2Tests(RepairCase):
         self.assertEqual(code, 2, err)
         self.assertIn(f'b: the bucket "{other}-metrics" has no mapping to {other}.autogen', err)
         code, out, err = await self.run_command(command=("verify", "--database", f"{other}-metrics"))
-        self.assertIn(f"no backend has {other}-metrics", err)
+        self.assertIn(f"no backend has a database {other}-metrics", err)
         self.two.add_bucket(f"{other}-metrics", (other, "autogen"))
         self.write_to((self.a,), "m f=1 1", db=other)
         code, out, err = await self.run_command(command=("verify", "--database", other, "--json"))

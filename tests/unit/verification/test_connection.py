@@ -77,6 +77,32 @@ class PaceTests(SynchronousTestCase):
                 server.get("/", {}, bytes)
             self.assertAlmostEqual(server.time.now, 9 / share + 2)
 
+    def test_told(self) -> None:
+        """Who waits for a server is told once why, and for how long."""
+        told: list[str] = []
+        server = self.slow(1, *[(0, OSError("gone"))] * 7, (0, b"x"), *[(0, OSError("gone again"))] * 2, (0, b"x"))
+        server.tries, server.tell = 10, told.append
+        self.assertEqual([server.post("/", {}, bytes) for _ in range(2)], [b"x", b"x"])
+        self.assertEqual(told, ["a does not answer: gone; trying again for up to 10 seconds"])
+
+    def test_told_of_relay(self) -> None:
+        """So is who waits for the relay, or for what it says of a backend."""
+        told: list[str]
+        for answer in (Refused("it is starting"), {"outcome": "not now", "message": "it is starting"}):
+            now, told = Time(), []
+            answers = iter([answer] * 5 + [{"outcome": "taken", "message": ""}])
+
+            def ask(_: Request) -> dict[str, Any]:
+                found = next(answers)
+                if isinstance(found, Refused):
+                    raise found
+                return found
+
+            relay = Relay(ask, ask, sleep=now.sleep, clock=lambda: now.now, tell=told.append)
+            self.assertEqual(RelayWriter(relay, "main", "b", "a", "").write(M, ["m f=1 1"], "", last=True), "")
+            (words,) = told
+            self.assertEqual(words.removeprefix("b: "), "it is starting; trying again for up to 120 seconds")
+
     def test_without(self) -> None:
         """Without a share nothing waits."""
         server = self.slow(1, (1, b"x"), (2, b"y"))

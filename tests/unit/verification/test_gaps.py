@@ -13,6 +13,7 @@ from influxrelay.transport.tls import ClientTLS
 from influxrelay.verification.connection import TooLarge
 from influxrelay.verification.gaps import find_gaps
 from influxrelay.verification.measurement import MeasurementComparison
+from influxrelay.verification.points import Point
 from influxrelay.verification.progress import Memory
 from influxrelay.verification.server import Series, Server
 from influxrelay.verification.setting import SETTLING, Found, Outcome, Setting, Types
@@ -61,15 +62,17 @@ class Copying:
     """
 
     windows: list[Window] = attrs.field(factory=list)
+    dry_run: bool = False
 
     def mark(self) -> str:
         """Return any mark."""
         return ""
 
-    def mend(self, extent: Extent, types: Types, found: Found | None) -> None:
+    def mend(self, extent: Extent, types: Types, found: Found | None) -> set[Point]:
         """Note a window."""
         assert (extent.measurement, extent.series, types, found) == (M, (), {}, None)
         self.windows.append(extent.window)
+        return set()
 
 
 class GapTests(SynchronousTestCase):

@@ -83,8 +83,10 @@ class StatementTests(SynchronousTestCase):
         self.assertEqual(
             statements.Extent(Measurement("d", "r", "m"), Window(12, 20), series).points,
             'SELECT *::field FROM "d"."r"."m" WHERE time >= 12 AND time <= 19 AND'
-            """ (("h'"::tag = 'x' AND "k"::tag = '') OR ("h'"::tag = 'a\\' b' AND "k"::tag = '')) GROUP BY *""",
+            """ ("h'"::tag = 'x' AND "k"::tag = '' OR "h'"::tag = 'a\\' b' AND "k"::tag = '') GROUP BY *""",
         )
+        untagged = statements.Extent(Measurement("d", "r", "m"), Window(12, 20), ({},)).points
+        self.assertEqual(untagged, statements.Extent(Measurement("d", "r", "m"), Window(12, 20)).points)
         self.assertEqual(
             statements.aggregates(Measurement("d", "r", "m"), Window(12, 20), 5, statements.COUNT),
             'SELECT count(*) FROM "d"."r"."m" WHERE time >= 12 AND time <= 19 GROUP BY time(5ns, 2ns) fill(none)',
