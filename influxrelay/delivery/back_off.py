@@ -31,6 +31,7 @@ class BackOff:
         self._reactor = reactor
         self._jitter = jitter
         self._max_delay = max_delay
+        self._began = 0.0  # the trouble, on the reactor's clock
         self._failures = 0  # in a row
         self._retry_at = 0.0
 
@@ -42,10 +43,17 @@ class BackOff:
     def failed(self, problem: BackendFailure, retry_after: float) -> None:
         """Note a failure, and for how many seconds the backend asked to be left alone."""
         now = self._reactor.seconds()
+        if self.trouble is None:
+            self._began = now
         self.trouble = problem
         self.not_before = max(self.not_before, now + max(retry_after, PROBE_GAP * (1 + self._jitter() / 2)))
         self._retry_at = max(self.not_before, now + self.delay(self._failures))
         self._failures += 1
+
+    @property
+    def trouble_age(self) -> float | None:
+        """For how many seconds the backend has been in trouble; None while it is well."""
+        return None if self.trouble is None else self._reactor.seconds() - self._began
 
     def delay(self, failures: int) -> float:
         """Return the pause after so many failures in a row, in seconds."""

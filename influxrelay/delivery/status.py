@@ -29,6 +29,11 @@ class BackendStatus:
         return self._back_off.trouble
 
     @property
+    def trouble_age(self) -> float | None:
+        """For how many seconds it has had trouble with writes; None while it is well."""
+        return self._back_off.trouble_age
+
+    @property
     def problem(self) -> BackendFailure | None:
         """What is wrong with the backend: its trouble with writes, else what the last ping says if that is news."""
         return self.trouble or (self._ping_problem if self._pinged_at == self._requests.answered else None)

@@ -107,6 +107,7 @@ class Relaying(PortService):
                 {
                     "name": sender.name,
                     "problem": sender.why_unavailable(),
+                    "trouble_age": sender.status.trouble_age,
                     "writes": sender.writes,
                     "requests": sender.requests.count,
                     "failures": dict(sender.clients.failures),

@@ -65,8 +65,8 @@ class Track:
     """What is remembered of one backend.
 
     :ivar state: as ``/status`` has it.
-    :ivar since: when a sample first showed that state, in seconds since the epoch; the start of the relay if it was
-        never another one.
+    :ivar since: when a sample first showed that state, in seconds since the epoch, or when a write first failed if it
+        is trouble with writes; the start of the relay if it was never another one.
     """
 
     state: str
@@ -131,23 +131,24 @@ class History(Service):
     def add(self, status: dict[str, Any]) -> None:
         """Remember what ``/status`` shows now; forget what is older than :data:`SPAN`, and backends that are gone."""
         now = self._clock()
-        submitted = {
-            (listener["name"], backend["name"]): backend["writes"]
+        backends = {
+            (listener["name"], backend["name"]): backend
             for listener in status["listeners"]
             for backend in listener["backends"]
         }
         tracks = {}
         for row in status["queues"]:
             key = row["listener"], row["backend"]
-            state = row["state"]
-            track = self._tracks.get(key) or Track(state, now, deque())
+            state, backend = row["state"], backends.get(key, {})
+            began = now - (backend.get("trouble_age") or 0.0) if state == "trouble" else now
+            track = self._tracks.get(key) or Track(state, began, deque())
             if track.state != state:
-                track.state, track.since = state, now
+                track.state, track.since = state, began
             lost = sum(each["writes"] for each in row["drops"])
             track.samples.append(
                 Sample(
                     time=now,
-                    submitted=submitted.get(key, 0),
+                    submitted=backend.get("writes", 0),
                     waiting=row["writes"] or 0,
                     age=row["oldest_age"] or 0.0,
                     lost=lost,

@@ -48,6 +48,20 @@ class TroubleTests(SenderCase):
         self.assertEqual(self.sender.clients.failures, {"reset": 2})
         self.assert_idle()
 
+    def test_since(self) -> None:
+        """Trouble counts from its first failure to the first answer, however often the backend fails in between."""
+        self.assertIsNone(self.sender.status.trouble_age)
+        self.into_trouble()
+        for _ in range(2):
+            self.submit(b"probe\n")
+            self.clock.advance(PROBE_GAP * 2)
+            self.fail_request("reset")
+        self.assertAlmostEqual(self.sender.status.trouble_age or 0, PROBE_GAP * 4)
+        self.submit(b"probe\n")
+        self.clock.advance(PROBE_GAP * 2)
+        self.answer()
+        self.assertIsNone(self.sender.status.trouble_age)
+
     def test_not_before_the_gap(self) -> None:
         """The probe does not go before PROBE_GAP has passed since the failure."""
         for jitter in (0.0, 0.5, 0.999):

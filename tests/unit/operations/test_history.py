@@ -70,6 +70,19 @@ class HistoryTests(SynchronousTestCase):
         self.history.stopService()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_trouble(self) -> None:
+        """Trouble with writes is dated from the first failure, which was before the look."""
+        self.history.startService()
+        shown = status("trouble", waiting=3)
+        shown["listeners"][0]["backends"][0]["trouble_age"] = 3.5
+        self.look(shown)
+        shown["listeners"][0]["backends"][0]["trouble_age"] = 3.5 + PERIOD
+        self.look(shown)
+        track = self.history.track("main", "one")
+        assert track is not None
+        self.assertEqual(track.since, START + PERIOD - 3.5)
+        self.history.stopService()
+
     def test_rates(self) -> None:
         """Rates are means over the span that is asked for; there are none after a single look, or a restart."""
         self.history.startService()
