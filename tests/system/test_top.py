@@ -58,7 +58,8 @@ class TopTests(SynchronousTestCase):
         terminal.process.send_signal(signal.SIGWINCH)
         terminal.see("more lines: arrow keys")
         terminal.press(" ")
-        terminal.see("Warnings and errors in the log")
+        end = "Warnings and errors in the log", "the ping of backend"  # the more failures, the lower is the heading
+        terminal.wait_for(lambda: any(each in terminal.text for each in end), "the log")
         terminal.resize(80, 24)
         terminal.process.send_signal(signal.SIGWINCH)
         self.relay.kill()
