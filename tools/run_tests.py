@@ -30,8 +30,19 @@ from tools.test_worker import Outcome
 
 EVERYTHING = ["tests"]
 PLACE = Path("_trial_temp.run")
-UNMEASURED = "tests.simulation."  # measuring would make them twice as long; other tests run the same code
-UNMEASURED_CHILDREN = (UNMEASURED,)  # likewise of the programs that these start
+SIMULATION = "tests.simulation."
+# Measuring would make these twice as long, and other tests run the same code; likewise the programs that they start.
+UNMEASURED = (SIMULATION, "tests.system.test_cut_answers.")
+UNMEASURED_CHILDREN = (
+    *UNMEASURED,
+    "tests.system.test_campaign.",
+    "tests.system.test_changes.",
+    "tests.system.test_failures.",
+    "tests.system.test_frozen_disk.",
+    "tests.system.test_picture.",
+    "tests.system.test_picture_shards.",
+    "tests.system.test_recovery.",
+)
 WAITING = ("tests.system.", "tests.component.")  # for servers, timers and other programs, longer than they compute
 
 
@@ -59,7 +70,7 @@ def in_order(found: Iterable[str]) -> tuple[deque[list[str]], deque[list[str]]]:
     for name in found:
         modules.setdefault(name.rpartition(".")[0], []).append(name)
     waiting = [module for folder in WAITING for module in modules if module.startswith(folder)]
-    computing = sorted(set(modules) - set(waiting), key=lambda module: (not module.startswith(UNMEASURED), module))
+    computing = sorted(set(modules) - set(waiting), key=lambda module: (not module.startswith(SIMULATION), module))
     return deque(modules[each] for each in waiting), deque(modules[each] for each in computing)
 
 

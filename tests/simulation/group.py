@@ -72,6 +72,7 @@ class GroupWorld:
         self._slowness = rng.choice((0.0, 0.01, 0.1, 1.0, LEASE))
         self._losses = rng.choice((0.0, 0.0, 0.02, 0.2))
         self._cursors: dict[str, int] = {}
+        self._checked: dict[str, int] = {}  # the last revision of each value
         self._is_calm = False
         self._open: set[MemoryEngine] = set()  # those that can stand the loss of a message
         self._rate = 0.0  # of steps in which something is written
@@ -238,7 +239,8 @@ class GroupWorld:
             if len(valid) > 1:
                 self.broken(f"{' and '.join(valid)} have the lease of {key}")
         for entry in self.cluster.values.entries.values():
-            if entry.value is not None:
+            if entry.value is not None and entry.revision != self._checked.get(entry.key):
+                self._checked[entry.key] = entry.revision
                 cursor = BackendState.decode(entry.value).cursor
                 if cursor < self._cursors.get(entry.key, 0):
                     self.broken(f"the cursor of {entry.key} moves back")
