@@ -27,6 +27,7 @@ const given = %s;
     await page.setViewport({ width: given.width, height: 900 });
     await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: given.scheme }]);
     await page.goto(given.url);
+    if (given.opened) require('fs').writeFileSync(given.opened, '');
     if (given.condition) await page.waitForFunction(given.condition, { polling: 200 });
     const found = await page.evaluate(() => ({
       title: document.title,
@@ -45,11 +46,12 @@ const given = %s;
 
 
 def look(
-    url: str, *, width: int = 1000, dark: bool = False, condition: str = "", screenshot: str = ""
+    url: str, *, width: int = 1000, dark: bool = False, opened: str = "", condition: str = "", screenshot: str = ""
 ) -> dict[str, Any]:
     """Open a page, and return what it looks like; blocks.
 
     :param width: of the window, in pixels.
+    :param opened: a file that is made as soon as the page is there.
     :param condition: JavaScript that is to become true first.
     :param screenshot: the file to which a picture is written.
     :return: ``title``, ``text`` as it is seen, ``overflow`` (pixels by which the page is too wide), ``background`` and
@@ -60,6 +62,7 @@ def look(
         "url": url,
         "width": width,
         "scheme": "dark" if dark else "light",
+        "opened": opened,
         "condition": condition,
         "screenshot": screenshot,
     }

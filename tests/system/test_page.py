@@ -11,6 +11,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from testing.browser import look
+from testing.messages import until
 from testing.servers import LOOPBACK, Influxd, Relay, free_port, send
 
 _LIGHT, _DARK = "rgb(255, 255, 255)", "rgb(20, 23, 26)"
@@ -93,7 +94,9 @@ class PageTests(TestCase):
 
     async def test_silent(self) -> None:
         """A page whose relay has died says so."""
-        waiting = self.look(condition="document.body.innerText.includes('The relay does not answer')")
-        await self.look()
+        opened = self.picture.with_name("opened")
+        condition = "document.body.innerText.includes('The relay does not answer')"
+        waiting = self.look(opened=str(opened), condition=condition)
+        await until(opened.exists)
         await deferToThread(self.relay.kill)
         self.assertIn("what is below is old", (await waiting)["text"])
