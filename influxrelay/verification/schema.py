@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
-from influxrelay.verification.connection import at_once
+from influxrelay.verification.connection import Unanswered, at_once
 from influxrelay.verification.differences import Difference
 from influxrelay.verification.points import SCHEMA
 from influxrelay.verification.server import Row, Series, Server
@@ -56,7 +56,16 @@ def read_schema(server: Server, now: int, database: str = "", policy: str = "") 
 
     :param now: nanoseconds since 1970: each server deletes expired shard groups when it likes, so they are left out.
     :param database: only this one, and ``policy``: only those of this name; empty for all.
+    :raises Unanswered: it is something else than InfluxDB, such as VictoriaMetrics, or does not answer.
     """
+    try:
+        return _read_schema(server, now, database, policy)
+    except KeyError as lacking:
+        problem = f"{server.name} does not answer as InfluxDB does, and cannot be compared"
+        raise Unanswered(f"{problem}: no {lacking}") from None
+
+
+def _read_schema(server: Server, now: int, database: str, policy: str) -> Schema:
     policies: dict[str, dict[str, Row]] = {}
     for name in server.databases():
         if name != INTERNAL and database in ("", name):

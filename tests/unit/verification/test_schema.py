@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from influxrelay.transport.tls import ClientTLS
+from influxrelay.verification.connection import Unanswered
 from influxrelay.verification.schema import read_fields, read_schema, read_type
 from influxrelay.verification.server import Series, Server
 
@@ -28,6 +29,16 @@ def table(*rows: list[object]) -> Series:
 
 class SchemaTests(SynchronousTestCase):
     """What is read of a schema."""
+
+    def test_other_server(self) -> None:
+        """VictoriaMetrics, which answers everything with its databases, is said to be no InfluxDB."""
+        server = _Scripted("a", "", ClientTLS())
+        databases = table(["name"], ["d"])
+        server.answers = dict.fromkeys(
+            ("SHOW DATABASES", 'SHOW RETENTION POLICIES ON "d"', "SHOW SHARD GROUPS"), databases
+        )
+        with self.assertRaisesRegex(Unanswered, "^a does not answer as InfluxDB does, and cannot be compared"):
+            read_schema(server, _NOW)
 
     def test_schema(self) -> None:
         """Databases are read without InfluxDB's own, and shard groups without those that have expired."""
