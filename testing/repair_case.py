@@ -59,7 +59,7 @@ class RepairCase(VerifyCase):
         for server in self.servers:
             for (name,) in await deferToThread(server.rows, "SHOW DATABASES", ""):
                 if name not in {"_internal", "udp", self.db}:
-                    await deferToThread(server.query, f"DROP DATABASE {name}")
+                    await deferToThread(server.query, f'DROP DATABASE "{name}"')
 
     async def refused(self, *arguments: str, backend: str = "b") -> str:
         """Return why the command ends with 2."""

@@ -19,7 +19,7 @@ from influxrelay.delivery.fate import Fate
 from influxrelay.lineprotocol import filters
 from influxrelay.lineprotocol.filters import Filter
 from influxrelay.listeners.http import HTTPService
-from influxrelay.listeners.output_filter import make_filter
+from influxrelay.listeners.output_settings import make_filter
 from influxrelay.listeners.udp import UDPService
 from influxrelay.tap import describe
 from influxrelay.transport.sockets import Sockets

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 
 from influxrelay.config.settings import FilterConfig, HTTPOutputConfig
-from influxrelay.listeners.output_filter import make_filter
+from influxrelay.listeners.output_settings import make_filter
 from tests.simulation.health import QueueWorld
 from tests.simulation.queue_server import Server, part_of
 from tests.simulation.reload import ReloadWorld

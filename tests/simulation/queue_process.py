@@ -19,7 +19,7 @@ from influxrelay.delivery.journal_backlog import JournalBacklog
 from influxrelay.delivery.sender import Sender
 from influxrelay.delivery.settings import SenderSettings
 from influxrelay.listeners.journaling import DirectoryJournal, NoJournal
-from influxrelay.listeners.output_filter import make_filter
+from influxrelay.listeners.output_settings import make_filter
 from influxrelay.listeners.relaying import Relaying
 from testing.fanout import make_hand_out
 from tests.simulation.disk import TIMEOUT, SimulatedWriter
