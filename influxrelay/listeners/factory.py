@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,9 +22,8 @@ from influxrelay.delivery.write_apis import V1, V2, V3, WriteAPI
 from influxrelay.journal.interface import Journal
 from influxrelay.journal.records import JournalLimits
 from influxrelay.journal.writer import JournalWriter
-from influxrelay.listeners.output_filter import make_filter
+from influxrelay.listeners.output_settings import make_authorization, make_filter, make_tls
 from influxrelay.sharding.placement import Epoch, ShardKey, ShardMap
-from influxrelay.transport.tls import ClientTLS
 
 _KB = 1024
 _MB = 1024 * 1024
@@ -41,24 +39,15 @@ def make_backend(output: HTTPOutputConfig, reactor: Any) -> HTTPBackend:
 
     :raises ConfigError: a PEM file cannot be used.
     """
-    authorization = None
-    if output.token is not None:
-        authorization = (b"Bearer " if output.api == "v3" else b"Token ") + output.token.encode()
-    elif output.username is not None:
-        authorization = b"Basic " + b64encode(f"{output.username}:{output.password}".encode())
-    tls = ClientTLS(
-        verify=not output.skip_tls_verification,
-        ca_file=output.ca_file,
-        client_certificate=output.client_certificate,
-    )
+    authorization = make_authorization(output)
     return HTTPBackend(
         output.name,
         output.write_url,
         reactor,
-        tls,
+        make_tls(output),
         timeout=output.timeout,
         api=make_api(output),
-        authorization=authorization,
+        authorization=authorization.encode() if authorization else None,
         gzip=output.gzip,
         headers=dict(output.headers),
         max_connections=output.max_connections,

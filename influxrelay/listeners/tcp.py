@@ -13,7 +13,7 @@ from influxrelay.delivery.fanout import FanOut
 from influxrelay.delivery.patient_batcher import PatientBatcher
 from influxrelay.lineprotocol.query_string import parse
 from influxrelay.listeners.factory import http_outputs
-from influxrelay.listeners.output_filter import make_filter
+from influxrelay.listeners.output_settings import make_filter
 from influxrelay.listeners.port_service import StreamService
 from influxrelay.listeners.relaying import Relaying
 from influxrelay.listeners.tcp_protocol import LineServer

@@ -19,7 +19,7 @@ from influxrelay.delivery.udp_batcher import LineBatcher
 from influxrelay.delivery.udp_sender import DatagramSender
 from influxrelay.lineprotocol.query_string import parse
 from influxrelay.listeners.factory import http_outputs
-from influxrelay.listeners.output_filter import make_filter
+from influxrelay.listeners.output_settings import make_filter
 from influxrelay.listeners.relaying import Relaying
 from influxrelay.listeners.transaction import Transaction
 from influxrelay.listeners.udp_protocol import LineReceiver

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl
@@ -10,8 +9,8 @@ from urllib.parse import parse_qsl
 import attrs
 
 from influxrelay.config.settings import Config, HTTPOutputConfig, ListenerConfig, UDPOutputConfig
+from influxrelay.listeners.output_settings import basic, make_authorization, make_tls
 from influxrelay.operations.views import Refused
-from influxrelay.transport.tls import ClientTLS
 from influxrelay.verification.influxdb2 import InfluxDB2
 from influxrelay.verification.prometheus import Prometheus
 from influxrelay.verification.server import Server
@@ -115,7 +114,7 @@ def authorization(output: HTTPOutputConfig, credentials: Credentials) -> str:
         return ""
     if output.api == "v2" and credentials.token:
         return f"Token {credentials.token}"
-    return _basic(credentials.user, credentials.password) if credentials.user else ""
+    return basic(credentials.user, credentials.password) if credentials.user else ""
 
 
 def make_server(output: HTTPOutputConfig, credentials: Credentials, **settings: Any) -> Server:
@@ -123,36 +122,20 @@ def make_server(output: HTTPOutputConfig, credentials: Credentials, **settings: 
     headers = _headers(output, credentials)
     settings["parameters"] = {name: value for name, value in parse_qsl(output.query) if name in ("u", "p")}
     if output.api != "v2":
-        return Server(output.name, output.query_url, _tls(output), headers, **settings)
+        return Server(output.name, output.query_url, make_tls(output), headers, **settings)
     if credentials.token:
         headers["Authorization"] = f"Token {credentials.token}"
     settings |= {"organization": output.org, "buckets": output.buckets}
-    return InfluxDB2(output.name, output.query_url, _tls(output), headers, **settings)
+    return InfluxDB2(output.name, output.query_url, make_tls(output), headers, **settings)
 
 
 def make_prometheus(output: HTTPOutputConfig, credentials: Credentials, **settings: Any) -> Prometheus:
     """Return a server that knows PromQL; ``settings`` are those of its connection."""
-    return Prometheus(output.name, output.query_url, _tls(output), _headers(output, credentials), **settings)
+    return Prometheus(output.name, output.query_url, make_tls(output), _headers(output, credentials), **settings)
 
 
 def _headers(output: HTTPOutputConfig, credentials: Credentials) -> dict[str, str]:
     headers = dict(output.headers)
-    if output.token is not None:
-        headers["Authorization"] = f"Token {output.token}"
-    elif output.username is not None:
-        headers["Authorization"] = _basic(output.username, output.password)
-    elif words := authorization(output, credentials):
+    if words := make_authorization(output) or authorization(output, credentials):
         headers["Authorization"] = words
     return headers
-
-
-def _tls(output: HTTPOutputConfig) -> ClientTLS:
-    return ClientTLS(
-        verify=not output.skip_tls_verification,
-        ca_file=output.ca_file,
-        client_certificate=output.client_certificate,
-    )
-
-
-def _basic(user: str, password: str | None) -> str:
-    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()

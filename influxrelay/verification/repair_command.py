@@ -12,7 +12,7 @@ import attrs
 
 from influxrelay.config.settings import Config, HTTPOutputConfig, ListenerConfig
 from influxrelay.core.text import count
-from influxrelay.listeners.output_filter import make_filter
+from influxrelay.listeners.output_settings import make_filter
 from influxrelay.operations.views import Refused, Request
 from influxrelay.verification.backends import (
     authorization,
